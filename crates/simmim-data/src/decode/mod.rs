@@ -1,0 +1,88 @@
+//! Bytes of a JPEG, PNG or `.npy` file to an image.
+
+mod npy;
+
+use std::io::Cursor;
+
+use ::image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits};
+
+use crate::error::{Error, Result};
+use crate::image::{Image, Pixels};
+
+/// Decodes an image by its content, whatever its extension, into `channels` channels.
+///
+/// 8-bit files stay 8-bit; deeper ones become floats. Channels are converted as
+/// [`Image::with_channels`] does; an array with a number of channels of its own is only returned
+/// as it is. Orientation tags are not applied, as in torchvision's `ImageFolder`.
+///
+/// # Errors
+///
+/// An [`Error`] that starts from `name` if the format is not known, the file is broken, the image
+/// would take more than [`MAX_BYTES`], or its channels cannot be converted.
+pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
+    let image = match Format::of(bytes) {
+        Some(Format::Jpeg) => picture(bytes, name, ImageFormat::Jpeg)?,
+        Some(Format::Png) => picture(bytes, name, ImageFormat::Png)?,
+        Some(Format::Npy) => npy::array(bytes, name)?,
+        None => {
+            let start = bytes[..bytes.len().min(4)].to_vec();
+            return Err(Error::UnknownFormat { name: name.to_owned(), start });
+        }
+    };
+    if image.height == 0 || image.width == 0 {
+        let Image { height, width, .. } = image;
+        return Err(Error::NoPixels { name: name.to_owned(), height, width });
+    }
+    image.with_channels(channels, name)
+}
+
+/// The most memory that one image may take while it is decoded: what 178,956,970 RGB pixels take,
+/// the number above which Pillow raises `DecompressionBombError` (`PIL/Image.py`).
+pub const MAX_BYTES: u64 = 512 << 20;
+
+enum Format {
+    Jpeg,
+    Png,
+    Npy,
+}
+
+impl Format {
+    fn of(bytes: &[u8]) -> Option<Self> {
+        match bytes {
+            [0xff, 0xd8, 0xff, ..] => Some(Self::Jpeg),
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(Self::Npy),
+            _ => None,
+        }
+    }
+}
+
+fn picture(bytes: &[u8], name: &str, format: ImageFormat) -> Result<Image> {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_BYTES);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let decoded = reader.decode().map_err(|cause| Error::Decode { name: name.to_owned(), cause })?;
+    Ok(from_decoded(decoded))
+}
+
+fn from_decoded(decoded: DynamicImage) -> Image {
+    let (height, width) = (decoded.height() as usize, decoded.width() as usize);
+    let (channels, pixels) = match decoded.color() {
+        ColorType::L8 => (1, Pixels::U8(decoded.into_bytes())),
+        ColorType::La8 => (2, Pixels::U8(decoded.into_bytes())),
+        ColorType::Rgb8 => (3, Pixels::U8(decoded.into_bytes())),
+        ColorType::Rgba8 => (4, Pixels::U8(decoded.into_bytes())),
+        ColorType::L16 => (1, from_u16(decoded.into_luma16().into_raw())),
+        ColorType::La16 => (2, from_u16(decoded.into_luma_alpha16().into_raw())),
+        ColorType::Rgb16 => (3, from_u16(decoded.into_rgb16().into_raw())),
+        ColorType::Rgba16 => (4, from_u16(decoded.into_rgba16().into_raw())),
+        // another crate's open list: floats, and whatever a later version adds
+        _ => (4, Pixels::F32(decoded.into_rgba32f().into_raw())),
+    };
+    Image { channels, height, width, pixels }
+}
+
+fn from_u16(values: Vec<u16>) -> Pixels {
+    Pixels::F32(values.into_iter().map(|value| f32::from(value) / 65535.0).collect())
+}

@@ -1,0 +1,77 @@
+//! NumPy arrays `[H, W]` and `[H, W, C]` as images of any number of channels.
+
+use npyz::{DType, Deserialize, NpyFile, NpyHeader, Order, TypeChar};
+
+use super::from_u16;
+use crate::error::{Error, Result};
+use crate::image::{Image, Pixels};
+
+/// Reads an array of `u8`, of `u16` (divided by 65535) or of `f32` (as it is).
+///
+/// # Errors
+///
+/// An array error with `name` if the header, the shape, the type or a value is not usable.
+pub(super) fn array(bytes: &[u8], name: &str) -> Result<Image> {
+    let bad = |cause| Error::BadArray { name: name.to_owned(), cause };
+    let mut data = bytes;
+    let header = NpyHeader::from_reader(&mut data).map_err(bad)?;
+    let [height, width, channels] = match *header.shape() {
+        [height, width] => [height, width, 1],
+        [height, width, channels] => [height, width, channels],
+        ref other => return Err(Error::ArrayShape { name: name.to_owned(), shape: other.to_vec() }),
+    };
+    let kind = match header.dtype() {
+        DType::Plain(kind) => kind,
+        ref other @ (DType::Record(_) | DType::Array(..)) => {
+            return Err(Error::ArrayType { name: name.to_owned(), dtype: other.descr() });
+        }
+    };
+    let values = [height, width, channels].iter().try_fold(1, |product: u64, side| product.checked_mul(*side));
+    // before anything is allocated by what the header says
+    if values
+        .and_then(|values| values.checked_mul(kind.size_field()))
+        .is_none_or(|expected| expected > data.len() as u64)
+    {
+        return Err(bad(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    if channels == 0 {
+        return Err(Error::ArrayShape { name: name.to_owned(), shape: header.shape().to_vec() });
+    }
+    let size = [height as usize, width as usize, channels as usize];
+    let pixels = match (kind.type_char(), kind.size_field()) {
+        (TypeChar::Uint, 1) => Pixels::U8(read(header, data, size).map_err(bad)?),
+        (TypeChar::Uint, 2) => from_u16(read(header, data, size).map_err(bad)?),
+        (TypeChar::Float, 4) => Pixels::F32(finite(read(header, data, size).map_err(bad)?, name)?),
+        (_, _) => return Err(Error::ArrayType { name: name.to_owned(), dtype: DType::Plain(kind).descr() }),
+    };
+    Ok(Image { channels: size[2], height: size[0], width: size[1], pixels })
+}
+
+/// The values in row-major order, whichever way they are stored.
+fn read<T: Deserialize + Copy>(header: NpyHeader, data: &[u8], size: [usize; 3]) -> std::io::Result<Vec<T>> {
+    let order = header.order();
+    let values = NpyFile::with_header(header, data).into_vec()?;
+    let [height, width, channels] = size;
+    match order {
+        Order::C => Ok(values),
+        Order::Fortran => {
+            let mut ordered = Vec::with_capacity(values.len());
+            for y in 0..height {
+                for x in 0..width {
+                    for channel in 0..channels {
+                        ordered.push(values[(channel * width + x) * height + y]);
+                    }
+                }
+            }
+            Ok(ordered)
+        }
+    }
+}
+
+fn finite(values: Vec<f32>, name: &str) -> Result<Vec<f32>> {
+    if values.iter().all(|value| value.is_finite()) {
+        Ok(values)
+    } else {
+        Err(Error::NotFinite { name: name.to_owned() })
+    }
+}

@@ -1,0 +1,81 @@
+//! One pass over a source in its order, for evaluation.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::error::{Error, Result};
+use crate::loader::{Batch, Skipped};
+use crate::rng::{Purpose, rng};
+use crate::source::Source;
+use crate::transform::Transform;
+use crate::workers::InOrder;
+
+/// An iterator over all samples of a source, once, in its order.
+///
+/// Samples that cannot be read are left out and reported, so a batch may be smaller than asked
+/// for, or even empty; the last one holds the rest. A random augmentation is drawn with seed 0.
+/// After an error the iterator ends.
+pub struct OrderedPass {
+    batches: InOrder<Batch>,
+}
+
+impl OrderedPass {
+    /// Starts a pass with `workers` threads; with 0 a batch is made when it is asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::EmptyBatch`] if `batch_size` is 0, or [`Error::NoThread`] if the system refuses one.
+    pub fn new(source: Arc<dyn Source>, transform: Transform, batch_size: usize, workers: usize) -> Result<Self> {
+        if batch_size == 0 {
+            return Err(Error::EmptyBatch);
+        }
+        let make = move |number: u64, stop: &AtomicBool| batch(&*source, &transform, batch_size, number, stop).map(Ok);
+        Ok(Self { batches: InOrder::new(Arc::new(make), 0, workers, workers)? })
+    }
+}
+
+impl Iterator for OrderedPass {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        self.batches.next()
+    }
+}
+
+fn batch(
+    source: &dyn Source,
+    transform: &Transform,
+    batch_size: usize,
+    number: u64,
+    stop: &AtomicBool,
+) -> Option<Batch> {
+    let start = (number as usize).checked_mul(batch_size).filter(|start| *start < source.len())?;
+    let end = source.len().min(start + batch_size);
+    let mut batch = Batch {
+        number,
+        epoch: 0,
+        images: vec![0.0; (end - start) * transform.values()],
+        samples: Vec::with_capacity(end - start),
+        labels: Vec::with_capacity(end - start),
+        skipped: Vec::new(),
+    };
+    let mut places = batch.images.chunks_exact_mut(transform.values());
+    for index in start..end {
+        if stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        let sample = match source.get(index) {
+            Ok(sample) => sample,
+            Err(error) => {
+                batch.skipped.push(Skipped::new(source, index, &error));
+                continue;
+            }
+        };
+        let place = places.next().expect("there is a place for every sample");
+        transform.apply(&sample.image, &mut rng(0, Purpose::Augment, 0, index as u64), place);
+        batch.samples.push(index);
+        batch.labels.push(sample.label);
+    }
+    batch.images.truncate(batch.samples.len() * transform.values());
+    Some(batch)
+}

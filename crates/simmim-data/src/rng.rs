@@ -1,0 +1,170 @@
+//! Randomness as a function of (seed, purpose, epoch, sample index) and of nothing else.
+//!
+//! The draws below are written out rather than taken from `rand`, because a release of `rand` may
+//! change how it turns bits into numbers, and a resumed run must not notice.
+
+use std::f64::consts::TAU;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+
+/// The generator of everything random in the workspace.
+///
+/// ChaCha with eight rounds: portable bits, and a 256-bit key that holds a [`Purpose`] and its
+/// indices without hashing.
+pub type Rng = ChaCha8Rng;
+
+/// What a stream of random numbers is for.
+///
+/// The discriminants are part of the results: a new purpose takes a new number, and no number is
+/// ever given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u64)]
+pub enum Purpose {
+    /// The order of the samples in an epoch.
+    Shuffle = 0,
+    /// The crop and the flip of one image.
+    Augment = 1,
+    /// Which patches of one image are hidden.
+    Mask = 2,
+    /// Which residual branches one image skips.
+    DropPath = 3,
+    /// The first values of the parameters.
+    Initialise = 4,
+    /// Which sample stands in for an unreadable one.
+    Replace = 5,
+    /// Which few samples of a source keep their label.
+    Label = 6,
+    /// How images and labels of a batch are mixed.
+    Mix = 7,
+}
+
+/// Returns the generator of one (seed, purpose, epoch, index).
+///
+/// The four values are the four quarters of the ChaCha key, so two different quadruples never
+/// share a stream.
+#[must_use]
+pub fn rng(seed: u64, purpose: Purpose, epoch: u64, index: u64) -> Rng {
+    let mut key = [0; 32];
+    for (quarter, value) in key.chunks_exact_mut(8).zip([seed, purpose as u64, epoch, index]) {
+        quarter.copy_from_slice(&value.to_le_bytes());
+    }
+    Rng::from_seed(key)
+}
+
+/// Draws a number in `[0, 1)`, a multiple of 2⁻⁵³.
+pub fn uniform(rng: &mut Rng) -> f64 {
+    (rng.next_u64() >> 11) as f64 * (-53_f64).exp2()
+}
+
+/// Draws a number between `low` and `high`.
+pub fn uniform_between(rng: &mut Rng, low: f64, high: f64) -> f64 {
+    low + (high - low) * uniform(rng)
+}
+
+/// Draws an integer in `0..n` without bias.
+///
+/// Multiply and reject, Lemire 2019 (arXiv:1805.10941, algorithm 5).
+///
+/// # Panics
+///
+/// Panics if `n` is 0.
+pub fn below(rng: &mut Rng, n: usize) -> usize {
+    assert!(n > 0, "a draw below 0 has no outcome");
+    let n = n as u64;
+    let refused = n.wrapping_neg() % n;
+    loop {
+        let product = u128::from(rng.next_u64()) * u128::from(n);
+        if product as u64 >= refused {
+            return (product >> 64) as usize;
+        }
+    }
+}
+
+/// Draws an order of `0..n`, every one equally likely (Fisher–Yates).
+pub fn permutation(rng: &mut Rng, n: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    for last in (1..n).rev() {
+        order.swap(last, below(rng, last + 1));
+    }
+    order
+}
+
+/// Draws from the normal distribution of mean 0 and deviation 1 (Box–Muller, the cosine half).
+pub fn normal(rng: &mut Rng) -> f64 {
+    let radius = (-2.0 * (1.0 - uniform(rng)).ln()).sqrt();
+    radius * (TAU * uniform(rng)).cos()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(seed: u64, purpose: Purpose, epoch: u64, index: u64) -> [u64; 2] {
+        let mut rng = rng(seed, purpose, epoch, index);
+        [rng.next_u64(), rng.next_u64()]
+    }
+
+    #[test]
+    fn a_stream_is_named_by_all_four_values() {
+        let base = stream(1, Purpose::Mask, 2, 3);
+        assert_eq!(base, stream(1, Purpose::Mask, 2, 3));
+        for other in [
+            stream(2, Purpose::Mask, 2, 3),
+            stream(1, Purpose::Augment, 2, 3),
+            stream(1, Purpose::Mask, 3, 3),
+            stream(1, Purpose::Mask, 3, 2),
+            stream(1, Purpose::Mask, 2, 4),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    /// The mean of `draws` of something within `tolerance` of `expected`.
+    fn check(what: &str, expected: f64, tolerance: f64, draw: impl Fn(&mut Rng) -> f64) {
+        let draws = 40_000;
+        let mut rng = rng(7, Purpose::Augment, 0, 0);
+        let mean = (0..draws).map(|_| draw(&mut rng)).sum::<f64>() / f64::from(draws);
+        assert!((mean - expected).abs() < tolerance, "{what}: {mean} is not {expected}");
+    }
+
+    #[test]
+    fn moments_of_the_draws_are_those_of_their_distributions() {
+        // tolerances: five standard errors at 40 000 draws, deviation / 200 * 5
+        check("uniform", 0.5, 0.0073, uniform);
+        check("uniform, squared", 1.0 / 3.0, 0.0075, |rng| uniform(rng).powi(2));
+        check("between", -1.0, 0.0289, |rng| uniform_between(rng, -3.0, 1.0));
+        check("below 5", 2.0, 0.036, |rng| below(rng, 5) as f64);
+        check("below 1", 0.0, 1e-9, |rng| below(rng, 1) as f64);
+        check("normal", 0.0, 0.025, normal);
+        check("normal, squared", 1.0, 0.036, |rng| normal(rng).powi(2));
+        check("normal, fourth power", 3.0, 0.25, |rng| normal(rng).powi(4));
+    }
+
+    #[test]
+    fn uniform_never_leaves_its_interval() {
+        let mut rng = rng(3, Purpose::Mask, 0, 0);
+        assert!((0..100_000).all(|_| (0.0..1.0).contains(&uniform(&mut rng))));
+    }
+
+    #[test]
+    fn permutation_holds_every_index_once() {
+        for n in [0, 1, 2, 7, 1000] {
+            let mut order = permutation(&mut rng(5, Purpose::Shuffle, 1, 0), n);
+            order.sort_unstable();
+            assert_eq!(order, (0..n).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn all_orders_of_three_are_equally_likely() {
+        let mut rng = rng(11, Purpose::Shuffle, 0, 0);
+        let mut counts = std::collections::BTreeMap::new();
+        for _ in 0..6000 {
+            *counts.entry(permutation(&mut rng, 3)).or_insert(0_i32) += 1;
+        }
+        assert_eq!(counts.len(), 6);
+        // five standard deviations of a binomial with mean 1000
+        assert!(counts.values().all(|count| (count - 1000).abs() < 145), "{counts:?}");
+    }
+}

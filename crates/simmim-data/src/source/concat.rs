@@ -1,0 +1,79 @@
+//! Several sources, one after the other.
+
+use std::sync::Arc;
+
+use super::{Sample, Source};
+use crate::error::{Error, Result};
+
+pub(super) struct Concat {
+    parts: Vec<Arc<dyn Source>>,
+    /// Where each part ends, ascending.
+    ends: Vec<usize>,
+    classes: Vec<String>,
+}
+
+impl Concat {
+    /// Joins `parts`, which are called `names` in errors.
+    ///
+    /// A part without classes makes the whole unlabelled; parts with classes must have the same.
+    pub(super) fn new(parts: Vec<Arc<dyn Source>>, names: &[String]) -> Result<Self> {
+        for (part, name) in parts.iter().zip(names).skip(1) {
+            let (first, second) = (parts[0].classes(), part.classes());
+            if first != second && !first.is_empty() && !second.is_empty() {
+                return Err(disagreement((&names[0], first), (name, second)));
+            }
+        }
+        let is_labelled = parts.iter().all(|part| !part.classes().is_empty());
+        let classes = if is_labelled { parts[0].classes().to_vec() } else { Vec::new() };
+        let ends = parts.iter().scan(0, |end, part| {
+            *end += part.len();
+            Some(*end)
+        });
+        Ok(Self { ends: ends.collect(), classes, parts })
+    }
+
+    /// The part that sample `index` is in, and its index there.
+    fn place(&self, index: usize) -> (&dyn Source, usize) {
+        let part = self.ends.partition_point(|end| *end <= index);
+        let start = if part == 0 { 0 } else { self.ends[part - 1] };
+        (&*self.parts[part], index - start)
+    }
+}
+
+pub(super) fn disagreement(first: (&str, &[String]), second: (&str, &[String])) -> Error {
+    let position = first.1.iter().zip(second.1).take_while(|(first, second)| first == second).count();
+    let class = |classes: &[String]| classes.get(position).map_or("(none)", String::as_str).to_owned();
+    Error::ClassesDisagree {
+        first: first.0.to_owned(),
+        second: second.0.to_owned(),
+        position,
+        first_class: class(first.1),
+        second_class: class(second.1),
+    }
+}
+
+impl Source for Concat {
+    fn len(&self) -> usize {
+        self.ends.last().copied().unwrap_or(0)
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn name(&self, index: usize) -> String {
+        let (part, index) = self.place(index);
+        part.name(index)
+    }
+
+    fn get(&self, index: usize) -> Result<Sample> {
+        let label = self.label(index);
+        let (part, index) = self.place(index);
+        Ok(Sample { label, ..part.get(index)? })
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        let (part, index) = self.place(index);
+        if self.classes.is_empty() { None } else { part.label(index) }
+    }
+}

@@ -1,0 +1,148 @@
+//! IDX files of images, as MNIST and its relatives come in.
+//!
+//! The format is described on the MNIST page (Y. LeCun, C. Cortes, C. J. C. Burges).
+
+use std::borrow::Cow;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flate2::read::MultiGzDecoder;
+
+use super::{Sample, Source, names, read};
+use crate::error::{Error, Result};
+use crate::image::{Image, Pixels};
+
+/// Opens IDX images, and their labels or not, from memory; both may be gzip.
+///
+/// The classes are called `0` up to the highest label.
+///
+/// # Errors
+///
+/// The user's error if the bytes are no IDX file, are cut short, or do not belong together, and
+/// [`Error::Channels`] if grey is not converted to `channels`.
+pub fn idx_from_bytes(images: &[u8], labels: Option<&[u8]>, channels: usize) -> Result<Arc<dyn Source>> {
+    let labels = labels.map(|labels| (labels, "labels.idx1"));
+    Ok(Arc::new(Idx::new((images, "images.idx3"), labels, None, channels)?))
+}
+
+pub(super) struct Idx {
+    name: String,
+    /// `[len, height, width]`
+    pixels: Vec<u8>,
+    height: usize,
+    width: usize,
+    /// One for every image, or none at all.
+    labels: Vec<u8>,
+    classes: Vec<String>,
+    channels: usize,
+}
+
+impl Idx {
+    /// Reads a file of images and the labels beside it.
+    pub(super) fn open(path: &Path, channels: usize) -> Result<Self> {
+        let labels_path = labels_of(path);
+        let labels = labels_path.as_deref().map(read).transpose()?;
+        let labels_name = labels_path.unwrap_or_default().display().to_string();
+        let given = names::beside(path.parent().unwrap_or(Path::new("")))?;
+        let labels = labels.as_deref().map(|labels| (labels, labels_name.as_str()));
+        Self::new((&read(path)?, &path.display().to_string()), labels, given, channels)
+    }
+
+    fn new(
+        (images, name): (&[u8], &str),
+        labels: Option<(&[u8], &str)>,
+        given: Option<Vec<String>>,
+        channels: usize,
+    ) -> Result<Self> {
+        let ([len, height, width], pixels) = array(images, name)?;
+        let labels = match labels {
+            Some((labels, labels_name)) => {
+                let ([count], labels) = array(labels, labels_name)?;
+                if count != len {
+                    let name = labels_name.to_owned();
+                    return Err(Error::LabelCount { name, labels: count, images: len });
+                }
+                labels
+            }
+            None => Vec::new(),
+        };
+        if len == 0 {
+            return Err(Error::NoSamples { path: PathBuf::from(name) });
+        }
+        if height * width == 0 {
+            return Err(Error::NoPixels { name: name.to_owned(), height, width });
+        }
+        let classes = labels.iter().map(|label| Some(usize::from(*label)));
+        let classes = names::of(classes, given, |index| format!("{name}#{index}"))?;
+        let source = Self { name: name.to_owned(), pixels, height, width, labels, classes, channels };
+        source.get(0)?; // finds out whether grey can be converted to the channels
+        Ok(source)
+    }
+}
+
+impl Source for Idx {
+    fn len(&self) -> usize {
+        self.pixels.len() / (self.height * self.width)
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("{}#{index}", self.name)
+    }
+
+    fn get(&self, index: usize) -> Result<Sample> {
+        let (height, width) = (self.height, self.width);
+        let pixels = self.pixels[index * height * width..][..height * width].to_vec();
+        let image = Image { channels: 1, height, width, pixels: Pixels::U8(pixels) };
+        let name = self.name(index);
+        let image = image.with_channels(self.channels, &name)?;
+        Ok(Sample { image, label: self.label(index), name })
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.labels.get(index).copied().map(usize::from)
+    }
+}
+
+/// The file of labels beside a file of images, packed or not, if there is one.
+fn labels_of(images: &Path) -> Option<PathBuf> {
+    let name = images.file_name()?.to_str()?;
+    let plain = name.strip_suffix(".gz").unwrap_or(name).replace("images", "labels").replace("idx3", "idx1");
+    let candidates = [images.with_file_name(&plain), images.with_file_name(format!("{plain}.gz"))];
+    candidates.into_iter().find(|path| path != images && path.is_file())
+}
+
+/// The sizes and values of an IDX file of bytes with `RANK` dimensions.
+fn array<const RANK: usize>(bytes: &[u8], name: &str) -> Result<([usize; RANK], Vec<u8>)> {
+    let bytes = unpacked(bytes).map_err(|cause| Error::Read { path: PathBuf::from(name), cause })?;
+    // two zeros, 8 for unsigned bytes, the rank; then one big-endian size for each dimension
+    let header = bytes.get(..4 + 4 * RANK).filter(|header| header[..4] == [0, 0, 8, RANK as u8]);
+    let Some(header) = header else {
+        let found = bytes[..bytes.len().min(4)].to_vec();
+        return Err(Error::NotIdx { name: name.to_owned(), rank: RANK as u8, found });
+    };
+    let size = |axis: usize| {
+        let at = 4 + 4 * axis;
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let sizes: [u32; RANK] = std::array::from_fn(size);
+    let data = &bytes[header.len()..];
+    let expected = sizes.iter().fold(1_u64, |product, size| product.saturating_mul(u64::from(*size)));
+    if data.len() as u64 != expected {
+        return Err(Error::IdxLength { name: name.to_owned(), expected, found: data.len() as u64 });
+    }
+    Ok((sizes.map(|size| size as usize), data.to_vec()))
+}
+
+fn unpacked(bytes: &[u8]) -> std::io::Result<Cow<'_, [u8]>> {
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(Cow::Borrowed(bytes));
+    }
+    let mut unpacked = Vec::new();
+    MultiGzDecoder::new(bytes).read_to_end(&mut unpacked)?;
+    Ok(Cow::Owned(unpacked))
+}

@@ -1,0 +1,217 @@
+//! WebDataset shards: tar files whose members are grouped into samples by name.
+//!
+//! The naming is that of <https://github.com/webdataset/webdataset> (`webdataset/tariterators.py`).
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::{Sample, Source, is_ignored, is_image, names};
+use crate::decode::decode;
+use crate::error::{Error, Result};
+
+pub(super) struct Shards {
+    paths: Vec<PathBuf>,
+    samples: Vec<Indexed>,
+    classes: Vec<String>,
+    channels: usize,
+}
+
+/// Where a sample's image lies.
+struct Indexed {
+    shard: u32,
+    offset: u64,
+    size: u64,
+    member: String,
+    label: Option<usize>,
+}
+
+impl Shards {
+    /// Indexes the members of all shards by reading their headers only.
+    pub(super) fn open(paths: &[PathBuf], channels: usize) -> Result<Self> {
+        let mut samples = Vec::new();
+        let mut given: Option<(PathBuf, Vec<String>)> = None;
+        for (shard, path) in paths.iter().enumerate() {
+            index(path, shard as u32, &mut samples)?;
+            given = agreed(given, path)?;
+        }
+        if samples.is_empty() {
+            return Err(Error::NoSamples { path: paths.first().cloned().unwrap_or_default() });
+        }
+        let name = |index: usize| name(&paths[samples[index].shard as usize], &samples[index].member);
+        let labels = samples.iter().map(|sample| sample.label);
+        let classes = names::of(labels, given.map(|(_, names)| names), name)?;
+        Ok(Self { paths: paths.to_vec(), samples, classes, channels })
+    }
+}
+
+impl Source for Shards {
+    fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn name(&self, index: usize) -> String {
+        let Indexed { shard, member, .. } = &self.samples[index];
+        name(&self.paths[*shard as usize], member)
+    }
+
+    fn get(&self, index: usize) -> Result<Sample> {
+        let Indexed { shard, offset, size, label, .. } = self.samples[index];
+        let path = &self.paths[shard as usize];
+        // opened anew for every member: a shard more or less does not count against the limit of
+        // open files, and no position is shared between threads
+        let bytes = File::open(path)
+            .and_then(|mut file| member(&mut file, offset, size))
+            .map_err(|cause| Error::Read { path: path.clone(), cause })?;
+        let name = self.name(index);
+        Ok(Sample { image: decode(&bytes, &name, self.channels)?, label, name })
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.samples[index].label
+    }
+}
+
+fn name(shard: &Path, member: &str) -> String {
+    format!("{}:{member}", shard.display())
+}
+
+fn member(file: &mut File, offset: u64, size: u64) -> std::io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = vec![0; size as usize];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The class names found so far and those beside `path`, which must be the same.
+fn agreed(given: Option<(PathBuf, Vec<String>)>, path: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    match given {
+        Some((first, names)) if first.parent() == Some(folder) => Ok(Some((first, names))),
+        None => Ok(names::beside(folder)?.map(|names| (path.to_owned(), names))),
+        Some((first, first_names)) => {
+            let second = names::beside(folder)?.unwrap_or_else(|| first_names.clone());
+            if first_names == second {
+                return Ok(Some((first, first_names)));
+            }
+            let (first, path) = (first.display().to_string(), path.display().to_string());
+            Err(super::concat::disagreement((&first, &first_names), (&path, &second)))
+        }
+    }
+}
+
+/// A sample while its members are gathered.
+#[derive(Default)]
+struct Members {
+    image: Option<(String, u64, u64)>,
+    label: Option<usize>,
+}
+
+/// Adds the samples of one shard in the order in which their first members lie.
+fn index(path: &Path, shard: u32, samples: &mut Vec<Indexed>) -> Result<()> {
+    let failed = |cause| Error::Read { path: path.to_owned(), cause };
+    let file = File::open(path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    // a second handle, because reading a label must not move the position of the headers
+    let mut labels = File::open(path).map_err(failed)?;
+    let mut keys: HashMap<String, usize> = HashMap::new();
+    let mut found: Vec<Members> = Vec::new();
+    let mut end = 0;
+    let mut archive = tar::Archive::new(file);
+    for entry in archive.entries_with_seek().map_err(failed)? {
+        let entry = entry.map_err(|cause| broken(path, end, length, cause))?;
+        let (offset, size) = (entry.raw_file_position(), entry.size());
+        let padded = offset.saturating_add(size).next_multiple_of(BLOCK);
+        if padded > length {
+            return Err(Error::TruncatedTar { path: path.to_owned(), offset: end, length });
+        }
+        end = padded;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let member_name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let Some((key, extension)) = parts(&member_name) else {
+            continue;
+        };
+        let is_label = extension == "cls";
+        if !is_label && !is_image(&extension) {
+            continue;
+        }
+        let place = *keys.entry(key.to_owned()).or_insert_with(|| {
+            found.push(Members::default());
+            found.len() - 1
+        });
+        if is_label {
+            let text = member(&mut labels, offset, size.min(LONGEST_LABEL)).map_err(failed)?;
+            found[place].label = Some(label(&text, path, &member_name)?);
+        } else {
+            found[place].image.get_or_insert((member_name, offset, size));
+        }
+    }
+    if end + BLOCK > length {
+        return Err(Error::TruncatedTar { path: path.to_owned(), offset: end, length });
+    }
+    samples.extend(found.into_iter().filter_map(|Members { image, label }| {
+        let (member, offset, size) = image?;
+        Some(Indexed { shard, offset, size, member, label })
+    }));
+    Ok(())
+}
+
+/// A tar file is made of blocks of this many bytes, and ends with two of zeros (POSIX `pax`,
+/// "ustar Interchange Format"). One is accepted, as GNU tar does.
+const BLOCK: u64 = 512;
+
+/// No class number is longer than this many bytes.
+const LONGEST_LABEL: u64 = 32;
+
+/// An entry at `offset` that the tar reader refuses: cut off by the end of the file, or wrong.
+fn broken(path: &Path, offset: u64, length: u64, cause: std::io::Error) -> Error {
+    let path = path.to_owned();
+    if offset + BLOCK > length || cause.kind() == std::io::ErrorKind::UnexpectedEof {
+        Error::TruncatedTar { path, offset, length }
+    } else {
+        Error::BadTar { path, offset, cause }
+    }
+}
+
+/// A member's name up to the first dot of its last part, and the lower-case rest.
+fn parts(member: &str) -> Option<(&str, String)> {
+    if member.split('/').any(|part| part != "." && is_ignored(part)) {
+        return None;
+    }
+    let start = member.rfind('/').map_or(0, |slash| slash + 1);
+    let dot = start + member[start..].find('.')?;
+    Some((&member[..dot], member[dot + 1..].to_ascii_lowercase()))
+}
+
+fn label(text: &[u8], path: &Path, member: &str) -> Result<usize> {
+    let text = String::from_utf8_lossy(text);
+    text.trim().parse().map_err(|_| Error::BadLabel { member: name(path, member), text: text.trim().to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(member: &str, expected: Option<(&str, &str)>) {
+        let found = parts(member);
+        assert_eq!(found.as_ref().map(|(key, rest)| (*key, rest.as_str())), expected, "{member}");
+    }
+
+    #[test]
+    fn members_are_cut_at_the_first_dot_of_the_last_part() {
+        check("0001.jpg", Some(("0001", "jpg")));
+        check("0001.JPG", Some(("0001", "jpg")));
+        check("./a.b/0001.seg.png", Some(("./a.b/0001", "seg.png")));
+        check("0001", None);
+        check(".hidden.jpg", None);
+        check("__MACOSX/0001.jpg", None);
+        check("a/._0001.jpg", None);
+    }
+}

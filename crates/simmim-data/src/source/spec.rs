@@ -1,0 +1,190 @@
+//! A data specification to the paths it names: comma lists, braces and wildcards.
+
+use std::path::{Path, PathBuf};
+
+use super::{Kind, missing};
+use crate::error::{Error, Result};
+
+/// The paths that `spec` names, in its order; all of them exist.
+///
+/// A specification that is the name of something that exists is taken as that name, whatever
+/// commas and braces it holds.
+pub(super) fn paths(spec: &str) -> Result<Vec<PathBuf>> {
+    if !spec.is_empty() && Path::new(spec).exists() {
+        return Ok(vec![PathBuf::from(spec)]);
+    }
+    let mut paths = Vec::new();
+    for item in expand(spec)? {
+        if item.contains(['*', '?', '[']) && !Path::new(&item).exists() {
+            paths.extend(matches(&item)?);
+        } else if Path::new(&item).exists() {
+            paths.push(PathBuf::from(item));
+        } else {
+            return Err(missing::error(Path::new(&item)));
+        }
+    }
+    Ok(paths)
+}
+
+/// The usable paths that match a wildcard, ordered by name.
+fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
+    let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
+    let found = glob::glob_with(pattern, options)
+        .map_err(|error| Error::BadSpec { spec: pattern.to_owned(), fault: error.msg })?;
+    let mut paths = Vec::new();
+    for path in found {
+        let path = path.map_err(|error| Error::Read { path: error.path().to_owned(), cause: error.into() })?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !super::is_ignored(&name) && Kind::of(&path).is_some() {
+            paths.push(path);
+        }
+    }
+    if paths.is_empty() {
+        return Err(Error::NoMatch { pattern: pattern.to_owned() });
+    }
+    Ok(paths)
+}
+
+/// More items than this are a slip of the pen, not a list.
+const MOST_ITEMS: usize = 1_000_000;
+
+/// The items of a comma list with their braces written out.
+fn expand(spec: &str) -> Result<Vec<String>> {
+    let bad = |fault| Error::BadSpec { spec: spec.to_owned(), fault };
+    let mut items = Vec::new();
+    for item in split(spec).map_err(bad)? {
+        if item.is_empty() {
+            return Err(bad("an item is empty"));
+        }
+        items.extend(braces(item).map_err(bad)?);
+    }
+    Ok(items)
+}
+
+/// Cuts at the commas outside braces.
+fn split(list: &str) -> std::result::Result<Vec<&str>, &'static str> {
+    let (mut items, mut depth, mut start) = (Vec::new(), 0_usize, 0);
+    for (at, letter) in list.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth = depth.checked_sub(1).ok_or("a `}` has no `{`")?,
+            ',' if depth == 0 => {
+                items.push(&list[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    if depth > 0 {
+        return Err("a `{` has no `}`");
+    }
+    items.push(&list[start..]);
+    Ok(items)
+}
+
+/// Writes out the first pair of braces, then those that are left.
+fn braces(item: &str) -> std::result::Result<Vec<String>, &'static str> {
+    let Some(open) = item.find('{') else {
+        return Ok(vec![item.to_owned()]);
+    };
+    let close = closing(item, open).ok_or("a `{` has no `}`")?;
+    let (before, inside, after) = (&item[..open], &item[open + 1..close], &item[close + 1..]);
+    let choices = match inside.split_once("..") {
+        Some((first, last)) if !inside.contains(['{', ',']) => range(first, last)?,
+        _ => {
+            let mut choices = Vec::new();
+            for choice in split(inside)? {
+                choices.extend(braces(choice)?);
+            }
+            choices
+        }
+    };
+    let rest = braces(after)?;
+    if choices.len().saturating_mul(rest.len()) > MOST_ITEMS {
+        return Err("the braces name more than a million paths");
+    }
+    let mut items = Vec::with_capacity(choices.len() * rest.len());
+    for choice in &choices {
+        items.extend(rest.iter().map(|rest| format!("{before}{choice}{rest}")));
+    }
+    Ok(items)
+}
+
+fn closing(item: &str, open: usize) -> Option<usize> {
+    let mut depth = 0_usize;
+    for (at, letter) in item[open..].char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return Some(open + at);
+        }
+    }
+    None
+}
+
+/// The numbers from `first` to `last`, in the width of the longer one if either starts with a 0.
+fn range(first: &str, last: &str) -> std::result::Result<Vec<String>, &'static str> {
+    let number = |text: &str| text.parse::<usize>().map_err(|_| "a range in braces is not of whole numbers");
+    let (low, high) = (number(first)?, number(last)?);
+    if low > high {
+        return Err("a range in braces goes down");
+    }
+    if high - low >= MOST_ITEMS {
+        return Err("the braces name more than a million paths");
+    }
+    let is_padded = |text: &str| text.len() > 1 && text.starts_with('0');
+    let width = if is_padded(first) || is_padded(last) { first.len().max(last.len()) } else { 0 };
+    Ok((low..=high).map(|number| format!("{number:0width$}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(spec: &str, expected: &[&str]) {
+        assert_eq!(expand(spec).unwrap(), expected, "{spec}");
+    }
+
+    #[test]
+    fn lists_and_braces_are_written_out() {
+        check("a", &["a"]);
+        check("a,b/c", &["a", "b/c"]);
+        check("x-{00000..00002}.tar", &["x-00000.tar", "x-00001.tar", "x-00002.tar"]);
+        check("{8..11}", &["8", "9", "10", "11"]);
+        check("{08..11}", &["08", "09", "10", "11"]);
+        check("{0..1}", &["0", "1"]);
+        check("{3..3}", &["3"]);
+        check("{a,b}/x", &["a/x", "b/x"]);
+        check("{a,b}{1..2}", &["a1", "a2", "b1", "b2"]);
+        check("{train-{0..1},val}.tar", &["train-0.tar", "train-1.tar", "val.tar"]);
+        check("x{,y}", &["x", "xy"]);
+        check("a{1,2},b", &["a1", "a2", "b"]);
+        check("*.tar", &["*.tar"]);
+        check("../a{..b,c}", &["../a..b", "../ac"]);
+    }
+
+    #[track_caller]
+    fn check_fault(spec: &str, expected: &str) {
+        let error = expand(spec).unwrap_err();
+        assert!(error.is_users_fault());
+        assert!(error.to_string().contains(expected), "{spec}: {error}");
+        assert!(error.to_string().contains(&format!("`{spec}`")), "{spec}: {error}");
+    }
+
+    #[test]
+    fn faults_are_named() {
+        check_fault("", "an item is empty");
+        check_fault("a,,b", "an item is empty");
+        check_fault("a,", "an item is empty");
+        check_fault("{a", "a `{` has no `}`");
+        check_fault("a}", "a `}` has no `{`");
+        check_fault("{a..b}", "not of whole numbers");
+        check_fault("{5..1}", "goes down");
+        check_fault("{0..9999999}", "more than a million");
+        check_fault("{0..9999}{0..9999}", "more than a million");
+    }
+}

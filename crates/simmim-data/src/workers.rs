@@ -1,0 +1,184 @@
+//! Results made by several threads and taken in order.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::{Builder, JoinHandle};
+
+use crate::error::{Error, Result};
+
+/// What makes the result of a number: `None` after the last one, or once the flag says stop.
+pub(crate) type Make<T> = dyn Fn(u64, &AtomicBool) -> Option<Result<T>> + Send + Sync;
+
+/// The results of the numbers `first`, `first + 1`, … in this order.
+///
+/// Of `W` threads, thread `w` makes every `W`-th result from the `w`-th and puts it into a channel
+/// of its own; they are taken from the channels in turn. So the order needs no sorting, and a full
+/// channel holds back the thread that is ahead. Without threads a result is made when it is taken.
+pub(crate) struct InOrder<T> {
+    make: Arc<Make<T>>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<Thread<T>>,
+    next: u64,
+    first: u64,
+    has_ended: bool,
+}
+
+struct Thread<T> {
+    results: Receiver<Result<T>>,
+    handle: JoinHandle<()>,
+}
+
+impl<T: Send + 'static> InOrder<T> {
+    /// Starts `workers` threads that together are at most `ahead` results ahead, but at least one
+    /// each.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoThread`] if the system refuses one.
+    pub(crate) fn new(make: Arc<Make<T>>, first: u64, workers: usize, ahead: usize) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut results = Self { make, stop, threads: Vec::new(), next: first, first, has_ended: false };
+        for worker in 0..workers {
+            // a thread holds one result itself while it waits for room
+            let (sender, receiver) = sync_channel(ahead.div_ceil(workers).saturating_sub(1));
+            let (make, stop) = (Arc::clone(&results.make), Arc::clone(&results.stop));
+            let numbers = (first + worker as u64..).step_by(workers);
+            let handle = Builder::new()
+                .name(format!("loader-{worker}"))
+                .spawn(move || run(&*make, numbers, &stop, &sender))
+                .map_err(|cause| Error::NoThread { cause })?;
+            results.threads.push(Thread { results: receiver, handle });
+        }
+        Ok(results)
+    }
+}
+
+fn run<T>(make: &Make<T>, numbers: impl Iterator<Item = u64>, stop: &AtomicBool, sender: &SyncSender<Result<T>>) {
+    for number in numbers {
+        let Some(result) = make(number, stop) else { return };
+        if sender.send(result).is_err() {
+            return;
+        }
+    }
+}
+
+impl<T> InOrder<T> {
+    fn make_or_receive(&mut self) -> Option<Result<T>> {
+        if self.threads.is_empty() {
+            return (self.make)(self.next, &self.stop);
+        }
+        let place = ((self.next - self.first) % self.threads.len() as u64) as usize;
+        if let Ok(result) = self.threads[place].results.recv() {
+            return Some(result);
+        }
+        // the thread has ended: after the last result, or by a panic
+        match self.threads.swap_remove(place).handle.join() {
+            Ok(()) => None,
+            Err(panic) => Some(Err(Error::WorkerPanicked { message: message(&*panic) })),
+        }
+    }
+
+    /// Ends every thread and waits for it; a result under way is given up at its next sample.
+    fn end(&mut self) {
+        self.has_ended = true;
+        self.stop.store(true, Ordering::Relaxed);
+        let (receivers, handles): (Vec<_>, Vec<_>) =
+            self.threads.drain(..).map(|thread| (thread.results, thread.handle)).unzip();
+        drop(receivers); // wakes the threads that wait for room
+        for handle in handles {
+            // whether it panicked no longer matters to anyone
+            drop(handle.join());
+        }
+    }
+}
+
+impl<T> Iterator for InOrder<T> {
+    type Item = Result<T>;
+
+    /// Returns the next result; after an error there is none.
+    fn next(&mut self) -> Option<Result<T>> {
+        if self.has_ended {
+            return None;
+        }
+        let result = self.make_or_receive();
+        self.next += 1;
+        if !matches!(result, Some(Ok(_))) {
+            self.end();
+        }
+        result
+    }
+}
+
+impl<T> Drop for InOrder<T> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(last: u64, workers: usize, ahead: usize) -> InOrder<u64> {
+        let make = move |number: u64, _: &AtomicBool| {
+            // later numbers are often ready first
+            std::thread::sleep(std::time::Duration::from_micros((number * 7919 % 5) * 200));
+            (number < last).then_some(Ok(number))
+        };
+        InOrder::new(Arc::new(make), 3, workers, ahead).unwrap()
+    }
+
+    #[test]
+    fn results_come_in_order_and_end() {
+        for (workers, ahead) in [(0, 0), (1, 0), (1, 4), (2, 1), (5, 3), (5, 20), (30, 0)] {
+            let mut results = numbers(20, workers, ahead);
+            let found: Vec<u64> = results.by_ref().map(Result::unwrap).collect();
+            assert_eq!(found, (3..20).collect::<Vec<_>>(), "{workers} workers, {ahead} ahead");
+            assert!(results.next().is_none());
+        }
+    }
+
+    #[test]
+    fn dropping_early_does_not_hang() {
+        for taken in [0, 1, 7] {
+            let mut results = numbers(u64::MAX, 4, 8);
+            assert_eq!(results.by_ref().take(taken).count(), taken);
+        }
+    }
+
+    #[test]
+    fn a_panic_becomes_an_error_and_ends_the_results() {
+        let make = |number: u64, _: &AtomicBool| {
+            assert!(number < 5, "number {number} is too much");
+            Some(Ok(number))
+        };
+        let mut results = InOrder::new(Arc::new(make), 0, 2, 2).unwrap();
+        assert_eq!(results.by_ref().take(5).filter(Result::is_ok).count(), 5);
+        let error = results.next().unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "a loader thread panicked: number 5 is too much");
+        assert!(results.next().is_none());
+    }
+
+    #[test]
+    fn threads_are_not_further_ahead_than_asked() {
+        let made = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counter = Arc::clone(&made);
+        let make = move |number: u64, _: &AtomicBool| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Some(Ok(number))
+        };
+        let mut results = InOrder::new(Arc::new(make), 0, 2, 6).unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(made.load(Ordering::Relaxed), 6);
+        results.next();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        assert_eq!(made.load(Ordering::Relaxed), 7);
+    }
+}

@@ -1,0 +1,215 @@
+//! Batches: the same for any number of workers and from any start, whatever is broken.
+
+use std::sync::Arc;
+
+use simmim_data::{
+    Augmentation, Batch, Error, Image, Loader, LoaderConfig, Normalisation, OrderedPass, Pixels, RandomResizedCrop,
+    Result, Sample, Source, Transform, open,
+};
+use tempfile::{TempDir, tempdir};
+
+use crate::files::{colourful, write};
+
+/// A folder of `count` images; those in `broken` are not readable.
+fn images(count: u8, broken: &[u8]) -> (TempDir, Arc<dyn Source>) {
+    let root = tempdir().unwrap();
+    for index in 0..count {
+        let bytes = if broken.contains(&index) { b"\x89PNG\r\n\x1a\nbroken".to_vec() } else { colourful(index) };
+        write(&root.path().join(format!("{index:03}.png")), &bytes);
+    }
+    let source = open(&root.path().display().to_string(), 3).unwrap();
+    (root, source)
+}
+
+fn transform() -> Transform {
+    Transform {
+        height: 8,
+        width: 6,
+        augmentation: Augmentation::RandomResizedCrop(RandomResizedCrop::default()),
+        normalisation: Normalisation::imagenet(),
+    }
+}
+
+fn config(batch_size: usize, workers: usize) -> LoaderConfig {
+    LoaderConfig { batch_size, seed: 5, workers, shuffle: true, prefetch: 3 }
+}
+
+fn load(source: &Arc<dyn Source>, config: LoaderConfig, first: u64, count: usize) -> Vec<Batch> {
+    let loader = Loader::new(Arc::clone(source), transform(), config, first).unwrap();
+    loader.take(count).map(Result::unwrap).collect()
+}
+
+#[test]
+fn batches_are_the_same_for_any_worker_count() {
+    let (_root, source) = images(23, &[4, 17]);
+    let expected = load(&source, config(5, 0), 0, 15);
+    for workers in [1, 2, 5, 40] {
+        for prefetch in [0, 3] {
+            let config = LoaderConfig { prefetch, ..config(5, workers) };
+            assert!(load(&source, config, 0, 15) == expected, "{workers} workers, {prefetch} ahead");
+        }
+    }
+}
+
+#[test]
+fn a_loader_that_starts_late_gives_what_is_left() {
+    let (_root, source) = images(23, &[4]);
+    let expected = load(&source, config(5, 0), 0, 14);
+    for (first, workers) in [(1, 0), (3, 2), (4, 1), (9, 3)] {
+        let left = load(&source, config(5, workers), first, 14 - first as usize);
+        assert!(left == expected[first as usize..], "from {first}");
+    }
+}
+
+#[test]
+fn recycled_buffers_leave_no_trace() {
+    let (_root, source) = images(12, &[]);
+    let expected = load(&source, config(4, 0), 0, 9);
+    for workers in [0, 2] {
+        let mut loader = Loader::new(Arc::clone(&source), transform(), config(4, workers), 0).unwrap();
+        loader.recycle(vec![f32::NAN; 7]);
+        for expected in &expected {
+            let batch = loader.next().unwrap().unwrap();
+            assert!(batch == *expected);
+            loader.recycle(vec![f32::NAN; batch.images.len()]);
+        }
+    }
+}
+
+#[test]
+fn an_epoch_holds_every_image_once_but_for_the_rest() {
+    let (_root, source) = images(11, &[]);
+    assert_eq!(Loader::batches_per_epoch(11, 3), 3);
+    let batches = load(&source, config(3, 2), 0, 60);
+    let mut orders = std::collections::HashSet::new();
+    let mut left_out = std::collections::HashSet::new();
+    for (epoch, batches) in batches.chunks(3).enumerate() {
+        let order: Vec<usize> = batches.iter().flat_map(|batch| batch.samples.clone()).collect();
+        let mut sorted = order.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        assert_eq!(sorted.len(), 9);
+        left_out.extend((0..11).filter(|index| !sorted.contains(index)));
+        orders.insert(order);
+        assert!(batches.iter().all(|batch| batch.epoch == epoch as u64));
+    }
+    assert_eq!(orders.len(), 20, "every epoch has an order of its own");
+    assert_eq!(left_out.len(), 11, "the rest is another one in every epoch");
+    assert!(batches.iter().enumerate().all(|(number, batch)| batch.number == number as u64));
+    assert!(batches.iter().all(|batch| batch.images.len() == 3 * 3 * 8 * 6 && batch.labels.len() == 3));
+}
+
+#[test]
+fn without_shuffling_the_order_is_that_of_the_source() {
+    let (_root, source) = images(7, &[]);
+    let config = LoaderConfig { shuffle: false, ..config(3, 2) };
+    let found: Vec<Vec<usize>> = load(&source, config, 0, 3).into_iter().map(|batch| batch.samples).collect();
+    assert_eq!(found, [[0, 1, 2], [3, 4, 5], [0, 1, 2]]);
+}
+
+#[test]
+fn seeds_and_epochs_change_the_augmentation() {
+    let (_root, source) = images(1, &[]);
+    let one = load(&source, config(1, 0), 0, 2);
+    assert_ne!(one[0].images, one[1].images);
+    let other = load(&source, LoaderConfig { seed: 6, ..config(1, 0) }, 0, 1);
+    assert_ne!(one[0].images, other[0].images);
+}
+
+#[test]
+fn a_broken_image_is_replaced_and_reported() {
+    let (_root, source) = images(10, &[3]);
+    let whole = load(&source, config(10, 2), 0, 6);
+    for batch in whole {
+        assert_eq!(batch.samples.len(), 10);
+        assert!(!batch.samples.contains(&3));
+        assert!(batch.images.iter().all(|value| value.is_finite()));
+        assert_eq!(batch.skipped.len(), 1);
+        let skipped = &batch.skipped[0];
+        assert_eq!(skipped.index, 3);
+        assert!(skipped.name.ends_with("003.png"), "{skipped:?}");
+        assert!(skipped.reason.contains("cannot decode"), "{skipped:?}");
+    }
+}
+
+#[test]
+fn a_folder_of_broken_images_is_an_error() {
+    let (_root, source) = images(4, &[0, 1, 2, 3]);
+    for workers in [0, 2] {
+        let mut loader = Loader::new(Arc::clone(&source), transform(), config(2, workers), 0).unwrap();
+        let error = loader.next().unwrap().unwrap_err();
+        assert!(error.to_string().contains("too many unreadable images"), "{error}");
+        assert!(error.to_string().contains("cannot decode"), "{error}");
+        assert!(loader.next().is_none(), "after an error nothing follows");
+    }
+    let error = Normalisation::measure(&*source, 3).unwrap_err();
+    assert!(error.to_string().contains("none of 3 images can be read"), "{error}");
+}
+
+#[test]
+fn too_few_images_for_a_batch_is_an_error_with_a_hint() {
+    let (_root, source) = images(3, &[]);
+    let error = Loader::new(Arc::clone(&source), transform(), config(4, 1), 0).err().unwrap();
+    assert_eq!(error.to_string(), "3 images do not fill a batch of 4");
+    assert_eq!(error.hint().unwrap(), "lower `train.batch_size` to at most 3");
+    let error = Loader::new(Arc::clone(&source), transform(), config(0, 1), 0).err().unwrap();
+    assert!(matches!(error, Error::EmptyBatch));
+    assert!(matches!(OrderedPass::new(source, transform(), 0, 1).err().unwrap(), Error::EmptyBatch));
+}
+
+#[test]
+fn an_ordered_pass_holds_every_readable_image_once() {
+    let (_root, source) = images(10, &[0, 8, 9]);
+    for workers in [0, 1, 2, 5] {
+        let pass = OrderedPass::new(Arc::clone(&source), transform(), 4, workers).unwrap();
+        let batches: Vec<Batch> = pass.map(Result::unwrap).collect();
+        let samples: Vec<&[usize]> = batches.iter().map(|batch| &batch.samples[..]).collect();
+        assert_eq!(samples, [&[1, 2, 3][..], &[4, 5, 6, 7], &[]]);
+        let skipped: Vec<usize> =
+            batches.iter().flat_map(|batch| batch.skipped.iter().map(|skipped| skipped.index)).collect();
+        assert_eq!(skipped, [0, 8, 9]);
+        for batch in &batches {
+            assert_eq!(batch.images.len(), batch.samples.len() * 3 * 8 * 6);
+            assert_eq!(batch.labels.len(), batch.samples.len());
+        }
+    }
+}
+
+/// A source whose sample 2 brings its reader down.
+struct Panics;
+
+impl Source for Panics {
+    fn len(&self) -> usize {
+        4
+    }
+
+    fn classes(&self) -> &[String] {
+        &[]
+    }
+
+    fn name(&self, index: usize) -> String {
+        index.to_string()
+    }
+
+    fn get(&self, index: usize) -> Result<Sample> {
+        assert_ne!(index, 2, "sample 2 is poisoned");
+        let image = Image { channels: 3, height: 1, width: 1, pixels: Pixels::U8(vec![0; 3]) };
+        Ok(Sample { image, label: None, name: self.name(index) })
+    }
+
+    fn label(&self, _: usize) -> Option<usize> {
+        None
+    }
+}
+
+#[test]
+fn a_panic_in_a_worker_becomes_an_error() {
+    let config = LoaderConfig { shuffle: false, ..config(1, 2) };
+    let mut loader = Loader::new(Arc::new(Panics), transform(), config, 0).unwrap();
+    assert!(loader.next().unwrap().is_ok());
+    assert!(loader.next().unwrap().is_ok());
+    let error = loader.next().unwrap().unwrap_err();
+    assert!(error.to_string().contains("sample 2 is poisoned"), "{error}");
+    assert!(!error.is_users_fault());
+    assert!(loader.next().is_none());
+}

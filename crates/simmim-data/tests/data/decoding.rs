@@ -1,0 +1,124 @@
+//! Bytes to pixels.
+
+use ::image::{ImageBuffer, Luma, LumaA, Rgb, RgbImage, RgbaImage};
+use simmim_data::{Error, Image, Pixels, decode};
+
+use crate::files::{encoded, grey, npy, photos};
+
+#[track_caller]
+fn check(bytes: &[u8], channels: usize, size: [usize; 3], expected: Pixels) {
+    let image = decode(bytes, "test", channels).unwrap();
+    let [height, width, channels] = size;
+    assert_eq!(image, Image { channels, height, width, pixels: expected });
+}
+
+#[test]
+fn eight_bit_pngs_stay_bytes_and_become_the_channels_asked_for() {
+    let colour = encoded(RgbImage::from_raw(2, 1, vec![1, 2, 3, 255, 0, 0]).unwrap());
+    check(&colour, 3, [1, 2, 3], Pixels::U8(vec![1, 2, 3, 255, 0, 0]));
+    check(&colour, 1, [1, 2, 1], Pixels::U8(vec![2, 76]));
+    check(&colour, 4, [1, 2, 4], Pixels::U8(vec![1, 2, 3, 255, 255, 0, 0, 255]));
+    let transparent = encoded(RgbaImage::from_raw(1, 1, vec![1, 2, 3, 9]).unwrap());
+    check(&transparent, 3, [1, 1, 3], Pixels::U8(vec![1, 2, 3]));
+    check(&transparent, 4, [1, 1, 4], Pixels::U8(vec![1, 2, 3, 9]));
+    let Pixels::U8(pixels) = decode(&grey(7), "grey", 3).unwrap().pixels else { panic!("bytes became floats") };
+    assert_eq!(pixels, [7; 6 * 5 * 3]);
+}
+
+#[test]
+fn sixteen_bit_pngs_keep_their_depth() {
+    let values = [0, 1, 256, 65535];
+    let expected = values.map(|value| f32::from(value) / 65535.0).to_vec();
+    let image: ImageBuffer<Luma<u16>, _> = ImageBuffer::from_raw(2, 2, values.to_vec()).unwrap();
+    check(&encoded(image), 1, [2, 2, 1], Pixels::F32(expected.clone()));
+    let image: ImageBuffer<LumaA<u16>, _> = ImageBuffer::from_raw(2, 1, values.to_vec()).unwrap();
+    check(&encoded(image), 2, [1, 2, 2], Pixels::F32(expected));
+    let image: ImageBuffer<Rgb<u16>, _> = ImageBuffer::from_raw(1, 1, vec![300, 300, 300_u16]).unwrap();
+    let third = 300.0 / 65535.0;
+    check(&encoded(image), 4, [1, 1, 4], Pixels::F32(vec![third, third, third, 1.0]));
+}
+
+#[test]
+fn photographs_are_decoded_by_content() {
+    for entry in std::fs::read_dir(photos()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "jpg") {
+            let image = decode(&std::fs::read(&path).unwrap(), "no-extension", 3).unwrap();
+            assert!(image.height > 100 && image.width > 100, "{path:?}");
+            let Pixels::U8(pixels) = image.pixels else { panic!("{path:?} became floats") };
+            assert_eq!(pixels.len(), image.height * image.width * 3);
+        }
+    }
+}
+
+#[test]
+fn arrays_have_any_number_of_channels() {
+    let bytes: Vec<u8> = (0..30).collect();
+    check(&npy("|u1", false, "(2, 3, 5)", &bytes), 5, [2, 3, 5], Pixels::U8(bytes.clone()));
+    check(&npy("|u1", false, "(5, 6)", &bytes), 1, [5, 6, 1], Pixels::U8(bytes));
+    let words = [0, 1, 0x1234, 0xffff_u16];
+    let expected = Pixels::F32(words.map(|word| f32::from(word) / 65535.0).to_vec());
+    check(&npy("<u2", false, "(2, 2)", &words.map(u16::to_le_bytes).concat()), 1, [2, 2, 1], expected.clone());
+    check(&npy(">u2", false, "(2, 2)", &words.map(u16::to_be_bytes).concat()), 1, [2, 2, 1], expected);
+    let floats = [0.0, -1.5, 0.25, 7.0_f32];
+    let data = floats.map(f32::to_le_bytes).concat();
+    check(&npy("<f4", false, "(1, 2, 2)", &data), 2, [1, 2, 2], Pixels::F32(floats.to_vec()));
+    check(&npy("|u1", false, "(1, 2)", &[3, 4]), 3, [1, 2, 3], Pixels::U8(vec![3, 3, 3, 4, 4, 4]));
+}
+
+#[test]
+fn arrays_in_column_order_are_turned() {
+    // value 100·y + 10·x + channel at [y, x, channel] of a [2, 3, 2] array, first axis fastest
+    let mut columns = Vec::new();
+    let mut rows = vec![0; 12];
+    for channel in 0..2 {
+        for x in 0..3 {
+            for y in 0..2 {
+                let value = 100 * y + 10 * x + channel;
+                columns.push(value as u8);
+                rows[(y * 3 + x) * 2 + channel] = value as u8;
+            }
+        }
+    }
+    check(&npy("|u1", true, "(2, 3, 2)", &columns), 2, [2, 3, 2], Pixels::U8(rows));
+}
+
+#[track_caller]
+fn check_refused(bytes: &[u8], channels: usize, expected: &str) {
+    let error = decode(bytes, "some.name", channels).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("`some.name`") && message.contains(expected), "{message}");
+    assert!(error.is_users_fault());
+}
+
+#[test]
+fn what_is_no_image_is_refused_with_its_reason() {
+    check_refused(b"GIF89a", 3, "not a JPEG, PNG or `.npy` file: it starts with [47, 49, 46, 38]");
+    check_refused(b"", 3, "starts with []");
+    check_refused(&grey(1)[..40], 3, "cannot decode");
+    check_refused(b"\xff\xd8\xff\xe0", 3, "cannot decode");
+    check_refused(&grey(1), 5, "has 1 channels where 5 are wanted");
+    check_refused(&npy("|u1", false, "(1, 1, 5)", &[0; 5]), 3, "has 5 channels where 3 are wanted");
+    check_refused(&npy("|u1", false, "(4,)", &[0; 4]), 1, "shape [4]");
+    check_refused(&npy("|u1", false, "(1, 2, 3, 4)", &[0; 24]), 1, "shape [1, 2, 3, 4]");
+    check_refused(&npy("|u1", false, "(4, 4, 0)", &[]), 1, "shape [4, 4, 0]");
+    check_refused(&npy("|u1", false, "(0, 4)", &[]), 1, "has 0 by 4 pixels");
+    check_refused(&npy("<i4", false, "(1, 1)", &[0; 4]), 1, "'<i4'");
+    check_refused(&npy("|u1", false, "(2, 2)", &[0; 3]), 1, "unexpected end of file");
+    check_refused(&npy("|u1", false, "(4294967296, 4294967296)", &[0; 3]), 1, "unexpected end of file");
+    check_refused(&npy("<f4", false, "(1, 1)", &f32::NAN.to_le_bytes()), 1, "not finite");
+    check_refused(b"\x93NUMPY\x01", 1, "cannot read the array");
+}
+
+#[test]
+fn a_decompression_bomb_is_refused_by_its_header() {
+    let mut bomb = grey(1);
+    // the header chunk: 4 bytes of length from 8, `IHDR`, width, height, five bytes, checksum
+    bomb[16..20].copy_from_slice(&30_000_u32.to_be_bytes());
+    bomb[20..24].copy_from_slice(&30_000_u32.to_be_bytes());
+    let mut checksum = flate2::Crc::new();
+    checksum.update(&bomb[12..29]);
+    bomb[29..33].copy_from_slice(&checksum.sum().to_be_bytes());
+    let error = decode(&bomb, "bomb.png", 3).unwrap_err();
+    assert!(matches!(error, Error::Decode { cause: ::image::ImageError::Limits(_), .. }), "{error}");
+}

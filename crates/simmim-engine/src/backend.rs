@@ -1,0 +1,349 @@
+//! The seam between models and what computes them.
+//!
+//! [`Operations`] is the closed, coarse set a model may use; [`Backend`] adds what training needs
+//! around it: the tape, the parameters' buffers and the optimizer's pass. Operations are whole
+//! residual branches where that lets an implementation keep one image in cache from end to end.
+
+use crate::parameters::{ParameterId, ParameterTable};
+use std::rc::Rc;
+
+use simmim_kernels::loss::Distance;
+
+/// A borrowed batch of normalised images.
+#[derive(Clone, Copy, Debug)]
+pub struct Images<'a> {
+    /// Values, `[B, C, H, W]`.
+    pub pixels: &'a [f32],
+    /// Images in the batch.
+    pub count: usize,
+    /// Channels of each.
+    pub channels: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// Width in pixels.
+    pub width: usize,
+}
+
+impl<'a> Images<'a> {
+    /// Values of one image, `C·H·W`.
+    pub fn image_len(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// The images of a sub-range.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Images<'a> {
+        let len = self.image_len();
+        Images { pixels: &self.pixels[range.start * len..range.end * len], count: range.len(), ..*self }
+    }
+
+    /// Image `i`, `[C, H, W]`.
+    pub fn image(&self, i: usize) -> &'a [f32] {
+        &self.pixels[i * self.image_len()..][..self.image_len()]
+    }
+}
+
+/// Arithmetic of products and attention; parameters, sums, statistics and gradients are f32 in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// f32 operands.
+    F32,
+    /// bf16 operands with f32 accumulation; activations kept for the backward pass are bf16.
+    Bf16,
+}
+
+/// Weight `[out, in]` and optional bias `[out]` of a linear layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Linear {
+    /// Weight, `[out, in]` or a convolution's `[out, in, 1, 1]`.
+    pub weight: ParameterId,
+    /// Bias, `[out]`.
+    pub bias: Option<ParameterId>,
+}
+
+/// Scale and shift of a layer normalisation.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerNorm {
+    /// Scale, `[D]`.
+    pub weight: ParameterId,
+    /// Shift, `[D]`.
+    pub bias: ParameterId,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+/// Where a residual branch normalises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormOrder {
+    /// `x + f(norm(x))`: ViT and Swin.
+    Pre,
+    /// `x + norm(f(x))`: SwinV2's residual post-norm.
+    Post,
+}
+
+/// Bias of the joint projection to queries, keys and values.
+#[derive(Clone, Copy, Debug)]
+pub enum QkvBias {
+    /// No bias.
+    None,
+    /// One bias `[3D]`: Swin.
+    Full(ParameterId),
+    /// Biases `[D]` of queries and values, none of keys: BEiT-style ViT and SwinV2.
+    QueryValue {
+        /// Bias of the queries.
+        query: ParameterId,
+        /// Bias of the values.
+        value: ParameterId,
+    },
+}
+
+/// How queries and keys are compared.
+#[derive(Clone, Copy, Debug)]
+pub enum Similarity {
+    /// `q·k / √E`.
+    ScaledDot,
+    /// `exp(min(logit_scale, ln 100))·cos(q, k)` with one logit scale per head, `[A, 1, 1]`.
+    Cosine {
+        /// The logit scales.
+        logit_scale: ParameterId,
+    },
+}
+
+/// Which tokens attend to each other: windows of equal size over a token grid.
+#[derive(Clone, Debug)]
+pub struct Windows {
+    /// Tokens of one window, `M`.
+    pub tokens: usize,
+    /// `[windows, M]`: the image's token in each slot, or `N` for a padding token (zero input).
+    pub slots: Rc<[u32]>,
+    /// Distinct score masks `[M, M]`, added before the softmax.
+    pub masks: Rc<[Vec<f32>]>,
+    /// `[windows]`: which mask a window uses.
+    pub mask_of: Rc<[Option<u32>]>,
+}
+
+impl Windows {
+    /// All `tokens` of an image in one window.
+    pub fn whole_image(tokens: usize) -> Self {
+        Self { tokens, slots: (0..tokens as u32).collect(), masks: Rc::new([]), mask_of: Rc::new([None]) }
+    }
+
+    /// Number of windows per image.
+    pub fn count(&self) -> usize {
+        self.slots.len() / self.tokens
+    }
+}
+
+/// The attention half of a block: norm → qkv → attention → projection → layer scale → drop path → residual.
+#[derive(Clone, Debug)]
+pub struct AttentionBranch {
+    /// The branch's normalisation.
+    pub norm: LayerNorm,
+    /// Where it stands.
+    pub order: NormOrder,
+    /// Attention heads, `A`; divides the width.
+    pub heads: usize,
+    /// Joint projection weight, `[3D, D]`, queries first.
+    pub qkv: ParameterId,
+    /// Its bias.
+    pub qkv_bias: QkvBias,
+    /// Output projection.
+    pub projection: Linear,
+    /// Scale of the branch, `[D]`.
+    pub layer_scale: Option<ParameterId>,
+    /// How queries and keys are compared.
+    pub similarity: Similarity,
+    /// Which tokens attend to each other.
+    pub windows: Windows,
+    /// `[M, M]`: the row of the bias table for each pair of slots; used if a table is given.
+    pub bias_index: Rc<[u32]>,
+}
+
+/// The MLP half of a block: norm → linear → GELU → linear → layer scale → drop path → residual.
+#[derive(Clone, Copy, Debug)]
+pub struct MlpBranch {
+    /// The branch's normalisation.
+    pub norm: LayerNorm,
+    /// Where it stands.
+    pub order: NormOrder,
+    /// First linear layer, `[hidden, D]`.
+    pub fc1: Linear,
+    /// Second linear layer, `[D, hidden]`.
+    pub fc2: Linear,
+    /// Scale of the branch, `[D]`.
+    pub layer_scale: Option<ParameterId>,
+}
+
+/// A regression loss over rows of predictions: `Σ weight·distance / denominator`.
+#[derive(Clone, Copy, Debug)]
+pub struct Regression<'a> {
+    /// What is summed.
+    pub distance: Distance,
+    /// True values, `[R, C, S]`.
+    pub target: &'a [f32],
+    /// Weight of each value, shared by channels, `[R, S]`.
+    pub weight: &'a [f32],
+    /// Channels of a row, `C`.
+    pub channels: usize,
+    /// What the sum is divided by.
+    pub denominator: f64,
+}
+
+/// The operations a model may use. Tensors are f32 (or wider), row-major and cheap to clone.
+///
+/// Gradients flow into every tensor argument and every parameter, except where noted.
+pub trait Operations {
+    /// A tensor of this backend.
+    type Tensor: Clone;
+
+    /// A tensor holding `data`.
+    ///
+    /// # Panics
+    /// If `data` does not fill `shape`.
+    fn tensor(&self, shape: &[usize], data: &[f32]) -> Self::Tensor;
+
+    /// The shape of a tensor.
+    fn shape(&self, x: &Self::Tensor) -> Vec<usize>;
+
+    /// The values of a tensor.
+    fn read(&self, x: &Self::Tensor) -> Vec<f32>;
+
+    /// A parameter as a tensor of its own shape, for operations that take tables.
+    fn parameter(&self, id: ParameterId) -> Self::Tensor;
+
+    /// Patch embedding: a convolution whose stride is its kernel `(p_h, p_w)`.
+    ///
+    /// # Shapes
+    /// images `[B, C, H, W]`, weight `[D, C, p_h, p_w]` → `[B, N, D]`. No gradient to the images.
+    fn patch_embed(&self, images: &Images, patch: (usize, usize), linear: &Linear) -> Self::Tensor;
+
+    /// Replaces hidden tokens by the mask token: `hidden` is `[B, N]`, `true` = hidden.
+    ///
+    /// # Shapes
+    /// `[B, N, D]`, mask token `[1, 1, D]` → `[B, N, D]`.
+    fn hide(&self, x: &Self::Tensor, hidden: &[bool], mask_token: ParameterId) -> Self::Tensor;
+
+    /// Puts a learnt token in front of each image's tokens.
+    ///
+    /// # Shapes
+    /// `[B, N, D]`, token `[1, 1, D]` → `[B, 1 + N, D]`.
+    fn prepend_token(&self, x: &Self::Tensor, token: ParameterId) -> Self::Tensor;
+
+    /// Adds a learnt table of positions to each image's tokens.
+    ///
+    /// # Shapes
+    /// `[B, N, D]`, positions `[1, N, D]` → `[B, N, D]`.
+    fn add_positions(&self, x: &Self::Tensor, positions: ParameterId) -> Self::Tensor;
+
+    /// The attention half of a block.
+    ///
+    /// # Shapes
+    /// `x` `[B, N, D]` → `[B, N, D]`; `bias_table` `[T, A]`; `keep` `[B]` is the factor of each image's
+    /// branch (0 drops it), absent for 1.
+    fn attention_branch(
+        &self,
+        x: &Self::Tensor,
+        branch: &AttentionBranch,
+        bias_table: Option<&Self::Tensor>,
+        keep: Option<&[f32]>,
+    ) -> Self::Tensor;
+
+    /// The MLP half of a block.
+    ///
+    /// # Shapes
+    /// `x` `[B, N, D]` → `[B, N, D]`; `keep` as for attention.
+    fn mlp_branch(&self, x: &Self::Tensor, branch: &MlpBranch, keep: Option<&[f32]>) -> Self::Tensor;
+
+    /// Layer normalisation over the last axis.
+    ///
+    /// # Shapes
+    /// `[.., D]` → `[.., D]`.
+    fn layer_norm(&self, x: &Self::Tensor, norm: &LayerNorm) -> Self::Tensor;
+
+    /// A linear layer over the last axis.
+    ///
+    /// # Shapes
+    /// `[.., in]` → `[.., out]`.
+    fn linear(&self, x: &Self::Tensor, linear: &Linear) -> Self::Tensor;
+
+    /// Picks rows of a tensor seen as `[rows, D]`; a row may be picked at most once.
+    ///
+    /// # Shapes
+    /// `[.., D]` → `[R, D]`.
+    fn gather_rows(&self, x: &Self::Tensor, rows: &[u32]) -> Self::Tensor;
+
+    /// A regression loss.
+    ///
+    /// # Shapes
+    /// `[R, C·S]` → `[1]`.
+    fn regression(&self, prediction: &Self::Tensor, loss: &Regression) -> Self::Tensor;
+}
+
+/// Which of the flat buffers behind the parameter table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// The parameters, f32 master copy.
+    Values,
+    /// Their gradients, summed over every backward pass since they were last cleared.
+    Gradients,
+    /// AdamW's first moment.
+    FirstMoment,
+    /// AdamW's second moment.
+    SecondMoment,
+}
+
+/// Learning rate and weight decay of one parameter at one update.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepSize {
+    /// Learning rate.
+    pub lr: f32,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+}
+
+/// One AdamW update.
+#[derive(Clone, Copy, Debug)]
+pub struct Update<'a> {
+    /// Number of this update, from 1.
+    pub number: u64,
+    /// Decay rates of the two moments.
+    pub betas: (f32, f32),
+    /// Added to the root of the second moment.
+    pub eps: f32,
+    /// Factor on the gradients: the clipping coefficient.
+    pub gradient_scale: f32,
+    /// Learning rate and decay of each parameter, in the table's order.
+    pub steps: &'a [StepSize],
+}
+
+/// What training needs around the operations.
+pub trait Backend: Operations {
+    /// The parameters' names, shapes and ranges.
+    fn table(&self) -> &ParameterTable;
+
+    /// The arithmetic in use.
+    fn precision(&self) -> Precision;
+
+    /// Forgets the tape; records from here on if `recording`.
+    fn start(&self, recording: bool);
+
+    /// Adds the gradients of a scalar to every parameter and forgets the tape.
+    fn backward(&self, loss: &Self::Tensor);
+
+    /// Copies a flat buffer out.
+    fn read_slot(&self, slot: Slot) -> Vec<f32>;
+
+    /// Replaces a flat buffer.
+    ///
+    /// # Panics
+    /// If the length differs from the table's.
+    fn write_slot(&self, slot: Slot, values: &[f32]);
+
+    /// Sets all gradients to zero.
+    fn clear_gradients(&self);
+
+    /// Euclidean norm of all gradients together.
+    fn gradient_norm(&self) -> f64;
+
+    /// One AdamW update of every parameter from its gradient.
+    fn update(&self, update: &Update);
+}

@@ -1,0 +1,82 @@
+//! Buffers that go back to a shelf when dropped, so that a step reuses the last step's memory.
+//!
+//! Large allocations come from the system anew on every step otherwise, and each page of them costs
+//! a fault.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+
+/// Where buffers of one element type wait for reuse, sorted by length.
+pub(crate) struct Shelf<T> {
+    waiting: Rc<RefCell<HashMap<usize, Vec<Vec<T>>>>>,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Self { waiting: Rc::default() }
+    }
+}
+
+impl<T: Clone + Default> Shelf<T> {
+    /// A buffer of `len` values left over from earlier use: write before reading.
+    pub(crate) fn take(&self, len: usize) -> Buffer<T> {
+        let reused = self.waiting.borrow_mut().get_mut(&len).and_then(Vec::pop);
+        let data = reused.unwrap_or_else(|| vec![T::default(); len]);
+        Buffer { data, home: Rc::clone(&self.waiting) }
+    }
+
+    /// A buffer of `len` zeros.
+    pub(crate) fn zeros(&self, len: usize) -> Buffer<T> {
+        let mut buffer = self.take(len);
+        buffer.fill(T::default());
+        buffer
+    }
+
+    /// A buffer holding a copy of `values`.
+    pub(crate) fn copy(&self, values: &[T]) -> Buffer<T> {
+        let mut buffer = self.take(values.len());
+        buffer.clone_from_slice(values);
+        buffer
+    }
+}
+
+/// Values that return to their shelf when dropped.
+pub(crate) struct Buffer<T> {
+    data: Vec<T>,
+    home: Rc<RefCell<HashMap<usize, Vec<Vec<T>>>>>,
+}
+
+impl<T> Deref for Buffer<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.data
+    }
+}
+
+impl<T> DerefMut for Buffer<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        &mut self.data
+    }
+}
+
+impl<T> Drop for Buffer<T> {
+    fn drop(&mut self) {
+        let data = std::mem::take(&mut self.data);
+        self.home.borrow_mut().entry(data.len()).or_default().push(data);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dropped_buffer_is_used_again() {
+        let shelf = Shelf::<f32>::default();
+        let first = shelf.zeros(100).as_ptr();
+        assert_eq!(shelf.take(100).as_ptr(), first);
+        assert_ne!(shelf.take(99).as_ptr(), first);
+    }
+}

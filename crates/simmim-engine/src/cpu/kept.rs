@@ -1,0 +1,90 @@
+//! Activations kept for the backward pass, in the precision of the products that will read them.
+
+use super::buffers::{Buffer, Shelf};
+use crate::backend::Precision;
+use simmim_kernels::bf16;
+
+/// Buffers of both storage types.
+#[derive(Default)]
+pub(super) struct Shelves {
+    pub(super) f32: Shelf<f32>,
+    pub(super) bf16: Shelf<u16>,
+}
+
+/// Values kept in f32, or in half the memory as bf16.
+pub(super) enum Kept {
+    F32(Buffer<f32>),
+    Bf16(Buffer<u16>),
+}
+
+/// A group's part of a [`Kept`], to be filled by its worker.
+pub(super) enum KeptPart<'a> {
+    F32(&'a mut [f32]),
+    Bf16(&'a mut [u16]),
+}
+
+impl Kept {
+    /// Room for `len` values.
+    pub(super) fn new(shelves: &Shelves, precision: Precision, len: usize) -> Self {
+        match precision {
+            Precision::F32 => Kept::F32(shelves.f32.take(len)),
+            Precision::Bf16 => Kept::Bf16(shelves.bf16.take(len)),
+        }
+    }
+
+    /// One part per group, `stride` values per item.
+    pub(super) fn split(&mut self, groups: &[std::ops::Range<usize>], stride: usize) -> Vec<KeptPart<'_>> {
+        use super::threads::split_mut;
+        match self {
+            Kept::F32(b) => split_mut(b, groups, stride).into_iter().map(KeptPart::F32).collect(),
+            Kept::Bf16(b) => split_mut(b, groups, stride).into_iter().map(KeptPart::Bf16).collect(),
+        }
+    }
+
+    /// All values, widened to f32 where they are not.
+    pub(super) fn into_f32(self, shelves: &Shelves) -> Buffer<f32> {
+        match self {
+            Kept::F32(buffer) => buffer,
+            Kept::Bf16(bits) => {
+                let mut values = shelves.f32.take(bits.len());
+                bf16::widen(&bits, &mut values);
+                values
+            }
+        }
+    }
+
+    /// A view that workers can share.
+    pub(super) fn view(&self) -> KeptView<'_> {
+        match self {
+            Kept::F32(b) => KeptView::F32(b),
+            Kept::Bf16(b) => KeptView::Bf16(b),
+        }
+    }
+}
+
+/// A [`Kept`] to read from several threads.
+#[derive(Clone, Copy)]
+pub(super) enum KeptView<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [u16]),
+}
+
+impl KeptView<'_> {
+    /// Copies values from `start` on to `out`.
+    pub(super) fn read(self, start: usize, out: &mut [f32]) {
+        match self {
+            KeptView::F32(values) => out.copy_from_slice(&values[start..start + out.len()]),
+            KeptView::Bf16(bits) => bf16::widen(&bits[start..start + out.len()], out),
+        }
+    }
+}
+
+impl KeptPart<'_> {
+    /// Stores `values` from `start` on.
+    pub(super) fn write(&mut self, start: usize, values: &[f32]) {
+        match self {
+            KeptPart::F32(part) => part[start..start + values.len()].copy_from_slice(values),
+            KeptPart::Bf16(part) => bf16::narrow(values, &mut part[start..start + values.len()]),
+        }
+    }
+}

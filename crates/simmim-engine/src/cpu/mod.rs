@@ -1,0 +1,235 @@
+//! The CPU backend: kernels on a fixed pool, a tape, buffers that are used again.
+//!
+//! Work is divided by whole images (or whole rows), each group going through an operation on one
+//! worker without waiting for the others; weight gradients follow with all tokens at once, divided by
+//! rows of the weight. The division is fixed, so the same inputs give the same bits.
+
+mod buffers;
+mod kept;
+mod ops;
+mod optimizer;
+mod store;
+mod tape;
+mod threads;
+
+use crate::backend::{
+    AttentionBranch, Backend, Images, LayerNorm, Linear, MlpBranch, Operations, Precision, Regression, Slot, Update,
+};
+use crate::parameters::{ParameterId, ParameterTable};
+use buffers::Buffer;
+use kept::Shelves;
+use simmim_kernels::bf16::Operands;
+use std::cell::RefCell;
+use std::rc::Rc;
+use store::Store;
+use tape::{Gradients, NodeId, Tape};
+use threads::Threads;
+
+/// The CPU backend.
+pub struct Cpu {
+    table: Rc<ParameterTable>,
+    precision: Precision,
+    threads: Threads,
+    shelves: Shelves,
+    store: RefCell<Store>,
+    tape: RefCell<Tape>,
+}
+
+/// A tensor of the CPU backend: shared values and a place on the tape.
+#[derive(Clone)]
+pub struct CpuTensor {
+    node: NodeId,
+    shape: Rc<[usize]>,
+    data: Rc<Buffer<f32>>,
+}
+
+impl CpuTensor {
+    /// Length of the last axis.
+    fn width(&self) -> usize {
+        *self.shape.last().expect("a tensor has at least one axis")
+    }
+
+    /// Product of all axes but the last.
+    fn rows(&self) -> usize {
+        self.data.len() / self.width()
+    }
+
+    /// The sizes of a `[B, N, D]` tensor.
+    fn tokens_shape(&self) -> (usize, usize, usize) {
+        match self.shape[..] {
+            [images, tokens, width] => (images, tokens, width),
+            _ => panic!("expected [B, N, D], got {:?}", self.shape),
+        }
+    }
+}
+
+impl Cpu {
+    /// A backend for the parameters of `table`, all zero, on `threads` worker threads.
+    pub fn new(table: ParameterTable, precision: Precision, threads: usize) -> Self {
+        let table = Rc::new(table);
+        Self {
+            store: RefCell::new(Store::new(Rc::clone(&table), precision)),
+            table,
+            precision,
+            threads: Threads::new(threads),
+            shelves: Shelves::default(),
+            tape: RefCell::default(),
+        }
+    }
+
+    /// Number of worker threads.
+    pub fn threads(&self) -> usize {
+        self.threads.count()
+    }
+
+    /// [`Backend::backward`] that also returns the gradient of a tensor made by [`Operations::tensor`].
+    ///
+    /// # Shapes
+    /// The gradient is as long as `of`; zeros if nothing used it.
+    pub fn backward_with_gradient_of(&self, loss: &CpuTensor, of: &CpuTensor) -> Vec<f32> {
+        self.walk_back(loss).take(of.node).map_or_else(|| vec![0.0; of.data.len()], |d| d.to_vec())
+    }
+
+    fn walk_back(&self, loss: &CpuTensor) -> Gradients {
+        assert_eq!(loss.data.len(), 1, "only a scalar has a gradient to start from");
+        let tape = std::mem::take(&mut *self.tape.borrow_mut());
+        tape.backward(self, loss.node, self.shelves.f32.copy(&[1.0]))
+    }
+
+    fn operands(&self) -> Operands {
+        match self.precision {
+            Precision::F32 => Operands::F32,
+            Precision::Bf16 => Operands::Bf16,
+        }
+    }
+
+    fn is_recording(&self) -> bool {
+        self.tape.borrow().is_recording()
+    }
+
+    /// A tensor with a new place on the tape.
+    fn new_tensor(&self, shape: &[usize], data: Buffer<f32>) -> CpuTensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "values do not fill shape {shape:?}");
+        CpuTensor { node: self.tape.borrow_mut().node(), shape: shape.into(), data: Rc::new(data) }
+    }
+
+    /// An operation's output, recorded with what `backward` keeps if a tape is running.
+    fn output<T: tape::Backward + 'static>(
+        &self,
+        shape: &[usize],
+        data: Buffer<f32>,
+        backward: impl FnOnce() -> T,
+    ) -> CpuTensor {
+        let tensor = self.new_tensor(shape, data);
+        if self.is_recording() {
+            self.tape.borrow_mut().record(tensor.node, backward());
+        }
+        tensor
+    }
+}
+
+impl Operations for Cpu {
+    type Tensor = CpuTensor;
+
+    fn tensor(&self, shape: &[usize], data: &[f32]) -> CpuTensor {
+        self.new_tensor(shape, self.shelves.f32.copy(data))
+    }
+
+    fn shape(&self, x: &CpuTensor) -> Vec<usize> {
+        x.shape.to_vec()
+    }
+
+    fn read(&self, x: &CpuTensor) -> Vec<f32> {
+        x.data.to_vec()
+    }
+
+    fn parameter(&self, id: ParameterId) -> CpuTensor {
+        ops::parameter::forward(self, id)
+    }
+
+    fn patch_embed(&self, images: &Images, patch: (usize, usize), linear: &Linear) -> CpuTensor {
+        ops::patch_embed::forward(self, images, patch, linear)
+    }
+
+    fn hide(&self, x: &CpuTensor, hidden: &[bool], mask_token: ParameterId) -> CpuTensor {
+        ops::hide::forward(self, x, hidden, mask_token)
+    }
+
+    fn prepend_token(&self, x: &CpuTensor, token: ParameterId) -> CpuTensor {
+        ops::prepend_token::forward(self, x, token)
+    }
+
+    fn add_positions(&self, x: &CpuTensor, positions: ParameterId) -> CpuTensor {
+        ops::add_positions::forward(self, x, positions)
+    }
+
+    fn attention_branch(
+        &self,
+        x: &CpuTensor,
+        branch: &AttentionBranch,
+        bias_table: Option<&CpuTensor>,
+        keep: Option<&[f32]>,
+    ) -> CpuTensor {
+        ops::attention_branch::forward(self, x, branch, bias_table, keep)
+    }
+
+    fn mlp_branch(&self, x: &CpuTensor, branch: &MlpBranch, keep: Option<&[f32]>) -> CpuTensor {
+        ops::mlp_branch::forward(self, x, branch, keep)
+    }
+
+    fn layer_norm(&self, x: &CpuTensor, norm: &LayerNorm) -> CpuTensor {
+        ops::layer_norm::forward(self, x, norm)
+    }
+
+    fn linear(&self, x: &CpuTensor, linear: &Linear) -> CpuTensor {
+        ops::linear::forward(self, x, linear)
+    }
+
+    fn gather_rows(&self, x: &CpuTensor, rows: &[u32]) -> CpuTensor {
+        ops::gather_rows::forward(self, x, rows)
+    }
+
+    fn regression(&self, prediction: &CpuTensor, loss: &Regression) -> CpuTensor {
+        ops::regression::forward(self, prediction, loss)
+    }
+}
+
+impl Backend for Cpu {
+    fn table(&self) -> &ParameterTable {
+        &self.table
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    fn start(&self, recording: bool) {
+        *self.tape.borrow_mut() = Tape::new(recording);
+    }
+
+    fn backward(&self, loss: &CpuTensor) {
+        self.walk_back(loss);
+    }
+
+    fn read_slot(&self, slot: Slot) -> Vec<f32> {
+        self.store.borrow().slot(slot).to_vec()
+    }
+
+    fn write_slot(&self, slot: Slot, values: &[f32]) {
+        let mut store = self.store.borrow_mut();
+        store.slot_mut(slot).copy_from_slice(values);
+        store.refresh_operands();
+    }
+
+    fn clear_gradients(&self) {
+        self.store.borrow_mut().slot_mut(Slot::Gradients).fill(0.0);
+    }
+
+    fn gradient_norm(&self) -> f64 {
+        optimizer::gradient_norm(self)
+    }
+
+    fn update(&self, update: &Update) {
+        optimizer::update(self, update);
+    }
+}

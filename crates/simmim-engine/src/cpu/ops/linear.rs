@@ -1,0 +1,60 @@
+//! A linear layer on its own: prediction heads and classifiers.
+
+use super::{add_bias_gradient, add_weight_gradient, project, project_back};
+use crate::backend::Linear;
+use crate::cpu::buffers::Buffer;
+use crate::cpu::tape::{Backward, Gradients, NodeId};
+use crate::cpu::threads::split_mut;
+use crate::cpu::{Cpu, CpuTensor};
+
+struct Project {
+    linear: Linear,
+    input: NodeId,
+    /// The input as an operand, `[rows, in]`.
+    x: Buffer<f32>,
+    rows: usize,
+}
+
+pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuTensor {
+    let (rows, inputs) = (x.rows(), x.width());
+    let outputs = cpu.table.get(linear.weight).shape[0];
+    let mut operand = cpu.shelves.f32.copy(&x.data);
+    cpu.operands().round(&mut operand);
+    let mut out = cpu.shelves.f32.take(rows * outputs);
+    {
+        let store = cpu.store.borrow();
+        let (weight, bias) = (store.operand(linear.weight), linear.bias.map(|b| store.value(b)));
+        let data: &[f32] = &operand;
+        let groups = cpu.threads.groups(rows);
+        let tasks = groups.iter().zip(split_mut(&mut out, &groups, outputs)).collect();
+        cpu.threads.map(tasks, |(group, out)| {
+            if !group.is_empty() {
+                project(&data[group.start * inputs..group.end * inputs], weight, bias, group.len(), out);
+            }
+        });
+    }
+    let mut shape = x.shape.to_vec();
+    *shape.last_mut().expect("a tensor has at least one axis") = outputs;
+    cpu.output(&shape, out, || Project { linear: *linear, input: x.node, x: operand, rows })
+}
+
+impl Backward for Project {
+    fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
+        add_bias_gradient(cpu, &self.linear, &d_output);
+        cpu.operands().round(&mut d_output);
+        let mut d_x = cpu.shelves.f32.take(self.x.len());
+        if self.rows > 0 {
+            let store = cpu.store.borrow();
+            let weight = store.operand(self.linear.weight);
+            let (inputs, outputs) = (self.x.len() / self.rows, d_output.len() / self.rows);
+            let d_y: &[f32] = &d_output;
+            let groups = cpu.threads.groups(self.rows);
+            let tasks = groups.iter().zip(split_mut(&mut d_x, &groups, inputs)).collect();
+            cpu.threads.map(tasks, |(group, d_x)| {
+                project_back(&d_y[group.start * outputs..group.end * outputs], weight, group.len(), d_x);
+            });
+        }
+        add_weight_gradient(cpu, self.linear.weight, &d_output, &self.x, self.rows);
+        gradients.add(self.input, d_x);
+    }
+}

@@ -1,0 +1,44 @@
+//! A learnt token in front of each image's tokens.
+
+use super::add_gradient;
+use crate::cpu::buffers::Buffer;
+use crate::cpu::tape::{Backward, Gradients, NodeId};
+use crate::cpu::{Cpu, CpuTensor};
+use crate::parameters::ParameterId;
+use simmim_kernels::elementwise::add_scaled;
+
+struct PrependToken {
+    input: NodeId,
+    token: ParameterId,
+    /// Values of one image's tokens before the new one, `N·D`.
+    image_len: usize,
+    width: usize,
+}
+
+pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, token: ParameterId) -> CpuTensor {
+    let (images, tokens, width) = x.tokens_shape();
+    let image_len = tokens * width;
+    let mut out = cpu.shelves.f32.take(images * (image_len + width));
+    {
+        let store = cpu.store.borrow();
+        for (out, x) in out.chunks_exact_mut(image_len + width).zip(x.data.chunks_exact(image_len)) {
+            out[..width].copy_from_slice(store.value(token));
+            out[width..].copy_from_slice(x);
+        }
+    }
+    cpu.output(&[images, 1 + tokens, width], out, || PrependToken { input: x.node, token, image_len, width })
+}
+
+impl Backward for PrependToken {
+    fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
+        let with_token = self.image_len + self.width;
+        let mut d_token = vec![0.0; self.width];
+        let mut d_x = cpu.shelves.f32.take(d_output.len() / with_token * self.image_len);
+        for (d, d_x) in d_output.chunks_exact(with_token).zip(d_x.chunks_exact_mut(self.image_len)) {
+            add_scaled(&mut d_token, 1.0, &d[..self.width]);
+            d_x.copy_from_slice(&d[self.width..]);
+        }
+        add_gradient(cpu, self.token, &d_token);
+        gradients.add(self.input, d_x);
+    }
+}

@@ -1,0 +1,83 @@
+//! The tape: what each recorded operation needs for its backward pass, in order.
+
+use super::Cpu;
+use super::buffers::Buffer;
+use simmim_kernels::elementwise::add_scaled;
+
+/// Index of a tensor on the tape.
+pub(super) type NodeId = usize;
+
+/// What an operation keeps, and how it turns the gradient of its output into those of its inputs.
+pub(super) trait Backward {
+    /// Adds gradients of the inputs to `gradients` and those of parameters to the store.
+    fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients);
+}
+
+/// Gradients of tensors that are not parameters.
+#[derive(Default)]
+pub(super) struct Gradients {
+    nodes: Vec<Option<Buffer<f32>>>,
+}
+
+impl Gradients {
+    /// Adds `d` to the gradient of `node`.
+    pub(super) fn add(&mut self, node: NodeId, d: Buffer<f32>) {
+        if self.nodes.len() <= node {
+            self.nodes.resize_with(node + 1, || None);
+        }
+        match &mut self.nodes[node] {
+            Some(sum) => add_scaled(sum, 1.0, &d),
+            empty => *empty = Some(d),
+        }
+    }
+
+    /// Takes the gradient of `node`, if anything has added to it.
+    pub(super) fn take(&mut self, node: NodeId) -> Option<Buffer<f32>> {
+        self.nodes.get_mut(node).and_then(Option::take)
+    }
+}
+
+/// The recorded operations of one forward pass.
+#[derive(Default)]
+pub(super) struct Tape {
+    nodes: NodeId,
+    recording: bool,
+    records: Vec<(NodeId, Box<dyn Backward>)>,
+}
+
+impl Tape {
+    /// A fresh tape.
+    pub(super) fn new(recording: bool) -> Self {
+        Self { recording, ..Self::default() }
+    }
+
+    /// Whether operations should keep what their backward pass needs.
+    pub(super) fn is_recording(&self) -> bool {
+        self.recording
+    }
+
+    /// A node for a new tensor.
+    pub(super) fn node(&mut self) -> NodeId {
+        self.nodes += 1;
+        self.nodes - 1
+    }
+
+    /// Records how `output` came about.
+    pub(super) fn record(&mut self, output: NodeId, operation: impl Backward + 'static) {
+        self.records.push((output, Box::new(operation)));
+    }
+
+    /// Walks the tape backwards from `from`, whose gradient is `d`; returns what is left: the
+    /// gradients of tensors that no recorded operation made.
+    pub(super) fn backward(self, cpu: &Cpu, from: NodeId, d: Buffer<f32>) -> Gradients {
+        let mut gradients = Gradients::default();
+        gradients.add(from, d);
+        for (output, operation) in self.records.into_iter().rev() {
+            // an output that nothing used has no gradient, and neither do its inputs through it
+            if let Some(d_output) = gradients.take(output) {
+                operation.backward(cpu, d_output, &mut gradients);
+            }
+        }
+        gradients
+    }
+}

@@ -1,0 +1,156 @@
+//! Layer normalisation over the last axis (arXiv:1607.06450), forward and backward.
+//!
+//! The forward kernel keeps mean and reciprocal standard deviation of each row; the backward kernel
+//! recomputes the normalised row from them and the input, which is cheaper than keeping it.
+
+use crate::softmax::dot;
+use multiversion::multiversion;
+
+/// Mean and reciprocal standard deviation of one row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowStatistics {
+    /// Mean of the row.
+    pub mean: f32,
+    /// `1 / sqrt(variance + eps)`, with the biased variance.
+    pub rstd: f32,
+}
+
+/// `y = (x − mean)·rstd·weight + bias` for each row.
+///
+/// # Shapes
+/// `x`, `y` `[rows, D]`; `weight`, `bias` `[D]`; `statistics` `[rows]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32], statistics: &mut [RowStatistics]) {
+    let width = weight.len();
+    assert_eq!(x.len(), y.len());
+    assert_eq!(x.len(), statistics.len() * width);
+    let ones_over_width = 1.0 / width as f32;
+    for ((x, y), statistics) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(statistics) {
+        let mean = x.iter().map(|v| *v as f64).sum::<f64>() as f32 * ones_over_width;
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = *x - mean;
+        }
+        let rstd = 1.0 / (dot(y, y) * ones_over_width + eps).sqrt();
+        for i in 0..width {
+            y[i] = y[i] * rstd * weight[i] + bias[i];
+        }
+        *statistics = RowStatistics { mean, rstd };
+    }
+}
+
+/// Specification of [`layer_norm`].
+pub fn layer_norm_naive(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+    y: &mut [f32],
+    statistics: &mut [RowStatistics],
+) {
+    let width = weight.len();
+    for row in 0..statistics.len() {
+        let x = &x[row * width..][..width];
+        let mean = x.iter().map(|v| *v as f64).sum::<f64>() / width as f64;
+        let variance = x.iter().map(|v| (*v as f64 - mean).powi(2)).sum::<f64>() / width as f64;
+        let rstd = 1.0 / (variance + eps as f64).sqrt();
+        for i in 0..width {
+            y[row * width + i] = ((x[i] as f64 - mean) * rstd * weight[i] as f64 + bias[i] as f64) as f32;
+        }
+        statistics[row] = RowStatistics { mean: mean as f32, rstd: rstd as f32 };
+    }
+}
+
+/// Adds the gradients of [`layer_norm`] with respect to `x`, `weight` and `bias`.
+///
+/// # Shapes
+/// `x`, `d_y`, `d_x` `[rows, D]`; `weight`, `d_weight`, `d_bias` `[D]`; `statistics` `[rows]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn layer_norm_backward(
+    x: &[f32],
+    weight: &[f32],
+    statistics: &[RowStatistics],
+    d_y: &[f32],
+    d_x: &mut [f32],
+    d_weight: &mut [f32],
+    d_bias: &mut [f32],
+) {
+    let width = weight.len();
+    assert_eq!(x.len(), statistics.len() * width);
+    assert!(d_y.len() == x.len() && d_x.len() == x.len());
+    assert!(d_weight.len() == width && d_bias.len() == width);
+    let ones_over_width = 1.0 / width as f32;
+    // x̂ and g = d_y·weight of the row at hand
+    let (mut normalised, mut g) = (vec![0.0; width], vec![0.0; width]);
+    for (row, s) in statistics.iter().enumerate() {
+        let x = &x[row * width..][..width];
+        let d_y = &d_y[row * width..][..width];
+        let d_x = &mut d_x[row * width..][..width];
+        for i in 0..width {
+            normalised[i] = (x[i] - s.mean) * s.rstd;
+            g[i] = d_y[i] * weight[i];
+            d_weight[i] += d_y[i] * normalised[i];
+            d_bias[i] += d_y[i];
+        }
+        let mean_g = g.iter().map(|v| *v as f64).sum::<f64>() as f32 * ones_over_width;
+        let mean_gx = dot(&g, &normalised) * ones_over_width;
+        for i in 0..width {
+            d_x[i] += s.rstd * (g[i] - mean_g - normalised[i] * mean_gx);
+        }
+    }
+}
+
+/// Specification of [`layer_norm_backward`].
+pub fn layer_norm_backward_naive(
+    x: &[f32],
+    weight: &[f32],
+    statistics: &[RowStatistics],
+    d_y: &[f32],
+    d_x: &mut [f32],
+    d_weight: &mut [f32],
+    d_bias: &mut [f32],
+) {
+    let width = weight.len();
+    for (row, s) in statistics.iter().enumerate() {
+        let at = |i: usize| row * width + i;
+        let hat = |i: usize| (x[at(i)] as f64 - s.mean as f64) * s.rstd as f64;
+        let g = |i: usize| d_y[at(i)] as f64 * weight[i] as f64;
+        let mean_g = (0..width).map(g).sum::<f64>() / width as f64;
+        let mean_gx = (0..width).map(|i| g(i) * hat(i)).sum::<f64>() / width as f64;
+        for i in 0..width {
+            d_weight[i] += (d_y[at(i)] as f64 * hat(i)) as f32;
+            d_bias[i] += d_y[at(i)];
+            d_x[at(i)] += (s.rstd as f64 * (g(i) - mean_g - hat(i) * mean_gx)) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers};
+
+    #[test]
+    fn layer_norm_and_its_backward_equal_naive() {
+        for (rows, width) in [(1, 1), (3, 36), (5, 192), (2, 200)] {
+            let x: Vec<f32> = numbers(rows * width, 1).iter().map(|v| 3.0 + 2.0 * v).collect();
+            let (weight, bias) = (numbers(width, 2), numbers(width, 3));
+            let (mut y, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            let mut s = vec![RowStatistics::default(); rows];
+            let mut s_naive = s.clone();
+            layer_norm(&x, &weight, &bias, 1e-6, &mut y, &mut s);
+            layer_norm_naive(&x, &weight, &bias, 1e-6, &mut expected, &mut s_naive);
+            if width > 1 {
+                assert_close(&y, &expected, 5e-6);
+            }
+
+            let d_y = numbers(x.len(), 4);
+            let (mut d_x, mut d_w, mut d_b) = (numbers(x.len(), 5), numbers(width, 6), numbers(width, 7));
+            let (mut e_x, mut e_w, mut e_b) = (d_x.clone(), d_w.clone(), d_b.clone());
+            layer_norm_backward(&x, &weight, &s_naive, &d_y, &mut d_x, &mut d_w, &mut d_b);
+            layer_norm_backward_naive(&x, &weight, &s_naive, &d_y, &mut e_x, &mut e_w, &mut e_b);
+            assert_close(&d_x, &e_x, 5e-6);
+            assert_close(&d_w, &e_w, 5e-6);
+            assert_close(&d_b, &e_b, 5e-6);
+        }
+    }
+}

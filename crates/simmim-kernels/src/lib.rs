@@ -1,0 +1,24 @@
+//! CPU kernels of vision-transformer training, on slices with sizes as arguments.
+//!
+//! Nothing here knows a tensor, an image, a configuration or a thread: the caller splits the work.
+//! Each fast kernel has a `_naive` twin beside it, which is its specification and the oracle of its
+//! test. Instructions are picked at run time (`multiversion` for element-wise kernels, `gemmkit`
+//! for products), so one binary runs on any x86-64 or aarch64.
+//!
+//! Dimension letters, here and everywhere: `B` images, `C` channels, `H W` pixels, `p` patch side,
+//! `N` tokens, `D` width, `A` heads, `E = D/A` head width, `M` tokens of a window.
+
+pub mod adamw;
+pub mod attention;
+pub mod bf16;
+pub mod elementwise;
+pub mod gelu;
+pub mod layer_norm;
+pub mod loss;
+pub mod math;
+pub mod matmul;
+pub mod patches;
+pub mod softmax;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,127 @@
+//! Losses over rows of predictions, each with its gradient in the same pass.
+
+/// Distance between a predicted and a true value.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Distance {
+    /// `|e|`: the paper's choice.
+    L1,
+    /// `e²`.
+    L2,
+    /// `e²/(2·beta)` below `beta`, `|e| − beta/2` above it.
+    SmoothL1 {
+        /// Where the parabola meets the line.
+        beta: f32,
+    },
+}
+
+impl Distance {
+    /// The distance of error `e` and its derivative.
+    #[inline(always)]
+    fn value_and_slope(self, e: f32) -> (f32, f32) {
+        match self {
+            // torch.abs has derivative 0 at 0, f32::signum has 1
+            Distance::L1 => (
+                e.abs(),
+                if e > 0.0 {
+                    1.0
+                } else if e < 0.0 {
+                    -1.0
+                } else {
+                    0.0
+                },
+            ),
+            Distance::L2 => (e * e, 2.0 * e),
+            Distance::SmoothL1 { beta } if e.abs() < beta => (0.5 * e * e / beta, e / beta),
+            Distance::SmoothL1 { beta } => (e.abs() - 0.5 * beta, e.signum()),
+        }
+    }
+}
+
+/// Weighted sum of distances, in f64, and `d_prediction = scale · weight · slope`.
+///
+/// # Shapes
+/// `prediction`, `target`, `d_prediction` `[rows, C, S]`; `weight` `[rows, S]`, shared by channels.
+pub fn regression(
+    distance: Distance,
+    prediction: &[f32],
+    target: &[f32],
+    weight: &[f32],
+    channels: usize,
+    per_channel: usize,
+    scale: f32,
+    d_prediction: &mut [f32],
+) -> f64 {
+    assert!(prediction.len() == target.len() && prediction.len() == d_prediction.len());
+    assert_eq!(weight.len() * channels, prediction.len());
+    let mut sum = 0.0;
+    let plane = |i: usize| i * per_channel..(i + 1) * per_channel;
+    for i in 0..prediction.len() / per_channel {
+        let weight = &weight[plane(i / channels)];
+        let (p, t, d) = (&prediction[plane(i)], &target[plane(i)], &mut d_prediction[plane(i)]);
+        for j in 0..per_channel {
+            let (value, slope) = distance.value_and_slope(p[j] - t[j]);
+            sum += (value * weight[j]) as f64;
+            d[j] = scale * weight[j] * slope;
+        }
+    }
+    sum
+}
+
+/// Weighted sum of cross-entropies of soft labels, in f64; `logits` become `scale · weight · gradient`.
+///
+/// # Shapes
+/// `logits`, `target` `[rows, classes]`; `weight` `[rows]`.
+pub fn cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32], classes: usize, scale: f32) -> f64 {
+    assert_eq!(logits.len(), target.len());
+    assert_eq!(logits.len(), weight.len() * classes);
+    let mut sum = 0.0;
+    for (row, weight) in weight.iter().enumerate() {
+        let logits = &mut logits[row * classes..][..classes];
+        let target = &target[row * classes..][..classes];
+        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+        let total: f64 = logits.iter().map(|v| (*v as f64 - largest).exp()).sum();
+        let mass: f64 = target.iter().map(|t| *t as f64).sum();
+        for (v, t) in logits.iter_mut().zip(target) {
+            let log_p = *v as f64 - largest - total.ln();
+            sum -= *weight as f64 * *t as f64 * log_p;
+            *v = scale * *weight * (log_p.exp() * mass - *t as f64) as f32;
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::assert_close;
+
+    #[test]
+    fn distances_and_slopes_are_those_of_the_definitions() {
+        let cases = [
+            (Distance::L1, [2.0, 0.0, -0.5], [2.0, 0.0, 0.5], [1.0, 0.0, -1.0]),
+            (Distance::L2, [2.0, 0.0, -0.5], [4.0, 0.0, 0.25], [4.0, 0.0, -1.0]),
+            (Distance::SmoothL1 { beta: 1.0 }, [2.0, 0.0, -0.5], [1.5, 0.0, 0.125], [1.0, 0.0, -0.5]),
+        ];
+        for (distance, errors, values, slopes) in cases {
+            let mut d = [0.0; 3];
+            let sum = regression(distance, &errors, &[0.0; 3], &[1.0, 1.0, 3.0], 1, 3, 0.5, &mut d);
+            assert_eq!(sum, (values[0] + values[1] + 3.0 * values[2]) as f64, "{distance:?}");
+            assert_eq!(d, [0.5 * slopes[0], 0.5 * slopes[1], 1.5 * slopes[2]], "{distance:?}");
+        }
+    }
+
+    #[test]
+    fn weight_is_shared_by_channels() {
+        let mut d = [0.0; 4];
+        let sum = regression(Distance::L1, &[1.0, 1.0, 1.0, 1.0], &[0.0; 4], &[1.0, 0.0], 2, 2, 1.0, &mut d);
+        assert_eq!((sum, d), (2.0, [1.0, 0.0, 1.0, 0.0]));
+    }
+
+    #[test]
+    fn cross_entropy_of_equal_logits_is_log_of_classes() {
+        let mut logits = [0.3; 4];
+        let sum = cross_entropy(&mut logits, &[0.0, 1.0, 0.0, 0.0], &[1.0], 4, 1.0);
+        assert!((sum - 4f64.ln()).abs() < 1e-7);
+        assert_close(&logits, &[0.25, -0.75, 0.25, 0.25], 1e-6);
+    }
+}

@@ -1,0 +1,110 @@
+//! Cutting images into patches and back: the layout of a convolution whose stride is its kernel.
+//!
+//! A patch row lists its pixels as the convolution weight `[D, C, p_h, p_w]` does: channel first,
+//! then row, then column. A linear layer over such rows *is* the patch embedding; the same layout on
+//! the prediction side is the channel order of a pixel shuffle.
+
+/// Sizes of an image and of the patches it is cut into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PatchGrid {
+    /// Channels of the image.
+    pub channels: usize,
+    /// Image height in pixels.
+    pub height: usize,
+    /// Image width in pixels.
+    pub width: usize,
+    /// Patch height in pixels; divides `height`.
+    pub patch_height: usize,
+    /// Patch width in pixels; divides `width`.
+    pub patch_width: usize,
+}
+
+impl PatchGrid {
+    /// Patches along the vertical axis.
+    pub fn rows(&self) -> usize {
+        self.height / self.patch_height
+    }
+
+    /// Patches along the horizontal axis.
+    pub fn columns(&self) -> usize {
+        self.width / self.patch_width
+    }
+
+    /// Values of one patch, `C·p_h·p_w`.
+    pub fn patch_len(&self) -> usize {
+        self.channels * self.patch_height * self.patch_width
+    }
+
+    /// Values of one image, `C·H·W`.
+    pub fn image_len(&self) -> usize {
+        self.channels * self.height * self.width
+    }
+
+    /// Calls `visit(offset in the image, offset in the patch)` for each run of `patch_width` pixels
+    /// of patch `n`.
+    fn runs(&self, n: usize, mut visit: impl FnMut(usize, usize)) {
+        let (top, left) = (n / self.columns() * self.patch_height, n % self.columns() * self.patch_width);
+        for c in 0..self.channels {
+            for i in 0..self.patch_height {
+                let image = (c * self.height + top + i) * self.width + left;
+                visit(image, (c * self.patch_height + i) * self.patch_width);
+            }
+        }
+    }
+}
+
+/// Copies patch `n` of `image` `[C, H, W]` to `patch` `[C·p_h·p_w]`.
+pub fn cut_patch(grid: &PatchGrid, image: &[f32], n: usize, patch: &mut [f32]) {
+    grid.runs(n, |from, to| patch[to..to + grid.patch_width].copy_from_slice(&image[from..from + grid.patch_width]));
+}
+
+/// Writes `patch` `[C·p_h·p_w]` to its place in `image` `[C, H, W]`.
+pub fn paste_patch(grid: &PatchGrid, patch: &[f32], n: usize, image: &mut [f32]) {
+    grid.runs(n, |to, from| image[to..to + grid.patch_width].copy_from_slice(&patch[from..from + grid.patch_width]));
+}
+
+/// Cuts `image` `[C, H, W]` into rows `[N, C·p_h·p_w]`.
+pub fn cut(grid: &PatchGrid, image: &[f32], rows: &mut [f32]) {
+    for (n, row) in rows.chunks_exact_mut(grid.patch_len()).enumerate() {
+        cut_patch(grid, image, n, row);
+    }
+}
+
+/// Specification of [`cut`].
+pub fn cut_naive(grid: &PatchGrid, image: &[f32], rows: &mut [f32]) {
+    let g = grid;
+    for (at, value) in rows.iter_mut().enumerate() {
+        let (n, inside) = (at / g.patch_len(), at % g.patch_len());
+        let (c, i, j) = (
+            inside / (g.patch_height * g.patch_width),
+            inside / g.patch_width % g.patch_height,
+            inside % g.patch_width,
+        );
+        let (y, x) = (n / g.columns() * g.patch_height + i, n % g.columns() * g.patch_width + j);
+        *value = image[(c * g.height + y) * g.width + x];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::numbers;
+
+    #[test]
+    fn cutting_equals_naive_and_pasting_undoes_it() {
+        for (channels, height, width, patch_height, patch_width) in [(3, 8, 8, 4, 4), (1, 6, 12, 2, 3), (5, 4, 4, 1, 4)]
+        {
+            let grid = PatchGrid { channels, height, width, patch_height, patch_width };
+            let image = numbers(grid.image_len(), 1);
+            let (mut rows, mut expected) = (vec![0.0; image.len()], vec![0.0; image.len()]);
+            cut(&grid, &image, &mut rows);
+            cut_naive(&grid, &image, &mut expected);
+            assert_eq!(rows, expected);
+            let mut back = vec![0.0; image.len()];
+            for (n, row) in rows.chunks(grid.patch_len()).enumerate() {
+                paste_patch(&grid, row, n, &mut back);
+            }
+            assert_eq!(back, image);
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Softmax over rows, forward and backward.
+
+use crate::math::exp;
+use multiversion::multiversion;
+
+/// Replaces each row of `x` `[rows, columns]` by its softmax.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn softmax(x: &mut [f32], columns: usize) {
+    for row in x.chunks_exact_mut(columns) {
+        let largest = max(row);
+        for v in row.iter_mut() {
+            *v = exp(*v - largest);
+        }
+        let inverse = 1.0 / sum(row);
+        for v in row {
+            *v *= inverse;
+        }
+    }
+}
+
+/// Specification of [`softmax`].
+pub fn softmax_naive(x: &mut [f32], columns: usize) {
+    for row in x.chunks_exact_mut(columns) {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+        let total: f64 = row.iter().map(|v| (*v as f64 - largest).exp()).sum();
+        for v in row {
+            *v = ((*v as f64 - largest).exp() / total) as f32;
+        }
+    }
+}
+
+/// Replaces `d_p` by the gradient of the scores: `d_s = p · (d_p − Σ p·d_p)`, row by row.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn softmax_backward(p: &[f32], d_p: &mut [f32], columns: usize) {
+    assert_eq!(p.len(), d_p.len());
+    for (p, d) in p.chunks_exact(columns).zip(d_p.chunks_exact_mut(columns)) {
+        let inner = dot(p, d);
+        for (d, p) in d.iter_mut().zip(p) {
+            *d = *p * (*d - inner);
+        }
+    }
+}
+
+/// Specification of [`softmax_backward`]: the Jacobian `p_i (δ_ij − p_j)` written out.
+pub fn softmax_backward_naive(p: &[f32], d_p: &mut [f32], columns: usize) {
+    for (p, d) in p.chunks_exact(columns).zip(d_p.chunks_exact_mut(columns)) {
+        let gradient: Vec<f32> = (0..columns)
+            .map(|j| {
+                (0..columns)
+                    .map(|i| {
+                        let delta = if i == j { 1.0 } else { 0.0 };
+                        d[i] as f64 * p[i] as f64 * (delta - p[j] as f64)
+                    })
+                    .sum::<f64>() as f32
+            })
+            .collect();
+        d.copy_from_slice(&gradient);
+    }
+}
+
+// Sixteen partial results: the compiler may not reorder float sums by itself.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn max(row: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
+        }
+    }
+    rest.iter().chain(&lanes).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+#[inline(always)]
+fn sum(row: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for i in 0..LANES {
+            lanes[i] += chunk[i];
+        }
+    }
+    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
+}
+
+#[inline(always)]
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in a_chunks.zip(b_chunks) {
+        for i in 0..LANES {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers};
+
+    #[test]
+    fn softmax_and_its_backward_equal_naive() {
+        for columns in [1, 3, 16, 50, 197] {
+            let mut fast: Vec<f32> = numbers(columns * 4, 5).iter().map(|v| v * 9.0).collect();
+            let mut naive = fast.clone();
+            softmax(&mut fast, columns);
+            softmax_naive(&mut naive, columns);
+            assert_close(&fast, &naive, 1e-6);
+
+            let mut d_fast = numbers(columns * 4, 6);
+            let mut d_naive = d_fast.clone();
+            softmax_backward(&naive, &mut d_fast, columns);
+            softmax_backward_naive(&naive, &mut d_naive, columns);
+            assert_close(&d_fast, &d_naive, 2e-6);
+        }
+    }
+
+    #[test]
+    fn a_score_of_minus_one_hundred_gets_no_weight() {
+        let mut row = [1.0, -100.0, 1.0];
+        softmax(&mut row, 3);
+        assert_close(&row, &[0.5, 0.0, 0.5], 1e-6);
+    }
+}
