@@ -1,1 +1,26 @@
-fn main() {}
+//! The `simmim` command: arguments in, library calls, one exit code out.
+
+mod cli;
+mod commands;
+mod exit;
+mod interrupt;
+mod progress;
+
+use clap::Parser;
+use cli::{Cli, Command};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Command::Demo(args) => commands::demo::run(&cli.common, args),
+        Command::Pretrain(args) => commands::pretrain::run(&cli.common, args),
+        Command::Reconstruct(args) => commands::reconstruct::run(&cli.common, args),
+        Command::Inspect(args) => commands::inspect::run(&cli.common, args),
+        Command::Recipes(args) => commands::recipes::run(&cli.common, args),
+    };
+    match done {
+        Ok(code) => code.into(),
+        Err(error) => exit::report(&error).into(),
+    }
+}

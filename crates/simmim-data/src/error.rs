@@ -1,5 +1,6 @@
 //! Everything that can go wrong between a path and a batch.
 
+use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 
@@ -164,6 +165,16 @@ pub enum Error {
         /// What the decoder says.
         cause: ::image::ImageError,
     },
+    /// An image that brings its decoder down.
+    #[error("cannot decode `{name}`: the decoder of {format} panicked: {message}")]
+    DecoderPanicked {
+        /// The image.
+        name: String,
+        /// Its format.
+        format: &'static str,
+        /// What the decoder said.
+        message: String,
+    },
     /// An image with a side of no pixels.
     #[error("`{name}` has {height} by {width} pixels")]
     NoPixels {
@@ -301,6 +312,7 @@ impl Error {
             | Self::LabelCount { .. }
             | Self::UnknownFormat { .. }
             | Self::Decode { .. }
+            | Self::DecoderPanicked { .. }
             | Self::NoPixels { .. }
             | Self::BadArray { .. }
             | Self::ArrayShape { .. }
@@ -336,6 +348,7 @@ impl Error {
             | Self::LabelCount { .. }
             | Self::UnknownFormat { .. }
             | Self::Decode { .. }
+            | Self::DecoderPanicked { .. }
             | Self::NoPixels { .. }
             | Self::BadArray { .. }
             | Self::ArrayShape { .. }
@@ -348,6 +361,12 @@ impl Error {
             | Self::EmptyBatch => true,
         }
     }
+}
+
+/// What a panic said, of the payload that it left.
+pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 fn listed(extensions: &[&str]) -> String {

@@ -25,5 +25,5 @@ pub use normalise::Normalisation;
 pub use ordered::OrderedPass;
 pub use rng::{Purpose, Rng};
 pub use scan::{Scan, Sizes, scan};
-pub use source::{Sample, Source, idx_from_bytes, open};
+pub use source::{Sample, Source, Subset, idx_from_bytes, open};
 pub use transform::{Augmentation, RandomResizedCrop, Region, Transform};

@@ -1,12 +1,11 @@
 //! Results made by several threads and taken in order.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{Builder, JoinHandle};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_message};
 
 /// What makes the result of a number: `None` after the last one, or once the flag says stop.
 pub(crate) type Make<T> = dyn Fn(u64, &AtomicBool) -> Option<Result<T>> + Send + Sync;
@@ -76,7 +75,7 @@ impl<T> InOrder<T> {
         // the thread has ended: after the last result, or by a panic
         match self.threads.swap_remove(place).handle.join() {
             Ok(()) => None,
-            Err(panic) => Some(Err(Error::WorkerPanicked { message: message(&*panic) })),
+            Err(panic) => Some(Err(Error::WorkerPanicked { message: panic_message(&*panic) })),
         }
     }
 
@@ -115,11 +114,6 @@ impl<T> Drop for InOrder<T> {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 #[cfg(test)]
@@ -175,10 +169,14 @@ mod tests {
             Some(Ok(number))
         };
         let mut results = InOrder::new(Arc::new(make), 0, 2, 6).unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        assert_eq!(made.load(Ordering::Relaxed), 6);
-        results.next();
-        std::thread::sleep(std::time::Duration::from_millis(50));
-        assert_eq!(made.load(Ordering::Relaxed), 7);
+        for expected in [6, 7] {
+            // however slow the machine is, so many are made in the end, and then no more
+            while made.load(Ordering::Relaxed) < expected {
+                std::thread::yield_now();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            assert_eq!(made.load(Ordering::Relaxed), expected);
+            results.next();
+        }
     }
 }

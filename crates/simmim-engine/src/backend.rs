@@ -207,6 +207,9 @@ pub trait Operations {
     /// The values of a tensor.
     fn read(&self, x: &Self::Tensor) -> Vec<f32>;
 
+    /// The same values in another shape of as many values.
+    fn reshape(&self, x: &Self::Tensor, shape: &[usize]) -> Self::Tensor;
+
     /// A parameter as a tensor of its own shape, for operations that take tables.
     fn parameter(&self, id: ParameterId) -> Self::Tensor;
 

@@ -4,10 +4,10 @@
 //! equal these, and its gradients equal the finite differences of these.
 
 use crate::backend::{
-    AttentionBranch, Distance, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, QkvBias, Regression,
-    Similarity,
+    AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, QkvBias, Regression, Similarity,
 };
 use crate::parameters::{ParameterId, ParameterTable};
+use simmim_kernels::loss::Distance;
 use std::rc::Rc;
 
 /// Runs operations in f64; see the module's documentation.
@@ -199,6 +199,10 @@ impl Operations for Reference {
 
     fn read(&self, x: &ReferenceTensor) -> Vec<f32> {
         x.data.iter().map(|v| *v as f32).collect()
+    }
+
+    fn reshape(&self, x: &ReferenceTensor, shape: &[usize]) -> ReferenceTensor {
+        tensor(shape, x.data.to_vec())
     }
 
     fn parameter(&self, id: ParameterId) -> ReferenceTensor {

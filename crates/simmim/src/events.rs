@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::picture::with_path;
+use crate::files::with_path;
 
 /// What the first record says; from version 2 on a session start makes readers drop superseded steps.
 const FILE_VERSION: &str = "brain.Event:2";

@@ -2,13 +2,14 @@
 
 mod sheet;
 
-use std::fs::{self, File};
-use std::io::{self, Cursor, Write};
+use std::io::{self, Cursor};
 use std::path::Path;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
 pub use sheet::Sheet;
+
+use crate::files::{with_path, write_atomically};
 
 /// The two greys of the hatch that marks hidden pixels, around mid grey: told apart from a flat grey region of the
 /// image, and quiet beside it.
@@ -157,32 +158,6 @@ fn encode_png(image: &RgbImage) -> io::Result<Vec<u8>> {
 fn save_png(image: &RgbImage, path: &Path) -> io::Result<()> {
     let png = encode_png(image).map_err(|error| with_path(error, path))?;
     write_atomically(path, &png)
-}
-
-/// Writes a file that appears complete or not at all: to a neighbour first, which then takes the name.
-pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let Some(name) = path.file_name() else {
-        return Err(with_path(io::Error::new(io::ErrorKind::InvalidInput, "not a file name"), path));
-    };
-    let mut partial_name = name.to_os_string();
-    partial_name.push(".partial");
-    let partial = path.with_file_name(partial_name);
-    let write = || {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|error| {
-        // best effort: what matters is the error that brought us here
-        let _ = fs::remove_file(&partial);
-        with_path(error, path)
-    })
-}
-
-/// The same error, its message led by the file it is about.
-pub(crate) fn with_path(error: io::Error, path: &Path) -> io::Error {
-    io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
 }
 
 #[cfg(test)]

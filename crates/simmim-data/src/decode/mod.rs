@@ -3,10 +3,11 @@
 mod npy;
 
 use std::io::Cursor;
+use std::panic::catch_unwind;
 
 use ::image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, panic_message};
 use crate::image::{Image, Pixels};
 
 /// Decodes an image by its content, whatever its extension, into `channels` channels.
@@ -20,15 +21,16 @@ use crate::image::{Image, Pixels};
 /// An [`Error`] that starts from `name` if the format is not known, the file is broken, the image
 /// would take more than [`MAX_BYTES`], or its channels cannot be converted.
 pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
-    let image = match Format::of(bytes) {
-        Some(Format::Jpeg) => picture(bytes, name, ImageFormat::Jpeg)?,
-        Some(Format::Png) => picture(bytes, name, ImageFormat::Png)?,
-        Some(Format::Npy) => npy::array(bytes, name)?,
-        None => {
-            let start = bytes[..bytes.len().min(4)].to_vec();
-            return Err(Error::UnknownFormat { name: name.to_owned(), start });
-        }
+    let Some(format) = Format::of(bytes) else {
+        let start = bytes[..bytes.len().min(4)].to_vec();
+        return Err(Error::UnknownFormat { name: name.to_owned(), start });
     };
+    // a file that a decoder was not prepared for is a broken file, not the end of the run
+    let image = catch_unwind(|| format.decode(bytes, name)).map_err(|payload| Error::DecoderPanicked {
+        name: name.to_owned(),
+        format: format.name(),
+        message: panic_message(&*payload),
+    })??;
     if image.height == 0 || image.width == 0 {
         let Image { height, width, .. } = image;
         return Err(Error::NoPixels { name: name.to_owned(), height, width });
@@ -40,6 +42,7 @@ pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
 /// the number above which Pillow raises `DecompressionBombError` (`PIL/Image.py`).
 pub const MAX_BYTES: u64 = 512 << 20;
 
+#[derive(Clone, Copy)]
 enum Format {
     Jpeg,
     Png,
@@ -53,6 +56,22 @@ impl Format {
             [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some(Self::Png),
             [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(Self::Npy),
             _ => None,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Jpeg => "JPEG files",
+            Self::Png => "PNG files",
+            Self::Npy => "arrays",
+        }
+    }
+
+    fn decode(self, bytes: &[u8], name: &str) -> Result<Image> {
+        match self {
+            Self::Jpeg => picture(bytes, name, ImageFormat::Jpeg),
+            Self::Png => picture(bytes, name, ImageFormat::Png),
+            Self::Npy => npy::array(bytes, name),
         }
     }
 }

@@ -24,7 +24,7 @@ pub(super) fn error(path: &Path) -> Error {
         .iter()
         .map(|name| (distance(&wanted, &name.to_lowercase()), name))
         .min()
-        .filter(|(edits, _)| *edits <= (wanted.chars().count() / 3).max(1))
+        .filter(|(edits, _)| *edits <= wanted.chars().count().div_ceil(3))
         .map(|(_, name)| parent.join(name));
     Error::MissingPath { path: path.to_owned(), nearest, parent: named(parent) }
 }

@@ -7,11 +7,13 @@ mod missing;
 mod names;
 mod shards;
 mod spec;
+mod subset;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::idx::idx_from_bytes;
+pub use subset::Subset;
 
 use self::concat::Concat;
 use self::folder::Folder;

@@ -105,7 +105,9 @@ fn what_is_no_image_is_refused_with_its_reason() {
     check_refused(&npy("|u1", false, "(0, 4)", &[]), 1, "has 0 by 4 pixels");
     check_refused(&npy("<i4", false, "(1, 1)", &[0; 4]), 1, "'<i4'");
     check_refused(&npy("|u1", false, "(2, 2)", &[0; 3]), 1, "unexpected end of file");
-    check_refused(&npy("|u1", false, "(4294967296, 4294967296)", &[0; 3]), 1, "unexpected end of file");
+    check_refused(&npy("|u1", false, "(2147483648, 2147483648)", &[0; 3]), 1, "unexpected end of file");
+    // the reader of arrays overflows, which is a panic in some builds and an error in others
+    check_refused(&npy("|u1", false, "(4294967296, 4294967296)", &[0; 3]), 1, "array");
     check_refused(&npy("<f4", false, "(1, 1)", &f32::NAN.to_le_bytes()), 1, "not finite");
     check_refused(b"\x93NUMPY\x01", 1, "cannot read the array");
 }

@@ -143,6 +143,11 @@ impl Operations for Cpu {
         x.data.to_vec()
     }
 
+    fn reshape(&self, x: &CpuTensor, shape: &[usize]) -> CpuTensor {
+        assert_eq!(shape.iter().product::<usize>(), x.data.len(), "{:?} does not reshape to {shape:?}", x.shape);
+        CpuTensor { shape: shape.into(), ..x.clone() } // the same node: gradients are flat
+    }
+
     fn parameter(&self, id: ParameterId) -> CpuTensor {
         ops::parameter::forward(self, id)
     }

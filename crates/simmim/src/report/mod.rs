@@ -3,6 +3,7 @@
 mod axis;
 mod chart;
 mod page;
+mod run;
 
 use std::fs;
 use std::io;
@@ -13,8 +14,9 @@ use serde_json::{Map, Value};
 pub use axis::Scale;
 pub use chart::{Chart, Series, Style};
 pub use page::{Number, Page, Section};
+pub use run::run_page;
 
-use crate::picture::with_path;
+use crate::files::with_path;
 
 /// Reads a `log.jsonl`: one JSON object a line. A last line that a crash cut short is left out.
 ///

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::chart::Chart;
 use super::escape;
-use crate::picture::write_atomically;
+use crate::files::write_atomically;
 
 const STYLE: &str = include_str!("style.css");
 

@@ -1,0 +1,161 @@
+//! What may be typed; the doc comments are the help texts.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use simmim::precision::PrecisionChoice;
+use std::path::PathBuf;
+
+/// Self-supervised pre-training of vision transformers by masked image modelling (SimMIM).
+///
+/// Start with `simmim demo`: it needs nothing and takes a few minutes. Then point `simmim pretrain` at a
+/// folder of your own images.
+#[derive(Parser)]
+#[command(name = "simmim", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command.
+#[derive(Args)]
+pub(crate) struct Common {
+    /// Where to compute.
+    #[arg(long, global = true, value_enum, default_value_t = Device::Auto, help_heading = "Common options")]
+    pub(crate) device: Device,
+    /// Arithmetic of products and attention; auto takes what is faster here and says why.
+    #[arg(long, global = true, value_enum, default_value_t = Precision::Auto, help_heading = "Common options")]
+    pub(crate) precision: Precision,
+    /// Worker threads; all cores if not given. Another number gives other rounding.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Common options")]
+    pub(crate) threads: Option<u16>,
+    /// Seed of everything random.
+    #[arg(long, global = true, value_name = "N", default_value_t = 0, help_heading = "Common options")]
+    pub(crate) seed: u64,
+    /// Edits one value of the recipe; may be given again.
+    #[arg(long, global = true, value_name = "KEY.PATH=VALUE", help_heading = "Common options")]
+    pub(crate) set: Vec<String>,
+    /// Prints the result as one JSON object on the last line of stdout.
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub(crate) json: bool,
+    /// No progress, only warnings and the result.
+    #[arg(long, short, global = true, help_heading = "Common options")]
+    pub(crate) quiet: bool,
+}
+
+impl Common {
+    /// Worker threads to use.
+    pub(crate) fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(cores, usize::from)
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Device {
+    /// The best there is: the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Precision {
+    /// The faster one here.
+    Auto,
+    /// f32 operands.
+    F32,
+    /// bf16 operands, f32 sums.
+    Bf16,
+}
+
+impl From<Precision> for PrecisionChoice {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Auto => PrecisionChoice::Auto,
+            Precision::F32 => PrecisionChoice::F32,
+            Precision::Bf16 => PrecisionChoice::Bf16,
+        }
+    }
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Pre-trains a small encoder on images inside the binary and shows what it predicts.
+    Demo(DemoArgs),
+    /// Pre-trains an encoder on unlabelled images; goes on if the run folder holds an unfinished run.
+    Pretrain(PretrainArgs),
+    /// Pictures of what a trained model predicts: original, masked, prediction, pasted.
+    Reconstruct(ReconstructArgs),
+    /// Shows what is in a run, a weights file, a recipe or a data set.
+    Inspect(InspectArgs),
+    /// Lists the built-in recipes, or prints one to start your own from.
+    Recipes(RecipesArgs),
+}
+
+#[derive(Args)]
+pub(crate) struct DemoArgs {
+    /// Folder for the run; the page to open is report.html in it.
+    #[arg(long, value_name = "DIR", default_value = "simmim-demo")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Args)]
+pub(crate) struct PretrainArgs {
+    /// A built-in recipe (see `simmim recipes`) or a TOML file.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) recipe: String,
+    /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b work.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: String,
+    /// Held-out images, whose loss and pictures show whether the model learns.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) val: Option<String>,
+    /// Run folder: log, checkpoints, pictures, report.html.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: PathBuf,
+    /// Threads that read and decode images; half of --threads if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<usize>,
+}
+
+#[derive(Args)]
+pub(crate) struct ReconstructArgs {
+    /// A run folder, a checkpoint folder or a weights file.
+    #[arg(long, value_name = "RUN|FILE")]
+    pub(crate) from: PathBuf,
+    /// Folder for the pictures, one PNG per image.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Images to predict.
+    #[arg(value_name = "IMAGE", required = true)]
+    pub(crate) images: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct InspectArgs {
+    /// A run folder, a weights file, a recipe or a data set.
+    #[arg(value_name = "RUN|FILE|RECIPE|DATA")]
+    pub(crate) what: String,
+    /// Channels to decode a data set to.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) channels: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct RecipesArgs {
+    /// The recipe to print.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

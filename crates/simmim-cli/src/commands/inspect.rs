@@ -1,0 +1,133 @@
+//! `simmim inspect`.
+
+use super::print_result;
+use crate::cli::{Common, InspectArgs};
+use crate::exit::Exit;
+use serde_json::{Value, json};
+use simmim::recipe::{self, BUILT_IN};
+use simmim::run::{read_log, read_resolved};
+use simmim::weights::WeightsFile;
+use simmim::{Error, checkpoint, inspect};
+use std::path::Path;
+
+pub(crate) fn run(common: &Common, args: &InspectArgs) -> anyhow::Result<Exit> {
+    let path = Path::new(&args.what);
+    let has_extension = |e: &str| path.extension().is_some_and(|found| found == e);
+    let (prose, json) = if BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") {
+        describe_recipe(&args.what, &common.set)?
+    } else if path.join("resolved.toml").is_file() {
+        describe_run(path)?
+    } else if has_extension("safetensors") {
+        describe_weights(path)?
+    } else {
+        describe_data(&args.what, args.channels, common.quiet)?
+    };
+    print_result(common.json, prose.trim_end(), &json);
+    Ok(Exit::Done)
+}
+
+fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Value)> {
+    let recipe = recipe::resolve(name, edits)?;
+    let model = inspect::model(&recipe);
+    let (height, width) = model.spec.image_px;
+    let rows = model.shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n"));
+    let prose = format!(
+        "{name}\n\n\
+         parameters          {:>12}  ({:.2} M)\n\
+         of the encoder      {:>12}\n\
+         GFLOP per image     {:>12.3}  (forward; two per multiplication and addition)\n\
+         input               {height} × {width} × {}\n\
+         mask                {:?}, unit {} px, ratio {}\n\n{}",
+        model.parameters,
+        model.parameters as f64 / 1e6,
+        model.encoder_parameters,
+        model.gflops_per_image,
+        model.spec.channels,
+        recipe.mask.strategy,
+        recipe.mask.unit_px,
+        recipe.mask.ratio,
+        rows.collect::<String>()
+    );
+    let json = json!({
+        "parameters": model.parameters,
+        "encoder_parameters": model.encoder_parameters,
+        "gflops_per_image": model.gflops_per_image,
+        "recipe": recipe,
+    });
+    Ok((prose, json))
+}
+
+fn describe_run(path: &Path) -> anyhow::Result<(String, Value)> {
+    let resolved = read_resolved(path)?;
+    let model = inspect::model(&resolved.recipe);
+    let log = read_log(path)?;
+    let last = |key: &str| log.iter().rev().find_map(|entry| entry.get(key).cloned()).unwrap_or(Value::Null);
+    let checkpoints: Vec<u64> = checkpoint::list(path)?.into_iter().map(|(updates, _)| updates).collect();
+    let run = &resolved.run;
+    let prose = format!(
+        "run of simmim {}, {} on {}, {} threads, seed {}\n\
+         data                {} ({} images)\n\
+         parameters          {}\n\
+         last update logged  {}\n\
+         loss                {}\n\
+         held-out loss       {}\n\
+         checkpoints         {checkpoints:?}",
+        run.version,
+        run.precision,
+        run.device,
+        run.threads,
+        run.seed,
+        run.data,
+        run.images,
+        model.parameters,
+        last("update"),
+        last("loss"),
+        last("val_loss"),
+    );
+    let json = json!({
+        "parameters": model.parameters,
+        "updates": last("update"),
+        "loss": last("loss"),
+        "val_loss": last("val_loss"),
+        "checkpoints": checkpoints,
+        "run": run,
+    });
+    Ok((prose, json))
+}
+
+fn describe_weights(path: &Path) -> anyhow::Result<(String, Value)> {
+    let shapes = WeightsFile::read(path)?.shapes()?;
+    let values: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
+    let rows: String = shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n")).collect();
+    let tensors: serde_json::Map<String, Value> =
+        shapes.iter().map(|(name, shape)| (name.clone(), json!(shape))).collect();
+    let prose = format!("{} tensors, {values} values\n\n{rows}", shapes.len());
+    Ok((prose, json!({ "parameters": values, "tensors": tensors })))
+}
+
+fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<(String, Value)> {
+    let source = simmim_data::open(spec, channels).map_err(Error::from)?;
+    let every = (source.len() / 20).max(1000);
+    let progress = |done: usize| {
+        if !is_quiet && done > 0 && done % every == 0 {
+            eprintln!("{done} of {} images", source.len());
+        }
+    };
+    let scan = simmim_data::scan(source.as_ref(), &progress);
+    let mut prose = format!("{} images, {} unreadable\n", scan.count, scan.unreadable.len());
+    if let Some(s) = &scan.sizes {
+        prose += &format!(
+            "sizes               {}–{} × {}–{} px, read as {} channels\n",
+            s.min_height, s.max_height, s.min_width, s.max_width, s.channels
+        );
+    }
+    if !scan.classes.is_empty() {
+        prose += &format!("classes             {}\n", scan.classes.len());
+        prose += &scan.classes.iter().map(|(name, count)| format!("  {count:>8}  {name}\n")).collect::<String>();
+    }
+    prose += &scan.unreadable.iter().map(|s| format!("  unreadable: {}: {}\n", s.name, s.reason)).collect::<String>();
+    let unreadable: Vec<Value> =
+        scan.unreadable.iter().map(|s| json!({ "name": s.name, "reason": s.reason })).collect();
+    let classes: serde_json::Map<String, Value> = scan.classes.iter().map(|(n, c)| (n.clone(), json!(c))).collect();
+    Ok((prose, json!({ "images": scan.count, "classes": classes, "unreadable": unreadable })))
+}

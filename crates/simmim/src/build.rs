@@ -1,0 +1,132 @@
+//! Collecting a model's parameters, and all initial distributions in one place.
+//!
+//! | rule | used for | source |
+//! | --- | --- | --- |
+//! | zeros | biases, relative position tables of ViT | microsoft/SimMIM `models/vision_transformer.py` |
+//! | ones | scales of layer norms | the same |
+//! | constant | layer scale, 0.1 | the same |
+//! | normal cut at ±cut | weights and tokens, std 0.02 | timm `trunc_normal_` |
+//! | uniform ±1/√fan-in | prediction head | PyTorch `Conv2d` |
+
+use simmim_data::rng::{normal, rng, uniform_between};
+use simmim_data::{Purpose, Rng};
+use simmim_engine::{LayerNorm, Linear, ParameterId, ParameterTable};
+
+/// How a parameter's first values are drawn.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All the same.
+    Constant(f32),
+    /// Normal with standard deviation `std`, redrawn outside `±cut`, then multiplied by `factor`.
+    Normal {
+        /// Standard deviation before the cut.
+        std: f32,
+        /// Bound on the absolute value.
+        cut: f32,
+        /// Factor on the result.
+        factor: f32,
+    },
+    /// Uniform in `±bound`.
+    Uniform {
+        /// Bound on the absolute value.
+        bound: f32,
+    },
+}
+
+impl Init {
+    fn draw(self, rng: &mut Rng) -> f32 {
+        match self {
+            Init::Constant(value) => value,
+            Init::Normal { std, cut, factor } => loop {
+                let value = normal(rng) as f32 * std;
+                if value.abs() <= cut {
+                    return value * factor;
+                }
+            },
+            Init::Uniform { bound } => uniform_between(rng, -bound as f64, bound as f64) as f32,
+        }
+    }
+}
+
+/// Collects parameters; names get the prefix of the scope they are added in.
+#[derive(Default)]
+pub struct Builder {
+    table: ParameterTable,
+    inits: Vec<Init>,
+    prefix: String,
+}
+
+impl Builder {
+    /// Runs `build` with `name.` in front of every parameter name.
+    pub fn scope<R>(&mut self, name: &str, build: impl FnOnce(&mut Self) -> R) -> R {
+        let outer = self.prefix.len();
+        self.prefix += name;
+        self.prefix.push('.');
+        let result = build(self);
+        self.prefix.truncate(outer);
+        result
+    }
+
+    /// Adds a parameter.
+    pub fn add(&mut self, name: &str, shape: &[usize], init: Init) -> ParameterId {
+        self.inits.push(init);
+        self.table.add(&format!("{}{name}", self.prefix), shape)
+    }
+
+    /// Adds a linear layer `name.weight` `[out, in]` and `name.bias` `[out]`, the bias zero.
+    pub fn linear(&mut self, name: &str, outputs: usize, inputs: usize, weight: Init) -> Linear {
+        self.scope(name, |b| Linear {
+            weight: b.add("weight", &[outputs, inputs], weight),
+            bias: Some(b.add("bias", &[outputs], Init::Constant(0.0))),
+        })
+    }
+
+    /// Adds a layer norm `name.weight` (ones) and `name.bias` (zeros).
+    pub fn layer_norm(&mut self, name: &str, width: usize, eps: f32) -> LayerNorm {
+        self.scope(name, |b| LayerNorm {
+            weight: b.add("weight", &[width], Init::Constant(1.0)),
+            bias: b.add("bias", &[width], Init::Constant(0.0)),
+            eps,
+        })
+    }
+
+    /// The table, and every parameter's rule.
+    pub fn finish(self) -> (ParameterTable, Vec<Init>) {
+        (self.table, self.inits)
+    }
+}
+
+/// Initial values of all parameters, each drawn from a generator of its own.
+pub fn initial_values(table: &ParameterTable, inits: &[Init], seed: u64) -> Vec<f32> {
+    let mut values = Vec::with_capacity(table.len());
+    for (index, (parameter, init)) in table.iter().zip(inits).enumerate() {
+        let mut rng = rng(seed, Purpose::Initialise, 0, index as u64);
+        values.extend(parameter.range.clone().map(|_| init.draw(&mut rng)));
+    }
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_normal_stays_within_its_cut_and_fills_it() {
+        let mut rng = rng(0, Purpose::Initialise, 0, 0);
+        let init = Init::Normal { std: 0.02, cut: 0.02, factor: 0.5 };
+        let values: Vec<f32> = (0..2000).map(|_| init.draw(&mut rng)).collect();
+        let largest = values.iter().fold(0f32, |m, v| m.max(v.abs()));
+        assert!(largest <= 0.01 && largest > 0.0099, "{largest}");
+    }
+
+    #[test]
+    fn scopes_nest_and_end() {
+        let mut b = Builder::default();
+        b.scope("a", |b| b.scope("b", |b| b.add("w", &[1], Init::Constant(0.0))));
+        b.add("c", &[2], Init::Constant(3.0));
+        let (table, inits) = b.finish();
+        let names: Vec<_> = table.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["a.b.w", "c"]);
+        assert_eq!(initial_values(&table, &inits, 0), [0.0, 3.0, 3.0]);
+    }
+}

@@ -1,0 +1,169 @@
+//! Encoders: images to tokens, tokens to features. They never see a mask or a label.
+//!
+//! An encoder answers every question about its own architecture; nothing else in the crate branches
+//! on it. To add one: a file with a type that implements [`Encode`], and its arms in [`Encoder`].
+
+mod pass;
+mod vit;
+
+pub use pass::Pass;
+pub use vit::{PositionBias, Vit, VitConfig};
+
+use crate::build::{Builder, Init};
+use crate::error::Result;
+use serde::{Deserialize, Serialize};
+use simmim_engine::{Images, Operations};
+
+/// An encoder's architecture, as recipes spell it out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum EncoderConfig {
+    /// A vision transformer.
+    Vit(VitConfig),
+}
+
+impl EncoderConfig {
+    /// Checks the values against each other.
+    ///
+    /// # Errors
+    /// Names the first recipe key whose value does not fit.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            EncoderConfig::Vit(config) => config.check(),
+        }
+    }
+
+    /// Side of a patch in pixels: what mask units must be multiples of.
+    pub fn patch_px(&self) -> usize {
+        match self {
+            EncoderConfig::Vit(config) => config.patch_px,
+        }
+    }
+}
+
+/// What the rest of the model needs to know about an encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncoderSpec {
+    /// Input height and width in pixels.
+    pub image_px: (usize, usize),
+    /// Input channels.
+    pub channels: usize,
+    /// Side of a token's patch in pixels.
+    pub patch_px: usize,
+    /// Pixels per feature along each axis.
+    pub stride_px: usize,
+    /// Width of a token, `D`.
+    pub width: usize,
+    /// Width of a feature, `D'`.
+    pub out_width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+}
+
+impl EncoderSpec {
+    /// Features along the vertical and the horizontal axis.
+    pub fn feature_grid(&self) -> (usize, usize) {
+        (self.image_px.0 / self.stride_px, self.image_px.1 / self.stride_px)
+    }
+}
+
+/// What every encoder does.
+pub trait Encode {
+    /// Sizes.
+    fn spec(&self) -> EncoderSpec;
+
+    /// Images to tokens.
+    ///
+    /// # Shapes
+    /// `[B, C, H, W]` → `[B, N, D]`.
+    fn embed<B: Operations>(&self, b: &B, images: &Images) -> B::Tensor;
+
+    /// Tokens to features.
+    ///
+    /// # Shapes
+    /// `[B, N, D]` → `[B, h·w, D']`, row by row.
+    fn encode<B: Operations>(&self, b: &B, tokens: B::Tensor, pass: &mut Pass) -> B::Tensor;
+
+    /// How the mask token's first values are drawn.
+    fn mask_token_init(&self) -> Init;
+
+    /// Layer of a parameter for layer-wise learning-rate decay, 0 at the input, as the official
+    /// recipes count (microsoft/SimMIM, `optimizer.py`).
+    fn layer_of(&self, parameter: &str) -> usize;
+
+    /// Whether the official grouping exempts this parameter from weight decay by its name; one-
+    /// dimensional parameters and biases are exempt anyway.
+    fn is_exempt_from_decay(&self, parameter: &str) -> bool;
+
+    /// Whether this is a table of positions or a mask token, which the corrected grouping exempts too.
+    fn is_position_or_mask(&self, parameter: &str) -> bool;
+
+    /// Operations of one image's forward pass, a multiplication and an addition counted as two.
+    fn flops(&self) -> f64;
+}
+
+/// An encoder of any kind.
+#[derive(Clone, Debug)]
+pub enum Encoder {
+    /// A vision transformer.
+    Vit(Vit),
+}
+
+impl Encoder {
+    /// The encoder of a configuration, its parameters added to `builder`.
+    pub fn new(config: &EncoderConfig, image_px: (usize, usize), channels: usize, builder: &mut Builder) -> Self {
+        match config {
+            EncoderConfig::Vit(config) => Encoder::Vit(Vit::new(config, image_px, channels, builder)),
+        }
+    }
+}
+
+impl Encode for Encoder {
+    fn spec(&self) -> EncoderSpec {
+        match self {
+            Encoder::Vit(e) => e.spec(),
+        }
+    }
+
+    fn embed<B: Operations>(&self, b: &B, images: &Images) -> B::Tensor {
+        match self {
+            Encoder::Vit(e) => e.embed(b, images),
+        }
+    }
+
+    fn encode<B: Operations>(&self, b: &B, tokens: B::Tensor, pass: &mut Pass) -> B::Tensor {
+        match self {
+            Encoder::Vit(e) => e.encode(b, tokens, pass),
+        }
+    }
+
+    fn mask_token_init(&self) -> Init {
+        match self {
+            Encoder::Vit(e) => e.mask_token_init(),
+        }
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        match self {
+            Encoder::Vit(e) => e.layer_of(parameter),
+        }
+    }
+
+    fn is_exempt_from_decay(&self, parameter: &str) -> bool {
+        match self {
+            Encoder::Vit(e) => e.is_exempt_from_decay(parameter),
+        }
+    }
+
+    fn is_position_or_mask(&self, parameter: &str) -> bool {
+        match self {
+            Encoder::Vit(e) => e.is_position_or_mask(parameter),
+        }
+    }
+
+    fn flops(&self) -> f64 {
+        match self {
+            Encoder::Vit(e) => e.flops(),
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The vision transformer of the paper: BEiT's variant of ViT (arXiv:2010.11929, arXiv:2106.08254).
+//!
+//! Class token, relative position bias (one table shared by all blocks, or one per block) or absolute
+//! positions, biases of queries and values but not of keys, layer scale, pre-norm. Names, layouts and
+//! initialisation follow microsoft/SimMIM, `models/vision_transformer.py`.
+
+use super::pass::drop_rate;
+use super::{Encode, EncoderSpec, Pass};
+use crate::build::{Builder, Init};
+use crate::error::Result;
+use crate::recipe::{at_least_one, within, wrong};
+use serde::{Deserialize, Serialize};
+use simmim_engine::{
+    AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, ParameterId, QkvBias, Similarity,
+    Windows,
+};
+use std::rc::Rc;
+
+/// Scale and shift of every norm is guarded by this.
+const NORM_EPS: f32 = 1e-6;
+
+/// Standard deviation and cut of initial weights: the official code cuts at one standard deviation.
+const WEIGHT_STD: f32 = 0.02;
+
+/// Sizes and variants of a vision transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitConfig {
+    /// Side of a patch in pixels.
+    pub patch_px: usize,
+    /// Width of a token, `D`.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads, `A`; divides the width.
+    pub heads: usize,
+    /// Hidden width of the MLP as a multiple of the width.
+    pub mlp_ratio: f64,
+    /// Whether queries and values have a bias (keys never do).
+    pub qkv_bias: bool,
+    /// Initial layer scale; 0 for none.
+    pub layer_scale: f32,
+    /// Whether a table of absolute positions is added to the tokens.
+    pub absolute_positions: bool,
+    /// Relative position bias of the attention scores.
+    pub position_bias: PositionBias,
+    /// Drop-path rate of the last block; rises linearly from 0.
+    pub drop_path: f32,
+}
+
+/// Relative position bias of a vision transformer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PositionBias {
+    /// None.
+    None,
+    /// One table for all blocks: the paper's pre-training.
+    Shared,
+    /// One table per block: the paper's fine-tuning.
+    PerBlock,
+}
+
+impl VitConfig {
+    /// Checks the values against each other.
+    ///
+    /// # Errors
+    /// Names the first recipe key whose value does not fit.
+    pub fn check(&self) -> Result<()> {
+        for (key, value) in [
+            ("encoder.patch_px", self.patch_px),
+            ("encoder.width", self.width),
+            ("encoder.depth", self.depth),
+            ("encoder.heads", self.heads),
+        ] {
+            at_least_one(key, value)?;
+        }
+        if self.width % self.heads != 0 {
+            let expected = format!("expected a divisor of `encoder.width`, {}", self.width);
+            return Err(wrong("encoder.heads", self.heads, expected, None));
+        }
+        within("encoder.mlp_ratio", self.mlp_ratio, 1.0 / self.width as f64, 64.0)?;
+        within("encoder.layer_scale", self.layer_scale as f64, 0.0, 100.0)?;
+        within("encoder.drop_path", self.drop_path as f64, 0.0, 0.99)
+    }
+
+    fn hidden(&self) -> usize {
+        (self.width as f64 * self.mlp_ratio) as usize
+    }
+}
+
+/// A vision transformer's parameters.
+#[derive(Clone, Debug)]
+pub struct Vit {
+    config: VitConfig,
+    image_px: (usize, usize),
+    channels: usize,
+    patch_embed: Linear,
+    class_token: ParameterId,
+    positions: Option<ParameterId>,
+    shared_bias: Option<ParameterId>,
+    blocks: Vec<Block>,
+    norm: LayerNorm,
+}
+
+#[derive(Clone, Debug)]
+struct Block {
+    attention: AttentionBranch,
+    bias_table: Option<ParameterId>,
+    mlp: MlpBranch,
+    drop_rate: f32,
+}
+
+impl Vit {
+    /// Adds the parameters of a vision transformer to `builder`, under the official names.
+    pub fn new(config: &VitConfig, image_px: (usize, usize), channels: usize, builder: &mut Builder) -> Self {
+        let (width, patch) = (config.width, config.patch_px);
+        let grid = (image_px.0 / patch, image_px.1 / patch);
+        let patches = grid.0 * grid.1;
+        let bias_index: Rc<[u32]> = relative_position_index(grid).into();
+        let bias_shape = [relative_positions(grid), config.heads];
+        builder.scope("encoder", |b| {
+            let class_token = b.add("cls_token", &[1, 1, width], weight(1.0));
+            let positions =
+                config.absolute_positions.then(|| b.add("pos_embed", &[1, patches + 1, width], weight(1.0)));
+            let patch_embed = b.scope("patch_embed.proj", |b| Linear {
+                weight: b.add("weight", &[width, channels, patch, patch], weight(1.0)),
+                bias: Some(b.add("bias", &[width], Init::Constant(0.0))),
+            });
+            let shared_bias = (config.position_bias == PositionBias::Shared)
+                .then(|| b.add("rel_pos_bias.relative_position_bias_table", &bias_shape, Init::Constant(0.0)));
+            let blocks = (0..config.depth)
+                .map(|i| {
+                    b.scope(&format!("blocks.{i}"), |b| {
+                        // the output layers of both branches shrink with depth (`fix_init_weight`)
+                        let output = weight(1.0 / (2.0 * (i + 1) as f32).sqrt());
+                        let gamma = |b: &mut Builder, name| {
+                            (config.layer_scale > 0.0)
+                                .then(|| b.add(name, &[width], Init::Constant(config.layer_scale)))
+                        };
+                        let zeros = Init::Constant(0.0);
+                        let gamma_1 = gamma(b, "gamma_1");
+                        let gamma_2 = gamma(b, "gamma_2");
+                        let norm1 = b.layer_norm("norm1", width, NORM_EPS);
+                        let (qkv_bias, bias_table, qkv, projection) = b.scope("attn", |b| {
+                            let qkv_bias = match config.qkv_bias {
+                                false => QkvBias::None,
+                                true => QkvBias::QueryValue {
+                                    query: b.add("q_bias", &[width], zeros),
+                                    value: b.add("v_bias", &[width], zeros),
+                                },
+                            };
+                            let table = (config.position_bias == PositionBias::PerBlock)
+                                .then(|| b.add("relative_position_bias_table", &bias_shape, zeros));
+                            let qkv = b.add("qkv.weight", &[3 * width, width], weight(1.0));
+                            (qkv_bias, table, qkv, b.linear("proj", width, width, output))
+                        });
+                        let norm2 = b.layer_norm("norm2", width, NORM_EPS);
+                        let (fc1, fc2) = b.scope("mlp", |b| {
+                            (
+                                b.linear("fc1", config.hidden(), width, weight(1.0)),
+                                b.linear("fc2", width, config.hidden(), output),
+                            )
+                        });
+                        Block {
+                            attention: AttentionBranch {
+                                norm: norm1,
+                                order: NormOrder::Pre,
+                                heads: config.heads,
+                                qkv,
+                                qkv_bias,
+                                projection,
+                                layer_scale: gamma_1,
+                                similarity: Similarity::ScaledDot,
+                                windows: Windows::whole_image(patches + 1),
+                                bias_index: Rc::clone(&bias_index),
+                            },
+                            bias_table,
+                            mlp: MlpBranch { norm: norm2, order: NormOrder::Pre, fc1, fc2, layer_scale: gamma_2 },
+                            drop_rate: drop_rate(config.drop_path, i, config.depth),
+                        }
+                    })
+                })
+                .collect();
+            let norm = b.layer_norm("norm", width, NORM_EPS);
+            Self {
+                config: config.clone(),
+                image_px,
+                channels,
+                patch_embed,
+                class_token,
+                positions,
+                shared_bias,
+                blocks,
+                norm,
+            }
+        })
+    }
+}
+
+/// Weights and tokens, cut as the official code cuts them.
+fn weight(factor: f32) -> Init {
+    Init::Normal { std: WEIGHT_STD, cut: WEIGHT_STD, factor }
+}
+
+impl Vit {
+    fn patches(&self) -> usize {
+        (self.image_px.0 / self.config.patch_px) * (self.image_px.1 / self.config.patch_px)
+    }
+}
+
+impl Encode for Vit {
+    fn spec(&self) -> EncoderSpec {
+        let c = &self.config;
+        EncoderSpec {
+            image_px: self.image_px,
+            channels: self.channels,
+            patch_px: c.patch_px,
+            stride_px: c.patch_px,
+            width: c.width,
+            out_width: c.width,
+            depth: c.depth,
+        }
+    }
+
+    fn embed<B: Operations>(&self, b: &B, images: &Images) -> B::Tensor {
+        b.patch_embed(images, (self.config.patch_px, self.config.patch_px), &self.patch_embed)
+    }
+
+    fn encode<B: Operations>(&self, b: &B, tokens: B::Tensor, pass: &mut Pass) -> B::Tensor {
+        let images = b.shape(&tokens)[0];
+        let mut x = b.prepend_token(&tokens, self.class_token); // [B, 1 + N, D]
+        if let Some(positions) = self.positions {
+            x = b.add_positions(&x, positions);
+        }
+        let shared = self.shared_bias.map(|id| b.parameter(id)); // [T, A]
+        for block in &self.blocks {
+            let own = block.bias_table.map(|id| b.parameter(id));
+            let table = own.as_ref().or(shared.as_ref());
+            x = b.attention_branch(&x, &block.attention, table, pass.keep(block.drop_rate).as_deref());
+            x = b.mlp_branch(&x, &block.mlp, pass.keep(block.drop_rate).as_deref());
+        }
+        let x = b.layer_norm(&x, &self.norm); // [B, 1 + N, D]
+        let n = self.patches() as u32;
+        let patches: Vec<u32> = (0..images as u32).flat_map(|i| (1..=n).map(move |t| i * (n + 1) + t)).collect();
+        b.reshape(&b.gather_rows(&x, &patches), &[images, n as usize, self.config.width]) // [B, N, D]
+    }
+
+    fn mask_token_init(&self) -> Init {
+        weight(1.0)
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        let name = parameter.strip_prefix("encoder.").unwrap_or(parameter);
+        match name {
+            "cls_token" | "mask_token" | "pos_embed" => 0,
+            _ if name.starts_with("patch_embed.") => 0,
+            _ => match name.strip_prefix("blocks.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()) {
+                Some(block) => block + 1,
+                None => self.config.depth + 1,
+            },
+        }
+    }
+
+    fn is_exempt_from_decay(&self, parameter: &str) -> bool {
+        matches!(parameter, "encoder.pos_embed" | "encoder.cls_token")
+    }
+
+    fn is_position_or_mask(&self, parameter: &str) -> bool {
+        parameter == "encoder.mask_token" || parameter.ends_with("relative_position_bias_table")
+    }
+
+    fn flops(&self) -> f64 {
+        let c = &self.config;
+        let (n, d) = (self.patches() as f64, c.width as f64);
+        let tokens = n + 1.0;
+        let embed = 2.0 * n * d * (self.channels * c.patch_px * c.patch_px) as f64;
+        let products = 2.0 * tokens * d * (4.0 * d + 2.0 * c.hidden() as f64);
+        let attention = 4.0 * tokens * tokens * d;
+        embed + c.depth as f64 * (products + attention)
+    }
+}
+
+/// Rows of a relative position bias table over an `h × w` grid: one per offset, and three for the
+/// class token.
+fn relative_positions((h, w): (usize, usize)) -> usize {
+    (2 * h - 1) * (2 * w - 1) + 3
+}
+
+/// For each pair of tokens (class token first) its row in the bias table, `[1 + N, 1 + N]`.
+///
+/// The last three rows are: class token to patch, patch to class token, class token to itself.
+fn relative_position_index((h, w): (usize, usize)) -> Vec<u32> {
+    let rows = relative_positions((h, w));
+    let n = h * w;
+    let pair = |i: usize, j: usize| match (i, j) {
+        (0, 0) => rows - 1,
+        (0, _) => rows - 3,
+        (_, 0) => rows - 2,
+        (i, j) => {
+            let ((y1, x1), (y2, x2)) = (((i - 1) / w, (i - 1) % w), ((j - 1) / w, (j - 1) % w));
+            (y1 + h - 1 - y2) * (2 * w - 1) + x1 + w - 1 - x2
+        }
+    };
+    (0..=n).flat_map(|i| (0..=n).map(move |j| pair(i, j) as u32)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_index_of_a_two_by_one_grid_is_that_of_the_official_code() {
+        // offsets −1, 0, 1 are rows 0, 1, 2; class token rows 3, 4, 5
+        assert_eq!(relative_position_index((2, 1)), [5, 3, 3, 4, 1, 0, 4, 2, 1]);
+    }
+
+    #[test]
+    fn a_wide_grid_uses_every_row_of_its_table() {
+        let (grid, mut used) = ((2, 3), [false; 3 * 5 + 3]);
+        relative_position_index(grid).iter().for_each(|row| used[*row as usize] = true);
+        assert!(used.iter().all(|u| *u));
+    }
+}

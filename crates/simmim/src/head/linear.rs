@@ -1,0 +1,35 @@
+//! The paper's head: one linear layer, whose outputs a pixel shuffle lays out (section 3.3).
+
+use crate::build::{Builder, Init};
+use crate::encoder::EncoderSpec;
+use simmim_engine::{Linear, Operations};
+
+/// A 1×1 convolution; computed for the wanted cells only.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearHead {
+    linear: Linear,
+    outputs: usize,
+}
+
+impl LinearHead {
+    /// Adds `decoder.0` with PyTorch's default initialisation of a convolution.
+    pub fn new(encoder: &EncoderSpec, outputs: usize, builder: &mut Builder) -> Self {
+        let bound = 1.0 / (encoder.out_width as f32).sqrt();
+        let linear = builder.scope("decoder.0", |b| Linear {
+            weight: b.add("weight", &[outputs, encoder.out_width, 1, 1], Init::Uniform { bound }),
+            bias: Some(b.add("bias", &[outputs], Init::Uniform { bound })),
+        });
+        Self { linear, outputs }
+    }
+
+    /// See [`Head::predict`](super::Head::predict).
+    pub fn predict<B: Operations>(&self, b: &B, features: &B::Tensor, rows: &[u32]) -> B::Tensor {
+        b.linear(&b.gather_rows(features, rows), &self.linear)
+    }
+
+    /// See [`Head::flops`](super::Head::flops).
+    pub fn flops(&self, encoder: &EncoderSpec) -> f64 {
+        let (h, w) = encoder.feature_grid();
+        2.0 * (h * w * encoder.out_width * self.outputs) as f64
+    }
+}

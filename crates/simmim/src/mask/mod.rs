@@ -1,0 +1,93 @@
+//! Which parts of an image are hidden: a grid of units, `true` = hidden.
+//!
+//! A strategy is one file with one type that implements [`MaskStrategy`], and one arm in
+//! [`strategy`].
+
+mod random;
+
+pub use random::Random;
+
+use crate::recipe::{MaskRecipe, MaskStrategyName};
+use simmim_data::Rng;
+
+/// A grid of mask units (or of patches) over an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// Cells along the vertical axis.
+    pub rows: usize,
+    /// Cells along the horizontal axis.
+    pub columns: usize,
+}
+
+impl Grid {
+    /// Number of cells.
+    pub fn cells(&self) -> usize {
+        self.rows * self.columns
+    }
+}
+
+/// A choice of hidden cells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    grid: Grid,
+    hidden: Vec<bool>,
+}
+
+impl Mask {
+    /// A mask from one flag per cell, row by row, `true` = hidden.
+    ///
+    /// # Panics
+    /// If there is not one flag per cell.
+    pub fn new(grid: Grid, hidden: Vec<bool>) -> Self {
+        assert_eq!(hidden.len(), grid.cells(), "one flag per cell");
+        Self { grid, hidden }
+    }
+
+    /// The mask's grid.
+    pub fn grid(&self) -> Grid {
+        self.grid
+    }
+
+    /// One flag per cell, row by row, `true` = hidden.
+    pub fn hidden(&self) -> &[bool] {
+        &self.hidden
+    }
+
+    /// Number of hidden cells.
+    pub fn count(&self) -> usize {
+        self.hidden.iter().filter(|h| **h).count()
+    }
+
+    /// The same mask on a grid `factor` times finer along each axis.
+    pub fn refined(&self, factor: usize) -> Mask {
+        let grid = Grid { rows: self.grid.rows * factor, columns: self.grid.columns * factor };
+        let cell = |i: usize| (i / grid.columns / factor) * self.grid.columns + i % grid.columns / factor;
+        Mask { grid, hidden: (0..grid.cells()).map(|i| self.hidden[cell(i)]).collect() }
+    }
+}
+
+/// Draws masks.
+pub trait MaskStrategy: Send + Sync {
+    /// A mask for one image, a function of the generator's state alone.
+    fn sample(&self, rng: &mut Rng, grid: Grid) -> Mask;
+}
+
+/// The strategy a recipe names.
+pub fn strategy(recipe: &MaskRecipe) -> Box<dyn MaskStrategy> {
+    match recipe.strategy {
+        MaskStrategyName::Random => Box::new(Random { ratio: recipe.ratio }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refining_repeats_each_cell() {
+        let mask = Mask::new(Grid { rows: 1, columns: 2 }, vec![true, false]);
+        let fine = mask.refined(2);
+        assert_eq!(fine.grid(), Grid { rows: 2, columns: 4 });
+        assert_eq!(fine.hidden(), [true, true, false, false, true, true, false, false]);
+    }
+}

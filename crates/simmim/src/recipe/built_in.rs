@@ -1,0 +1,36 @@
+//! The recipes inside the binary; each file opens with its source, command, hardware and result.
+
+/// A recipe that is named, not written.
+#[derive(Clone, Copy, Debug)]
+pub struct BuiltIn {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// Its TOML.
+    pub text: &'static str,
+}
+
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        &[$(BuiltIn { name: $name, text: include_str!(concat!("../../../../recipes/", $name, ".toml")) }),*]
+    };
+}
+
+/// All built-in recipes.
+pub const BUILT_IN: &[BuiltIn] =
+    built_in!["demo", "pretrain-vit-cifar", "pretrain-vit-photos-192", "pretrain-vit-s16-224", "pretrain-vit-b16-224",];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::resolve;
+
+    #[test]
+    fn every_built_in_recipe_is_valid_and_opens_with_its_source_command_hardware_and_result() {
+        for recipe in BUILT_IN {
+            resolve(recipe.name, &[]).unwrap_or_else(|e| panic!("{}: {e}", recipe.name));
+            for heading in ["# Source:", "# Command:", "# Hardware:", "# Result:"] {
+                assert!(recipe.text.contains(heading), "{} lacks {heading}", recipe.name);
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What types cannot say: sizes that divide each other, numbers in their range.
+
+use super::{NormalizationKind, Recipe, ScheduleKind};
+use crate::error::{Error, Result};
+use std::fmt::Display;
+
+/// Checks a recipe's values against each other.
+///
+/// # Errors
+/// Names the first key whose value does not fit, and what would.
+pub(super) fn check(recipe: &Recipe) -> Result<()> {
+    let Recipe { encoder, data, mask, train, .. } = recipe;
+    encoder.check()?;
+    let patch = encoder.patch_px();
+    let unit = mask.unit_px;
+    if unit == 0 || unit % patch != 0 {
+        let expected = format!("expected a multiple of the patch side of {patch} px");
+        let hint = format!("{patch} and {} are the nearest", patch * (unit / patch + 1).max(2));
+        return Err(wrong("mask.unit_px", unit, expected, Some(hint)));
+    }
+    let (height, width) = data.image_size.height_and_width();
+    if height == 0 || width == 0 || height % unit != 0 || width % unit != 0 {
+        let near = |px: usize| format!("{} or {}", (px / unit).max(1) * unit, (px / unit + 1) * unit);
+        let (value, hint) = match height == width {
+            true => (height.to_string(), format!("{} px would fit", near(height))),
+            false => (
+                format!("[{height}, {width}]"),
+                format!("heights of {} and widths of {} px would fit", near(height), near(width)),
+            ),
+        };
+        let expected = format!("expected a multiple of the mask unit of {unit} px");
+        return Err(wrong("data.image_size", value, expected, Some(hint)));
+    }
+    at_least_one("data.channels", data.channels)?;
+    if data.normalization == NormalizationKind::Imagenet && data.channels != 3 {
+        let expected = format!("ImageNet's statistics have three channels, `data.channels` is {}", data.channels);
+        return Err(wrong("data.normalization", "imagenet", expected, Some("set it to \"measured\"".into())));
+    }
+    in_order("data.crop_scale", data.crop_scale, 1.0)?;
+    in_order("data.crop_ratio", data.crop_ratio, f64::INFINITY)?;
+    within("data.flip", data.flip, 0.0, 1.0)?;
+    within("data.max_skipped", data.max_skipped, 0.0, 1.0)?;
+    within("mask.ratio", mask.ratio, 0.0, 1.0)?;
+    if mask.ratio == 0.0 {
+        return Err(wrong("mask.ratio", mask.ratio, "nothing would be hidden, so nothing learnt".into(), None));
+    }
+
+    at_least_one("train.batch_size", train.batch_size)?;
+    at_least_one("train.accumulation_steps", train.accumulation_steps)?;
+    if train.batch_size % train.accumulation_steps != 0 {
+        let expected = format!("expected a divisor of `train.batch_size`, {}", train.batch_size);
+        return Err(wrong("train.accumulation_steps", train.accumulation_steps, expected, None));
+    }
+    at_least_one("train.keep_checkpoints", train.keep_checkpoints)?;
+    for (key, value) in [
+        ("train.max_updates", train.max_updates),
+        ("train.checkpoint_every_updates", train.checkpoint_every_updates),
+        ("train.log_every_updates", train.log_every_updates),
+        ("train.validate_every_updates", train.validate_every_updates),
+    ] {
+        at_least_one(key, value.unwrap_or(1) as usize)?;
+    }
+    for (key, value) in [
+        ("train.base_lr", train.base_lr),
+        ("train.warmup_lr", train.warmup_lr),
+        ("train.min_lr", train.min_lr),
+        ("train.weight_decay", train.weight_decay),
+        ("train.eps", train.eps),
+        ("train.clip_grad", train.clip_grad),
+    ] {
+        within(key, value, 0.0, f64::MAX)?;
+    }
+    within("train.betas", train.betas.0, 0.0, 0.999_999_9)?;
+    within("train.betas", train.betas.1, 0.0, 0.999_999_9)?;
+    if !(train.epochs > 0.0 && train.epochs.is_finite()) {
+        return Err(wrong("train.epochs", train.epochs, "expected more than 0".into(), None));
+    }
+    within("train.warmup_epochs", train.warmup_epochs, 0.0, train.epochs)?;
+    let needs = |key: &str, schedule: &str| {
+        Err(wrong(
+            "train.schedule",
+            schedule,
+            format!("the schedule needs `{key}`"),
+            Some(format!("add {key} to [train]")),
+        ))
+    };
+    match train.schedule {
+        ScheduleKind::Cosine | ScheduleKind::Linear => Ok(()),
+        ScheduleKind::Step if train.decay_every_epochs.is_none_or(|e| e <= 0.0) => needs("decay_every_epochs", "step"),
+        ScheduleKind::Multistep if train.milestones_epochs.is_empty() => needs("milestones_epochs", "multistep"),
+        ScheduleKind::Step if train.decay_factor.is_none() => needs("decay_factor", "step"),
+        ScheduleKind::Multistep if train.decay_factor.is_none() => needs("decay_factor", "multistep"),
+        ScheduleKind::Step | ScheduleKind::Multistep => Ok(()),
+    }
+}
+
+/// The error for a key whose value does not fit.
+pub(crate) fn wrong(key: &str, value: impl Display, expected: String, hint: Option<String>) -> Error {
+    Error::Recipe { key: key.into(), value: value.to_string(), expected, hint }
+}
+
+/// Refuses 0.
+pub(crate) fn at_least_one(key: &str, value: usize) -> Result<()> {
+    if value == 0 { Err(wrong(key, value, "expected at least 1".into(), None)) } else { Ok(()) }
+}
+
+/// Refuses what is not between `low` and `high`.
+pub(crate) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
+    if value >= low && value <= high {
+        return Ok(());
+    }
+    let expected =
+        if high == f64::MAX { format!("expected at least {low}") } else { format!("expected {low} to {high}") };
+    Err(wrong(key, value, expected, None))
+}
+
+fn in_order(key: &str, (low, high): (f64, f64), most: f64) -> Result<()> {
+    if low > 0.0 && low <= high && high <= most {
+        return Ok(());
+    }
+    let bound = if most.is_finite() { format!(" and at most {most}") } else { String::new() };
+    Err(wrong(key, format!("[{low}, {high}]"), format!("expected [low, high], above 0{bound}, in this order"), None))
+}

@@ -1,0 +1,276 @@
+//! Recipes: every value that changes a result, typed, spelled out, and checked before the first step.
+//!
+//! A recipe is TOML. It may start from another one (`extends = "pretrain-vit-cifar"`) and be edited by
+//! `key.path=value` pairs; what was left unsaid or misspelt is an error that names the key.
+
+mod built_in;
+mod check;
+mod parse;
+
+pub use built_in::{BUILT_IN, BuiltIn};
+pub(crate) use check::{at_least_one, within, wrong};
+pub use parse::resolve;
+
+use crate::encoder::EncoderConfig;
+use serde::{Deserialize, Serialize};
+use simmim_engine::Distance;
+
+/// Everything a pre-training run is made of.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The encoder's architecture.
+    pub encoder: EncoderConfig,
+    /// Images and their augmentation.
+    pub data: DataRecipe,
+    /// What is hidden.
+    pub mask: MaskRecipe,
+    /// The prediction head.
+    pub head: HeadRecipe,
+    /// What is predicted.
+    pub target: TargetRecipe,
+    /// How far off a prediction is.
+    pub loss: LossRecipe,
+    /// Optimizer, schedule, and what is written when.
+    pub train: TrainRecipe,
+}
+
+/// A recipe as TOML, every value spelled out.
+///
+/// # Panics
+/// Never: a recipe consists of tables of plain values.
+pub fn to_toml(recipe: &Recipe) -> String {
+    toml::to_string(recipe).expect("a recipe is TOML")
+}
+
+/// Images and their augmentation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataRecipe {
+    /// Side of the square input, or `[height, width]`, in pixels.
+    pub image_size: ImageSize,
+    /// Channels: 1 grey, 3 colour, 4 with alpha, any number from arrays.
+    pub channels: usize,
+    /// Mean and deviation that pixels are normalised with.
+    pub normalization: NormalizationKind,
+    /// Area of the random crop as a share of the image, `[low, high]`.
+    pub crop_scale: (f64, f64),
+    /// Aspect ratio (width / height) of the random crop, `[low, high]`.
+    pub crop_ratio: (f64, f64),
+    /// Probability of a horizontal flip.
+    pub flip: f64,
+    /// Share of unreadable images above which a run stops.
+    pub max_skipped: f64,
+}
+
+/// Input size: `192` or `[192, 256]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ImageSize {
+    /// A square.
+    Square(usize),
+    /// Height and width.
+    HeightWidth(usize, usize),
+}
+
+impl ImageSize {
+    /// Height and width in pixels.
+    pub fn height_and_width(self) -> (usize, usize) {
+        match self {
+            ImageSize::Square(side) => (side, side),
+            ImageSize::HeightWidth(height, width) => (height, width),
+        }
+    }
+}
+
+/// Where mean and deviation come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormalizationKind {
+    /// The statistics of ImageNet; three channels only.
+    Imagenet,
+    /// Measured on the training images before the first step.
+    Measured,
+}
+
+/// What is hidden.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaskRecipe {
+    /// How hidden units are chosen.
+    pub strategy: MaskStrategyName,
+    /// Side of a mask unit in pixels; a multiple of the patch side that divides the image.
+    pub unit_px: usize,
+    /// Share of units to hide.
+    pub ratio: f64,
+}
+
+/// How hidden units are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MaskStrategyName {
+    /// Uniformly.
+    Random,
+}
+
+/// The prediction head.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadRecipe {
+    /// Its architecture.
+    pub kind: HeadKind,
+}
+
+/// Architecture of the prediction head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadKind {
+    /// One linear layer.
+    Linear,
+}
+
+/// What is predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TargetRecipe {
+    /// Kind of values.
+    pub kind: TargetKind,
+}
+
+/// Kind of predicted values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TargetKind {
+    /// Normalised pixels at full resolution.
+    Pixels,
+}
+
+/// How far off a prediction is.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LossRecipe {
+    /// Distance of one value.
+    pub kind: LossKind,
+    /// Which pixels count.
+    pub scope: Scope,
+}
+
+impl LossRecipe {
+    /// The distance; smooth L1 bends at 1, as PyTorch's default.
+    pub fn distance(&self) -> Distance {
+        match self.kind {
+            LossKind::L1 => Distance::L1,
+            LossKind::L2 => Distance::L2,
+            LossKind::SmoothL1 => Distance::SmoothL1 { beta: 1.0 },
+        }
+    }
+}
+
+/// Distance of a predicted and a true value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Absolute difference.
+    L1,
+    /// Squared difference.
+    L2,
+    /// Squared below 1, absolute above.
+    SmoothL1,
+}
+
+/// Which pixels count in the loss.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// Hidden pixels only.
+    Hidden,
+    /// The whole image.
+    All,
+}
+
+/// Optimizer, schedule, and what is written when. Durations carry their unit in the name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainRecipe {
+    /// Passes over the images.
+    pub epochs: f64,
+    /// Length of the run in updates instead; the whole schedule is stretched or squeezed to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_updates: Option<u64>,
+    /// Images per update.
+    pub batch_size: usize,
+    /// Parts an update's batch is computed in, to save memory; the result is that of the whole batch.
+    pub accumulation_steps: usize,
+    /// Peak learning rate for 512 images per update; scaled in proportion to the batch.
+    pub base_lr: f64,
+    /// Learning rate of the first update, scaled likewise.
+    pub warmup_lr: f64,
+    /// Learning rate that the cosine ends at, scaled likewise.
+    pub min_lr: f64,
+    /// Duration of the warm-up.
+    pub warmup_epochs: f64,
+    /// Shape of the learning rate behind the warm-up.
+    pub schedule: ScheduleKind,
+    /// Epochs after which `multistep` multiplies the rate by `decay_factor`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub milestones_epochs: Vec<f64>,
+    /// Epochs after which `step` multiplies the rate by `decay_factor`, again and again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_every_epochs: Option<f64>,
+    /// Factor of `step` and `multistep`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decay_factor: Option<f64>,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Which parameters decay.
+    pub decay_groups: DecayGroups,
+    /// Decay rates of AdamW's moments.
+    pub betas: (f64, f64),
+    /// Added to the root of AdamW's second moment.
+    pub eps: f64,
+    /// Norm that all gradients together are clipped to; 0 for no clipping.
+    pub clip_grad: f64,
+    /// Updates between checkpoints; absent: once an epoch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_every_updates: Option<u64>,
+    /// Checkpoints kept, the newest.
+    #[serde(default = "defaults::keep_checkpoints")]
+    pub keep_checkpoints: usize,
+    /// Updates between log entries; absent: about two hundred entries a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_every_updates: Option<u64>,
+    /// Updates between validations and pictures; absent: with each checkpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validate_every_updates: Option<u64>,
+}
+
+mod defaults {
+    pub(super) fn keep_checkpoints() -> usize {
+        2
+    }
+}
+
+/// Shape of the learning rate behind the warm-up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ScheduleKind {
+    /// Half a cosine down to `min_lr`.
+    Cosine,
+    /// A line down to a hundredth of the peak.
+    Linear,
+    /// Times `decay_factor` every `decay_every_epochs`.
+    Step,
+    /// Times `decay_factor` at each of `milestones_epochs`.
+    Multistep,
+}
+
+/// Which parameters are exempt from weight decay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DecayGroups {
+    /// As the official pre-training code groups them: it means to exempt tables of relative positions,
+    /// but its names never match, so these and ViT's mask token decay.
+    Official,
+    /// As the official code means it: no decay of any table of positions nor of the mask token.
+    Corrected,
+}

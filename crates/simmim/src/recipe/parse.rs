@@ -1,0 +1,206 @@
+//! From a name or a file, and edits, to a checked recipe.
+
+use super::{BUILT_IN, Recipe, check};
+use crate::error::{Error, Result};
+use serde::Deserialize;
+use std::path::Path;
+use toml::{Table, Value};
+
+/// The recipe called `name` (built in, or a TOML file) with `key.path=value` edits applied.
+///
+/// # Errors
+/// If there is no such recipe, a key is unknown, missing or of the wrong type, or values do not fit
+/// together.
+pub fn resolve(name: &str, edits: &[String]) -> Result<Recipe> {
+    let mut table = load(name, 0)?;
+    for edit in edits {
+        apply(&mut table, edit)?;
+    }
+    let recipe = typed(name, table)?;
+    check::check(&recipe)?;
+    Ok(recipe)
+}
+
+/// How many recipes may extend each other in a row before it must be a circle.
+const MAX_EXTENDS: usize = 8;
+
+fn load(name: &str, depth: usize) -> Result<Table> {
+    let error = |reason: String, hint: Option<String>| Error::RecipeFile { name: name.into(), reason, hint };
+    let text = match BUILT_IN.iter().find(|r| r.name == name) {
+        Some(built_in) => built_in.text.to_owned(),
+        None if Path::new(name).is_file() => std::fs::read_to_string(name).map_err(Error::io(Path::new(name)))?,
+        None => {
+            let known = BUILT_IN.iter().map(|r| r.name);
+            let hint = match nearest(name, known.clone()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("built-in recipes are {}", known.collect::<Vec<_>>().join(", ")),
+            };
+            return Err(error("is neither a built-in recipe nor a file".into(), Some(hint)));
+        }
+    };
+    let mut table: Table =
+        toml::from_str(&text).map_err(|e| error(format!("is not valid TOML: {}", e.to_string().trim_end()), None))?;
+    match table.remove("extends") {
+        None => Ok(table),
+        Some(_) if depth == MAX_EXTENDS => Err(error("extends itself".into(), None)),
+        Some(Value::String(base)) => {
+            let mut merged = load(&base, depth + 1)?;
+            merge(&mut merged, table);
+            Ok(merged)
+        }
+        Some(other) => Err(error(format!("`extends` is `{other}`, expected the name of a recipe"), None)),
+    }
+}
+
+/// Puts the values of `over` in place of those of `base`, table by table.
+fn merge(base: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(base)), Value::Table(over)) => merge(base, over),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Applies one `key.path=value`; a value that is not TOML is taken as a string.
+fn apply(table: &mut Table, edit: &str) -> Result<()> {
+    let malformed = || Error::Input {
+        what: format!("`--set {edit}` is not of the form key.path=value"),
+        hint: Some("for example --set train.batch_size=32".into()),
+    };
+    let (path, value) = edit.split_once('=').ok_or_else(malformed)?;
+    let (path, value) = (path.trim(), value.trim());
+    let value = toml::from_str::<Table>(&format!("v = {value}"))
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| Value::String(value.to_owned()));
+    let mut keys: Vec<&str> = path.split('.').collect();
+    let last = keys.pop().filter(|k| !k.is_empty()).ok_or_else(malformed)?;
+    let mut at = table;
+    for key in keys {
+        at = match at.entry(key).or_insert_with(|| Value::Table(Table::new())) {
+            Value::Table(inner) => inner,
+            _ => return Err(malformed()),
+        };
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+fn typed(name: &str, table: Table) -> Result<Recipe> {
+    // section by section, so that an error can say in which one it is
+    let sections = ["encoder", "data", "mask", "head", "target", "loss", "train"];
+    for (key, value) in &table {
+        if !sections.contains(&key.as_str()) {
+            let hint = nearest(key, sections).map(|near| format!("did you mean `{near}`?"));
+            return Err(Error::RecipeFile { name: name.into(), reason: format!("unknown section `{key}`"), hint });
+        }
+        if !value.is_table() {
+            let reason = format!("`{key}` is `{value}`, expected a section [{key}]");
+            return Err(Error::RecipeFile { name: name.into(), reason, hint: None });
+        }
+    }
+    fn section<T: for<'a> Deserialize<'a>>(name: &str, table: &Table, key: &str) -> Result<T> {
+        let value = table.get(key).cloned().unwrap_or_else(|| Value::Table(Table::new()));
+        value.try_into().map_err(|e: toml::de::Error| describe(name, key, e.message()))
+    }
+    Ok(Recipe {
+        encoder: section(name, &table, "encoder")?,
+        data: section(name, &table, "data")?,
+        mask: section(name, &table, "mask")?,
+        head: section(name, &table, "head")?,
+        target: section(name, &table, "target")?,
+        loss: section(name, &table, "loss")?,
+        train: section(name, &table, "train")?,
+    })
+}
+
+/// Turns a deserializer's message into one that names the whole key and the nearest known one.
+fn describe(name: &str, section: &str, message: &str) -> Error {
+    let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let (reason, hint) = match words.split_first() {
+        Some((unknown, known)) if message.starts_with("unknown field") => {
+            let hint = match nearest(unknown, known.iter().copied()) {
+                Some(near) => format!("did you mean `{section}.{near}`?"),
+                None => format!("keys of [{section}] are {}", known.join(", ")),
+            };
+            (format!("unknown key `{section}.{unknown}`"), Some(hint))
+        }
+        Some((unknown, known)) if message.starts_with("unknown variant") => {
+            let choices = format!("[{section}] has a value `{unknown}`, expected one of {}", known.join(", "));
+            (choices, nearest(unknown, known.iter().copied()).map(|near| format!("did you mean `{near}`?")))
+        }
+        Some((missing, _)) if message.starts_with("missing field") => (
+            format!("key `{section}.{missing}` is missing"),
+            Some("spell it out, or start from a built-in recipe with `extends = \"pretrain-vit-cifar\"`".into()),
+        ),
+        _ => (format!("section [{section}]: {}", message.trim()), None),
+    };
+    Error::RecipeFile { name: name.into(), reason, hint }
+}
+
+/// The known word nearest to `word`, if one is near enough to be what was meant.
+fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let scored = known.into_iter().map(|k| (strsim::jaro_winkler(word, k), k));
+    scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8).map(|(_, k)| k)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encoder::EncoderConfig;
+    use crate::recipe::ImageSize;
+
+    #[track_caller]
+    fn check_fails(edit: &str, message: &str, hint: &str) {
+        let error = resolve("pretrain-vit-cifar", &[edit.to_owned()]).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(error.hint().unwrap_or_default().contains(hint), "{:?}", error.hint());
+        assert!(error.is_users_fault());
+    }
+
+    #[test]
+    fn edits_replace_values() {
+        let edits = ["train.batch_size=7", "data.image_size=[32, 64]", "mask.strategy=random", "encoder.heads = 6"];
+        let recipe = resolve("pretrain-vit-cifar", &edits.map(str::to_owned)).unwrap();
+        assert_eq!(recipe.train.batch_size, 7);
+        assert_eq!(recipe.data.image_size, ImageSize::HeightWidth(32, 64));
+        let EncoderConfig::Vit(vit) = recipe.encoder;
+        assert_eq!(vit.heads, 6);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_its_key_and_a_hint() {
+        check_fails("train.bach_size=7", "unknown key `train.bach_size`", "did you mean `train.batch_size`?");
+        check_fails("encoder.widht=7", "unknown key `encoder.widht`", "did you mean `encoder.width`?");
+        check_fails("trian.epochs=7", "unknown section `trian`", "did you mean `train`?");
+        check_fails("mask.strategy=randon", "value `randon`", "did you mean `random`?");
+        check_fails("train.batch_size=many", "section [train]", "");
+        check_fails("train.batch_size", "not of the form", "--set");
+        check_fails("data.image_size=36", "`data.image_size` is `36`", "32");
+        check_fails("mask.unit_px=6", "`mask.unit_px` is `6`", "4");
+        check_fails("mask.ratio=1.5", "`mask.ratio` is `1.5`", "");
+        check_fails("encoder.heads=5", "`encoder.heads` is `5`", "");
+        check_fails("train.accumulation_steps=3", "`train.accumulation_steps` is `3`", "");
+    }
+
+    #[test]
+    fn a_file_may_extend_a_built_in_recipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.toml");
+        std::fs::write(&path, "extends = \"pretrain-vit-cifar\"\n[train]\nepochs = 3.0\n").unwrap();
+        let recipe = resolve(path.to_str().unwrap(), &[]).unwrap();
+        assert_eq!(recipe.train.epochs, 3.0);
+
+        std::fs::write(&path, format!("extends = {:?}\n", path.to_str().unwrap())).unwrap();
+        assert!(resolve(path.to_str().unwrap(), &[]).unwrap_err().to_string().contains("extends itself"));
+    }
+
+    #[test]
+    fn an_unknown_recipe_names_the_nearest() {
+        let error = resolve("pretrain-vit-cifr", &[]).unwrap_err();
+        assert_eq!(error.hint().unwrap(), "did you mean `pretrain-vit-cifar`?");
+    }
+}

@@ -1,0 +1,180 @@
+//! Pictures of what a model predicts: original, masked, prediction, and both together.
+
+use crate::build::Builder;
+use crate::checkpoint;
+use crate::error::{Error, Result};
+use crate::mask::{Grid, strategy};
+use crate::model::{Hidden, SimMim};
+use crate::picture::{Picture, Sheet};
+use crate::precision;
+use crate::run::{Resolved, read_resolved};
+use crate::weights::WeightsFile;
+use simmim_data::rng::rng;
+use simmim_data::{Augmentation, Normalisation, Purpose, Transform};
+use simmim_engine::{Backend, Cpu, Images, ParameterTable, Precision, Slot};
+use std::path::{Path, PathBuf};
+
+/// A trained model, ready to predict.
+pub struct Trained {
+    model: SimMim,
+    backend: Cpu,
+    resolved: Resolved,
+}
+
+/// One image's pictures.
+pub struct Reconstruction {
+    /// The written file.
+    pub path: PathBuf,
+    /// Mean absolute error over the hidden pixels, in normalised units.
+    pub masked_l1: f64,
+    /// The same when every hidden pixel is the mean of the visible ones.
+    pub mean_colour_l1: f64,
+}
+
+impl Trained {
+    /// Loads a run folder (its newest checkpoint), a checkpoint folder or a weights file.
+    ///
+    /// # Errors
+    /// If there is no such thing, or the weights do not fit their recipe.
+    pub fn load(from: &Path, precision: Precision, threads: usize) -> Result<Self> {
+        let (weights, resolved) = locate(from)?;
+        let mut builder = Builder::default();
+        let model = SimMim::new(&resolved.recipe, &mut builder);
+        let (table, _) = builder.finish();
+        let values = weights.flat(&table, "")?;
+        let backend = Cpu::new(table, precision, threads);
+        backend.write_slot(Slot::Values, &values);
+        Ok(Self { model, backend, resolved })
+    }
+
+    /// Recipe and circumstances of the training run.
+    pub fn resolved(&self) -> &Resolved {
+        &self.resolved
+    }
+
+    /// Names, shapes and ranges of the parameters.
+    pub fn table(&self) -> &ParameterTable {
+        self.backend.table()
+    }
+
+    /// Predicts one image file under a random mask and writes a PNG of the four pictures to `out`.
+    ///
+    /// # Errors
+    /// If the image cannot be read or the picture cannot be written.
+    pub fn reconstruct(&self, image: &Path, out: &Path, seed: u64) -> Result<Reconstruction> {
+        let (recipe, normalisation) = (&self.resolved.recipe, self.resolved.run.normalisation());
+        let bytes = std::fs::read(image).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => {
+                Error::Input { what: format!("there is no image `{}`", image.display()), hint: None }
+            }
+            _ => Error::io(image)(e),
+        })?;
+        let decoded = simmim_data::decode(&bytes, &image.display().to_string(), recipe.data.channels)?;
+        let (height, width) = recipe.data.image_size.height_and_width();
+        let transform =
+            Transform { height, width, augmentation: Augmentation::Centre, normalisation: normalisation.clone() };
+        let mut pixels = vec![0.0; transform.values()];
+        transform.apply(&decoded, &mut rng(seed, Purpose::Augment, 0, 0), &mut pixels);
+        let images = Images { pixels: &pixels, count: 1, channels: recipe.data.channels, height, width };
+
+        let grid = Grid { rows: height / recipe.mask.unit_px, columns: width / recipe.mask.unit_px };
+        let mask = strategy(&recipe.mask).sample(&mut rng(seed, Purpose::Mask, 0, 0), grid);
+        let hidden = self.model.hidden(&[mask]);
+        let mut sheet = sheet();
+        let prediction = push_pictures(&mut sheet, "", &self.backend, &self.model, &images, &hidden, &normalisation);
+
+        std::fs::create_dir_all(out).map_err(Error::io(out))?;
+        let stem = image.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+        let path = out.join(format!("{stem}.png"));
+        sheet.save_png(&path)?;
+        let (sum, count) = crate::baseline::mean_colour_error(&images, &hidden.pixels);
+        let plane = height * width;
+        let is_hidden = |i: usize| hidden.pixels[i % plane];
+        let error = |i: usize| (pixels[i] as f64 - prediction[i] as f64).abs();
+        let masked: f64 = (0..pixels.len()).filter(|i| is_hidden(*i)).map(error).sum();
+        let per_value = |sum: f64| sum / count.max(1) as f64;
+        Ok(Reconstruction { path, masked_l1: per_value(masked), mean_colour_l1: per_value(sum) })
+    }
+}
+
+/// Finds the weights and the recipe behind a path.
+fn locate(from: &Path) -> Result<(WeightsFile, Resolved)> {
+    let missing = |what: String, hint: &str| Error::Input { what, hint: Some(hint.into()) };
+    if !from.exists() {
+        return Err(missing(
+            format!("there is no `{}`", from.display()),
+            "give a run folder, a checkpoint folder or a weights file",
+        ));
+    }
+    let file = if from.is_file() {
+        from.to_owned()
+    } else if from.join(checkpoint::MODEL_FILE).is_file() {
+        from.join(checkpoint::MODEL_FILE)
+    } else {
+        read_resolved(from)?;
+        let Some((_, newest)) = checkpoint::list(from)?.pop() else {
+            let what = format!("run `{}` has no checkpoint yet", from.display());
+            return Err(missing(what, "let it train until its first checkpoint"));
+        };
+        newest.join(checkpoint::MODEL_FILE)
+    };
+    let weights = WeightsFile::read(&file)?;
+    match weights.metadata()?.get(RECIPE_KEY) {
+        Some(text) => {
+            let resolved = Resolved::from_toml(text, &file)?;
+            Ok((weights, resolved))
+        }
+        None => Err(missing(
+            format!("`{}` does not say which recipe it belongs to", file.display()),
+            "weights written by `simmim pretrain` carry it in their metadata",
+        )),
+    }
+}
+
+/// Metadata key of a weights file that holds the resolved recipe.
+pub const RECIPE_KEY: &str = "simmim.resolved";
+
+/// An empty sheet with the columns of [`push_pictures`].
+pub(crate) fn sheet() -> Sheet {
+    Sheet::new(["original", "masked", "prediction", "pasted"])
+}
+
+/// Adds one image's pictures to a sheet; returns the normalised prediction, `[C, H, W]`.
+pub(crate) fn push_pictures<B: Backend>(
+    sheet: &mut Sheet,
+    caption: &str,
+    b: &B,
+    model: &SimMim,
+    image: &Images,
+    hidden: &Hidden,
+    normalisation: &Normalisation,
+) -> Vec<f32> {
+    b.start(false);
+    let prediction = model.reconstruct(b, image, hidden);
+    let show = |pixels: &[f32]| {
+        Picture::denormalised(
+            pixels,
+            image.channels,
+            image.height,
+            image.width,
+            &normalisation.mean,
+            &normalisation.std,
+        )
+    };
+    let (original, predicted) = (show(image.pixels), show(&prediction));
+    let masked = original.hide(&hidden.pixels);
+    let pasted = original.paste(&predicted, &hidden.pixels);
+    sheet.push_row(caption, &[original, masked, predicted, pasted]);
+    prediction
+}
+
+/// Describes a trained model in a line.
+pub fn describe(trained: &Trained) -> String {
+    let run = &trained.resolved.run;
+    format!(
+        "{} parameters, trained on `{}` in {}",
+        trained.table().len(),
+        run.data,
+        precision::name(trained.backend.precision())
+    )
+}

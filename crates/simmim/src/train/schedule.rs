@@ -1,0 +1,109 @@
+//! Learning rate as a pure function of the number of updates done.
+//!
+//! Warm-up and decay count from the same zero, so the cosine is not at its top when the warm-up ends:
+//! that is what the official code does with its scheduler (microsoft/SimMIM, `lr_scheduler.py`).
+
+use crate::recipe::{ScheduleKind, TrainRecipe};
+
+/// The share of the peak that `linear` ends at (microsoft/SimMIM, `lr_scheduler.py`).
+const LINEAR_END: f64 = 0.01;
+
+/// A learning-rate schedule; durations in updates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Schedule {
+    /// Shape behind the warm-up.
+    pub kind: ScheduleKind,
+    /// Peak rate.
+    pub peak_lr: f64,
+    /// Rate of the first update.
+    pub warmup_lr: f64,
+    /// Rate that the cosine ends at.
+    pub min_lr: f64,
+    /// Length of the warm-up.
+    pub warmup_updates: u64,
+    /// Length of the run.
+    pub total_updates: u64,
+    /// When `multistep` decays.
+    pub milestones: Vec<u64>,
+    /// How often `step` decays.
+    pub decay_every_updates: u64,
+    /// Factor of one decay.
+    pub decay_factor: f64,
+}
+
+impl Schedule {
+    /// The schedule of a recipe over `total_updates`: rates scaled by the batch over 512, durations
+    /// from epochs to updates.
+    pub fn new(recipe: &TrainRecipe, total_updates: u64) -> Self {
+        let scale = recipe.batch_size as f64 / 512.0;
+        let updates = |epochs: f64| (epochs / recipe.epochs * total_updates as f64).round() as u64;
+        Self {
+            kind: recipe.schedule,
+            peak_lr: recipe.base_lr * scale,
+            warmup_lr: recipe.warmup_lr * scale,
+            min_lr: recipe.min_lr * scale,
+            warmup_updates: updates(recipe.warmup_epochs),
+            total_updates,
+            milestones: recipe.milestones_epochs.iter().map(|e| updates(*e)).collect(),
+            decay_every_updates: recipe.decay_every_epochs.map_or(u64::MAX, |e| updates(e).max(1)),
+            decay_factor: recipe.decay_factor.unwrap_or(1.0),
+        }
+    }
+
+    /// Learning rate of update `number`, counted from 1.
+    ///
+    /// The official loop asks its scheduler behind each update and with the index of the update just
+    /// done, so the first two updates share the first rate.
+    pub fn lr_of_update(&self, number: u64) -> f64 {
+        self.lr(number.saturating_sub(2))
+    }
+
+    /// The schedule's curve at `t` updates.
+    pub fn lr(&self, t: u64) -> f64 {
+        if t < self.warmup_updates {
+            return self.warmup_lr + t as f64 * (self.peak_lr - self.warmup_lr) / self.warmup_updates as f64;
+        }
+        match self.kind {
+            ScheduleKind::Cosine => {
+                let progress = (t as f64 / self.total_updates as f64).min(1.0);
+                self.min_lr + 0.5 * (self.peak_lr - self.min_lr) * (1.0 + (std::f64::consts::PI * progress).cos())
+            }
+            ScheduleKind::Linear => {
+                let length = (self.total_updates - self.warmup_updates.min(self.total_updates)).max(1);
+                let progress = (t - self.warmup_updates) as f64 / length as f64;
+                self.peak_lr * (1.0 - (1.0 - LINEAR_END) * progress.min(1.0))
+            }
+            ScheduleKind::Step => self.peak_lr * self.decay_factor.powi((t / self.decay_every_updates) as i32),
+            ScheduleKind::Multistep => {
+                let passed = self.milestones.iter().filter(|m| **m <= t).count();
+                self.peak_lr * self.decay_factor.powi(passed as i32)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::resolve;
+
+    #[test]
+    fn the_first_two_updates_share_the_warmup_rate() {
+        let recipe = resolve("pretrain-vit-b16-224", &[]).unwrap();
+        let schedule = Schedule::new(&recipe.train, 8000);
+        assert_eq!((schedule.warmup_updates, &schedule.milestones[..]), (100, &[7000][..]));
+        // 5e-7 and 1e-4 at 2048 / 512
+        assert_eq!(schedule.lr_of_update(1), 2e-6);
+        assert_eq!(schedule.lr_of_update(2), 2e-6);
+        assert!(schedule.lr_of_update(3) > 2e-6);
+        assert!((schedule.lr_of_update(102) - 4e-4).abs() < 1e-12);
+        assert!((schedule.lr_of_update(7002) - 4e-5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_squeezed_run_keeps_the_shares_of_its_schedule() {
+        let recipe = resolve("pretrain-vit-b16-224", &[]).unwrap();
+        let schedule = Schedule::new(&recipe.train, 80);
+        assert_eq!((schedule.warmup_updates, &schedule.milestones[..]), (1, &[70][..]));
+    }
+}
