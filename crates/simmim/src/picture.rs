@@ -163,6 +163,7 @@ fn save_png(image: &RgbImage, path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     /// A grey picture of one row.
     fn row(pixels: &[f32]) -> Picture {

@@ -75,7 +75,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     if !(train.epochs > 0.0 && train.epochs.is_finite()) {
         return Err(wrong("train.epochs", train.epochs, "expected more than 0".into(), None));
     }
-    within("train.warmup_epochs", train.warmup_epochs, 0.0, train.epochs)?;
+    within("train.warmup_epochs", train.warmup_epochs, 0.0, f64::MAX)?;
     let needs = |key: &str, schedule: &str| {
         Err(wrong(
             "train.schedule",

@@ -207,7 +207,7 @@ pub struct TrainRecipe {
     pub warmup_lr: f64,
     /// Learning rate that the cosine ends at, scaled likewise.
     pub min_lr: f64,
-    /// Duration of the warm-up.
+    /// Duration of the warm-up; at most half of the run.
     pub warmup_epochs: f64,
     /// Shape of the learning rate behind the warm-up.
     pub schedule: ScheduleKind,

@@ -290,11 +290,11 @@ impl<'a> Run<'a> {
             if number % self.validate_every == 0 || is_last {
                 self.validate(observe)?;
             }
-            if number % self.save_every == 0 || is_last {
+            if number % self.save_every == 0 && !is_last {
                 self.save(&sitting, observe)?;
             }
         }
-        let checkpoint = self.save(&sitting, observe)?;
+        let checkpoint = self.save(&sitting, observe)?; // at the end, or where it was interrupted
         Ok(Outcome {
             updates: self.state.updates,
             total_updates: self.total,

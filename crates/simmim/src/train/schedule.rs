@@ -1,12 +1,17 @@
 //! Learning rate as a pure function of the number of updates done.
 //!
-//! Warm-up and decay count from the same zero, so the cosine is not at its top when the warm-up ends:
-//! that is what the official code does with its scheduler (microsoft/SimMIM, `lr_scheduler.py`).
+//! As in the official code (microsoft/SimMIM, `lr_scheduler.py`, on timm 0.4.12), cosine and multistep
+//! count from the run's first update, so the cosine is not at its top when the warm-up ends; linear
+//! and step count from the end of the warm-up.
 
 use crate::recipe::{ScheduleKind, TrainRecipe};
 
 /// The share of the peak that `linear` ends at (microsoft/SimMIM, `lr_scheduler.py`).
 const LINEAR_END: f64 = 0.01;
+
+/// The share of a run that warm-up takes at most: a recipe shortened by `--set train.epochs` still
+/// reaches its rate.
+const MOST_WARMUP: f64 = 0.5;
 
 /// A learning-rate schedule; durations in updates.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +47,7 @@ impl Schedule {
             peak_lr: recipe.base_lr * scale,
             warmup_lr: recipe.warmup_lr * scale,
             min_lr: recipe.min_lr * scale,
-            warmup_updates: updates(recipe.warmup_epochs),
+            warmup_updates: updates(recipe.warmup_epochs.min(recipe.epochs * MOST_WARMUP)),
             total_updates,
             milestones: recipe.milestones_epochs.iter().map(|e| updates(*e)).collect(),
             decay_every_updates: recipe.decay_every_epochs.map_or(u64::MAX, |e| updates(e).max(1)),
@@ -73,7 +78,10 @@ impl Schedule {
                 let progress = (t - self.warmup_updates) as f64 / length as f64;
                 self.peak_lr * (1.0 - (1.0 - LINEAR_END) * progress.min(1.0))
             }
-            ScheduleKind::Step => self.peak_lr * self.decay_factor.powi((t / self.decay_every_updates) as i32),
+            ScheduleKind::Step => {
+                let decays = (t - self.warmup_updates) / self.decay_every_updates;
+                self.peak_lr * self.decay_factor.powi(decays as i32)
+            }
             ScheduleKind::Multistep => {
                 let passed = self.milestones.iter().filter(|m| **m <= t).count();
                 self.peak_lr * self.decay_factor.powi(passed as i32)

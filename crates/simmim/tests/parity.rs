@@ -1,0 +1,300 @@
+//! Numbers of the official implementations, reproduced: every fixture in `testdata/parity`, and every
+//! one in the folder that `SIMMIM_PARITY_DIR` names.
+//!
+//! A fixture of a kind that is not built yet shows as ignored, under its name and with the reason.
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::Value;
+use simmim::build::Builder;
+use simmim::encoder::{EncoderConfig, Pass, PositionBias, VitConfig};
+use simmim::mask::{Grid, Mask};
+use simmim::model::{Hidden, SimMim};
+use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind};
+use simmim::train::{Schedule, groups};
+use simmim::weights::WeightsFile;
+use simmim_engine::{Backend, Cpu, Images, Operations, Precision, Slot, StepSize, Update};
+use std::path::{Path, PathBuf};
+
+/// Relative tolerance of losses; float64 runs of the official code differ by up to 1e-7.
+const LOSS: f64 = 1e-5;
+/// Tolerance of features and reconstruction, of the largest magnitude.
+const OUTPUT: f64 = 5e-5;
+/// Tolerance of a gradient tensor, of its largest magnitude.
+const GRADIENT: f64 = 1e-4;
+/// Absolute floor of a gradient's tolerance.
+const GRADIENT_FLOOR: f64 = 1e-6;
+/// Relative tolerance of losses and norms along the trajectory.
+const TRAJECTORY: f64 = 1e-4;
+
+fn main() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/parity")];
+    folders.extend(std::env::var_os("SIMMIM_PARITY_DIR").map(PathBuf::from));
+    let trials = folders.iter().flat_map(|folder| trials(folder)).collect();
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// One test per fixture of a folder.
+fn trials(folder: &Path) -> Vec<Trial> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let is_fixture = |path: &PathBuf| path.extension().is_some_and(|e| e == "safetensors" || e == "json");
+    let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(is_fixture).collect();
+    paths.sort();
+    paths.into_iter().map(trial).collect()
+}
+
+fn trial(path: PathBuf) -> Trial {
+    let part = |p: Option<&std::ffi::OsStr>| p.unwrap_or_default().to_string_lossy().into_owned();
+    let name = format!("{}/{}", part(path.parent().and_then(Path::file_name)), part(path.file_name()));
+    match kind(&path) {
+        Kind::PretrainVit(config) => Trial::test(name, move || pretrain(&path, &config)),
+        Kind::Schedules => Trial::test(name, move || schedules(&path)),
+        Kind::NotBuilt(what) => {
+            Trial::test(format!("{name}: {what} is not built yet"), || Ok(())).with_ignored_flag(true)
+        }
+    }
+}
+
+enum Kind {
+    PretrainVit(Value),
+    Schedules,
+    NotBuilt(String),
+}
+
+fn kind(path: &Path) -> Kind {
+    let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
+    if path.extension().is_some_and(|e| e == "json") {
+        return if stem.starts_with("lr_schedules") { Kind::Schedules } else { Kind::NotBuilt(format!("`{stem}`")) };
+    }
+    let metadata = WeightsFile::read(path).and_then(|f| f.metadata()).unwrap_or_else(|e| panic!("{e}"));
+    let config: Value = serde_json::from_str(&metadata["config"]).expect("the config is JSON");
+    let of = |key: &str| config[key].as_str().unwrap_or("?").to_owned();
+    match (of("kind").as_str(), of("encoder").as_str()) {
+        ("pretrain", "vit") => Kind::PretrainVit(config),
+        (kind, encoder) => Kind::NotBuilt(format!("kind `{kind}` with encoder `{encoder}`")),
+    }
+}
+
+fn integer(config: &Value, key: &str) -> usize {
+    config[key].as_u64().unwrap_or_else(|| panic!("`{key}` is {}", config[key])) as usize
+}
+
+fn number(config: &Value, key: &str) -> f64 {
+    config[key].as_f64().unwrap_or_else(|| panic!("`{key}` is {}", config[key]))
+}
+
+/// The recipe of a fixture's model.
+fn vit_recipe(config: &Value) -> Recipe {
+    let mut recipe = recipe::resolve("pretrain-vit-cifar", &[]).unwrap();
+    let patch_px = integer(config, "patch_size");
+    assert_eq!(integer(config, "encoder_stride"), patch_px, "ViT's stride is its patch");
+    recipe.encoder = EncoderConfig::Vit(VitConfig {
+        patch_px,
+        width: integer(config, "embed_dim"),
+        depth: integer(config, "depth"),
+        heads: integer(config, "num_heads"),
+        mlp_ratio: number(config, "mlp_ratio"),
+        qkv_bias: config["qkv_bias"].as_bool().unwrap(),
+        layer_scale: config["init_values"].as_f64().unwrap_or(0.0) as f32,
+        absolute_positions: config["use_abs_pos_emb"].as_bool().unwrap(),
+        position_bias: match config["use_shared_rel_pos_bias"].as_bool().unwrap() {
+            true => PositionBias::Shared,
+            false => PositionBias::None,
+        },
+        drop_path: 0.0,
+    });
+    recipe.data.image_size = ImageSize::Square(integer(config, "img_size"));
+    recipe.mask.unit_px = patch_px;
+    recipe
+}
+
+/// A fixture's model on the CPU with the fixture's parameters, its input and its mask.
+struct Fixture {
+    file: WeightsFile,
+    model: SimMim,
+    backend: Cpu,
+    input: Vec<f32>,
+    shape: Vec<usize>,
+    hidden: Hidden,
+}
+
+impl Fixture {
+    fn new(path: &Path, recipe: &Recipe, precision: Precision) -> Self {
+        let file = WeightsFile::read(path).unwrap();
+        let mut builder = Builder::default();
+        let model = SimMim::new(recipe, &mut builder);
+        let (table, _) = builder.finish();
+        let values = file.flat(&table, "param.").unwrap();
+        let theirs = file.shapes().unwrap().iter().filter(|(name, _)| name.starts_with("param.")).count();
+        assert_eq!(table.iter().len(), theirs, "the official model has parameters that ours lacks");
+        let backend = Cpu::new(table, precision, 2);
+        backend.write_slot(Slot::Values, &values);
+        let (shape, input) = file.tensor("input").unwrap().unwrap();
+        let (mask_shape, mask) = file.tensor("mask").unwrap().unwrap();
+        let grid = Grid { rows: mask_shape[1], columns: mask_shape[2] };
+        let mask_of = |m: &[f32]| Mask::new(grid, m.iter().map(|v| *v != 0.0).collect());
+        let masks: Vec<Mask> = mask.chunks(grid.cells()).map(mask_of).collect();
+        let hidden = model.hidden(&masks);
+        Self { file, model, backend, input, shape, hidden }
+    }
+
+    fn images(&self) -> Images<'_> {
+        let [count, channels, height, width] = self.shape[..] else { panic!("input is {:?}", self.shape) };
+        Images { pixels: &self.input, count, channels, height, width }
+    }
+
+    fn expected(&self, name: &str) -> Vec<f32> {
+        self.file.tensor(name).unwrap().unwrap_or_else(|| panic!("the fixture has no `{name}`")).1
+    }
+
+    /// Loss, gradients in the backend, and their norm.
+    fn step(&self) -> (f64, f64) {
+        self.backend.clear_gradients();
+        self.backend.start(true);
+        let weight_sum = self.model.weight_sum(&self.hidden);
+        let loss = self.model.loss(&self.backend, &self.images(), &self.hidden, weight_sum, &mut Pass::evaluate());
+        let value = self.backend.read(&loss)[0] as f64;
+        self.backend.backward(&loss);
+        (value, self.backend.gradient_norm())
+    }
+}
+
+fn pretrain(path: &Path, config: &Value) -> Result<(), Failed> {
+    let recipe = vit_recipe(config);
+    let f = Fixture::new(path, &recipe, Precision::F32);
+
+    f.backend.start(false);
+    let features = f.model.features(&f.backend, &f.images(), &f.hidden.patches, &mut Pass::evaluate());
+    let features = channels_first(&f.backend.read(&features), &f.backend.shape(&features));
+    near("features", &features, &f.expected("features"), OUTPUT, 0.0)?;
+    let reconstruction = f.model.reconstruct(&f.backend, &f.images(), &f.hidden);
+    near("reconstruction", &reconstruction, &f.expected("reconstruction"), OUTPUT, 0.0)?;
+
+    let (loss, norm) = f.step();
+    relative("loss", loss, f.expected("loss")[0] as f64, LOSS)?;
+    relative("gradient norm", norm, f.expected("grad_norm")[0] as f64, TRAJECTORY)?;
+    let gradients = f.backend.read_slot(Slot::Gradients);
+    for p in f.backend.table().iter() {
+        let name = format!("grad.{}", p.name);
+        near(&name, &gradients[p.range.clone()], &f.expected(&name), GRADIENT, GRADIENT_FLOOR)?;
+    }
+    decay_groups(&f, config)?;
+    trajectory(&f, config)?;
+    half_precision(path, &recipe, loss, &gradients)
+}
+
+/// Which parameters do not decay equals the official list.
+fn decay_groups(f: &Fixture, config: &Value) -> Result<(), Failed> {
+    let decays = groups::decays(f.backend.table(), f.model.encoder(), DecayGroups::Official);
+    let exempt = f.backend.table().iter().zip(&decays).filter(|(_, d)| !**d);
+    let mut ours: Vec<&str> = exempt.map(|(p, _)| p.name.as_str()).collect();
+    let listed = config["no_weight_decay"].as_array().unwrap();
+    let mut theirs: Vec<&str> = listed.iter().map(|v| v.as_str().unwrap()).collect();
+    ours.sort_unstable();
+    theirs.sort_unstable();
+    if ours != theirs {
+        return Err(format!("parameters without decay: {ours:?}, officially {theirs:?}").into());
+    }
+    Ok(())
+}
+
+/// Losses and gradient norms over some AdamW updates on the same batch.
+fn trajectory(f: &Fixture, config: &Value) -> Result<(), Failed> {
+    let optimizer = &config["optimizer"];
+    let (losses, norms) = (f.expected("trajectory.loss"), f.expected("trajectory.grad_norm"));
+    let decays = groups::decays(f.backend.table(), f.model.encoder(), DecayGroups::Official);
+    let (lr, decay) = (number(optimizer, "lr") as f32, number(optimizer, "weight_decay") as f32);
+    let step = |d: &bool| StepSize { lr, weight_decay: if *d { decay } else { 0.0 } };
+    let steps: Vec<StepSize> = decays.iter().map(step).collect();
+    for i in 0..integer(optimizer, "steps") {
+        let (loss, norm) = f.step();
+        relative(&format!("loss of update {}", i + 1), loss, losses[i] as f64, TRAJECTORY)?;
+        // a norm sums what a loss averages out
+        relative(&format!("gradient norm of update {}", i + 1), norm, norms[i] as f64, 10.0 * TRAJECTORY)?;
+        f.backend.update(&Update {
+            number: i as u64 + 1,
+            betas: (0.9, 0.999),
+            eps: number(optimizer, "eps") as f32,
+            gradient_scale: (number(optimizer, "clip_grad") / (norm + 1e-6)).min(1.0) as f32,
+            steps: &steps,
+        });
+    }
+    Ok(())
+}
+
+/// In bf16 the loss is within 1 % and the gradient points the same way.
+fn half_precision(path: &Path, recipe: &Recipe, loss: f64, gradients: &[f32]) -> Result<(), Failed> {
+    let f = Fixture::new(path, recipe, Precision::Bf16);
+    let (rounded, _) = f.step();
+    relative("loss in bf16", rounded, loss, 0.01)?;
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| *a as f64 * *b as f64).sum::<f64>();
+    let other = f.backend.read_slot(Slot::Gradients);
+    let cosine = dot(gradients, &other) / (dot(gradients, gradients) * dot(&other, &other)).sqrt();
+    if cosine < 0.99 {
+        return Err(format!("the bf16 gradient's cosine to the f32 one is {cosine}").into());
+    }
+    Ok(())
+}
+
+/// `[B, N, D]` to `[B, D, N]`.
+fn channels_first(values: &[f32], shape: &[usize]) -> Vec<f32> {
+    let (tokens, width) = (shape[1], shape[2]);
+    let image = |image: &[f32]| (0..tokens * width).map(|i| image[i % tokens * width + i / tokens]).collect::<Vec<_>>();
+    values.chunks(tokens * width).flat_map(image).collect()
+}
+
+fn schedules(path: &Path) -> Result<(), Failed> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let curves: Vec<Value> = serde_json::from_str(&text).unwrap();
+    for curve in &curves {
+        let per_epoch = integer(curve, "iters_per_epoch") as u64;
+        let epochs = |key: &str| integer(curve, key) as u64 * per_epoch;
+        let milestones = curve["multisteps"].as_array().unwrap().iter().map(|m| m.as_u64().unwrap() * per_epoch);
+        let (kind, factor) = match curve["name"].as_str().unwrap() {
+            "cosine" => (ScheduleKind::Cosine, "gamma"),
+            "linear" => (ScheduleKind::Linear, "gamma"),
+            "step" => (ScheduleKind::Step, "decay_rate"),
+            "multistep" => (ScheduleKind::Multistep, "gamma"),
+            other => return Err(format!("schedule `{other}` is not built yet").into()),
+        };
+        let schedule = Schedule {
+            kind,
+            peak_lr: number(curve, "base_lr"),
+            warmup_lr: number(curve, "warmup_lr"),
+            min_lr: number(curve, "min_lr"),
+            warmup_updates: epochs("warmup_epochs"),
+            total_updates: epochs("epochs"),
+            milestones: milestones.collect(),
+            decay_every_updates: epochs("decay_epochs"),
+            decay_factor: number(curve, factor),
+        };
+        let rows = curve["updates_done"].as_array().unwrap().iter().zip(curve["lr"].as_array().unwrap());
+        for (t, lr) in rows {
+            let what = format!("{} at {t}", curve["name"]);
+            relative(&what, schedule.lr(t.as_u64().unwrap()), lr.as_f64().unwrap(), 1e-12)?;
+        }
+    }
+    Ok(())
+}
+
+fn relative(what: &str, got: f64, expected: f64, tolerance: f64) -> Result<(), Failed> {
+    if (got - expected).abs() <= tolerance * expected.abs() {
+        return Ok(());
+    }
+    Err(format!("{what}: got {got}, expected {expected}").into())
+}
+
+/// Every value within `tolerance` of the largest expected magnitude, or within `floor`.
+fn near(what: &str, got: &[f32], expected: &[f32], tolerance: f64, floor: f64) -> Result<(), Failed> {
+    if got.len() != expected.len() {
+        return Err(format!("{what}: {} values, expected {}", got.len(), expected.len()).into());
+    }
+    let largest = expected.iter().fold(0.0, |m: f64, v| m.max(v.abs() as f64));
+    let allowed = (tolerance * largest).max(floor);
+    for (i, (g, e)) in got.iter().zip(expected).enumerate() {
+        let off = (*g as f64 - *e as f64).abs();
+        if off.is_nan() || off > allowed {
+            return Err(format!("{what} at {i}: got {g}, expected {e}, off by {off:.2e}, allowed {allowed:.2e}").into());
+        }
+    }
+    Ok(())
+}
