@@ -4,7 +4,9 @@
 //! products (arXiv:1706.03762) and the cosine similarity of SwinV2 (arXiv:2111.09883).
 
 use crate::bf16::Operands;
-use crate::matmul::{Into, Matrix, matmul};
+use crate::matmul::{Scratch, matmul};
+use crate::matrix::Matrix;
+use crate::product::Start;
 use crate::softmax::{softmax, softmax_backward};
 
 /// Sizes of one head's attention.
@@ -29,16 +31,17 @@ pub fn attend(
     biases: &[&[f32]],
     p: &mut [f32],
     o: &mut [f32],
+    scratch: &mut Scratch,
 ) {
     let HeadShape { tokens, width } = shape;
     let rows = |data| Matrix::new(data, tokens, width);
-    matmul(rows(q), rows(k).transposed(), p, tokens, Into::Overwrite);
+    matmul(rows(q), rows(k).transposed(), p, tokens, Start::Zero, scratch);
     for bias in biases {
         crate::elementwise::add_scaled(p, 1.0, bias);
     }
     softmax(p, tokens);
     operands.round(p);
-    matmul(Matrix::new(p, tokens, tokens), rows(v), o, width, Into::Overwrite);
+    matmul(Matrix::new(p, tokens, tokens), rows(v), o, width, Start::Zero, scratch);
 }
 
 /// Specification of [`attend`], in f64.
@@ -87,15 +90,16 @@ pub fn attend_backward(
     d_k: &mut [f32],
     d_v: &mut [f32],
     d_s: &mut [f32],
+    scratch: &mut Scratch,
 ) {
     let HeadShape { tokens, width } = shape;
     let rows = |data| Matrix::new(data, tokens, width);
-    matmul(Matrix::new(p, tokens, tokens).transposed(), rows(d_o), d_v, width, Into::Overwrite);
-    matmul(rows(d_o), rows(v).transposed(), d_s, tokens, Into::Overwrite);
+    matmul(Matrix::new(p, tokens, tokens).transposed(), rows(d_o), d_v, width, Start::Zero, scratch);
+    matmul(rows(d_o), rows(v).transposed(), d_s, tokens, Start::Zero, scratch);
     softmax_backward(p, d_s, tokens);
     operands.round(d_s);
-    matmul(Matrix::new(d_s, tokens, tokens), rows(k), d_q, width, Into::Overwrite);
-    matmul(Matrix::new(d_s, tokens, tokens).transposed(), rows(q), d_k, width, Into::Overwrite);
+    matmul(Matrix::new(d_s, tokens, tokens), rows(k), d_q, width, Start::Zero, scratch);
+    matmul(Matrix::new(d_s, tokens, tokens).transposed(), rows(q), d_k, width, Start::Zero, scratch);
 }
 
 #[cfg(test)]
@@ -112,7 +116,7 @@ mod tests {
             let biases: &[&[f32]] = if biased { &[&bias, &bias] } else { &[] };
             let (mut p, mut o) = (vec![0.0; tokens * tokens], vec![0.0; tokens * width]);
             let (mut e_p, mut e_o) = (p.clone(), o.clone());
-            attend(shape, Operands::F32, &q, &k, &v, biases, &mut p, &mut o);
+            attend(shape, Operands::F32, &q, &k, &v, biases, &mut p, &mut o, &mut Scratch::default());
             attend_naive(shape, &q, &k, &v, biases, &mut e_p, &mut e_o);
             assert_close(&p, &e_p, 5e-6);
             assert_close(&o, &e_o, 5e-6);
@@ -130,10 +134,23 @@ mod tests {
             o.iter().zip(&d_o).map(|(o, d)| *o as f64 * *d as f64).sum()
         };
         let (mut p, mut o) = (vec![0.0; 16], vec![0.0; 12]);
-        attend(shape, Operands::F32, &q, &k, &v, &[&bias], &mut p, &mut o);
+        attend(shape, Operands::F32, &q, &k, &v, &[&bias], &mut p, &mut o, &mut Scratch::default());
         let [mut d_q, mut d_k, mut d_v] = [(); 3].map(|_| vec![0.0; 12]);
         let mut d_s = vec![0.0; 16];
-        attend_backward(shape, Operands::F32, &q, &k, &v, &p, &d_o, &mut d_q, &mut d_k, &mut d_v, &mut d_s);
+        attend_backward(
+            shape,
+            Operands::F32,
+            &q,
+            &k,
+            &v,
+            &p,
+            &d_o,
+            &mut d_q,
+            &mut d_k,
+            &mut d_v,
+            &mut d_s,
+            &mut Scratch::default(),
+        );
 
         let difference = |of: &[f32], f: &dyn Fn(&[f32]) -> f64| -> Vec<f32> {
             (0..of.len())

@@ -2,8 +2,7 @@
 //!
 //! Nothing here knows a tensor, an image, a configuration or a thread: the caller splits the work.
 //! Each fast kernel has a `_naive` twin beside it, which is its specification and the oracle of its
-//! test. Instructions are picked at run time (`multiversion` for element-wise kernels, `gemmkit`
-//! for products), so one binary runs on any x86-64 or aarch64.
+//! test. Instructions are picked at run time, so one binary runs on any x86-64 or aarch64.
 //!
 //! Dimension letters, here and everywhere: `B` images, `C` channels, `H W` pixels, `p` patch side,
 //! `N` tokens, `D` width, `A` heads, `E = D/A` head width, `M` tokens of a window.
@@ -17,7 +16,10 @@ pub mod layer_norm;
 pub mod loss;
 pub mod math;
 pub mod matmul;
+pub mod matrix;
+pub mod pack;
 pub mod patches;
+pub mod product;
 pub mod softmax;
 
 #[cfg(test)]

@@ -1,105 +1,62 @@
-//! Matrix products on strided views.
+//! A product of two matrices of any layout, packed on the way.
 //!
-//! A product is single-threaded: the caller gives each thread whole images or whole rows of the
-//! result, so that nothing waits inside a product and sums have one order.
+//! For operands that are used once, as in attention. Weights are packed once per update instead and go
+//! to [`product`] directly.
 
-use gemmkit::{MatMut, MatRef, Parallelism, gemm};
+use crate::bf16::Operands;
+use crate::matrix::Matrix;
+use crate::pack::{pack, packed_len};
+use crate::product::{Rows, Start, Tile, product};
 
-/// A matrix in somebody's slice: element `(i, j)` is `data[i * row_stride + j * column_stride]`.
-#[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    data: &'a [f32],
-    rows: usize,
-    columns: usize,
-    row_stride: usize,
-    column_stride: usize,
+/// Room for packed operands; grows as needed and is kept by the caller.
+#[derive(Debug)]
+pub struct Scratch {
+    tile: Tile,
+    panels: Vec<f32>,
+    blocks: Vec<f32>,
 }
 
-impl<'a> Matrix<'a> {
-    /// A dense row-major matrix `[rows, columns]`.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
-        Self::strided(data, rows, columns, columns)
-    }
-
-    /// A row-major matrix whose rows are `row_stride` apart.
-    ///
-    /// # Panics
-    /// If the slice ends before the last element.
-    pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        let needed = if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + columns };
-        assert!(
-            data.len() >= needed,
-            "a {rows}×{columns} matrix with stride {row_stride} needs {needed} values, got {}",
-            data.len()
-        );
-        Self { data, rows, columns, row_stride, column_stride: 1 }
-    }
-
-    /// The same values read as their transpose; nothing is copied.
-    pub fn transposed(self) -> Self {
-        Self {
-            data: self.data,
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-        }
-    }
-
-    fn at(&self, i: usize, j: usize) -> f32 {
-        self.data[i * self.row_stride + j * self.column_stride]
-    }
-
-    fn view(&self) -> MatRef<'a, f32> {
-        MatRef::new(self.data, self.rows, self.columns, self.row_stride as isize, self.column_stride as isize)
+impl Default for Scratch {
+    fn default() -> Self {
+        Self { tile: Tile::detect(), panels: Vec::new(), blocks: Vec::new() }
     }
 }
 
-/// What a product does with the values already in its result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Into {
-    /// `C = A·B`: the old values are not read.
-    Overwrite,
-    /// `C += A·B`.
-    Add,
-}
-
-/// `C = A·B` or `C += A·B`, with `C` row-major and its rows `c_stride` apart.
+/// `C = start + A·B`, with `C` row-major and its rows `c_stride` apart.
 ///
 /// # Panics
 /// If the inner sizes differ or `c` is too short.
-pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], c_stride: usize, into: Into) {
-    assert_eq!(a.columns, b.rows, "inner sizes of a product differ");
-    let beta = match into {
-        Into::Overwrite => 0.0,
-        Into::Add => 1.0,
+pub fn matmul(a: Matrix, b: Matrix, c: &mut [f32], c_stride: usize, start: Start, scratch: &mut Scratch) {
+    assert_eq!(a.columns(), b.rows(), "inner sizes of a product differ");
+    let (depth, tile) = (a.columns(), scratch.tile);
+    let panels = room(&mut scratch.panels, packed_len(depth, b.columns(), tile.width()));
+    pack(b, tile.width(), 0, Operands::F32, panels);
+    let rows = if a.column_stride() == 1 {
+        Rows::InPlace(a)
+    } else {
+        let blocks = room(&mut scratch.blocks, packed_len(depth, a.rows(), tile.height()));
+        pack(a.transposed(), tile.height(), 0, Operands::F32, blocks);
+        Rows::Packed { blocks, rows: a.rows(), depth }
     };
-    let c = MatMut::new(c, a.rows, b.columns, c_stride as isize, 1);
-    gemm(1.0, a.view(), b.view(), beta, c, Parallelism::Serial);
+    product(tile, rows, panels, depth, 0..depth, b.columns(), c, c_stride, start);
 }
 
-/// Specification of [`matmul`].
-pub fn matmul_naive(a: Matrix, b: Matrix, c: &mut [f32], c_stride: usize, into: Into) {
-    assert_eq!(a.columns, b.rows, "inner sizes of a product differ");
-    for i in 0..a.rows {
-        for j in 0..b.columns {
-            let sum: f64 = (0..a.columns).map(|k| a.at(i, k) as f64 * b.at(k, j) as f64).sum();
-            let old = match into {
-                Into::Overwrite => 0.0,
-                Into::Add => c[i * c_stride + j],
-            };
-            c[i * c_stride + j] = old + sum as f32;
-        }
+fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
     }
+    &mut buffer[..len]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::product::product_naive;
     use crate::testing::{assert_close, numbers};
 
     #[test]
     fn product_equals_naive_for_every_layout_and_awkward_size() {
+        let mut scratch = Scratch::default();
         for (m, k, n) in [(1, 1, 1), (5, 7, 3), (50, 40, 40), (197, 64, 197), (33, 200, 65), (3, 1, 9)] {
             let (a, b) = (numbers(m * k, 1), numbers(k * n, 2));
             let layouts = [
@@ -109,12 +66,12 @@ mod tests {
                 (Matrix::new(&a, k, m).transposed(), Matrix::new(&b, n, k).transposed()),
             ];
             for (a, b) in layouts {
-                for into in [Into::Overwrite, Into::Add] {
+                for start in [Start::Zero, Start::Old] {
                     let stride = n + 2;
                     let mut fast = numbers(m * stride, 3);
                     let mut naive = fast.clone();
-                    matmul(a, b, &mut fast, stride, into);
-                    matmul_naive(a, b, &mut naive, stride, into);
+                    matmul(a, b, &mut fast, stride, start, &mut scratch);
+                    product_naive(a, b, 0..k, &mut naive, stride, start);
                     assert_close(&fast, &naive, 2e-6); // sums of up to 200 f32 products
                 }
             }

@@ -8,6 +8,7 @@ mod buffers;
 mod kept;
 mod ops;
 mod optimizer;
+mod packed;
 mod store;
 mod tape;
 mod threads;
@@ -18,7 +19,9 @@ use crate::backend::{
 use crate::parameters::{ParameterId, ParameterTable};
 use buffers::Buffer;
 use kept::Shelves;
+use packed::PackedWeights;
 use simmim_kernels::bf16::Operands;
+use simmim_kernels::product::Tile;
 use std::cell::RefCell;
 use std::rc::Rc;
 use store::Store;
@@ -30,8 +33,11 @@ pub struct Cpu {
     table: Rc<ParameterTable>,
     precision: Precision,
     threads: Threads,
+    /// Instructions of the products.
+    tile: Tile,
     shelves: Shelves,
     store: RefCell<Store>,
+    packed: RefCell<PackedWeights>,
     tape: RefCell<Tape>,
 }
 
@@ -68,11 +74,13 @@ impl Cpu {
     pub fn new(table: ParameterTable, precision: Precision, threads: usize) -> Self {
         let table = Rc::new(table);
         Self {
-            store: RefCell::new(Store::new(Rc::clone(&table), precision)),
+            store: RefCell::new(Store::new(Rc::clone(&table))),
             table,
             precision,
             threads: Threads::new(threads),
+            tile: Tile::detect(),
             shelves: Shelves::default(),
+            packed: RefCell::default(),
             tape: RefCell::default(),
         }
     }
@@ -221,9 +229,7 @@ impl Backend for Cpu {
     }
 
     fn write_slot(&self, slot: Slot, values: &[f32]) {
-        let mut store = self.store.borrow_mut();
-        store.slot_mut(slot).copy_from_slice(values);
-        store.refresh_operands();
+        self.store.borrow_mut().slot_mut(slot).copy_from_slice(values);
     }
 
     fn clear_gradients(&self) {

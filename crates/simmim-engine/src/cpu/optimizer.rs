@@ -46,5 +46,4 @@ pub(super) fn update(cpu: &Cpu, update: &Update) {
         (Some(p), Some(g), Some(m), Some(v)) => adamw(&step, p, g, m, v),
         _ => unreachable!("the table's ranges lie within the buffers"),
     });
-    store.refresh_operands();
 }

@@ -1,17 +1,15 @@
 //! The flat buffers behind the parameter table.
 
-use crate::backend::{Precision, Slot};
+use crate::backend::Slot;
 use crate::parameters::{ParameterId, ParameterTable};
-use simmim_kernels::bf16;
 use std::rc::Rc;
 
 /// Parameters, gradients and moments, each one flat buffer.
 pub(super) struct Store {
     table: Rc<ParameterTable>,
-    precision: Precision,
+    /// Counts the changes of `values`, from 1.
+    version: u64,
     values: Vec<f32>,
-    /// The values rounded to operands of products; empty where they are the values themselves.
-    operands: Vec<f32>,
     gradients: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
@@ -27,27 +25,19 @@ pub(super) struct UpdateBuffers<'a> {
 
 impl Store {
     /// All zeros.
-    pub(super) fn new(table: Rc<ParameterTable>, precision: Precision) -> Self {
+    pub(super) fn new(table: Rc<ParameterTable>) -> Self {
         let zeros = || vec![0.0; table.len()];
-        let operands = match precision {
-            Precision::F32 => Vec::new(),
-            Precision::Bf16 => zeros(),
-        };
-        Self { values: zeros(), operands, gradients: zeros(), first: zeros(), second: zeros(), precision, table }
+        Self { version: 1, values: zeros(), gradients: zeros(), first: zeros(), second: zeros(), table }
+    }
+
+    /// Changes whenever the values do.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     /// A parameter's master copy.
     pub(super) fn value(&self, id: ParameterId) -> &[f32] {
         &self.values[self.table.get(id).range.clone()]
-    }
-
-    /// A parameter as an operand of products.
-    pub(super) fn operand(&self, id: ParameterId) -> &[f32] {
-        let range = self.table.get(id).range.clone();
-        match self.precision {
-            Precision::F32 => &self.values[range],
-            Precision::Bf16 => &self.operands[range],
-        }
     }
 
     /// A parameter's gradient.
@@ -67,6 +57,9 @@ impl Store {
 
     /// A whole buffer, to be written.
     pub(super) fn slot_mut(&mut self, slot: Slot) -> &mut [f32] {
+        if slot == Slot::Values {
+            self.version += 1;
+        }
         match slot {
             Slot::Values => &mut self.values,
             Slot::Gradients => &mut self.gradients,
@@ -75,24 +68,14 @@ impl Store {
         }
     }
 
-    /// What an optimizer pass reads and writes; call [`Store::refresh_operands`] behind it.
+    /// What an optimizer pass reads and writes.
     pub(super) fn update_buffers(&mut self) -> UpdateBuffers<'_> {
+        self.version += 1;
         UpdateBuffers {
             values: &mut self.values,
             gradients: &self.gradients,
             first: &mut self.first,
             second: &mut self.second,
-        }
-    }
-
-    /// Rounds the values to operands again after they changed.
-    pub(super) fn refresh_operands(&mut self) {
-        match self.precision {
-            Precision::F32 => {}
-            Precision::Bf16 => {
-                self.operands.copy_from_slice(&self.values);
-                bf16::round(&mut self.operands);
-            }
         }
     }
 }

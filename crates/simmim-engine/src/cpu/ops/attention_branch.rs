@@ -12,6 +12,7 @@ use crate::cpu::threads::split_mut;
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::attention::{HeadShape, attend, attend_backward};
 use simmim_kernels::elementwise::{add_column_sums, add_scaled};
+use simmim_kernels::matmul::Scratch;
 use std::rc::Rc;
 
 struct Attention {
@@ -69,10 +70,8 @@ impl Sizes {
 /// Parameter values that both directions read.
 struct Weights<'a> {
     frame: Frame<'a>,
-    qkv: &'a [f32],
     /// Bias of the joint projection, zeros where the layer has none, `[3D]`.
     qkv_bias: Vec<f32>,
-    projection: &'a [f32],
     projection_bias: Option<&'a [f32]>,
     /// Position bias of each head, `[A, M, M]`; empty without a table.
     position_bias: Vec<f32>,
@@ -85,13 +84,11 @@ impl<'a> Weights<'a> {
         let zeros = || vec![0.0; width];
         Self {
             frame: frame_spec(branch).frame(store, keep, cpu.operands()),
-            qkv: store.operand(branch.qkv),
             qkv_bias: match branch.qkv_bias {
                 QkvBias::None => vec![0.0; 3 * width],
                 QkvBias::Full(id) => store.value(id).to_vec(),
                 QkvBias::QueryValue { query, value } => [store.value(query), &zeros(), store.value(value)].concat(),
             },
-            projection: store.operand(branch.projection.weight),
             projection_bias: branch.projection.bias.map(|b| store.value(b)),
             position_bias: table.map_or_else(Vec::new, |t| expand_bias(&t.data, &branch.bias_index, branch.heads)),
             logit_scale: match branch.similarity {
@@ -147,14 +144,16 @@ pub(in crate::cpu) fn forward(
     let sizes =
         Sizes { images, tokens, width, heads: branch.heads, windows: windows.count(), window_tokens: windows.tokens };
     let keep = keep.map_or_else(|| vec![1.0; images], <[f32]>::to_vec);
-    let (image_len, operands) = (sizes.image_len(), cpu.operands());
+    let (image_len, operands, tile) = (sizes.image_len(), cpu.operands(), cpu.tile);
 
     let mut out = cpu.shelves.f32.take(x.data.len());
     let mut kept_frame = frame_spec(branch).keep(cpu, images * tokens);
     let room = |len: usize| Kept::new(&cpu.shelves, cpu.precision, images * len);
     let (mut kept_a, mut kept_qkv, mut kept_o) = (room(image_len), room(3 * image_len), room(image_len));
     let mut kept_p = room(sizes.p_len());
+    let packed = (cpu.forward_weight(branch.qkv), cpu.forward_weight(branch.projection.weight));
     {
+        let (w_qkv, w_projection): (&[f32], &[f32]) = (&packed.0, &packed.1);
         let store = cpu.store.borrow();
         let weights = Weights::read(cpu, &store, branch, bias_table, &keep);
         let data: &[f32] = &x.data;
@@ -173,19 +172,30 @@ pub(in crate::cpu) fn forward(
             let [mut a, mut o, mut f] = [(); 3].map(|_| vec![0.0; image_len]);
             let mut qkv = vec![0.0; 3 * image_len];
             let mut rows = HeadRows::new(sizes.head());
+            let mut scratch = Scratch::default();
             let mut p = vec![0.0; sizes.scores_len()];
             for (i, image) in group.clone().enumerate() {
                 let x = &data[image * image_len..][..image_len];
                 weights.frame.enter(x, i, &mut part.frame, &mut a); // [N, D]
-                project(&a, weights.qkv, Some(&weights.qkv_bias), tokens, &mut qkv); // [N, 3D]
+                project(tile, &a, w_qkv, Some(&weights.qkv_bias), tokens, &mut qkv); // [N, 3D]
                 for (window, head, biases) in lookup.iter() {
                     lookup.gather.load(&qkv, window, head, operands, &mut rows);
-                    attend(sizes.head(), operands, &rows.q, &rows.k, &rows.v, biases, &mut p, &mut rows.o);
+                    attend(
+                        sizes.head(),
+                        operands,
+                        &rows.q,
+                        &rows.k,
+                        &rows.v,
+                        biases,
+                        &mut p,
+                        &mut rows.o,
+                        &mut scratch,
+                    );
                     lookup.gather.store_output(&rows.o, window, head, &mut o);
                     part.p.write(i * sizes.p_len() + sizes.p_start(window, head), &p);
                 }
                 operands.round(&mut o);
-                project(&o, weights.projection, weights.projection_bias, tokens, &mut f); // [N, D]
+                project(tile, &o, w_projection, weights.projection_bias, tokens, &mut f); // [N, D]
                 weights.frame.leave(x, &mut f, i, image, &mut part.frame, &mut out[i * image_len..][..image_len]);
                 part.a.write(i * image_len, &a);
                 part.qkv.write(i * 3 * image_len, &qkv);
@@ -282,7 +292,9 @@ impl Attention {
     /// Turns `d_x` from the gradient of the output into that of the input, and fills the gradients of
     /// both projections' outputs for the weight gradients.
     fn input_gradients(&self, cpu: &Cpu, d_x: &mut [f32], d_f: &mut [f32], d_qkv: &mut [f32]) -> Vec<Sums> {
-        let (branch, sizes, operands) = (&self.branch, self.sizes, cpu.operands());
+        let (branch, sizes, operands, tile) = (&self.branch, self.sizes, cpu.operands(), cpu.tile);
+        let packed = (cpu.backward_weight(branch.qkv), cpu.backward_weight(branch.projection.weight));
+        let (w_qkv, w_projection): (&[f32], &[f32]) = (&packed.0, &packed.1);
         let image_len = sizes.image_len();
         let store = cpu.store.borrow();
         let weights = Weights::read(cpu, &store, branch, self.bias_table.as_ref(), &self.keep);
@@ -306,6 +318,7 @@ impl Attention {
             };
             let [mut d_a, mut d_o, mut scratch] = [(); 3].map(|_| vec![0.0; image_len]);
             let mut image_qkv = vec![0.0; 3 * image_len];
+            let mut products = Scratch::default();
             let [mut rows, mut d_rows] = [(); 2].map(|_| HeadRows::new(sizes.head()));
             let [mut head_p, mut d_s] = [(); 2].map(|_| vec![0.0; sizes.scores_len()]);
             for (i, image) in group.clone().enumerate() {
@@ -314,7 +327,7 @@ impl Attention {
                 let d_qkv = &mut d_qkv[i * 3 * image_len..][..3 * image_len];
                 weights.frame.leave_backward(d_x, image, kept, &mut sums.frame, d_f, &mut scratch);
                 operands.round(d_f);
-                project_back(d_f, weights.projection, sizes.tokens, &mut d_o);
+                project_back(tile, d_f, w_projection, sizes.tokens, &mut d_o);
                 operands.round(&mut d_o);
                 qkv.read(image * 3 * image_len, &mut image_qkv);
                 for (window, head, _) in lookup.iter() {
@@ -333,6 +346,7 @@ impl Attention {
                         &mut d_rows.k,
                         &mut d_rows.v,
                         &mut d_s,
+                        &mut products,
                     );
                     if has_position_bias {
                         let span = head * sizes.scores_len()..(head + 1) * sizes.scores_len();
@@ -350,7 +364,7 @@ impl Attention {
                     );
                 }
                 operands.round(d_qkv);
-                project_back(d_qkv, weights.qkv, sizes.tokens, &mut d_a);
+                project_back(tile, d_qkv, w_qkv, sizes.tokens, &mut d_a);
                 let x = &x[image * image_len..][..image_len];
                 weights.frame.enter_backward(x, &d_a, image, kept, &mut sums.frame, d_x);
             }

@@ -21,15 +21,17 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuT
     let mut operand = cpu.shelves.f32.copy(&x.data);
     cpu.operands().round(&mut operand);
     let mut out = cpu.shelves.f32.take(rows * outputs);
+    let packed = cpu.forward_weight(linear.weight);
     {
+        let (weight, tile): (&[f32], _) = (&packed, cpu.tile);
         let store = cpu.store.borrow();
-        let (weight, bias) = (store.operand(linear.weight), linear.bias.map(|b| store.value(b)));
+        let bias = linear.bias.map(|b| store.value(b));
         let data: &[f32] = &operand;
         let groups = cpu.threads.groups(rows);
         let tasks = groups.iter().zip(split_mut(&mut out, &groups, outputs)).collect();
         cpu.threads.map(tasks, |(group, out)| {
             if !group.is_empty() {
-                project(&data[group.start * inputs..group.end * inputs], weight, bias, group.len(), out);
+                project(tile, &data[group.start * inputs..group.end * inputs], weight, bias, group.len(), out);
             }
         });
     }
@@ -44,14 +46,14 @@ impl Backward for Project {
         cpu.operands().round(&mut d_output);
         let mut d_x = cpu.shelves.f32.take(self.x.len());
         if self.rows > 0 {
-            let store = cpu.store.borrow();
-            let weight = store.operand(self.linear.weight);
+            let packed = cpu.backward_weight(self.linear.weight);
+            let (weight, tile): (&[f32], _) = (&packed, cpu.tile);
             let (inputs, outputs) = (self.x.len() / self.rows, d_output.len() / self.rows);
             let d_y: &[f32] = &d_output;
             let groups = cpu.threads.groups(self.rows);
             let tasks = groups.iter().zip(split_mut(&mut d_x, &groups, inputs)).collect();
             cpu.threads.map(tasks, |(group, d_x)| {
-                project_back(&d_y[group.start * outputs..group.end * outputs], weight, group.len(), d_x);
+                project_back(tile, &d_y[group.start * outputs..group.end * outputs], weight, group.len(), d_x);
             });
         }
         add_weight_gradient(cpu, self.linear.weight, &d_output, &self.x, self.rows);

@@ -36,18 +36,19 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep
     let inner = cpu.table.get(branch.fc1.weight).shape[0];
     let (image_len, hidden_len) = (tokens * width, tokens * inner);
     let keep = keep.map_or_else(|| vec![1.0; images], <[f32]>::to_vec);
-    let (precision, operands) = (cpu.precision, cpu.operands());
+    let (precision, operands, tile) = (cpu.precision, cpu.operands(), cpu.tile);
 
     let mut out = cpu.shelves.f32.take(x.data.len());
     let mut kept_frame = frame_spec(branch).keep(cpu, images * tokens);
     let mut kept_a = Kept::new(&cpu.shelves, precision, images * image_len);
     let mut kept_slope = Kept::new(&cpu.shelves, precision, images * hidden_len);
     let mut kept_hidden = Kept::new(&cpu.shelves, precision, images * hidden_len);
+    let (packed1, packed2) = (cpu.forward_weight(branch.fc1.weight), cpu.forward_weight(branch.fc2.weight));
     {
         let store = cpu.store.borrow();
         let frame = frame_spec(branch).frame(&store, &keep, operands);
-        let (w1, b1) = (store.operand(branch.fc1.weight), branch.fc1.bias.map(|b| store.value(b)));
-        let (w2, b2) = (store.operand(branch.fc2.weight), branch.fc2.bias.map(|b| store.value(b)));
+        let (w1, b1): (&[f32], _) = (&packed1, branch.fc1.bias.map(|b| store.value(b)));
+        let (w2, b2): (&[f32], _) = (&packed2, branch.fc2.bias.map(|b| store.value(b)));
         let data: &[f32] = &x.data;
         let groups = cpu.threads.groups(images);
         let tasks = groups
@@ -64,10 +65,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep
             for (i, image) in group.clone().enumerate() {
                 let x = &data[image * image_len..][..image_len];
                 frame.enter(x, i, &mut kept_frame, &mut a); // [N, D]
-                project(&a, w1, b1, tokens, &mut hidden); // [N, hidden]
+                project(tile, &a, w1, b1, tokens, &mut hidden); // [N, hidden]
                 gelu_with_slope(&mut hidden, &mut slope);
                 operands.round(&mut hidden);
-                project(&hidden, w2, b2, tokens, &mut f); // [N, D]
+                project(tile, &hidden, w2, b2, tokens, &mut f); // [N, D]
                 frame.leave(x, &mut f, i, image, &mut kept_frame, &mut out[i * image_len..][..image_len]);
                 kept_a.write(i * image_len, &a);
                 kept_slope.write(i * hidden_len, &slope);
@@ -96,14 +97,15 @@ impl Backward for Mlp {
         let width = cpu.table.get(branch.fc2.weight).shape[0];
         let tokens = image_len / width;
         let hidden_len = tokens * cpu.table.get(branch.fc1.weight).shape[0];
-        let operands = cpu.operands();
+        let (operands, tile) = (cpu.operands(), cpu.tile);
 
         let mut d_f = cpu.shelves.f32.take(x.len()); // [B, N, D]
         let mut d_hidden = cpu.shelves.f32.take(images * hidden_len); // [B, N, hidden]
+        let (packed1, packed2) = (cpu.backward_weight(branch.fc1.weight), cpu.backward_weight(branch.fc2.weight));
         let sums = {
             let store = cpu.store.borrow();
             let frame = spec.frame(&store, &keep, operands);
-            let (w1, w2) = (store.operand(branch.fc1.weight), store.operand(branch.fc2.weight));
+            let (w1, w2): (&[f32], &[f32]) = (&packed1, &packed2);
             let (x, kept, slope): (&[f32], _, _) = (&x, kept_frame.view(), slope.view());
             let groups = cpu.threads.groups(images);
             let tasks = groups
@@ -122,11 +124,11 @@ impl Backward for Mlp {
                     let d_hidden = &mut d_hidden[i * hidden_len..][..hidden_len];
                     frame.leave_backward(d_x, image, kept, &mut sums, d_f, &mut scratch);
                     operands.round(d_f);
-                    project_back(d_f, w2, tokens, d_hidden);
+                    project_back(tile, d_f, w2, tokens, d_hidden);
                     slope.read(image * hidden_len, &mut image_slope);
                     multiply(d_hidden, &image_slope);
                     operands.round(d_hidden);
-                    project_back(d_hidden, w1, tokens, &mut d_a);
+                    project_back(tile, d_hidden, w1, tokens, &mut d_a);
                     frame.enter_backward(&x[image * image_len..][..image_len], &d_a, image, kept, &mut sums, d_x);
                 }
                 sums

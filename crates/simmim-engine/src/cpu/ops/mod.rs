@@ -18,42 +18,64 @@ use super::Cpu;
 use super::threads::split_mut;
 use crate::backend::Linear;
 use crate::parameters::ParameterId;
-use simmim_kernels::elementwise::{add_bias, add_column_sums, add_scaled};
-use simmim_kernels::matmul::{Into, Matrix, matmul};
+use simmim_kernels::bf16::Operands;
+use simmim_kernels::elementwise::{add_column_sums, add_scaled};
+use simmim_kernels::matrix::Matrix;
+use simmim_kernels::pack::{pack, packed_len};
+use simmim_kernels::product::{Rows, Start, Tile, product};
 
 /// `y = x·Wᵀ + b` for `rows` rows.
 ///
 /// # Shapes
-/// `x` `[rows, in]`, `weight` `[out, in]`, `bias` `[out]`, `y` `[rows, out]`.
-fn project(x: &[f32], weight: &[f32], bias: Option<&[f32]>, rows: usize, y: &mut [f32]) {
+/// `x` `[rows, in]`, `weight` packed from `Wᵀ` `[in, out]`, `bias` `[out]`, `y` `[rows, out]`.
+fn project(tile: Tile, x: &[f32], weight: &[f32], bias: Option<&[f32]>, rows: usize, y: &mut [f32]) {
     let (inputs, outputs) = (x.len() / rows, y.len() / rows);
-    let weight = Matrix::new(weight, outputs, inputs);
-    matmul(Matrix::new(x, rows, inputs), weight.transposed(), y, outputs, Into::Overwrite);
-    if let Some(bias) = bias {
-        add_bias(y, bias);
-    }
+    let start = bias.map_or(Start::Zero, Start::Bias);
+    product(tile, Rows::InPlace(Matrix::new(x, rows, inputs)), weight, inputs, 0..inputs, outputs, y, outputs, start);
 }
 
-/// `d_x = d_y·W` for `rows` rows.
-fn project_back(d_y: &[f32], weight: &[f32], rows: usize, d_x: &mut [f32]) {
-    let (inputs, outputs) = (d_x.len() / rows, d_y.len() / rows);
-    matmul(Matrix::new(d_y, rows, outputs), Matrix::new(weight, outputs, inputs), d_x, inputs, Into::Overwrite);
+/// `d_x = d_y·W` for `rows` rows, `weight` packed from `W` `[out, in]`.
+fn project_back(tile: Tile, d_y: &[f32], weight: &[f32], rows: usize, d_x: &mut [f32]) {
+    project(tile, d_y, weight, None, rows, d_x);
 }
 
-/// Adds `d_yᵀ·x` to the gradient of a weight `[out, in]`, each worker writing rows of its own.
+/// Depth that a weight gradient's products are cut into: two operands of that depth stay in cache.
+const GRADIENT_DEPTH: usize = 768;
+
+/// Adds `d_yᵀ·x` to the gradient of a weight `[out, in]`.
+///
+/// Both operands are packed once, with all tokens as depth, then each worker writes rows of its own:
+/// no copy per worker, no sum over workers.
 fn add_weight_gradient(cpu: &Cpu, weight: ParameterId, d_y: &[f32], x: &[f32], rows: usize) {
     if rows == 0 {
         return;
     }
+    let tile = cpu.tile;
     let (inputs, outputs) = (x.len() / rows, d_y.len() / rows);
+    let panels = pack_in_parallel(cpu, Matrix::new(x, rows, inputs), tile.width());
+    let blocks = pack_in_parallel(cpu, Matrix::new(d_y, rows, outputs), tile.height());
     let mut store = cpu.store.borrow_mut();
-    let groups = cpu.threads.groups(outputs);
-    let parts = split_mut(store.gradient_mut(weight), &groups, inputs);
-    let tasks = groups.iter().zip(parts).collect();
-    cpu.threads.map(tasks, |(group, part)| {
-        let d_y = Matrix::strided(&d_y[group.start..], rows, group.len(), outputs);
-        matmul(d_y.transposed(), Matrix::new(x, rows, inputs), part, inputs, Into::Add);
+    // whole blocks of rows to each worker
+    let groups: Vec<_> = cpu.threads.groups(outputs.div_ceil(tile.height()));
+    let groups: Vec<_> = groups.iter().map(|g| g.start * tile.height()..(g.end * tile.height()).min(outputs)).collect();
+    let tasks = groups.iter().zip(split_mut(store.gradient_mut(weight), &groups, inputs)).collect();
+    let (panels, blocks): (&[f32], &[f32]) = (&panels, &blocks);
+    cpu.threads.map(tasks, |(group, d_weight)| {
+        let a = Rows::Packed { blocks: &blocks[group.start * rows..], rows: group.len(), depth: rows };
+        for start in (0..rows).step_by(GRADIENT_DEPTH) {
+            let depth = start..(start + GRADIENT_DEPTH).min(rows);
+            product(tile, a, panels, rows, depth, inputs, d_weight, inputs, Start::Old);
+        }
     });
+}
+
+/// Packs groups of `width` columns, each worker its share.
+fn pack_in_parallel(cpu: &Cpu, b: Matrix, width: usize) -> super::Buffer<f32> {
+    let mut packed = cpu.shelves.f32.take(packed_len(b.rows(), b.columns(), width));
+    let groups = cpu.threads.groups(b.columns().div_ceil(width));
+    let tasks = groups.iter().zip(split_mut(&mut packed, &groups, b.rows() * width)).collect();
+    cpu.threads.map(tasks, |(group, panels)| pack(b, width, group.start, Operands::F32, panels));
+    packed
 }
 
 /// Adds the column sums of `d_y` to the gradient of a bias, if the layer has one.

@@ -30,12 +30,14 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, images: &Images, patch: (usize, usize),
     );
     let tokens = grid.rows() * grid.columns();
     let width = cpu.table.get(linear.weight).shape[0];
-    let operands = cpu.operands();
+    let (operands, tile) = (cpu.operands(), cpu.tile);
     let mut rows = cpu.shelves.f32.take(images.count * grid.image_len());
     let mut out = cpu.shelves.f32.take(images.count * tokens * width);
+    let packed = cpu.forward_weight(linear.weight);
     {
+        let weight: &[f32] = &packed;
         let store = cpu.store.borrow();
-        let (weight, bias) = (store.operand(linear.weight), linear.bias.map(|b| store.value(b)));
+        let bias = linear.bias.map(|b| store.value(b));
         let groups = cpu.threads.groups(images.count);
         let parts = split_mut(&mut rows, &groups, grid.image_len());
         let outs = split_mut(&mut out, &groups, tokens * width);
@@ -46,7 +48,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, images: &Images, patch: (usize, usize),
             }
             operands.round(rows);
             if !group.is_empty() {
-                project(rows, weight, bias, group.len() * tokens, out);
+                project(tile, rows, weight, bias, group.len() * tokens, out);
             }
         });
     }
