@@ -285,23 +285,73 @@ impl Job<'_> {
         unsafe {
             let b = self.panels.as_ptr().add((panel * self.full_depth + self.depth.start) * WIDTH);
             let a = self.rows::<HEIGHT>(top);
-            let mut sums = [[0.0f32; WIDTH]; HEIGHT];
-            if a.step == 1 {
-                accumulate::<HEIGHT, WIDTH, FUSED>(&a, 1, b, self.depth.len(), &mut sums);
+            let c = self.c.add(top * self.c_stride + left);
+            // each branch has sums of its own, so that those of the frequent ones never touch memory
+            if used < WIDTH {
+                let sums = accumulate::<HEIGHT, WIDTH, FUSED>(&a, a.step, b, self.depth.len());
+                self.store_last_columns(left, used, &sums, c);
+            } else if a.step == 1 {
+                let sums = accumulate::<HEIGHT, WIDTH, FUSED>(&a, 1, b, self.depth.len());
+                self.store(left, sums, c);
             } else {
-                accumulate::<HEIGHT, WIDTH, FUSED>(&a, a.step, b, self.depth.len(), &mut sums);
+                let sums = accumulate::<HEIGHT, WIDTH, FUSED>(&a, a.step, b, self.depth.len());
+                self.store(left, sums, c);
             }
-            for (i, sums) in sums.iter().enumerate() {
-                let c = std::slice::from_raw_parts_mut(self.c.add((top + i) * self.c_stride + left), used);
-                match self.start {
-                    Start::Zero => c.copy_from_slice(&sums[..used]),
-                    Start::Old => c.iter_mut().zip(sums).for_each(|(c, s)| *c += s),
-                    Start::Bias(bias) => {
-                        let bias = &bias[left..left + used];
-                        c.iter_mut().zip(sums).zip(bias).for_each(|((c, s), b)| *c = s + b);
-                    }
+        }
+    }
+
+    /// Writes a tile of full width.
+    #[inline(always)]
+    unsafe fn store<const HEIGHT: usize, const WIDTH: usize>(
+        &self,
+        left: usize,
+        sums: [[f32; WIDTH]; HEIGHT],
+        c: *mut f32,
+    ) {
+        for i in 0..HEIGHT {
+            // SAFETY: `WIDTH` values of `HEIGHT` rows exist from `c` on, checked by `product`.
+            let row = unsafe { &mut *c.add(i * self.c_stride).cast::<[f32; WIDTH]>() };
+            self.store_row(left, &sums[i], row);
+        }
+    }
+
+    /// Writes one row of sums; a full row of known width is a few wide stores.
+    #[inline(always)]
+    fn store_row<const WIDTH: usize>(&self, left: usize, sums: &[f32; WIDTH], c: &mut [f32; WIDTH]) {
+        match self.start {
+            Start::Zero => *c = *sums,
+            Start::Old => {
+                for j in 0..WIDTH {
+                    c[j] += sums[j];
                 }
             }
+            Start::Bias(bias) => match bias[left..].first_chunk::<WIDTH>() {
+                Some(bias) => {
+                    for j in 0..WIDTH {
+                        c[j] = sums[j] + bias[j];
+                    }
+                }
+                None => c.iter_mut().zip(sums).zip(&bias[left..]).for_each(|((c, s), b)| *c = s + b),
+            },
+        }
+    }
+
+    /// Columns at the right edge, fewer than a tile has: through a row of full width.
+    #[inline(never)]
+    unsafe fn store_last_columns<const HEIGHT: usize, const WIDTH: usize>(
+        &self,
+        left: usize,
+        used: usize,
+        sums: &[[f32; WIDTH]; HEIGHT],
+        c: *mut f32,
+    ) {
+        for i in 0..HEIGHT {
+            // SAFETY: `used` values of `HEIGHT` rows exist from `c` on, checked by `product`.
+            let c = unsafe { std::slice::from_raw_parts_mut(c.add(i * self.c_stride), used) };
+            let mut row = [0.0; WIDTH];
+            row[..used].copy_from_slice(c);
+            self.store_row(left, &sums[i], &mut row);
+            c.copy_from_slice(&row[..used]);
         }
     }
 
@@ -326,17 +376,16 @@ impl Job<'_> {
     }
 }
 
-/// `sums += A·B` for one tile: the loop that everything else is arranged around.
+/// `A·B` for one tile: the loop that everything else is arranged around.
 #[inline(always)]
 unsafe fn accumulate<const HEIGHT: usize, const WIDTH: usize, const FUSED: bool>(
     a: &TileRows<HEIGHT>,
     step: usize,
     b: *const f32,
     depth: usize,
-    sums: &mut [[f32; WIDTH]; HEIGHT],
-) {
+) -> [[f32; WIDTH]; HEIGHT] {
     let rows = a.rows;
-    let mut t = *sums; // a local copy: the compiler keeps it in registers
+    let mut sums = [[0.0; WIDTH]; HEIGHT];
     for k in 0..depth {
         // SAFETY: `depth` values of each row and `depth` rows of the panel exist.
         unsafe {
@@ -344,12 +393,12 @@ unsafe fn accumulate<const HEIGHT: usize, const WIDTH: usize, const FUSED: bool>
             for i in 0..HEIGHT {
                 let a = *rows[i].add(k * step);
                 for j in 0..WIDTH {
-                    t[i][j] = if FUSED { a.mul_add(b[j], t[i][j]) } else { a * b[j] + t[i][j] };
+                    sums[i][j] = if FUSED { a.mul_add(b[j], sums[i][j]) } else { a * b[j] + sums[i][j] };
                 }
             }
         }
     }
-    *sums = t;
+    sums
 }
 
 #[cfg(test)]

@@ -69,22 +69,42 @@ pub(super) enum KeptView<'a> {
     Bf16(&'a [u16]),
 }
 
-impl KeptView<'_> {
-    /// Copies values from `start` on to `out`.
-    pub(super) fn read(self, start: usize, out: &mut [f32]) {
+impl<'a> KeptView<'a> {
+    /// `scratch.len()` values from `start` on: in place if they are f32, else widened into `scratch`.
+    pub(super) fn read<'s>(self, start: usize, scratch: &'s mut [f32]) -> &'s [f32]
+    where
+        'a: 's,
+    {
         match self {
-            KeptView::F32(values) => out.copy_from_slice(&values[start..start + out.len()]),
-            KeptView::Bf16(bits) => bf16::widen(&bits[start..start + out.len()], out),
+            KeptView::F32(values) => &values[start..start + scratch.len()],
+            KeptView::Bf16(bits) => {
+                bf16::widen(&bits[start..start + scratch.len()], scratch);
+                scratch
+            }
         }
     }
 }
 
 impl KeptPart<'_> {
-    /// Stores `values` from `start` on.
-    pub(super) fn write(&mut self, start: usize, values: &[f32]) {
+    /// Lets `compute` write the `scratch.len()` values from `start` on and returns them: in place if
+    /// they are kept as f32, else in `scratch` and narrowed behind it.
+    pub(super) fn fill<'s>(
+        &'s mut self,
+        start: usize,
+        scratch: &'s mut [f32],
+        compute: impl FnOnce(&mut [f32]),
+    ) -> &'s [f32] {
         match self {
-            KeptPart::F32(part) => part[start..start + values.len()].copy_from_slice(values),
-            KeptPart::Bf16(part) => bf16::narrow(values, &mut part[start..start + values.len()]),
+            KeptPart::F32(part) => {
+                let values = &mut part[start..start + scratch.len()];
+                compute(values);
+                values
+            }
+            KeptPart::Bf16(part) => {
+                compute(scratch);
+                bf16::narrow(scratch, &mut part[start..start + scratch.len()]);
+                scratch
+            }
         }
     }
 }

@@ -169,37 +169,31 @@ pub(in crate::cpu) fn forward(
         let tasks = groups.iter().zip(split_mut(&mut out, &groups, image_len)).zip(parts).collect();
         let lookup = Lookup::new(branch, &weights, &sizes);
         cpu.threads.map(tasks, |((group, out), mut part)| {
-            let [mut a, mut o, mut f] = [(); 3].map(|_| vec![0.0; image_len]);
+            let [mut a, mut o, mut f, mut scratch] = [(); 4].map(|_| vec![0.0; image_len]);
             let mut qkv = vec![0.0; 3 * image_len];
             let mut rows = HeadRows::new(sizes.head());
-            let mut scratch = Scratch::default();
+            let mut products = Scratch::default();
             let mut p = vec![0.0; sizes.scores_len()];
             for (i, image) in group.clone().enumerate() {
                 let x = &data[image * image_len..][..image_len];
-                weights.frame.enter(x, i, &mut part.frame, &mut a); // [N, D]
-                project(tile, &a, w_qkv, Some(&weights.qkv_bias), tokens, &mut qkv); // [N, 3D]
-                for (window, head, biases) in lookup.iter() {
-                    lookup.gather.load(&qkv, window, head, operands, &mut rows);
-                    attend(
-                        sizes.head(),
-                        operands,
-                        &rows.q,
-                        &rows.k,
-                        &rows.v,
-                        biases,
-                        &mut p,
-                        &mut rows.o,
-                        &mut scratch,
-                    );
-                    lookup.gather.store_output(&rows.o, window, head, &mut o);
-                    part.p.write(i * sizes.p_len() + sizes.p_start(window, head), &p);
-                }
-                operands.round(&mut o);
-                project(tile, &o, w_projection, weights.projection_bias, tokens, &mut f); // [N, D]
-                weights.frame.leave(x, &mut f, i, image, &mut part.frame, &mut out[i * image_len..][..image_len]);
-                part.a.write(i * image_len, &a);
-                part.qkv.write(i * 3 * image_len, &qkv);
-                part.o.write(i * image_len, &o);
+                let a = part.a.fill(i * image_len, &mut a, |a| weights.frame.enter(x, i, &mut part.frame, a)); // [N, D]
+                let qkv = part.qkv.fill(i * 3 * image_len, &mut qkv, |qkv| {
+                    project(tile, a, w_qkv, Some(&weights.qkv_bias), tokens, qkv); // [N, 3D]
+                });
+                let o = part.o.fill(i * image_len, &mut o, |o| {
+                    for (window, head, biases) in lookup.iter() {
+                        lookup.gather.load(qkv, window, head, operands, &mut rows);
+                        let HeadRows { q, k, v, o: head_o } = &mut rows;
+                        part.p.fill(i * sizes.p_len() + sizes.p_start(window, head), &mut p, |p| {
+                            attend(sizes.head(), operands, q, k, v, biases, p, head_o, &mut products);
+                        });
+                        lookup.gather.store_output(head_o, window, head, o);
+                    }
+                    operands.round(o);
+                });
+                project(tile, o, w_projection, weights.projection_bias, tokens, &mut f); // [N, D]
+                let out = &mut out[i * image_len..][..image_len];
+                weights.frame.leave(x, &mut f, &mut scratch, i, image, &mut part.frame, out);
             }
         });
     }
@@ -317,10 +311,10 @@ impl Attention {
                 d_logit_scale: vec![0.0; sizes.heads],
             };
             let [mut d_a, mut d_o, mut scratch] = [(); 3].map(|_| vec![0.0; image_len]);
-            let mut image_qkv = vec![0.0; 3 * image_len];
+            let mut qkv_scratch = vec![0.0; 3 * image_len];
             let mut products = Scratch::default();
             let [mut rows, mut d_rows] = [(); 2].map(|_| HeadRows::new(sizes.head()));
-            let [mut head_p, mut d_s] = [(); 2].map(|_| vec![0.0; sizes.scores_len()]);
+            let [mut p_scratch, mut d_s] = [(); 2].map(|_| vec![0.0; sizes.scores_len()]);
             for (i, image) in group.clone().enumerate() {
                 let d_x = &mut d_x[i * image_len..][..image_len];
                 let d_f = &mut d_f[i * image_len..][..image_len];
@@ -329,18 +323,18 @@ impl Attention {
                 operands.round(d_f);
                 project_back(tile, d_f, w_projection, sizes.tokens, &mut d_o);
                 operands.round(&mut d_o);
-                qkv.read(image * 3 * image_len, &mut image_qkv);
+                let image_qkv = qkv.read(image * 3 * image_len, &mut qkv_scratch);
                 for (window, head, _) in lookup.iter() {
-                    lookup.gather.load(&image_qkv, window, head, operands, &mut rows);
+                    lookup.gather.load(image_qkv, window, head, operands, &mut rows);
                     lookup.gather.load_output(&d_o, window, head, &mut rows.o);
-                    p.read(image * sizes.p_len() + sizes.p_start(window, head), &mut head_p);
+                    let head_p = p.read(image * sizes.p_len() + sizes.p_start(window, head), &mut p_scratch);
                     attend_backward(
                         sizes.head(),
                         operands,
                         &rows.q,
                         &rows.k,
                         &rows.v,
-                        &head_p,
+                        head_p,
                         &rows.o,
                         &mut d_rows.q,
                         &mut d_rows.k,
@@ -354,7 +348,7 @@ impl Attention {
                     }
                     let d_logit = &mut sums.d_logit_scale[head];
                     lookup.gather.store_gradients(
-                        &image_qkv,
+                        image_qkv,
                         &mut d_rows,
                         window,
                         head,

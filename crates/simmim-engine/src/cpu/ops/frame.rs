@@ -156,11 +156,13 @@ impl Frame<'_> {
         self.operands.round(a);
     }
 
-    /// Writes `out = x + keep·scale·f` for image `i` of its group, `image` of the batch; `f` is scratch.
+    /// Writes `out = x + keep·scale·f` for image `i` of its group, `image` of the batch; `f` is
+    /// overwritten.
     pub(super) fn leave(
         &self,
         x: &[f32],
         f: &mut [f32],
+        scratch: &mut [f32],
         i: usize,
         image: usize,
         kept: &mut FrameKeptPart,
@@ -175,7 +177,7 @@ impl Frame<'_> {
             layer_norm(before, self.norm_weight, self.norm_bias, self.eps, f, statistics);
         }
         if let Some(before) = &mut kept.before_scale {
-            before.write(start, f);
+            before.fill(start, scratch, |before| before.copy_from_slice(f));
         }
         add_residual(x, f, &self.scale, self.keep[image], out);
     }
@@ -196,8 +198,7 @@ impl Frame<'_> {
         add_scaled(d_f, self.keep[image], d_out);
         if self.has_layer_scale {
             if let Some(before) = kept.before_scale {
-                before.read(start, scratch);
-                add_column_dots(d_f, scratch, &mut sums.d_scale);
+                add_column_dots(d_f, before.read(start, scratch), &mut sums.d_scale);
             }
             for row in d_f.chunks_exact_mut(width) {
                 multiply(row, &self.scale);

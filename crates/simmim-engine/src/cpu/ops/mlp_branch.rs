@@ -60,19 +60,19 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep
             .zip(kept_hidden.split(&groups, hidden_len))
             .collect();
         cpu.threads.map(tasks, |(((((group, out), mut kept_frame), mut kept_a), mut kept_slope), mut kept_hidden)| {
-            let [mut a, mut f] = [(); 2].map(|_| vec![0.0; image_len]);
+            let [mut a, mut f, mut scratch] = [(); 3].map(|_| vec![0.0; image_len]);
             let [mut hidden, mut slope] = [(); 2].map(|_| vec![0.0; hidden_len]);
             for (i, image) in group.clone().enumerate() {
                 let x = &data[image * image_len..][..image_len];
-                frame.enter(x, i, &mut kept_frame, &mut a); // [N, D]
-                project(tile, &a, w1, b1, tokens, &mut hidden); // [N, hidden]
-                gelu_with_slope(&mut hidden, &mut slope);
-                operands.round(&mut hidden);
-                project(tile, &hidden, w2, b2, tokens, &mut f); // [N, D]
-                frame.leave(x, &mut f, i, image, &mut kept_frame, &mut out[i * image_len..][..image_len]);
-                kept_a.write(i * image_len, &a);
-                kept_slope.write(i * hidden_len, &slope);
-                kept_hidden.write(i * hidden_len, &hidden);
+                let a = kept_a.fill(i * image_len, &mut a, |a| frame.enter(x, i, &mut kept_frame, a)); // [N, D]
+                let hidden = kept_hidden.fill(i * hidden_len, &mut hidden, |hidden| {
+                    project(tile, a, w1, b1, tokens, hidden); // [N, hidden]
+                    kept_slope.fill(i * hidden_len, &mut slope, |slope| gelu_with_slope(hidden, slope));
+                    operands.round(hidden);
+                });
+                project(tile, hidden, w2, b2, tokens, &mut f); // [N, D]
+                let out = &mut out[i * image_len..][..image_len];
+                frame.leave(x, &mut f, &mut scratch, i, image, &mut kept_frame, out);
             }
         });
     }
@@ -125,8 +125,7 @@ impl Backward for Mlp {
                     frame.leave_backward(d_x, image, kept, &mut sums, d_f, &mut scratch);
                     operands.round(d_f);
                     project_back(tile, d_f, w2, tokens, d_hidden);
-                    slope.read(image * hidden_len, &mut image_slope);
-                    multiply(d_hidden, &image_slope);
+                    multiply(d_hidden, slope.read(image * hidden_len, &mut image_slope));
                     operands.round(d_hidden);
                     project_back(tile, d_hidden, w1, tokens, &mut d_a);
                     frame.enter_backward(&x[image * image_len..][..image_len], &d_a, image, kept, &mut sums, d_x);
