@@ -45,13 +45,34 @@ pub fn pack_naive(b: Matrix, width: usize, first: usize, operands: Operands, pan
 /// Rows are contiguous: copy a run of each.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn pack_rows(b: Matrix, width: usize, first: usize, panels: &mut [f32]) {
-    for (group, panel) in panels.chunks_exact_mut(b.rows() * width).enumerate() {
-        let left = (first + group) * width;
-        let used = width.min(b.columns() - left);
-        for (row, out) in panel.chunks_exact_mut(width).enumerate() {
-            let start = row * b.row_stride() + left;
-            out[..used].copy_from_slice(&b.data()[start..start + used]);
-            out[used..].fill(0.0);
+    // the tiles' sizes by name: a run of known length is a few loads and stores, not a call
+    match width {
+        6 => pack_runs::<6>(b, first, panels),
+        12 => pack_runs::<12>(b, first, panels),
+        16 => pack_runs::<16>(b, first, panels),
+        32 => pack_runs::<32>(b, first, panels),
+        other => unreachable!("no tile has a side of {other}"),
+    }
+}
+
+#[inline(always)]
+fn pack_runs<const WIDTH: usize>(b: Matrix, first: usize, panels: &mut [f32]) {
+    for (group, panel) in panels.chunks_exact_mut(b.rows() * WIDTH).enumerate() {
+        let left = (first + group) * WIDTH;
+        let rows = panel.as_chunks_mut::<WIDTH>().0.iter_mut().enumerate();
+        match b.columns() - left {
+            used if used >= WIDTH => {
+                for (row, out) in rows {
+                    let run = b.data()[row * b.row_stride() + left..].first_chunk::<WIDTH>();
+                    *out = *run.expect("a matrix has all its values");
+                }
+            }
+            used => {
+                for (row, out) in rows {
+                    out[..used].copy_from_slice(&b.data()[row * b.row_stride() + left..][..used]);
+                    out[used..].fill(0.0);
+                }
+            }
         }
     }
 }
