@@ -55,22 +55,26 @@ fn pack_rows(b: Matrix, width: usize, first: usize, panels: &mut [f32]) {
     }
 }
 
+/// Rows that are packed into all panels before the next rows are read: few enough to stay in cache.
+const ROWS_AT_ONCE: usize = 32;
+
 #[inline(always)]
 fn pack_runs<const WIDTH: usize>(b: Matrix, first: usize, panels: &mut [f32]) {
-    for (group, panel) in panels.chunks_exact_mut(b.rows() * WIDTH).enumerate() {
-        let left = (first + group) * WIDTH;
-        let rows = panel.as_chunks_mut::<WIDTH>().0.iter_mut().enumerate();
-        match b.columns() - left {
-            used if used >= WIDTH => {
-                for (row, out) in rows {
-                    let run = b.data()[row * b.row_stride() + left..].first_chunk::<WIDTH>();
-                    *out = *run.expect("a matrix has all its values");
-                }
-            }
-            used => {
-                for (row, out) in rows {
-                    out[..used].copy_from_slice(&b.data()[row * b.row_stride() + left..][..used]);
-                    out[used..].fill(0.0);
+    let depth = b.rows();
+    let panels = panels.as_chunks_mut::<WIDTH>().0; // one run of a row each
+    for top in (0..depth).step_by(ROWS_AT_ONCE) {
+        let rows = top..(top + ROWS_AT_ONCE).min(depth);
+        for (group, panel) in panels.chunks_exact_mut(depth).enumerate() {
+            let left = (first + group) * WIDTH;
+            let used = WIDTH.min(b.columns() - left);
+            for (out, row) in panel[rows.clone()].iter_mut().zip(rows.clone()) {
+                let run = &b.data()[row * b.row_stride() + left..];
+                match run.first_chunk::<WIDTH>() {
+                    Some(run) if used == WIDTH => *out = *run,
+                    _ => {
+                        out[..used].copy_from_slice(&run[..used]);
+                        out[used..].fill(0.0);
+                    }
                 }
             }
         }
