@@ -1,1 +1,29 @@
-fn main() {}
+//! Chores of the repository: `cargo xtask check` is what contributors and CI run.
+
+#![forbid(unsafe_code)]
+
+mod check;
+mod crates;
+mod tidy;
+
+use anyhow::{Result, bail};
+use std::path::Path;
+
+const USAGE: &str = "usage: cargo xtask COMMAND
+
+  check   format, tidiness, dependencies, clippy, tests, documentation
+  tidy    only tidiness and dependencies: seconds, nothing is compiled";
+
+fn main() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository");
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["check"] => check::check(root),
+        ["tidy"] => check::tidy(root),
+        ["help" | "--help" | "-h"] => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("{USAGE}"),
+    }
+}

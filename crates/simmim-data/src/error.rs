@@ -241,6 +241,16 @@ pub enum Error {
         /// Why the first failed.
         first: String,
     },
+    /// A class none of whose images can be read.
+    #[error("none of the {tried} images of class `{class}` can be read; the first: {first}")]
+    ClassUnreadable {
+        /// The class.
+        class: String,
+        /// How many images it has.
+        tried: usize,
+        /// Why the first failed.
+        first: String,
+    },
     /// An unreadable image that no readable one was found for.
     #[error("too many unreadable images: `{name}` and {draws} drawn in its place; it failed because: {reason}")]
     TooManyUnreadable {
@@ -303,26 +313,29 @@ impl Error {
             Self::ClassesDisagree { .. } => {
                 Some("sources opened together need the same class folders or `classes.json`".into())
             }
-            Self::Channels { found, .. } => Some(format!("set the recipe's channels to {found}")),
+            Self::Channels { found, .. } => Some(format!("set `data.channels` to {found}")),
             Self::TooFewSamples { samples, .. } => Some(format!("lower `train.batch_size` to at most {samples}")),
             Self::EmptyBatch => Some("set `train.batch_size` to at least 1".into()),
-            Self::NoSamples { .. }
-            | Self::BadTar { .. }
-            | Self::NotIdx { .. }
-            | Self::LabelCount { .. }
-            | Self::UnknownFormat { .. }
+            Self::NoSamples { .. } => Some(
+                "in a shard, members that end in `.jpg`, `.jpeg`, `.png` or `.npy` are images; `tar -tf` lists them"
+                    .into(),
+            ),
+            Self::BadTar { .. } => Some("`tar -tf` must list it; copy or download the file again".into()),
+            Self::NotIdx { .. } => Some("give the images, as in `train-images-idx3-ubyte.gz`".into()),
+            Self::LabelCount { .. } => Some("the file of labels beside the images is that of other images".into()),
+            Self::UnknownFormat { .. }
             | Self::Decode { .. }
             | Self::DecoderPanicked { .. }
             | Self::NoPixels { .. }
-            | Self::BadArray { .. }
-            | Self::ArrayShape { .. }
-            | Self::ArrayType { .. }
-            | Self::NotFinite { .. }
-            | Self::Read { .. }
-            | Self::NoneReadable { .. }
-            | Self::TooManyUnreadable { .. }
-            | Self::WorkerPanicked { .. }
-            | Self::NoThread { .. } => None,
+            | Self::BadArray { .. } => Some("convert it to JPEG or PNG again, or leave it out".into()),
+            Self::ArrayShape { .. } | Self::ArrayType { .. } => {
+                Some("save `[H, W, C]` as `uint8`, `uint16` or `float32` with `numpy.save`".into())
+            }
+            Self::NotFinite { .. } => Some("replace NaN and infinity before saving the array".into()),
+            Self::NoneReadable { .. } | Self::ClassUnreadable { .. } | Self::TooManyUnreadable { .. } => {
+                Some("`simmim inspect DATA` lists the unreadable files and why".into())
+            }
+            Self::Read { .. } | Self::WorkerPanicked { .. } | Self::NoThread { .. } => None,
         }
     }
 
@@ -356,6 +369,7 @@ impl Error {
             | Self::NotFinite { .. }
             | Self::Channels { .. }
             | Self::NoneReadable { .. }
+            | Self::ClassUnreadable { .. }
             | Self::TooManyUnreadable { .. }
             | Self::TooFewSamples { .. }
             | Self::EmptyBatch => true,

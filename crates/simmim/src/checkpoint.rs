@@ -197,6 +197,9 @@ pub fn read(path: &Path, table: &ParameterTable) -> Result<Checkpoint> {
         serde_json::from_slice(&text).map_err(|e| damaged(manifest.clone(), format!("is not a manifest: {e}")))?;
     for (name, expected) in &listed.files {
         let file = path.join(name);
+        if !file.exists() {
+            return Err(damaged(file, "is missing".into()));
+        }
         let found = entry(&file)?;
         if found != *expected {
             let reason = format!("has {} bytes or other contents, its manifest says {}", found.bytes, expected.bytes);

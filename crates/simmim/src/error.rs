@@ -72,6 +72,15 @@ pub enum Error {
         tensor: String,
     },
 
+    /// A file is not one of weights, or not a whole one.
+    #[error("`{}` is not a whole safetensors file: {reason}", path.display())]
+    NotWeights {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        reason: String,
+    },
+
     /// A file of a checkpoint or run is damaged.
     #[error("`{}`: {reason}", path.display())]
     Damaged {
@@ -133,6 +142,7 @@ impl Error {
             | Error::Input { .. }
             | Error::WeightShape { .. }
             | Error::WeightMissing { .. }
+            | Error::NotWeights { .. }
             | Error::Damaged { .. }
             | Error::OtherRun { .. }
             | Error::TooManySkipped { .. } => true,
@@ -144,14 +154,25 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Data(e) => e.hint(),
-            Error::Recipe { hint, .. } | Error::RecipeFile { hint, .. } | Error::Input { hint, .. } => hint.clone(),
+            Error::Recipe { key, hint, .. } => {
+                hint.clone().or_else(|| Some(format!("`--set {key}=VALUE` edits it for one run")))
+            }
+            Error::RecipeFile { hint, .. } => {
+                hint.clone().or_else(|| Some("`simmim recipes NAME` prints a built-in recipe to compare it with".into()))
+            }
+            Error::Input { hint, .. } => hint.clone(),
             Error::WeightShape { .. } | Error::WeightMissing { .. } => {
                 Some("use the recipe these weights were trained with; `simmim inspect FILE` shows what is in them".into())
+            }
+            Error::NotWeights { .. } => {
+                Some("give weights that `simmim pretrain` wrote; if it was cut short, copy it again".into())
             }
             Error::Damaged { .. } => Some("delete the damaged file or folder; the run goes on from the checkpoint before it".into()),
             Error::OtherRun { .. } => Some("choose another --out, or run with the recipe in its `resolved.toml`".into()),
             Error::Io(error) => match error.kind() {
-                std::io::ErrorKind::StorageFull => {
+                std::io::ErrorKind::StorageFull
+                | std::io::ErrorKind::QuotaExceeded
+                | std::io::ErrorKind::FileTooLarge => {
                     Some("free some space and run the same command again: it goes on from the last checkpoint".into())
                 }
                 std::io::ErrorKind::PermissionDenied => Some("check who may write there, or choose another --out".into()),

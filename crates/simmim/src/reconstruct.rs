@@ -12,7 +12,7 @@ use crate::weights::WeightsFile;
 use simmim_data::rng::rng;
 use simmim_data::{Augmentation, Normalisation, Purpose, Transform};
 use simmim_engine::{Backend, Cpu, Images, ParameterTable, Precision, Slot};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A trained model, ready to predict.
 pub struct Trained {
@@ -23,8 +23,6 @@ pub struct Trained {
 
 /// One image's pictures.
 pub struct Reconstruction {
-    /// The written file.
-    pub path: PathBuf,
     /// Mean absolute error over the hidden pixels, in normalised units.
     pub masked_l1: f64,
     /// The same when every hidden pixel is the mean of the visible ones.
@@ -57,15 +55,19 @@ impl Trained {
         self.backend.table()
     }
 
-    /// Predicts one image file under a random mask and writes a PNG of the four pictures to `out`.
+    /// Predicts one image file under a random mask and writes the four pictures to the PNG file `picture`.
     ///
     /// # Errors
     /// If the image cannot be read or the picture cannot be written.
-    pub fn reconstruct(&self, image: &Path, out: &Path, seed: u64) -> Result<Reconstruction> {
+    pub fn reconstruct(&self, image: &Path, picture: &Path, seed: u64) -> Result<Reconstruction> {
         let (recipe, normalisation) = (&self.resolved.recipe, self.resolved.run.normalisation());
+        let input = |what: String, hint: &str| Error::Input { what, hint: Some(hint.into()) };
         let bytes = std::fs::read(image).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
-                Error::Input { what: format!("there is no image `{}`", image.display()), hint: None }
+                input(format!("there is no image `{}`", image.display()), "give JPEG, PNG or `.npy` files")
+            }
+            std::io::ErrorKind::IsADirectory => {
+                input(format!("`{}` is a folder", image.display()), "give the images in it, as in `FOLDER/*.jpg`")
             }
             _ => Error::io(image)(e),
         })?;
@@ -83,17 +85,17 @@ impl Trained {
         let mut sheet = sheet();
         let prediction = push_pictures(&mut sheet, "", &self.backend, &self.model, &images, &hidden, &normalisation);
 
-        std::fs::create_dir_all(out).map_err(Error::io(out))?;
-        let stem = image.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
-        let path = out.join(format!("{stem}.png"));
-        sheet.save_png(&path)?;
+        if let Some(folder) = picture.parent() {
+            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        }
+        sheet.save_png(picture)?;
         let (sum, count) = crate::baseline::mean_colour_error(&images, &hidden.pixels);
         let plane = height * width;
         let is_hidden = |i: usize| hidden.pixels[i % plane];
         let error = |i: usize| (pixels[i] as f64 - prediction[i] as f64).abs();
         let masked: f64 = (0..pixels.len()).filter(|i| is_hidden(*i)).map(error).sum();
         let per_value = |sum: f64| sum / count.max(1) as f64;
-        Ok(Reconstruction { path, masked_l1: per_value(masked), mean_colour_l1: per_value(sum) })
+        Ok(Reconstruction { masked_l1: per_value(masked), mean_colour_l1: per_value(sum) })
     }
 }
 

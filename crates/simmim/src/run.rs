@@ -192,7 +192,8 @@ impl RunFolder {
         &self.path
     }
 
-    /// Drops log entries behind update `updates`: they belong to work that is done again.
+    /// Drops log entries behind update `updates`: they belong to work that is done again. At the very start that is
+    /// all of them, because what is logged there (the untrained model's held-out loss) is done again too.
     ///
     /// # Errors
     /// If the log cannot be read or rewritten.
@@ -201,7 +202,7 @@ impl RunFolder {
         let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
         let is_kept = |line: &&str| {
             let entry: Option<Map<String, Value>> = serde_json::from_str(line).ok();
-            entry.and_then(|e| e.get("update")?.as_u64()).is_some_and(|update| update <= updates)
+            entry.and_then(|e| e.get("update")?.as_u64()).is_some_and(|update| updates > 0 && update <= updates)
         };
         let kept: String = text.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
         write_atomically(&path, kept.as_bytes())?;
@@ -315,5 +316,9 @@ mod tests {
         run.log(&json!({ "update": 3, "again": true })).unwrap();
         let updates: Vec<_> = read_log(&path).unwrap().iter().map(|e| e["update"].as_u64().unwrap()).collect();
         assert_eq!(updates, [1, 2, 3]);
+
+        run.log(&json!({ "update": 0 })).unwrap();
+        run.rewind_log(0).unwrap();
+        assert!(read_log(&path).unwrap().is_empty(), "a run without a checkpoint begins again");
     }
 }

@@ -75,7 +75,8 @@ impl WeightsFile {
     }
 
     fn tensors(&self) -> Result<SafeTensors<'_>> {
-        SafeTensors::deserialize(&self.bytes).map_err(|e| self.damaged(format!("is not a safetensors file: {e}")))
+        SafeTensors::deserialize(&self.bytes)
+            .map_err(|e| Error::NotWeights { path: self.path.clone(), reason: e.to_string() })
     }
 
     fn damaged(&self, reason: String) -> Error {
@@ -162,6 +163,6 @@ mod tests {
         assert!(matches!(file.flat(&more, ""), Err(Error::WeightMissing { tensor, .. }) if tensor == "c"));
 
         std::fs::write(&path, b"short").unwrap();
-        assert!(matches!(WeightsFile::read(&path), Err(Error::Damaged { .. })));
+        assert!(matches!(WeightsFile::read(&path), Err(Error::NotWeights { .. })));
     }
 }

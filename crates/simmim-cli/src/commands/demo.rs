@@ -40,6 +40,6 @@ pub(crate) fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<Exit> {
         number(outcome.mean_colour_l1),
         outcome.report.display()
     );
-    print_result(common.json, &prose, &json);
+    print_result(common.json, &prose, &json)?;
     Ok(if outcome.is_finished() { Exit::Done } else { Exit::Interrupted })
 }

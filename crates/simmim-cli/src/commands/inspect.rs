@@ -13,16 +13,19 @@ use std::path::Path;
 pub(crate) fn run(common: &Common, args: &InspectArgs) -> anyhow::Result<Exit> {
     let path = Path::new(&args.what);
     let has_extension = |e: &str| path.extension().is_some_and(|found| found == e);
-    let (prose, json) = if BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") {
+    let is_misspelt = || !path.exists() && recipe::nearest_built_in(&args.what).is_some();
+    let (prose, json) = if BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") || is_misspelt() {
         describe_recipe(&args.what, &common.set)?
     } else if path.join("resolved.toml").is_file() {
         describe_run(path)?
     } else if has_extension("safetensors") {
         describe_weights(path)?
+    } else if path.join(checkpoint::MODEL_FILE).is_file() {
+        describe_weights(&path.join(checkpoint::MODEL_FILE))?
     } else {
         describe_data(&args.what, args.channels, common.quiet)?
     };
-    print_result(common.json, prose.trim_end(), &json);
+    print_result(common.json, prose.trim_end(), &json)?;
     Ok(Exit::Done)
 }
 

@@ -7,8 +7,19 @@ pub(crate) mod recipes;
 pub(crate) mod reconstruct;
 
 use serde_json::Value;
+use std::io::Write;
 
-/// Prints a result: JSON if asked for, else `prose`.
-fn print_result(is_json: bool, prose: &str, json: &Value) {
-    if is_json { println!("{json}") } else { println!("{prose}") }
+/// Prints a result: JSON if asked for, else `prose`. A reader that left early (`| head`) has what it wanted.
+///
+/// # Errors
+/// If stdout cannot be written for another reason.
+fn print_result(is_json: bool, prose: &str, json: &Value) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    let written = if is_json { writeln!(stdout, "{json}") } else { writeln!(stdout, "{prose}") };
+    match written.and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::new(error).context("cannot write the result to stdout"))
+        }
+        _ => Ok(()),
+    }
 }

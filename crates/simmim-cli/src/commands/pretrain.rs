@@ -37,12 +37,12 @@ pub(crate) fn run(common: &Common, args: &PretrainArgs) -> anyhow::Result<Exit> 
         "report": outcome.report,
     });
     if outcome.is_finished() {
-        print_result(common.json, &format!("done: open {}", outcome.report.display()), &json);
+        print_result(common.json, &format!("done: open {}", outcome.report.display()), &json)?;
         return Ok(Exit::Done);
     }
     let prose =
         format!("stopped after update {} of {}; the same command goes on", outcome.updates, outcome.total_updates);
-    print_result(common.json, &prose, &json);
+    print_result(common.json, &prose, &json)?;
     Ok(Exit::Interrupted)
 }
 

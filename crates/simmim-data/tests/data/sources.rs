@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use simmim_data::{Error, Pixels, Source, idx_from_bytes, open, scan};
+use simmim_data::{Error, Pixels, Source, check_readable, idx_from_bytes, open, scan};
 use tempfile::{TempDir, tempdir};
 
 use crate::files::{colourful, grey, gzip, idx, photos, tar, write};
@@ -167,15 +167,12 @@ fn a_name_that_exists_is_taken_as_it_is() {
 }
 
 #[track_caller]
-fn check_refused(spec: &str, message: &str, hint: Option<&str>) {
+fn check_refused(spec: &str, message: &str, hint: &str) {
     let error = open(spec, 3).err().expect("the specification is wrong");
     assert!(error.to_string().contains(message), "{error}");
     assert!(error.is_users_fault(), "{error}");
     let found = error.hint();
-    match hint {
-        Some(hint) => assert!(found.as_ref().is_some_and(|found| found.contains(hint)), "{found:?}"),
-        None => assert_eq!(found, None),
-    }
+    assert!(found.as_ref().is_some_and(|found| found.contains(hint)), "{found:?}");
 }
 
 #[test]
@@ -184,15 +181,15 @@ fn missing_and_empty_paths_say_what_to_do() {
     write(&root.path().join("empty/notes.txt"), b"");
     write(&root.path().join("digits/a-images-idx3-ubyte"), &idx(&[1, 1, 1], &[0]));
     let here = root.path().display().to_string();
-    check_refused(&at(&root, "trian"), &at(&root, "trian`"), Some(&at(&root, "train`?")));
-    check_refused(&at(&root, "Vall/cat"), "there is no `", Some(&at(&root, "val`?")));
-    check_refused(&at(&root, "nothing/like/it"), "there is no `", Some(&format!("is `{here}`")));
-    check_refused("no-such-folder-at-all", "there is no `no-such", Some("is `.`"));
-    check_refused(&at(&root, "empty"), "looked for `.jpg`, `.jpeg`, `.png`, `.npy`", Some("any depth"));
-    check_refused(&at(&root, "digits"), "no image in", Some("a-images-idx3-ubyte"));
-    check_refused(&at(&root, "*.tar"), &format!("matches `{here}/*.tar`"), Some("quote"));
-    check_refused(&at(&root, "empty/notes.txt"), "neither an image", Some("`.tar`"));
-    check_refused("", "an item is empty", Some("commas"));
+    check_refused(&at(&root, "trian"), &at(&root, "trian`"), &at(&root, "train`?"));
+    check_refused(&at(&root, "Vall/cat"), "there is no `", &at(&root, "val`?"));
+    check_refused(&at(&root, "nothing/like/it"), "there is no `", &format!("is `{here}`"));
+    check_refused("no-such-folder-at-all", "there is no `no-such", "is `.`");
+    check_refused(&at(&root, "empty"), "looked for `.jpg`, `.jpeg`, `.png`, `.npy`", "any depth");
+    check_refused(&at(&root, "digits"), "no image in", "a-images-idx3-ubyte");
+    check_refused(&at(&root, "*.tar"), &format!("matches `{here}/*.tar`"), "quote");
+    check_refused(&at(&root, "empty/notes.txt"), "neither an image", "`.tar`");
+    check_refused("", "an item is empty", "commas");
 }
 
 #[test]
@@ -206,16 +203,16 @@ fn broken_shards_name_file_and_offset() {
     for (length, offset) in [(100, 0), (512, 0), (800, 0), (1024, 1024), (1300, 1024), (1537, 1024), (2048, 2048)] {
         write(&path, &whole[..length]);
         let expected = format!("`{spec}` is cut short: the file ends at byte {length}, the entry at byte {offset}");
-        check_refused(&spec, &expected, Some("again"));
+        check_refused(&spec, &expected, "again");
     }
     let mut wrong = whole.clone();
     wrong[1024 + 20] ^= 1;
     write(&path, &wrong);
-    check_refused(&spec, "not a valid tar file at byte 1024", None);
+    check_refused(&spec, "not a valid tar file at byte 1024", "again");
     write(&path, &tar(&[("0.txt", b"")]));
-    check_refused(&spec, "holds no image", None);
+    check_refused(&spec, "holds no image", "`.npy`");
     write(&path, &[]);
-    check_refused(&spec, "cut short", Some("again"));
+    check_refused(&spec, "cut short", "again");
 }
 
 #[test]
@@ -224,14 +221,14 @@ fn wrong_labels_name_the_member() {
     let path = root.path().join("x.tar");
     let spec = path.display().to_string();
     write(&path, &tar(&[("0.png", &grey(0)), ("0.cls", b"cat")]));
-    check_refused(&spec, &format!("label `cat` of `{spec}:0.cls`"), Some("one integer"));
+    check_refused(&spec, &format!("label `cat` of `{spec}:0.cls`"), "one integer");
     write(&path, &tar(&[("0.png", &grey(0)), ("0.cls", b"-1")]));
-    check_refused(&spec, "label `-1`", Some("one integer"));
+    check_refused(&spec, "label `-1`", "one integer");
     write(&path, &tar(&[("0.png", &grey(0)), ("0.cls", b"2")]));
     write(&root.path().join("classes.json"), br#"["a", "b"]"#);
-    check_refused(&spec, &format!("label 2 of `{spec}:0.png` is not below the 2 classes"), Some("every class"));
+    check_refused(&spec, &format!("label 2 of `{spec}:0.png` is not below the 2 classes"), "every class");
     write(&root.path().join("classes.json"), br#"{"a": 1}"#);
-    check_refused(&spec, "classes.json` is not a JSON list", Some("[\"cat\""));
+    check_refused(&spec, "classes.json` is not a JSON list", "[\"cat\"");
 }
 
 #[test]
@@ -251,6 +248,21 @@ fn broken_idx_files_say_how() {
     check(&idx(&[1, 0, 1], &[]), None, "has 0 by 1 pixels");
     let error = idx_from_bytes(&images, None, 5).err().unwrap();
     assert!(matches!(error, Error::Channels { found: 1, wanted: 5, .. }), "{error}");
+}
+
+#[test]
+fn a_source_or_a_class_without_a_readable_image_is_refused() {
+    let root = folder(&["cat/a.png", "dog/b.png"]);
+    let broken = b"\x89PNG\r\n\x1a\n";
+    let check = |spec: &str| check_readable(&*open(&at(&root, spec), 3).unwrap());
+    write(&root.path().join("dog/a.png"), broken);
+    check("").unwrap();
+    write(&root.path().join("dog/b.png"), broken);
+    let error = check("").unwrap_err();
+    assert!(matches!(&error, Error::ClassUnreadable { class, tried: 2, .. } if class == "dog"), "{error}");
+    let error = check("dog").unwrap_err();
+    assert!(matches!(error, Error::NoneReadable { tried: 2, .. }), "{error}");
+    assert!(error.is_users_fault() && error.hint().is_some());
 }
 
 #[test]

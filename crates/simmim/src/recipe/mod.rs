@@ -9,7 +9,7 @@ mod parse;
 
 pub use built_in::{BUILT_IN, BuiltIn};
 pub(crate) use check::{at_least_one, within, wrong};
-pub use parse::resolve;
+pub use parse::{nearest_built_in, resolve};
 
 use crate::encoder::EncoderConfig;
 use serde::{Deserialize, Serialize};

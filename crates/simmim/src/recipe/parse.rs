@@ -30,10 +30,10 @@ fn load(name: &str, depth: usize) -> Result<Table> {
         Some(built_in) => built_in.text.to_owned(),
         None if Path::new(name).is_file() => std::fs::read_to_string(name).map_err(Error::io(Path::new(name)))?,
         None => {
-            let known = BUILT_IN.iter().map(|r| r.name);
-            let hint = match nearest(name, known.clone()) {
+            let names = || BUILT_IN.iter().map(|r| r.name).collect::<Vec<_>>().join(", ");
+            let hint = match nearest_built_in(name) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("built-in recipes are {}", known.collect::<Vec<_>>().join(", ")),
+                None => format!("built-in recipes are {}", names()),
             };
             return Err(error("is neither a built-in recipe nor a file".into(), Some(hint)));
         }
@@ -104,7 +104,7 @@ fn typed(name: &str, table: Table) -> Result<Recipe> {
     }
     fn section<T: for<'a> Deserialize<'a>>(name: &str, table: &Table, key: &str) -> Result<T> {
         let value = table.get(key).cloned().unwrap_or_else(|| Value::Table(Table::new()));
-        value.try_into().map_err(|e: toml::de::Error| describe(name, key, e.message()))
+        value.try_into().map_err(|e: toml::de::Error| describe(name, key, &e))
     }
     Ok(Recipe {
         encoder: section(name, &table, "encoder")?,
@@ -118,7 +118,14 @@ fn typed(name: &str, table: Table) -> Result<Recipe> {
 }
 
 /// Turns a deserializer's message into one that names the whole key and the nearest known one.
-fn describe(name: &str, section: &str, message: &str) -> Error {
+fn describe(name: &str, section: &str, error: &toml::de::Error) -> Error {
+    let message = error.message();
+    // the key is only in the long form, on a line of its own: in `batch_size`
+    let long = error.to_string();
+    let key = match long.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`')) {
+        Some(key) => format!("key `{section}.{key}`"),
+        None => format!("section [{section}]"),
+    };
     let words: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
     let (reason, hint) = match words.split_first() {
         Some((unknown, known)) if message.starts_with("unknown field") => {
@@ -129,16 +136,21 @@ fn describe(name: &str, section: &str, message: &str) -> Error {
             (format!("unknown key `{section}.{unknown}`"), Some(hint))
         }
         Some((unknown, known)) if message.starts_with("unknown variant") => {
-            let choices = format!("[{section}] has a value `{unknown}`, expected one of {}", known.join(", "));
+            let choices = format!("{key} is `{unknown}`, expected one of {}", known.join(", "));
             (choices, nearest(unknown, known.iter().copied()).map(|near| format!("did you mean `{near}`?")))
         }
         Some((missing, _)) if message.starts_with("missing field") => (
             format!("key `{section}.{missing}` is missing"),
             Some("spell it out, or start from a built-in recipe with `extends = \"pretrain-vit-cifar\"`".into()),
         ),
-        _ => (format!("section [{section}]: {}", message.trim()), None),
+        _ => (format!("{key}: {}", message.trim()), None),
     };
     Error::RecipeFile { name: name.into(), reason, hint }
+}
+
+/// The built-in recipe whose name is nearest to `name`, if one is near enough to be what was meant.
+pub fn nearest_built_in(name: &str) -> Option<&'static str> {
+    nearest(name, BUILT_IN.iter().map(|r| r.name))
 }
 
 /// The known word nearest to `word`, if one is near enough to be what was meant.
@@ -176,8 +188,8 @@ mod tests {
         check_fails("train.bach_size=7", "unknown key `train.bach_size`", "did you mean `train.batch_size`?");
         check_fails("encoder.widht=7", "unknown key `encoder.widht`", "did you mean `encoder.width`?");
         check_fails("trian.epochs=7", "unknown section `trian`", "did you mean `train`?");
-        check_fails("mask.strategy=randon", "value `randon`", "did you mean `random`?");
-        check_fails("train.batch_size=many", "section [train]", "");
+        check_fails("mask.strategy=randon", "key `mask.strategy` is `randon`", "did you mean `random`?");
+        check_fails("train.batch_size=many", "key `train.batch_size`", "simmim recipes");
         check_fails("train.batch_size", "not of the form", "--set");
         check_fails("data.image_size=36", "`data.image_size` is `36`", "32");
         check_fails("mask.unit_px=6", "`mask.unit_px` is `6`", "4");

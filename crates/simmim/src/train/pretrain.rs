@@ -38,6 +38,9 @@ const SPEED_WINDOW: usize = 20;
 /// Images that statistics are measured on.
 const MEASURED_IMAGES: usize = 2000;
 
+/// Images whose allowed share of unreadable ones is granted in advance, at most one epoch.
+const FIRST_IMAGES: usize = 1000;
+
 /// Images and where they come from, in words.
 #[derive(Clone)]
 pub struct Input {
@@ -115,6 +118,10 @@ pub fn pretrain(options: &Options, observe: &mut dyn FnMut(Event), stop: &Atomic
             expected: format!("more than the {images} images of `{}`", options.data.description),
             hint: Some(format!("--set train.batch_size={} uses them all at every update", images.max(1))),
         });
+    }
+    simmim_data::check_readable(options.data.source.as_ref())?;
+    if let Some(val) = &options.val {
+        simmim_data::check_readable(val.source.as_ref())?;
     }
     let total = recipe.train.max_updates.unwrap_or((recipe.train.epochs * per_epoch as f64).round().max(1.0) as u64);
     let (precision, precision_reason) = precision::choose(options.precision);
@@ -265,6 +272,7 @@ impl<'a> Run<'a> {
         let source = Arc::clone(&self.options.data.source);
         let mut loader = Loader::new(source, self.train_transform.clone(), config, self.state.updates)?;
         let mut sitting = Sitting::new(self.state.seconds);
+        self.note_unreadable_held_out(observe)?;
         if self.state.updates == 0 {
             self.validate(observe)?;
         }
@@ -372,8 +380,10 @@ impl<'a> Run<'a> {
         }
         let seen = (self.state.updates + 1) * self.recipe.train.batch_size as u64;
         let allowed = self.recipe.data.max_skipped;
+        // a few that come early are not yet a share
+        let counted = seen + self.options.data.source.len().min(FIRST_IMAGES) as u64;
         match batch.skipped.last() {
-            Some(last) if self.state.skipped as f64 > allowed * seen as f64 => Err(Error::TooManySkipped {
+            Some(last) if self.state.skipped as f64 > allowed * counted as f64 => Err(Error::TooManySkipped {
                 skipped: self.state.skipped,
                 seen,
                 allowed,
@@ -382,6 +392,20 @@ impl<'a> Run<'a> {
             }),
             _ => Ok(()),
         }
+    }
+
+    /// Names the held-out images that cannot be read; training images are named when their turn comes.
+    fn note_unreadable_held_out(&mut self, observe: &mut dyn FnMut(Event)) -> Result<()> {
+        if self.options.val.is_none() {
+            return Ok(());
+        }
+        for skipped in self.validation.skipped() {
+            observe(Event::Skipped { name: &skipped.name, reason: &skipped.reason });
+            if self.state.updates == 0 {
+                self.folder.log(&json!({ "update": 0, "skipped": skipped.name, "reason": skipped.reason }))?;
+            }
+        }
+        Ok(())
     }
 
     fn log(&mut self, epoch: u64, lr: f64, gradient_norm: f64, sitting: &Sitting) -> Result<()> {

@@ -7,7 +7,7 @@ use crate::model::SimMim;
 use crate::picture::Sheet;
 use crate::reconstruct::push_pictures;
 use simmim_data::rng::rng;
-use simmim_data::{Normalisation, OrderedPass, Purpose, Source, Subset, Transform};
+use simmim_data::{Normalisation, OrderedPass, Purpose, Skipped, Source, Subset, Transform};
 use simmim_engine::{Backend, Images};
 use std::sync::Arc;
 
@@ -24,6 +24,7 @@ const MASK_EPOCH: u64 = u64::MAX;
 pub(super) struct Validation {
     images: Vec<f32>,
     masks: Vec<crate::mask::Mask>,
+    skipped: Vec<Skipped>,
     shape: (usize, usize, usize),
     batch_size: usize,
 }
@@ -50,10 +51,11 @@ impl Validation {
     ) -> Result<Self> {
         let shape = (transform.normalisation.mean.len(), transform.height, transform.width);
         let subset = Arc::new(Subset::spread(source, MOST_IMAGES));
-        let mut all = Self { images: Vec::new(), masks: Vec::new(), shape, batch_size };
+        let mut all = Self { images: Vec::new(), masks: Vec::new(), skipped: Vec::new(), shape, batch_size };
         for batch in OrderedPass::new(subset, transform, batch_size, workers)? {
             let batch = batch?;
             all.images.extend(&batch.images);
+            all.skipped.extend(batch.skipped);
             let draw = |sample: &usize| mask.sample(&mut rng(seed, Purpose::Mask, MASK_EPOCH, *sample as u64), grid);
             all.masks.extend(batch.samples.iter().map(draw));
         }
@@ -101,6 +103,11 @@ impl Validation {
             );
         }
         sheet
+    }
+
+    /// Images that could not be read.
+    pub(super) fn skipped(&self) -> &[Skipped] {
+        &self.skipped
     }
 
     /// Whether there is no image at all.

@@ -1,0 +1,9 @@
+//! The command as its users run it: a process, its exit code, what it prints and what it leaves.
+
+mod bad_input;
+mod disk_full;
+mod output;
+mod resume;
+mod same_result;
+mod shapes;
+mod support;

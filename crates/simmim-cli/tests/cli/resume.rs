@@ -1,0 +1,158 @@
+//! A run that was stopped, however it was stopped, ends with the bits of one that was not.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::support::{checkpoints, fails, fashion, json, log, pretrain, refuses, run, scratch, succeeds, tensors};
+
+const UPDATES: u64 = 160;
+const SAVE_EVERY: u64 = 40;
+
+fn command(out: &Path) -> Command {
+    let edits = [format!("train.max_updates={UPDATES}"), format!("train.checkpoint_every_updates={SAVE_EVERY}")];
+    let mut command = pretrain(&fashion(), out, &edits.each_ref().map(String::as_str));
+    command.args(["--set", "encoder.drop_path=0.1", "--val", &fashion()]);
+    command
+}
+
+fn signal(child: &Child, name: &str) {
+    let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", child.id())).status().unwrap();
+    assert!(status.success());
+}
+
+/// Starts a run in `out` and sends it a signal once `update` is logged; returns its exit code. A machine that
+/// was busy with something else may let the run end before the signal comes: then once more.
+fn stopped(out: &Path, update: u64, name: &str) -> Option<i32> {
+    for _ in 0..5 {
+        let _ = fs::remove_dir_all(out);
+        let mut child = command(out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let is_logged = || {
+            let text = fs::read_to_string(out.join("log.jsonl")).unwrap_or_default();
+            text.matches("\"loss\"").count() as u64 >= update
+        };
+        while !is_logged() {
+            assert!(Instant::now() < deadline, "update {update} is never logged");
+            assert_eq!(child.try_wait().unwrap().and_then(|status| status.code()).unwrap_or(0), 0, "the run fails");
+            sleep(Duration::from_millis(1));
+        }
+        signal(&child, name);
+        let status = child.wait().unwrap();
+        if !checkpoints(out).contains(&format!("step-{UPDATES}")) {
+            return status.code();
+        }
+    }
+    panic!("the run ends before it can be stopped");
+}
+
+#[track_caller]
+fn check_ends_the_same(stopped: &Path, whole: &Path) {
+    let result = json(command(stopped));
+    assert_eq!(result["updates"], UPDATES);
+    succeeds(command(whole));
+    assert!(tensors(stopped, UPDATES) == tensors(whole, UPDATES), "weights or moments differ");
+    assert_eq!(log(stopped), log(whole));
+}
+
+#[test]
+fn a_run_stopped_by_ctrl_c_saves_and_ends_with_the_same_bits() {
+    let (folder, out) = scratch();
+    assert_eq!(stopped(&out, 50, "INT"), Some(130));
+    let newest = checkpoints(&out).into_iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max();
+    assert!(newest.is_some_and(|update| update >= 50), "{newest:?}");
+    check_ends_the_same(&out, &folder.path().join("whole"));
+}
+
+#[test]
+fn a_run_killed_between_checkpoints_ends_with_the_same_bits() {
+    let (folder, out) = scratch();
+    assert_eq!(stopped(&out, 90, "KILL"), None);
+    check_ends_the_same(&out, &folder.path().join("whole"));
+}
+
+#[test]
+fn a_run_killed_before_its_first_checkpoint_begins_again_with_the_same_bits() {
+    let (folder, out) = scratch();
+    assert_eq!(stopped(&out, 3, "KILL"), None);
+    check_ends_the_same(&out, &folder.path().join("whole"));
+}
+
+#[test]
+fn a_finished_run_is_left_as_it_is() {
+    let (_folder, out) = scratch();
+    let train = || pretrain(&fashion(), &out, &[]);
+    let first = json(train());
+    let (weights, entries) = (tensors(&out, 4), log(&out));
+    let second = json(train());
+    assert!(tensors(&out, 4) == weights);
+    assert_eq!(log(&out), entries);
+    for key in ["updates", "loss", "val_loss", "skipped_images", "checkpoint"] {
+        assert_eq!(first[key], second[key], "{key}");
+    }
+}
+
+fn truncate(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before_it() {
+    let (_folder, out) = scratch();
+    let train = || pretrain(&fashion(), &out, &["train.checkpoint_every_updates=2"]);
+    succeeds(train());
+    assert_eq!(checkpoints(&out), ["step-2", "step-4"]);
+    let (weights, entries) = (tensors(&out, 4), log(&out));
+    for name in ["model.safetensors", "optimizer.safetensors", "state.json", "manifest.json"] {
+        truncate(&out.join("checkpoints/step-4").join(name));
+        let again = succeeds(train());
+        let warnings: Vec<&str> = again.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
+        assert!(warnings.len() == 1 && warnings[0].contains("step-4"), "{name}: {}", again.stderr);
+        assert!(again.stderr.contains("after update 2"), "{name}: {}", again.stderr);
+        assert!(tensors(&out, 4) == weights, "{name}");
+        assert_eq!(log(&out), entries, "{name}");
+    }
+    fs::remove_file(out.join("checkpoints/step-4/model.safetensors")).unwrap();
+    succeeds(train());
+    assert!(tensors(&out, 4) == weights, "a missing file");
+}
+
+#[test]
+fn a_run_whose_checkpoints_are_all_damaged_is_not_begun_again_unasked() {
+    let (_folder, out) = scratch();
+    let train = || pretrain(&fashion(), &out, &[]);
+    succeeds(train());
+    truncate(&out.join("checkpoints/step-4/model.safetensors"));
+    refuses(train(), "step-4/model.safetensors", "");
+}
+
+#[test]
+fn a_run_in_use_is_not_entered_by_a_second_process() {
+    let (_folder, out) = scratch();
+    let mut first = pretrain(&fashion(), &out, &["train.max_updates=1000000", "train.log_every_updates=1000"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while !out.join("log.jsonl").exists() {
+        sleep(Duration::from_millis(5));
+    }
+    let second = run(pretrain(&fashion(), &out, &["train.max_updates=1000000", "train.log_every_updates=1000"]));
+    first.kill().unwrap();
+    first.wait().unwrap();
+    assert_eq!(second.code, Some(2), "{second:?}");
+    assert!(second.stderr.contains("in use"), "{second:?}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint() {
+    let (_folder, out) = scratch();
+    let edits =
+        ["train.base_lr=1e30", "train.clip_grad=0.0", "train.checkpoint_every_updates=1", "train.max_updates=40"];
+    let ran = fails(pretrain(&fashion(), &out, &edits), 1, "update ");
+    assert!(ran.stderr.contains("hint: lower `train.base_lr`"), "{}", ran.stderr);
+    assert!(!checkpoints(&out).is_empty());
+}

@@ -1,0 +1,51 @@
+//! What must not change a result does not: how a batch is cut, how many threads read images.
+
+use super::support::{fashion, losses, photos, pretrain, scratch, succeeds, tensors};
+
+#[test]
+fn a_batch_in_parts_gives_the_loss_curve_of_the_whole() {
+    let (folder, _) = scratch();
+    let curve = |parts: usize| {
+        let out = folder.path().join(format!("parts-{parts}"));
+        let parts = format!("train.accumulation_steps={parts}");
+        let edits = ["train.batch_size=16", "train.max_updates=12", "encoder.drop_path=0.3", "encoder.depth=3", &parts];
+        succeeds(pretrain(&fashion(), &out, &edits));
+        losses(&out)
+    };
+    let whole = curve(1);
+    assert_eq!(whole.len(), 12);
+    for parts in [2, 4] {
+        for (update, (a, b)) in whole.iter().zip(curve(parts)).enumerate() {
+            // sums in another order: a few roundings of f32, carried through twelve updates
+            assert!((a - b).abs() < 1e-5 * a.abs(), "update {}, {parts} parts: {a} and {b}", update + 1);
+        }
+    }
+}
+
+#[test]
+fn the_weights_are_the_same_for_any_number_of_loader_threads() {
+    let (folder, _) = scratch();
+    let weights = |workers: &str| {
+        let out = folder.path().join(workers);
+        let mut command = pretrain(&photos(), &out, &["train.batch_size=2", "train.max_updates=8"]);
+        command.args(["--workers", workers]);
+        succeeds(command);
+        tensors(&out, 8)
+    };
+    let none = weights("0");
+    assert!(weights("1") == none, "1 thread");
+    assert!(weights("3") == none, "3 threads");
+}
+
+#[test]
+fn another_seed_gives_other_weights() {
+    let (folder, _) = scratch();
+    let weights = |seed: &str| {
+        let out = folder.path().join(seed);
+        let mut command = pretrain(&fashion(), &out, &[]);
+        command.args(["--seed", seed]);
+        succeeds(command);
+        tensors(&out, 4)
+    };
+    assert!(weights("1") != weights("2"));
+}

@@ -1,0 +1,93 @@
+//! Images that are not square, channels that are not three, patches that are not sixteen pixels.
+
+use std::fs;
+
+use super::support::{array, fashion, json, losses, photos, pretrain, scratch, simmim, succeeds, text};
+
+/// Pre-trains on photographs (1 channel) or arrays (5), then reconstructs one of them.
+#[track_caller]
+fn check(channels: usize, [height, width]: [usize; 2], patch_px: usize, unit_px: usize) {
+    let (folder, run) = scratch();
+    let data = match channels {
+        1 => photos(),
+        _ => {
+            let data = folder.path().join("data");
+            fs::create_dir(&data).unwrap();
+            for number in 0..4 {
+                array(&data.join(format!("{number}.npy")), height + 3, width + 5, channels, number);
+            }
+            text(&data)
+        }
+    };
+    let edits = [
+        format!("data.channels={channels}"),
+        format!("data.image_size=[{height}, {width}]"),
+        format!("encoder.patch_px={patch_px}"),
+        format!("mask.unit_px={unit_px}"),
+        "train.batch_size=2".to_owned(),
+    ];
+    let mut command = pretrain(&data, &run, &edits.each_ref().map(String::as_str));
+    command.args(["--val", &data]);
+    let result = json(command);
+    assert!(result["val_loss"].as_f64().is_some_and(f64::is_finite), "{result:?}");
+    assert!(losses(&run).iter().all(|loss| loss.is_finite() && *loss > 0.0));
+
+    let image = fs::read_dir(&data)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "jpg" || extension == "npy"));
+    let mut command = simmim(["reconstruct", "--from"]);
+    command.arg(&run).arg("--out").arg(folder.path().join("pictures")).arg(image.unwrap());
+    let result = json(command);
+    let sheet = image::open(result["pictures"][0]["path"].as_str().unwrap()).unwrap();
+    // four pictures in a row, each as wide in proportion as the input
+    assert!(
+        sheet.width() > 4 * width as u32 && sheet.height() > height as u32,
+        "{:?}",
+        (sheet.width(), sheet.height())
+    );
+}
+
+#[test]
+fn grey_images_pretrain_and_reconstruct_at_any_patch_and_shape() {
+    check(1, [20, 28], 2, 4);
+    check(1, [20, 30], 5, 5);
+    check(1, [16, 24], 8, 8);
+}
+
+#[test]
+fn images_of_five_channels_pretrain_and_reconstruct_at_any_patch_and_shape() {
+    check(5, [12, 8], 2, 2);
+    check(5, [20, 10], 5, 10);
+    check(5, [24, 40], 8, 8);
+}
+
+#[test]
+fn colour_images_take_every_kind_of_position() {
+    let (folder, _) = scratch();
+    for (number, edits) in [
+        ["encoder.position_bias=none", "encoder.absolute_positions=true"],
+        ["encoder.position_bias=per-block", "encoder.absolute_positions=false"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let out = folder.path().join(number.to_string());
+        let colour = ["data.channels=3", "data.normalization=imagenet", "train.batch_size=3"];
+        succeeds(pretrain(&photos(), &out, &[&colour[..], &edits[..]].concat()));
+    }
+}
+
+#[test]
+fn either_precision_trains() {
+    let (folder, _) = scratch();
+    for precision in ["f32", "bf16"] {
+        let out = folder.path().join(precision);
+        let mut command = pretrain(&fashion(), &out, &[]);
+        command.args(["--precision", precision]);
+        succeeds(command);
+        assert!(
+            fs::read_to_string(out.join("resolved.toml")).unwrap().contains(&format!("precision = \"{precision}\""))
+        );
+    }
+}

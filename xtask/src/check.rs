@@ -1,0 +1,46 @@
+//! Everything that must hold before a change is merged, cheapest first, stopping at the first failure.
+
+use crate::{crates, tidy};
+use anyhow::{Context, Result, ensure};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+/// Runs all checks.
+pub(crate) fn check(root: &Path) -> Result<()> {
+    step("format", || cargo(root, &["fmt", "--all", "--check"], &[]))?;
+    tidy(root)?;
+    let warnings = ["--", "--deny", "warnings"];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
+    step("clippy", || cargo(root, &[&clippy[..], &warnings].concat(), &[]))?;
+    step("tests", || cargo(root, &["test", "--workspace", "--locked"], &[]))?;
+    let doc = ["doc", "--workspace", "--no-deps", "--locked"];
+    step("documentation", || cargo(root, &doc, &[("RUSTDOCFLAGS", "--deny warnings")]))
+}
+
+/// Runs the checks that compile nothing.
+pub(crate) fn tidy(root: &Path) -> Result<()> {
+    step("tidy", || no_complaints(&tidy::complaints(root)?))?;
+    step("dependencies", || no_complaints(&crates::complaints(root)?))
+}
+
+/// Says what runs and how long it took, so that a slow step is seen.
+fn step(name: &str, run: impl FnOnce() -> Result<()>) -> Result<()> {
+    eprintln!("── {name}");
+    let started = Instant::now();
+    run().with_context(|| format!("{name} failed"))?;
+    eprintln!("── {name}: {:.0} s", started.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn cargo(root: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let status = Command::new(cargo).args(arguments).envs(environment.iter().copied()).current_dir(root).status()?;
+    ensure!(status.success(), "`cargo {}` failed", arguments.join(" "));
+    Ok(())
+}
+
+fn no_complaints(complaints: &[String]) -> Result<()> {
+    ensure!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+    Ok(())
+}
