@@ -1,8 +1,8 @@
 //! Antialiased bilinear resize of a part of an image, as Pillow's `Image.resize` (`BILINEAR`).
 
-use fast_image_resize::images::{CroppedImage, Image as Resized, ImageRef};
-use fast_image_resize::pixels::F32;
-use fast_image_resize::{FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{F32, U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use super::Region;
 use crate::image::{Image, Pixels};
@@ -18,17 +18,23 @@ use crate::image::{Image, Pixels};
 /// Panics if `region` leaves the image, or the pixels are not of the size that the image says.
 pub(super) fn resize(image: &Image, region: Region, height: usize, width: usize) -> Pixels {
     let size = [height, width];
+    let plane = |plane: &[u8]| -> Vec<u8> {
+        let pixels: Vec<U8> = plane.iter().map(|value| U8::new(*value)).collect();
+        resample(image, &pixels, region, size).pixels().iter().map(|pixel| pixel.0).collect()
+    };
     match &image.pixels {
-        Pixels::U8(pixels) => Pixels::U8(match image.channels {
-            1 => bytes(image, pixels, PixelType::U8, region, size),
-            2 => bytes(image, pixels, PixelType::U8x2, region, size),
-            3 => bytes(image, pixels, PixelType::U8x3, region, size),
-            4 => bytes(image, pixels, PixelType::U8x4, region, size),
-            _ => by_plane(pixels, image.channels, |plane| bytes(image, plane, PixelType::U8, region, size)),
-        }),
-        Pixels::F32(pixels) => {
-            Pixels::F32(by_plane(pixels, image.channels, |plane| floats(image, plane, region, size)))
+        // colour, the common case, in one go; every other number of channels plane by plane: each kind of
+        // pixel costs seconds to compile
+        Pixels::U8(pixels) if image.channels == 3 => {
+            let (colours, _) = pixels.as_chunks::<3>();
+            let pixels: Vec<U8x3> = colours.iter().map(|colour| U8x3::new(*colour)).collect();
+            Pixels::U8(resample(image, &pixels, region, size).pixels().iter().flat_map(|pixel| pixel.0).collect())
         }
+        Pixels::U8(pixels) => Pixels::U8(by_plane(pixels, image.channels, plane)),
+        Pixels::F32(pixels) => Pixels::F32(by_plane(pixels, image.channels, |plane| {
+            let pixels: Vec<F32> = plane.iter().map(|value| F32::new(*value)).collect();
+            resample(image, &pixels, region, size).pixels().iter().map(|pixel| pixel.0).collect()
+        })),
     }
 }
 
@@ -46,43 +52,29 @@ fn by_plane<T: Copy + Default>(pixels: &[T], channels: usize, resize: impl Fn(&[
     resized
 }
 
-fn bytes(image: &Image, pixels: &[u8], kind: PixelType, region: Region, [height, width]: [usize; 2]) -> Vec<u8> {
+/// Resizes `region` of the pixels of an image as large as `image`.
+fn resample<P: PixelTrait>(
+    image: &Image,
+    pixels: &[P],
+    region: Region,
+    [height, width]: [usize; 2],
+) -> TypedImage<'static, P> {
     let source =
-        ImageRef::new(image.width as u32, image.height as u32, pixels, kind).expect("an image holds H·W·C values");
-    let mut resized = Resized::new(width as u32, height as u32, kind);
-    run(&source, region, &mut resized);
-    resized.into_vec()
-}
-
-fn floats(image: &Image, plane: &[f32], region: Region, [height, width]: [usize; 2]) -> Vec<f32> {
-    let plane: Vec<F32> = plane.iter().map(|value| F32::new(*value)).collect();
-    let source =
-        ImageRef::from_pixels(image.width as u32, image.height as u32, &plane).expect("an image holds H·W·C values");
-    let mut resized = Resized::new(width as u32, height as u32, PixelType::F32);
-    run(&source, region, &mut resized);
-    let resized = resized.typed_image::<F32>().expect("the image was made of floats");
-    resized.pixels().iter().map(|pixel| pixel.0).collect()
-}
-
-fn run(source: &ImageRef<'_>, region: Region, resized: &mut Resized<'_>) {
+        TypedImageRef::new(image.width as u32, image.height as u32, pixels).expect("an image holds H·W pixels");
     // every channel by itself: alpha is one channel more, not a weight of the others
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-    match region {
-        Region::Cut { top, left, height, width } => {
-            let [left, top, width, height] = [left, top, width, height].map(|side| side as u32);
-            let cut = CroppedImage::new(source, left, top, width, height).expect("a region lies within its image");
-            convolve(&cut, resized, &options);
-        }
+    let (cut, options) = match region {
+        Region::Cut { top, left, height, width } => ([left, top, width, height].map(|side| side as u32), options),
         Region::Window { top, left, height, width } => {
-            convolve(source, resized, &options.crop(left, top, width, height));
+            ([0, 0, image.width as u32, image.height as u32], options.crop(left, top, width, height))
         }
-    }
-}
-
-fn convolve(source: &impl IntoImageView, resized: &mut Resized<'_>, options: &ResizeOptions) {
-    Resizer::new()
-        .resize(source, resized, options)
-        .expect("both images have one type of pixel, and the window lies within the image");
+    };
+    let [left, top, cut_width, cut_height] = cut;
+    let cut =
+        TypedCroppedImage::from_ref(&source, left, top, cut_width, cut_height).expect("a region lies within its image");
+    let mut resized = TypedImage::new(width as u32, height as u32);
+    Resizer::new().resize_typed(&cut, &mut resized, &options).expect("the window lies within the image");
+    resized
 }
 
 #[cfg(test)]
