@@ -19,7 +19,7 @@ pub fn inputs() -> Result<(Input, Input)> {
     let input = |bytes: &[u8], description: &str| -> Result<Input> {
         Ok(Input { source: idx_from_bytes(bytes, None, 1)?, description: description.into() })
     };
-    Ok((input(TRAIN, "Fashion-MNIST, 8,000 embedded images")?, input(TEST, "Fashion-MNIST, 1,000 embedded images")?))
+    Ok((input(TRAIN, "the embedded Fashion-MNIST")?, input(TEST, "the embedded Fashion-MNIST test images")?))
 }
 
 #[cfg(test)]
