@@ -10,8 +10,8 @@ const MOST_LINES: usize = 600;
 /// Files that may be longer, each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[];
 
-/// Crates whose subject is unsafe code.
-const UNSAFE_CRATES: &[&str] = &["crates/simmim-kernels/"];
+/// The crate that may hold unsafe code, and this file, which speaks of it.
+const UNSAFE_CRATES: &[&str] = &["crates/simmim-kernels/", "xtask/src/tidy.rs"];
 
 /// Folders that only exist on somebody's machine.
 const MACHINE_FOLDERS: &[&str] =
@@ -53,7 +53,7 @@ fn of_file(name: &str, text: &str) -> Vec<String> {
     let mut complaints: Vec<String> = text
         .lines()
         .enumerate()
-        .flat_map(|(at, line)| of_line(name, line).map(|what| format!("{name}:{}: {what}", at + 1)))
+        .flat_map(|(at, line)| of_line(name, line).map(move |what| format!("{name}:{}: {what}", at + 1)))
         .collect();
     if name.ends_with(".rs") {
         if !text.starts_with("//! ") {

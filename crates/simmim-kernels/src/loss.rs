@@ -105,7 +105,7 @@ mod tests {
         for (distance, errors, values, slopes) in cases {
             let mut d = [0.0; 3];
             let sum = regression(distance, &errors, &[0.0; 3], &[1.0, 1.0, 3.0], 1, 3, 0.5, &mut d);
-            assert_eq!(sum, (values[0] + values[1] + 3.0 * values[2]) as f64, "{distance:?}");
+            assert_eq!(sum, values[0] + values[1] + 3.0 * values[2], "{distance:?}");
             assert_eq!(d, [0.5 * slopes[0], 0.5 * slopes[1], 1.5 * slopes[2]], "{distance:?}");
         }
     }

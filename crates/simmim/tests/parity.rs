@@ -3,6 +3,8 @@
 //!
 //! A fixture of a kind that is not built yet shows as ignored, under its name and with the reason.
 
+#![allow(clippy::unwrap_used, reason = "a broken fixture may well panic, and says where")]
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use simmim::build::Builder;

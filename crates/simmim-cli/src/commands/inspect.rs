@@ -112,7 +112,7 @@ fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<
     let source = simmim_data::open(spec, channels).map_err(Error::from)?;
     let every = (source.len() / 20).max(1000);
     let progress = |done: usize| {
-        if !is_quiet && done > 0 && done % every == 0 {
+        if !is_quiet && done > 0 && done.is_multiple_of(every) {
             eprintln!("{done} of {} images", source.len());
         }
     };

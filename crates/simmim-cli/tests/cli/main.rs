@@ -1,5 +1,7 @@
 //! The command as its users run it: a process, its exit code, what it prints and what it leaves.
 
+#![allow(clippy::unwrap_used, reason = "what a test unwraps is what it claims")]
+
 mod bad_input;
 mod disk_full;
 mod output;

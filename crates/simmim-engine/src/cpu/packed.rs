@@ -20,10 +20,17 @@ enum Direction {
     Backward,
 }
 
-/// Packed weights by parameter and direction, with the version of the parameters they are of.
+/// Packed weights by parameter and direction.
 #[derive(Default)]
 pub(super) struct PackedWeights {
-    by_use: HashMap<(ParameterId, Direction), (u64, Rc<Vec<f32>>)>,
+    by_use: HashMap<(ParameterId, Direction), Packed>,
+}
+
+/// Panels, and the version of the parameters they are of.
+#[derive(Default)]
+struct Packed {
+    version: u64,
+    panels: Rc<Vec<f32>>,
 }
 
 impl Cpu {
@@ -40,8 +47,8 @@ impl Cpu {
     fn packed_weight(&self, id: ParameterId, direction: Direction) -> Rc<Vec<f32>> {
         let store = self.store.borrow();
         let mut packed = self.packed.borrow_mut();
-        let (version, panels) = packed.by_use.entry((id, direction)).or_default();
-        if *version != store.version() {
+        let packed = packed.by_use.entry((id, direction)).or_default();
+        if packed.version != store.version() {
             let parameter = self.table.get(id);
             let (outputs, inputs) = (parameter.shape[0], parameter.range.len() / parameter.shape[0]);
             let weight = Matrix::new(store.value(id), outputs, inputs);
@@ -49,10 +56,10 @@ impl Cpu {
                 Direction::Forward => weight.transposed(),
                 Direction::Backward => weight,
             };
-            self.pack_weight(matrix, Rc::make_mut(panels));
-            *version = store.version();
+            self.pack_weight(matrix, Rc::make_mut(&mut packed.panels));
+            packed.version = store.version();
         }
-        Rc::clone(panels)
+        Rc::clone(&packed.panels)
     }
 
     fn pack_weight(&self, matrix: Matrix, panels: &mut Vec<f32>) {

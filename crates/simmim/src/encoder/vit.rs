@@ -74,7 +74,7 @@ impl VitConfig {
         ] {
             at_least_one(key, value)?;
         }
-        if self.width % self.heads != 0 {
+        if !self.width.is_multiple_of(self.heads) {
             let expected = format!("expected a divisor of `encoder.width`, {}", self.width);
             return Err(wrong("encoder.heads", self.heads, expected, None));
         }

@@ -31,7 +31,7 @@ impl Target for Pixels {
 
     fn weights(&self, cells: &Cells, pixel_weight: &[f32], cell: usize, weight: &mut [f32]) {
         rows(cells, cell, |from, to| {
-            weight[to..to + cells.side].copy_from_slice(&pixel_weight[from..from + cells.side])
+            weight[to..to + cells.side].copy_from_slice(&pixel_weight[from..from + cells.side]);
         });
     }
 

@@ -292,13 +292,13 @@ impl<'a> Run<'a> {
             let lr = self.schedule.lr_of_update(number);
             observe(Event::Updated { updates: number, loss, lr, images_per_second: sitting.recent_speed() });
             let is_last = number == self.total;
-            if number % self.log_every == 0 || is_last {
+            if number.is_multiple_of(self.log_every) || is_last {
                 self.log(batch.epoch, lr, gradient_norm, &sitting)?;
             }
-            if number % self.validate_every == 0 || is_last {
+            if number.is_multiple_of(self.validate_every) || is_last {
                 self.validate(observe)?;
             }
-            if number % self.save_every == 0 && !is_last {
+            if number.is_multiple_of(self.save_every) && !is_last {
                 self.save(&sitting, observe)?;
             }
         }

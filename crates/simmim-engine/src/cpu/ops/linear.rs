@@ -13,6 +13,8 @@ struct Project {
     /// The input as an operand, `[rows, in]`.
     x: Buffer<f32>,
     rows: usize,
+    inputs: usize,
+    outputs: usize,
 }
 
 pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuTensor {
@@ -37,7 +39,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuT
     }
     let mut shape = x.shape.to_vec();
     *shape.last_mut().expect("a tensor has at least one axis") = outputs;
-    cpu.output(&shape, out, || Project { linear: *linear, input: x.node, x: operand, rows })
+    cpu.output(&shape, out, || Project { linear: *linear, input: x.node, x: operand, rows, inputs, outputs })
 }
 
 impl Backward for Project {
@@ -45,15 +47,18 @@ impl Backward for Project {
         add_bias_gradient(cpu, &self.linear, &d_output);
         cpu.operands().round(&mut d_output);
         let mut d_x = cpu.shelves.f32.take(self.x.len());
-        if self.rows > 0 {
+        let Self { inputs, outputs, .. } = *self;
+        {
             let packed = cpu.backward_weight(self.linear.weight);
             let (weight, tile): (&[f32], _) = (&packed, cpu.tile);
-            let (inputs, outputs) = (self.x.len() / self.rows, d_output.len() / self.rows);
             let d_y: &[f32] = &d_output;
             let groups = cpu.threads.groups(self.rows);
             let tasks = groups.iter().zip(split_mut(&mut d_x, &groups, inputs)).collect();
             cpu.threads.map(tasks, |(group, d_x)| {
-                project_back(tile, &d_y[group.start * outputs..group.end * outputs], weight, group.len(), d_x);
+                if !group.is_empty() {
+                    let d_y = &d_y[group.start * outputs..group.end * outputs];
+                    project_back(tile, d_y, weight, group.len(), d_x);
+                }
             });
         }
         add_weight_gradient(cpu, self.linear.weight, &d_output, &self.x, self.rows);

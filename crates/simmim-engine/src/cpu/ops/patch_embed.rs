@@ -23,7 +23,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, images: &Images, patch: (usize, usize),
         patch_width: patch.1,
     };
     assert!(
-        grid.height % patch.0 == 0 && grid.width % patch.1 == 0,
+        grid.height.is_multiple_of(patch.0) && grid.width.is_multiple_of(patch.1),
         "patches of {patch:?} do not divide {}×{}",
         grid.height,
         grid.width
