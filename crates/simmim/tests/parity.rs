@@ -3,6 +3,9 @@
 //!
 //! A fixture of a kind that is not built yet shows as ignored, under its name and with the reason.
 
+// all of this is test code, but clippy knows test functions only, not their helpers
+#![allow(clippy::unwrap_used)]
+
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use simmim::build::Builder;
