@@ -18,6 +18,7 @@ pub mod loss;
 pub mod math;
 pub mod matmul;
 pub mod patches;
+pub mod position_bias;
 pub mod softmax;
 
 #[cfg(test)]
