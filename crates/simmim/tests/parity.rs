@@ -6,7 +6,7 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use simmim::build::Builder;
-use simmim::encoder::{EncoderConfig, Pass, PositionBias, VitConfig};
+use simmim::encoder::{EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Config, VitConfig};
 use simmim::mask::{Grid, Mask};
 use simmim::model::{Hidden, SimMim};
 use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind};
@@ -46,7 +46,7 @@ fn trial(path: PathBuf) -> Trial {
     let part = |p: Option<&std::ffi::OsStr>| p.unwrap_or_default().to_string_lossy().into_owned();
     let name = format!("{}/{}", part(path.parent().and_then(Path::file_name)), part(path.file_name()));
     match kind(&path) {
-        Kind::PretrainVit(config) => Trial::test(name, move || pretrain(&path, &config)),
+        Kind::Pretrain(config) => Trial::test(name, move || pretrain(&path, &config)),
         Kind::Schedules => Trial::test(name, move || schedules(&path)),
         Kind::NotBuilt(what) => {
             Trial::test(format!("{name}: {what} is not built yet"), || Ok(())).with_ignored_flag(true)
@@ -55,7 +55,7 @@ fn trial(path: PathBuf) -> Trial {
 }
 
 enum Kind {
-    PretrainVit(Value),
+    Pretrain(Value),
     Schedules,
     NotBuilt(String),
 }
@@ -69,7 +69,7 @@ fn kind(path: &Path) -> Kind {
     let config: Value = serde_json::from_str(&metadata["config"]).expect("the config is JSON");
     let of = |key: &str| config[key].as_str().unwrap_or("?").to_owned();
     match (of("kind").as_str(), of("encoder").as_str()) {
-        ("pretrain", "vit") => Kind::PretrainVit(config),
+        ("pretrain", "vit" | "swin" | "swinv2") => Kind::Pretrain(config),
         (kind, encoder) => Kind::NotBuilt(format!("kind `{kind}` with encoder `{encoder}`")),
     }
 }
@@ -78,17 +78,32 @@ fn integer(config: &Value, key: &str) -> usize {
     config[key].as_u64().unwrap_or_else(|| panic!("`{key}` is {}", config[key])) as usize
 }
 
+fn integers(config: &Value, key: &str) -> Vec<usize> {
+    config[key].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect()
+}
+
 fn number(config: &Value, key: &str) -> f64 {
     config[key].as_f64().unwrap_or_else(|| panic!("`{key}` is {}", config[key]))
 }
 
 /// The recipe of a fixture's model.
-fn vit_recipe(config: &Value) -> Recipe {
+fn recipe_of(config: &Value) -> Recipe {
     let mut recipe = recipe::resolve("pretrain-vit-cifar", &[]).unwrap();
-    let patch_px = integer(config, "patch_size");
-    assert_eq!(integer(config, "encoder_stride"), patch_px, "ViT's stride is its patch");
-    recipe.encoder = EncoderConfig::Vit(VitConfig {
-        patch_px,
+    recipe.encoder = match config["encoder"].as_str().unwrap() {
+        "vit" => vit(config),
+        "swin" => EncoderConfig::Swin(swin(config)),
+        "swinv2" => swin_v2(config),
+        other => panic!("encoder `{other}` is not built yet"),
+    };
+    assert_eq!(integer(config, "encoder_stride"), recipe.encoder.stride_px());
+    recipe.data.image_size = ImageSize::Square(integer(config, "img_size"));
+    recipe.mask.unit_px = integer(config, "patch_size");
+    recipe
+}
+
+fn vit(config: &Value) -> EncoderConfig {
+    EncoderConfig::Vit(VitConfig {
+        patch_px: integer(config, "patch_size"),
         width: integer(config, "embed_dim"),
         depth: integer(config, "depth"),
         heads: integer(config, "num_heads"),
@@ -101,10 +116,41 @@ fn vit_recipe(config: &Value) -> Recipe {
             false => PositionBias::None,
         },
         drop_path: 0.0,
-    });
-    recipe.data.image_size = ImageSize::Square(integer(config, "img_size"));
-    recipe.mask.unit_px = patch_px;
-    recipe
+    })
+}
+
+fn swin(config: &Value) -> SwinConfig {
+    SwinConfig {
+        patch_px: integer(config, "patch_size"),
+        width: integer(config, "embed_dim"),
+        depths: integers(config, "depths"),
+        heads: integers(config, "num_heads"),
+        window: integer(config, "window_size"),
+        mlp_ratio: number(config, "mlp_ratio"),
+        qkv_bias: config["qkv_bias"].as_bool().unwrap(),
+        patch_norm: config["patch_norm"].as_bool().unwrap(),
+        absolute_positions: config["ape"].as_bool().unwrap(),
+        drop_path: 0.0,
+    }
+}
+
+fn swin_v2(config: &Value) -> EncoderConfig {
+    let SwinConfig { patch_px, width, depths, heads, window, .. } = swin(config);
+    let SwinConfig { mlp_ratio, qkv_bias, patch_norm, absolute_positions, drop_path, .. } = swin(config);
+    EncoderConfig::SwinV2(SwinV2Config {
+        patch_px,
+        width,
+        depths,
+        heads,
+        window,
+        pretrained_window_size: Vec::new(),
+        mlp_ratio,
+        qkv_bias,
+        patch_norm,
+        absolute_positions,
+        extra_norm_every: 0,
+        drop_path,
+    })
 }
 
 /// A fixture's model on the CPU with the fixture's parameters, its input and its mask.
@@ -159,7 +205,7 @@ impl Fixture {
 }
 
 fn pretrain(path: &Path, config: &Value) -> Result<(), Failed> {
-    let recipe = vit_recipe(config);
+    let recipe = recipe_of(config);
     let f = Fixture::new(path, &recipe, Precision::F32);
 
     f.backend.start(false);

@@ -167,7 +167,7 @@ mod tests {
         let recipe = resolve("pretrain-vit-cifar", &edits.map(str::to_owned)).unwrap();
         assert_eq!(recipe.train.batch_size, 7);
         assert_eq!(recipe.data.image_size, ImageSize::HeightWidth(32, 64));
-        let EncoderConfig::Vit(vit) = recipe.encoder;
+        let EncoderConfig::Vit(vit) = recipe.encoder else { panic!("{:?}", recipe.encoder) };
         assert_eq!(vit.heads, 6);
     }
 
