@@ -9,7 +9,7 @@ use simmim::build::Builder;
 use simmim::encoder::{EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Config, VitConfig};
 use simmim::mask::{Grid, Mask};
 use simmim::model::{Hidden, SimMim};
-use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind};
+use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind, TargetKind, TargetRecipe};
 use simmim::train::{Schedule, groups};
 use simmim::weights::WeightsFile;
 use simmim_engine::{Backend, Cpu, Images, Operations, Precision, Slot, StepSize, Update};
@@ -98,6 +98,9 @@ fn recipe_of(config: &Value) -> Recipe {
     assert_eq!(integer(config, "encoder_stride"), recipe.encoder.stride_px());
     recipe.data.image_size = ImageSize::Square(integer(config, "img_size"));
     recipe.mask.unit_px = integer(config, "patch_size");
+    if let Some(window_px @ 1..) = config["norm_target_patch"].as_u64() {
+        recipe.target = TargetRecipe { kind: TargetKind::NormalizedPixels, window_px: Some(window_px as usize) };
+    }
     recipe
 }
 
@@ -212,7 +215,7 @@ fn pretrain(path: &Path, config: &Value) -> Result<(), Failed> {
     let features = f.model.features(&f.backend, &f.images(), &f.hidden.patches, &mut Pass::evaluate());
     let features = channels_first(&f.backend.read(&features), &f.backend.shape(&features));
     near("features", &features, &f.expected("features"), OUTPUT, 0.0)?;
-    let reconstruction = f.model.reconstruct(&f.backend, &f.images(), &f.hidden);
+    let reconstruction = f.model.painted(&f.backend, &f.images(), &f.hidden);
     near("reconstruction", &reconstruction, &f.expected("reconstruction"), OUTPUT, 0.0)?;
 
     let (loss, norm) = f.step();

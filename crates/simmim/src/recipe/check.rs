@@ -1,6 +1,6 @@
 //! What types cannot say: sizes that divide each other, numbers in their range.
 
-use super::{ImageSize, NormalizationKind, Recipe, ScheduleKind};
+use super::{ImageSize, NormalizationKind, Recipe, ScheduleKind, TargetKind};
 use crate::error::{Error, Result};
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ use std::fmt::Display;
 /// # Errors
 /// Names the first key whose value does not fit, and what would.
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
-    let Recipe { encoder, data, mask, train, .. } = recipe;
+    let Recipe { encoder, data, mask, target, train, .. } = recipe;
     encoder.check()?;
     let patch = encoder.patch_px();
     let unit = mask.unit_px;
@@ -32,6 +32,20 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     within("mask.ratio", mask.ratio, 0.0, 1.0)?;
     if mask.ratio == 0.0 {
         return Err(wrong("mask.ratio", mask.ratio, "nothing would be hidden, so nothing learnt".into(), None));
+    }
+
+    match (target.kind, target.window_px) {
+        (TargetKind::Pixels, None) => {}
+        (TargetKind::Pixels, Some(window)) => {
+            let expected = "only `normalized-pixels` has a window".into();
+            return Err(wrong("target.window_px", window, expected, Some("leave it out".into())));
+        }
+        (TargetKind::NormalizedPixels, Some(window)) if window >= 3 && window % 2 == 1 => {}
+        (TargetKind::NormalizedPixels, window) => {
+            let value = window.map_or("missing".into(), |w| w.to_string());
+            let expected = "expected an odd number of pixels, at least 3".into();
+            return Err(wrong("target.window_px", value, expected, Some("SwinV2 takes 47".into())));
+        }
     }
 
     at_least_one("train.batch_size", train.batch_size)?;
