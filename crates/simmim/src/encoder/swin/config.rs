@@ -158,3 +158,37 @@ impl SwinV2Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::recipe::resolve;
+
+    #[track_caller]
+    fn check_fails(recipe: &str, edit: &str, message: &str, hint: &str) {
+        let error = resolve(recipe, &[edit.to_owned()]).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(error.hint().unwrap_or_default().contains(hint), "{:?}", error.hint());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let v1 = "pretrain-swin-t-192";
+        check_fails(v1, "encoder.heads=[3, 6, 12]", "`encoder.heads` is `[3, 6, 12]`", "");
+        check_fails(v1, "encoder.heads=[5, 6, 12, 24]", "[96, 192, 384, 768]", "");
+        check_fails(v1, "encoder.depths=[2, 0, 6, 2]", "`encoder.depths` is `0`", "");
+        check_fails(v1, "encoder.window=0", "`encoder.window` is `0`", "");
+        check_fails(v1, "encoder.windows=6", "unknown key `encoder.windows`", "did you mean `encoder.window`?");
+        check_fails(v1, "encoder.extra_norm_every=6", "unknown key `encoder.extra_norm_every`", "");
+        let v2 = "pretrain-swinv2-t-192";
+        check_fails(v2, "encoder.pretrained_window_size=[12, 6]", "`encoder.pretrained_window_size`", "");
+        check_fails(v2, "encoder.pretrained_window_size=[12, 12, 12, 1]", "`encoder.pretrained_window_size`", "");
+    }
+
+    #[test]
+    fn an_image_that_the_stride_does_not_divide_is_refused_with_the_nearest_that_fit() {
+        let edits = ["mask.unit_px=16", "data.image_size=208"].map(str::to_owned);
+        let error = resolve("pretrain-swin-t-192", &edits).unwrap_err();
+        assert!(error.to_string().contains("encoder's stride of 32 px"), "{error}");
+        assert_eq!(error.hint().unwrap(), "192 or 224 px would fit");
+    }
+}
