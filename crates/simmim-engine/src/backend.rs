@@ -173,6 +173,17 @@ pub struct MlpBranch {
     pub layer_scale: Option<ParameterId>,
 }
 
+/// SwinV2's MLP from a pair of offsets to a position bias per head.
+#[derive(Clone, Copy, Debug)]
+pub struct PositionMlp {
+    /// First weight, `[hidden, 2]`.
+    pub fc1_weight: ParameterId,
+    /// First bias, `[hidden]`.
+    pub fc1_bias: ParameterId,
+    /// Second weight, `[A, hidden]`; there is no second bias.
+    pub fc2_weight: ParameterId,
+}
+
 /// A regression loss over rows of predictions: `Σ weight·distance / denominator`.
 #[derive(Clone, Copy, Debug)]
 pub struct Regression<'a> {
@@ -249,6 +260,13 @@ pub trait Operations {
         bias_table: Option<&Self::Tensor>,
         keep: Option<&[f32]>,
     ) -> Self::Tensor;
+
+    /// SwinV2's continuous position bias, `16·sigmoid(fc2(relu(fc1(offset))))`, as a bias table for
+    /// [`Operations::attention_branch`] (arXiv:2111.09883, section 3.3).
+    ///
+    /// # Shapes
+    /// `offsets` `[T, 2]` → `[T, A]`. No gradient to the offsets.
+    fn continuous_position_bias(&self, offsets: &[f32], mlp: &PositionMlp) -> Self::Tensor;
 
     /// The MLP half of a block.
     ///

@@ -4,7 +4,8 @@
 //! equal these, and its gradients equal the finite differences of these.
 
 use crate::backend::{
-    AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, QkvBias, Regression, Similarity,
+    AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, PositionMlp, QkvBias, Regression,
+    Similarity,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use simmim_kernels::loss::Distance;
@@ -146,7 +147,9 @@ impl Reference {
                                 Similarity::ScaledDot => dot(q, k) / (head_width as f64).sqrt(),
                                 Similarity::Cosine { logit_scale } => {
                                     let scale = self.value(logit_scale)[head].min(100f64.ln()).exp();
-                                    scale * dot(q, k) / (dot(q, q).sqrt() * dot(k, k).sqrt())
+                                    // the key of a padding token may be zero: as PyTorch's `normalize`
+                                    let norm = |x: &[f64]| dot(x, x).sqrt().max(1e-12);
+                                    scale * dot(q, k) / (norm(q) * norm(k))
                                 }
                             };
                             let pair = i * windows.tokens + j;
@@ -256,6 +259,18 @@ impl Operations for Reference {
     ) -> ReferenceTensor {
         let table = bias_table.map(|t| t.data.as_slice());
         self.residual(x, &branch.norm, branch.order, branch.layer_scale, keep, |a| self.attention(a, branch, table))
+    }
+
+    fn continuous_position_bias(&self, offsets: &[f32], mlp: &PositionMlp) -> ReferenceTensor {
+        let row = |offset: &[f32]| {
+            let offset = [offset[0] as f64, offset[1] as f64];
+            let hidden = self.project(&offset, mlp.fc1_weight, |o| self.value(mlp.fc1_bias)[o]);
+            let hidden: Vec<f64> = hidden.iter().map(|v| v.max(0.0)).collect();
+            self.project(&hidden, mlp.fc2_weight, |_| 0.0)
+        };
+        let logits = offsets.chunks(2).flat_map(row);
+        let bias = logits.map(|v| 16.0 / (1.0 + (-v).exp())).collect();
+        tensor(&[offsets.len() / 2, self.table.get(mlp.fc2_weight).shape[0]], bias)
     }
 
     fn mlp_branch(&self, x: &ReferenceTensor, branch: &MlpBranch, keep: Option<&[f32]>) -> ReferenceTensor {

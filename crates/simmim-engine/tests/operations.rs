@@ -5,7 +5,7 @@
 
 use simmim_engine::{
     AttentionBranch, Backend, Cpu, Distance, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, ParameterId,
-    ParameterTable, Precision, QkvBias, Reference, Regression, Similarity, Slot, Windows,
+    ParameterTable, PositionMlp, Precision, QkvBias, Reference, Regression, Similarity, Slot, Windows,
 };
 use std::rc::Rc;
 
@@ -33,6 +33,7 @@ enum Operation {
     PrependToken { token: ParameterId },
     AddPositions { positions: ParameterId },
     Attention { branch: Box<AttentionBranch>, table: Option<ParameterId>, keep: Option<Vec<f32>> },
+    ContinuousPositionBias(PositionMlp),
     Mlp { branch: MlpBranch, keep: Option<Vec<f32>> },
     LayerNorm(LayerNorm),
     Linear(Linear),
@@ -55,6 +56,7 @@ impl Operation {
             Operation::Attention { branch, table, keep } => {
                 b.attention_branch(x, branch, table.map(|t| b.parameter(t)).as_ref(), keep.as_deref())
             }
+            Operation::ContinuousPositionBias(mlp) => b.continuous_position_bias(&numbers(2 * 7, 4), mlp),
             Operation::Mlp { branch, keep } => b.mlp_branch(x, branch, keep.as_deref()),
             Operation::LayerNorm(norm) => b.layer_norm(x, norm),
             Operation::Linear(linear) => b.linear(x, linear),
@@ -160,6 +162,12 @@ fn cases() -> Vec<Case> {
             let (branch, table) = attention(t, NormOrder::Post, bias, similarity, false, padded_windows());
             Operation::Attention { branch: Box::new(branch), table: Some(table), keep: keep.clone() }
         }),
+        case("attention, cosine, q and v bias, so that the keys of padding are zero", |t| {
+            let bias = QkvBias::QueryValue { query: t.add("q", &[8]), value: t.add("v", &[8]) };
+            let similarity = Similarity::Cosine { logit_scale: t.add("logit", &[2, 1, 1]) };
+            let (branch, table) = attention(t, NormOrder::Post, bias, similarity, false, padded_windows());
+            Operation::Attention { branch: Box::new(branch), table: Some(table), keep: None }
+        }),
         case("mlp, pre-norm", |t| {
             let branch = MlpBranch {
                 norm: norm(t, 8),
@@ -179,6 +187,13 @@ fn cases() -> Vec<Case> {
                 layer_scale: Some(t.add("gamma", &[8])),
             };
             Operation::Mlp { branch, keep: keep.clone() }
+        }),
+        case("continuous position bias", |t| {
+            Operation::ContinuousPositionBias(PositionMlp {
+                fc1_weight: t.add("fc1.w", &[20, 2]),
+                fc1_bias: t.add("fc1.b", &[20]),
+                fc2_weight: t.add("fc2.w", &[3, 20]),
+            })
         }),
         case("layer norm", |t| Operation::LayerNorm(norm(t, 8))),
         case("linear with bias", |t| Operation::Linear(linear(t, "head", 5, 8, true))),
@@ -282,7 +297,7 @@ fn every_operation_is_near_the_reference_in_bf16() {
 
 #[test]
 fn gradients_add_up_over_backward_passes() {
-    let case = &cases()[9];
+    let case = cases().into_iter().find(|c| c.name == "mlp, pre-norm").unwrap();
     let cpu = Cpu::new(case.table.clone(), Precision::F32, 2);
     cpu.write_slot(Slot::Values, &numbers(case.table.len(), 1));
     let mut after = Vec::new();

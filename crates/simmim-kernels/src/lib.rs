@@ -19,6 +19,7 @@ pub mod matmul;
 pub mod matrix;
 pub mod pack;
 pub mod patches;
+pub mod position_bias;
 pub mod product;
 pub mod softmax;
 

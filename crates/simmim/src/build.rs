@@ -3,10 +3,12 @@
 //! | rule | used for | source |
 //! | --- | --- | --- |
 //! | zeros | biases, relative position tables of ViT | microsoft/SimMIM `models/vision_transformer.py` |
-//! | ones | scales of layer norms | the same |
+//! | zeros | scales of SwinV2's norms behind a branch | microsoft/Swin-Transformer `models/swin_transformer_v2.py` |
+//! | ones | scales of other layer norms | microsoft/SimMIM `models/vision_transformer.py` |
 //! | constant | layer scale, 0.1 | the same |
-//! | normal cut at ±cut | weights and tokens, std 0.02 | timm `trunc_normal_` |
-//! | uniform ±1/√fan-in | prediction head | PyTorch `Conv2d` |
+//! | constant | SwinV2's logit scale, ln 10 | microsoft/Swin-Transformer `models/swin_transformer_v2.py` |
+//! | normal cut at ±cut | weights and tokens, Swin's position tables, std 0.02 | timm `trunc_normal_` |
+//! | uniform ±1/√fan-in | prediction head, Swin's patch embedding | PyTorch `Conv2d` |
 
 use simmim_data::rng::{normal, rng, uniform_between};
 use simmim_data::{Purpose, Rng};

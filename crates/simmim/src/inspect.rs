@@ -49,4 +49,26 @@ mod tests {
         let expected = 12 * block + 590_592 + 1_536 + 1_536 + 732 * 12 + 590_592;
         assert_eq!(summary.parameters, expected);
     }
+
+    #[test]
+    fn swin_and_swin_v2_have_the_published_numbers_of_parameters() {
+        let of = |name: &str| model(&resolve(name, &[]).unwrap());
+        let millions = |parameters: usize| parameters as f64 / 1e6;
+
+        // whole models: open-mmlab/mmpretrain, configs/simmim/README.md
+        assert_eq!(format!("{:.2}", millions(of("pretrain-swin-b-192").parameters)), "89.87");
+        // its last stage keeps tables for windows of 12 where the official code shrinks both to the grid of 6
+        let larger_tables = 2 * (23 * 23 - 11 * 11) * 48;
+        assert_eq!(format!("{:.2}", millions(of("pretrain-swin-l-192").parameters + larger_tables)), "199.92");
+
+        // encoders: microsoft/Swin-Transformer, MODELHUB.md
+        for (name, expected) in [("s", 49.0), ("b", 87.0), ("l", 195.0), ("h", 655.0)] {
+            let summary = of(&format!("pretrain-swinv2-{name}-192"));
+            assert_eq!(millions(summary.encoder_parameters).round(), expected, "{name}");
+        }
+        // with a classifier of 1000 classes: arXiv:2111.09883
+        let h = of("pretrain-swinv2-h-192");
+        assert_eq!(millions(h.encoder_parameters + (h.spec.out_width + 1) * 1000).round(), 658.0);
+        assert_eq!(format!("{:.1}", millions(of("pretrain-swinv2-g-192").encoder_parameters) / 1e3), "3.0");
+    }
 }

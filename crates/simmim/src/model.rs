@@ -103,9 +103,11 @@ impl SimMim {
         let per_channel = outputs / self.cells.channels;
         let mut target = vec![0.0; rows.len() * outputs];
         let mut weight = vec![0.0; rows.len() * per_channel];
+        let prepare = |image| self.target.prepare(&self.cells, images.image(image));
+        let prepared: Vec<_> = (0..images.count).map(prepare).collect();
         for (i, row) in rows.iter().enumerate() {
             let (image, cell) = (*row as usize / self.cells.count(), *row as usize % self.cells.count());
-            self.target.values(&self.cells, images.image(image), cell, &mut target[i * outputs..][..outputs]);
+            self.target.values(&self.cells, &prepared[image], cell, &mut target[i * outputs..][..outputs]);
             let pixels = &pixel_weight[image * plane..][..plane];
             self.target.weights(&self.cells, pixels, cell, &mut weight[i * per_channel..][..per_channel]);
         }
@@ -132,6 +134,18 @@ impl SimMim {
     /// # Shapes
     /// images `[B, C, H, W]` → `[B, C, H, W]`.
     pub fn reconstruct<B: Operations>(&self, b: &B, images: &Images, hidden: &Hidden) -> Vec<f32> {
+        let mut pictures = self.painted(b, images, hidden);
+        for (i, picture) in pictures.chunks_exact_mut(images.image_len()).enumerate() {
+            self.target.restore(&self.cells, images.image(i), picture);
+        }
+        pictures
+    }
+
+    /// Predicted values in their places, in the target's own units.
+    ///
+    /// # Shapes
+    /// images `[B, C, H, W]` → `[B, C, H, W]`.
+    pub fn painted<B: Operations>(&self, b: &B, images: &Images, hidden: &Hidden) -> Vec<f32> {
         let features = self.features(b, images, &hidden.patches, &mut Pass::evaluate());
         let rows: Vec<u32> = (0..(images.count * self.cells.count()) as u32).collect();
         let prediction = b.read(&self.head.predict(b, &features, &rows));

@@ -8,10 +8,10 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use simmim::build::Builder;
-use simmim::encoder::{EncoderConfig, Pass, PositionBias, VitConfig};
+use simmim::encoder::{EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Config, VitConfig};
 use simmim::mask::{Grid, Mask};
 use simmim::model::{Hidden, SimMim};
-use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind};
+use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind, TargetKind, TargetRecipe};
 use simmim::train::{Schedule, groups};
 use simmim::weights::WeightsFile;
 use simmim_engine::{Backend, Cpu, Images, Operations, Precision, Slot, StepSize, Update};
@@ -48,7 +48,7 @@ fn trial(path: PathBuf) -> Trial {
     let part = |p: Option<&std::ffi::OsStr>| p.unwrap_or_default().to_string_lossy().into_owned();
     let name = format!("{}/{}", part(path.parent().and_then(Path::file_name)), part(path.file_name()));
     match kind(&path) {
-        Kind::PretrainVit(config) => Trial::test(name, move || pretrain(&path, &config)),
+        Kind::Pretrain(config) => Trial::test(name, move || pretrain(&path, &config)),
         Kind::Schedules => Trial::test(name, move || schedules(&path)),
         Kind::NotBuilt(what) => {
             Trial::test(format!("{name}: {what} is not built yet"), || Ok(())).with_ignored_flag(true)
@@ -57,7 +57,7 @@ fn trial(path: PathBuf) -> Trial {
 }
 
 enum Kind {
-    PretrainVit(Value),
+    Pretrain(Value),
     Schedules,
     NotBuilt(String),
 }
@@ -71,7 +71,7 @@ fn kind(path: &Path) -> Kind {
     let config: Value = serde_json::from_str(&metadata["config"]).expect("the config is JSON");
     let of = |key: &str| config[key].as_str().unwrap_or("?").to_owned();
     match (of("kind").as_str(), of("encoder").as_str()) {
-        ("pretrain", "vit") => Kind::PretrainVit(config),
+        ("pretrain", "vit" | "swin" | "swinv2") => Kind::Pretrain(config),
         (kind, encoder) => Kind::NotBuilt(format!("kind `{kind}` with encoder `{encoder}`")),
     }
 }
@@ -80,17 +80,35 @@ fn integer(config: &Value, key: &str) -> usize {
     config[key].as_u64().unwrap_or_else(|| panic!("`{key}` is {}", config[key])) as usize
 }
 
+fn integers(config: &Value, key: &str) -> Vec<usize> {
+    config[key].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as usize).collect()
+}
+
 fn number(config: &Value, key: &str) -> f64 {
     config[key].as_f64().unwrap_or_else(|| panic!("`{key}` is {}", config[key]))
 }
 
 /// The recipe of a fixture's model.
-fn vit_recipe(config: &Value) -> Recipe {
+fn recipe_of(config: &Value) -> Recipe {
     let mut recipe = recipe::resolve("pretrain-vit-cifar", &[]).unwrap();
-    let patch_px = integer(config, "patch_size");
-    assert_eq!(integer(config, "encoder_stride"), patch_px, "ViT's stride is its patch");
-    recipe.encoder = EncoderConfig::Vit(VitConfig {
-        patch_px,
+    recipe.encoder = match config["encoder"].as_str().unwrap() {
+        "vit" => vit(config),
+        "swin" => EncoderConfig::Swin(swin(config)),
+        "swinv2" => swin_v2(config),
+        other => panic!("encoder `{other}` is not built yet"),
+    };
+    assert_eq!(integer(config, "encoder_stride"), recipe.encoder.stride_px());
+    recipe.data.image_size = ImageSize::Square(integer(config, "img_size"));
+    recipe.mask.unit_px = integer(config, "patch_size");
+    if let Some(window_px @ 1..) = config["norm_target_patch"].as_u64() {
+        recipe.target = TargetRecipe { kind: TargetKind::NormalizedPixels, window_px: Some(window_px as usize) };
+    }
+    recipe
+}
+
+fn vit(config: &Value) -> EncoderConfig {
+    EncoderConfig::Vit(VitConfig {
+        patch_px: integer(config, "patch_size"),
         width: integer(config, "embed_dim"),
         depth: integer(config, "depth"),
         heads: integer(config, "num_heads"),
@@ -103,10 +121,41 @@ fn vit_recipe(config: &Value) -> Recipe {
             false => PositionBias::None,
         },
         drop_path: 0.0,
-    });
-    recipe.data.image_size = ImageSize::Square(integer(config, "img_size"));
-    recipe.mask.unit_px = patch_px;
-    recipe
+    })
+}
+
+fn swin(config: &Value) -> SwinConfig {
+    SwinConfig {
+        patch_px: integer(config, "patch_size"),
+        width: integer(config, "embed_dim"),
+        depths: integers(config, "depths"),
+        heads: integers(config, "num_heads"),
+        window: integer(config, "window_size"),
+        mlp_ratio: number(config, "mlp_ratio"),
+        qkv_bias: config["qkv_bias"].as_bool().unwrap(),
+        patch_norm: config["patch_norm"].as_bool().unwrap(),
+        absolute_positions: config["ape"].as_bool().unwrap(),
+        drop_path: 0.0,
+    }
+}
+
+fn swin_v2(config: &Value) -> EncoderConfig {
+    let SwinConfig { patch_px, width, depths, heads, window, .. } = swin(config);
+    let SwinConfig { mlp_ratio, qkv_bias, patch_norm, absolute_positions, drop_path, .. } = swin(config);
+    EncoderConfig::SwinV2(SwinV2Config {
+        patch_px,
+        width,
+        depths,
+        heads,
+        window,
+        pretrained_window_size: Vec::new(),
+        mlp_ratio,
+        qkv_bias,
+        patch_norm,
+        absolute_positions,
+        extra_norm_every: 0,
+        drop_path,
+    })
 }
 
 /// A fixture's model on the CPU with the fixture's parameters, its input and its mask.
@@ -161,14 +210,14 @@ impl Fixture {
 }
 
 fn pretrain(path: &Path, config: &Value) -> Result<(), Failed> {
-    let recipe = vit_recipe(config);
+    let recipe = recipe_of(config);
     let f = Fixture::new(path, &recipe, Precision::F32);
 
     f.backend.start(false);
     let features = f.model.features(&f.backend, &f.images(), &f.hidden.patches, &mut Pass::evaluate());
     let features = channels_first(&f.backend.read(&features), &f.backend.shape(&features));
     near("features", &features, &f.expected("features"), OUTPUT, 0.0)?;
-    let reconstruction = f.model.reconstruct(&f.backend, &f.images(), &f.hidden);
+    let reconstruction = f.model.painted(&f.backend, &f.images(), &f.hidden);
     near("reconstruction", &reconstruction, &f.expected("reconstruction"), OUTPUT, 0.0)?;
 
     let (loss, norm) = f.step();

@@ -14,7 +14,8 @@ mod tape;
 mod threads;
 
 use crate::backend::{
-    AttentionBranch, Backend, Images, LayerNorm, Linear, MlpBranch, Operations, Precision, Regression, Slot, Update,
+    AttentionBranch, Backend, Images, LayerNorm, Linear, MlpBranch, Operations, PositionMlp, Precision, Regression,
+    Slot, Update,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use buffers::Buffer;
@@ -184,6 +185,10 @@ impl Operations for Cpu {
         keep: Option<&[f32]>,
     ) -> CpuTensor {
         ops::attention_branch::forward(self, x, branch, bias_table, keep)
+    }
+
+    fn continuous_position_bias(&self, offsets: &[f32], mlp: &PositionMlp) -> CpuTensor {
+        ops::position_bias::forward(self, offsets, mlp)
     }
 
     fn mlp_branch(&self, x: &CpuTensor, branch: &MlpBranch, keep: Option<&[f32]>) -> CpuTensor {

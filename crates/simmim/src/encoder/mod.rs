@@ -4,9 +4,11 @@
 //! on it. To add one: a file with a type that implements [`Encode`], and its arms in [`Encoder`].
 
 mod pass;
+mod swin;
 mod vit;
 
 pub use pass::Pass;
+pub use swin::{Swin, SwinConfig, SwinV2Config};
 pub use vit::{PositionBias, Vit, VitConfig};
 
 use crate::build::{Builder, Init};
@@ -20,6 +22,10 @@ use simmim_engine::{Images, Operations};
 pub enum EncoderConfig {
     /// A vision transformer.
     Vit(VitConfig),
+    /// A Swin transformer.
+    Swin(SwinConfig),
+    /// A SwinV2 transformer.
+    SwinV2(SwinV2Config),
 }
 
 impl EncoderConfig {
@@ -30,6 +36,8 @@ impl EncoderConfig {
     pub fn check(&self) -> Result<()> {
         match self {
             EncoderConfig::Vit(config) => config.check(),
+            EncoderConfig::Swin(config) => config.check(),
+            EncoderConfig::SwinV2(config) => config.check(),
         }
     }
 
@@ -37,6 +45,17 @@ impl EncoderConfig {
     pub fn patch_px(&self) -> usize {
         match self {
             EncoderConfig::Vit(config) => config.patch_px,
+            EncoderConfig::Swin(config) => config.patch_px,
+            EncoderConfig::SwinV2(config) => config.patch_px,
+        }
+    }
+
+    /// Pixels per feature along each axis: what the image must be a multiple of.
+    pub fn stride_px(&self) -> usize {
+        match self {
+            EncoderConfig::Vit(config) => config.patch_px,
+            EncoderConfig::Swin(config) => config.stride_px(),
+            EncoderConfig::SwinV2(config) => config.stride_px(),
         }
     }
 }
@@ -107,6 +126,8 @@ pub trait Encode {
 pub enum Encoder {
     /// A vision transformer.
     Vit(Vit),
+    /// A Swin transformer of either version.
+    Swin(Swin),
 }
 
 impl Encoder {
@@ -114,6 +135,8 @@ impl Encoder {
     pub fn new(config: &EncoderConfig, image_px: (usize, usize), channels: usize, builder: &mut Builder) -> Self {
         match config {
             EncoderConfig::Vit(config) => Encoder::Vit(Vit::new(config, image_px, channels, builder)),
+            EncoderConfig::Swin(config) => Encoder::Swin(Swin::new(&config.design(), image_px, channels, builder)),
+            EncoderConfig::SwinV2(config) => Encoder::Swin(Swin::new(&config.design(), image_px, channels, builder)),
         }
     }
 }
@@ -122,48 +145,56 @@ impl Encode for Encoder {
     fn spec(&self) -> EncoderSpec {
         match self {
             Encoder::Vit(e) => e.spec(),
+            Encoder::Swin(e) => e.spec(),
         }
     }
 
     fn embed<B: Operations>(&self, b: &B, images: &Images) -> B::Tensor {
         match self {
             Encoder::Vit(e) => e.embed(b, images),
+            Encoder::Swin(e) => e.embed(b, images),
         }
     }
 
     fn encode<B: Operations>(&self, b: &B, tokens: B::Tensor, pass: &mut Pass) -> B::Tensor {
         match self {
             Encoder::Vit(e) => e.encode(b, tokens, pass),
+            Encoder::Swin(e) => e.encode(b, tokens, pass),
         }
     }
 
     fn mask_token_init(&self) -> Init {
         match self {
             Encoder::Vit(e) => e.mask_token_init(),
+            Encoder::Swin(e) => e.mask_token_init(),
         }
     }
 
     fn layer_of(&self, parameter: &str) -> usize {
         match self {
             Encoder::Vit(e) => e.layer_of(parameter),
+            Encoder::Swin(e) => e.layer_of(parameter),
         }
     }
 
     fn is_exempt_from_decay(&self, parameter: &str) -> bool {
         match self {
             Encoder::Vit(e) => e.is_exempt_from_decay(parameter),
+            Encoder::Swin(e) => e.is_exempt_from_decay(parameter),
         }
     }
 
     fn is_position_or_mask(&self, parameter: &str) -> bool {
         match self {
             Encoder::Vit(e) => e.is_position_or_mask(parameter),
+            Encoder::Swin(e) => e.is_position_or_mask(parameter),
         }
     }
 
     fn flops(&self) -> f64 {
         match self {
             Encoder::Vit(e) => e.flops(),
+            Encoder::Swin(e) => e.flops(),
         }
     }
 }

@@ -16,8 +16,25 @@ macro_rules! built_in {
 }
 
 /// All built-in recipes.
-pub const BUILT_IN: &[BuiltIn] =
-    built_in!["demo", "pretrain-vit-cifar", "pretrain-vit-photos-192", "pretrain-vit-s16-224", "pretrain-vit-b16-224",];
+pub const BUILT_IN: &[BuiltIn] = built_in![
+    "demo",
+    "pretrain-vit-cifar",
+    "pretrain-vit-photos-192",
+    "pretrain-vit-s16-224",
+    "pretrain-vit-b16-224",
+    "pretrain-swin-cifar",
+    "pretrain-swin-photos-192",
+    "pretrain-swin-t-192",
+    "pretrain-swin-b-192",
+    "pretrain-swin-b-192-800ep",
+    "pretrain-swin-l-192",
+    "pretrain-swinv2-t-192",
+    "pretrain-swinv2-s-192",
+    "pretrain-swinv2-b-192",
+    "pretrain-swinv2-l-192",
+    "pretrain-swinv2-h-192",
+    "pretrain-swinv2-g-192",
+];
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,6 @@
 //! What types cannot say: sizes that divide each other, numbers in their range.
 
-use super::{NormalizationKind, Recipe, ScheduleKind};
+use super::{ImageSize, NormalizationKind, Recipe, ScheduleKind, TargetKind};
 use crate::error::{Error, Result};
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ use std::fmt::Display;
 /// # Errors
 /// Names the first key whose value does not fit, and what would.
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
-    let Recipe { encoder, data, mask, train, .. } = recipe;
+    let Recipe { encoder, data, mask, target, train, .. } = recipe;
     encoder.check()?;
     let patch = encoder.patch_px();
     let unit = mask.unit_px;
@@ -18,19 +18,8 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
         let hint = format!("{patch} and {} are the nearest", patch * (unit / patch + 1).max(2));
         return Err(wrong("mask.unit_px", unit, expected, Some(hint)));
     }
-    let (height, width) = data.image_size.height_and_width();
-    if height == 0 || width == 0 || height % unit != 0 || width % unit != 0 {
-        let near = |px: usize| format!("{} or {}", (px / unit).max(1) * unit, (px / unit + 1) * unit);
-        let (value, hint) = match height == width {
-            true => (height.to_string(), format!("{} px would fit", near(height))),
-            false => (
-                format!("[{height}, {width}]"),
-                format!("heights of {} and widths of {} px would fit", near(height), near(width)),
-            ),
-        };
-        let expected = format!("expected a multiple of the mask unit of {unit} px");
-        return Err(wrong("data.image_size", value, expected, Some(hint)));
-    }
+    image_is_multiple_of(data.image_size, unit, "mask unit")?;
+    image_is_multiple_of(data.image_size, encoder.stride_px(), "encoder's stride")?;
     at_least_one("data.channels", data.channels)?;
     if data.normalization == NormalizationKind::Imagenet && data.channels != 3 {
         let expected = format!("ImageNet's statistics have three channels, `data.channels` is {}", data.channels);
@@ -43,6 +32,20 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     within("mask.ratio", mask.ratio, 0.0, 1.0)?;
     if mask.ratio == 0.0 {
         return Err(wrong("mask.ratio", mask.ratio, "nothing would be hidden, so nothing learnt".into(), None));
+    }
+
+    match (target.kind, target.window_px) {
+        (TargetKind::Pixels, None) => {}
+        (TargetKind::Pixels, Some(window)) => {
+            let expected = "only `normalized-pixels` has a window".into();
+            return Err(wrong("target.window_px", window, expected, Some("leave it out".into())));
+        }
+        (TargetKind::NormalizedPixels, Some(window)) if window >= 3 && window % 2 == 1 => {}
+        (TargetKind::NormalizedPixels, window) => {
+            let value = window.map_or("missing".into(), |w| w.to_string());
+            let expected = "expected an odd number of pixels, at least 3".into();
+            return Err(wrong("target.window_px", value, expected, Some("SwinV2 takes 47".into())));
+        }
     }
 
     at_least_one("train.batch_size", train.batch_size)?;
@@ -92,6 +95,22 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
         ScheduleKind::Multistep if train.decay_factor.is_none() => needs("decay_factor", "multistep"),
         ScheduleKind::Step | ScheduleKind::Multistep => Ok(()),
     }
+}
+
+fn image_is_multiple_of(size: ImageSize, step: usize, what: &str) -> Result<()> {
+    let (height, width) = size.height_and_width();
+    if height > 0 && width > 0 && height % step == 0 && width % step == 0 {
+        return Ok(());
+    }
+    let near = |px: usize| format!("{} or {}", (px / step).max(1) * step, (px / step + 1) * step);
+    let (value, hint) = match height == width {
+        true => (height.to_string(), format!("{} px would fit", near(height))),
+        false => (
+            format!("[{height}, {width}]"),
+            format!("heights of {} and widths of {} px would fit", near(height), near(width)),
+        ),
+    };
+    Err(wrong("data.image_size", value, format!("expected a multiple of the {what} of {step} px"), Some(hint)))
 }
 
 /// The error for a key whose value does not fit.

@@ -135,14 +135,19 @@ pub enum HeadKind {
 pub struct TargetRecipe {
     /// Kind of values.
     pub kind: TargetKind,
+    /// Side of the window that `normalized-pixels` takes mean and deviation over; odd.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_px: Option<usize>,
 }
 
 /// Kind of predicted values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetKind {
-    /// Normalised pixels at full resolution.
+    /// Pixels at full resolution, normalised as the input is.
     Pixels,
+    /// The same, normalised once more by the window around each.
+    NormalizedPixels,
 }
 
 /// How far off a prediction is.

@@ -179,7 +179,7 @@ mod tests {
         let recipe = resolve("pretrain-vit-cifar", &edits.map(str::to_owned)).unwrap();
         assert_eq!(recipe.train.batch_size, 7);
         assert_eq!(recipe.data.image_size, ImageSize::HeightWidth(32, 64));
-        let EncoderConfig::Vit(vit) = recipe.encoder;
+        let EncoderConfig::Vit(vit) = recipe.encoder else { panic!("{:?}", recipe.encoder) };
         assert_eq!(vit.heads, 6);
     }
 
@@ -196,6 +196,8 @@ mod tests {
         check_fails("mask.ratio=1.5", "`mask.ratio` is `1.5`", "");
         check_fails("encoder.heads=5", "`encoder.heads` is `5`", "");
         check_fails("train.accumulation_steps=3", "`train.accumulation_steps` is `3`", "");
+        check_fails("target.window_px=47", "`target.window_px` is `47`", "leave it out");
+        check_fails("target.kind=normalized-pixels", "`target.window_px` is `missing`", "47");
     }
 
     #[test]

@@ -2,11 +2,14 @@
 //!
 //! A target is one file with one type that implements [`Target`], and one arm in [`target`].
 
+mod normalized_pixels;
 mod pixels;
 
+pub use normalized_pixels::NormalizedPixels;
 pub use pixels::Pixels;
 
 use crate::recipe::{TargetKind, TargetRecipe};
+use std::borrow::Cow;
 
 /// The feature cells of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +46,19 @@ pub trait Target: Send + Sync {
     /// Values predicted per cell, `C·S`.
     fn outputs(&self, cells: &Cells) -> usize;
 
-    /// True values of one cell of one image.
+    /// What [`Target::values`] reads, made once per image; the image itself unless a target says otherwise.
     ///
     /// # Shapes
-    /// image `[C, H, W]` → `values` `[C, S]`.
-    fn values(&self, cells: &Cells, image: &[f32], cell: usize, values: &mut [f32]);
+    /// image `[C, H, W]` → `[C, H, W]`.
+    fn prepare<'a>(&self, _cells: &Cells, image: &'a [f32]) -> Cow<'a, [f32]> {
+        Cow::Borrowed(image)
+    }
+
+    /// True values of one cell of one prepared image.
+    ///
+    /// # Shapes
+    /// prepared `[C, H, W]` → `values` `[C, S]`.
+    fn values(&self, cells: &Cells, prepared: &[f32], cell: usize, values: &mut [f32]);
 
     /// Loss weight of each of a cell's values from a weight per pixel.
     ///
@@ -55,16 +66,26 @@ pub trait Target: Send + Sync {
     /// `pixel_weight` `[H, W]` → `weight` `[S]`, shared by channels.
     fn weights(&self, cells: &Cells, pixel_weight: &[f32], cell: usize, weight: &mut [f32]);
 
-    /// Writes a cell's predicted values to its place in a normalised image.
+    /// Writes a cell's predicted values to its place in a picture.
     ///
     /// # Shapes
     /// `prediction` `[C, S]`, `picture` `[C, H, W]`.
     fn paint(&self, cells: &Cells, prediction: &[f32], cell: usize, picture: &mut [f32]);
+
+    /// Turns a picture that all cells are painted on into an image, normalised as the true `image` is;
+    /// nothing is left to do where predicted values are pixels.
+    ///
+    /// # Shapes
+    /// `image`, `picture` `[C, H, W]`.
+    fn restore(&self, _cells: &Cells, _image: &[f32], _picture: &mut [f32]) {}
 }
 
 /// The target a recipe names.
 pub fn target(recipe: &TargetRecipe) -> Box<dyn Target> {
     match recipe.kind {
         TargetKind::Pixels => Box::new(Pixels),
+        TargetKind::NormalizedPixels => {
+            Box::new(NormalizedPixels { window_px: recipe.window_px.expect("recipes are checked") })
+        }
     }
 }

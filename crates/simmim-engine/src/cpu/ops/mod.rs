@@ -11,6 +11,7 @@ pub(super) mod linear;
 pub(super) mod mlp_branch;
 pub(super) mod parameter;
 pub(super) mod patch_embed;
+pub(super) mod position_bias;
 pub(super) mod prepend_token;
 pub(super) mod regression;
 

@@ -1,0 +1,70 @@
+//! SwinV2's continuous position bias: offsets to a bias table, divided among workers by offsets.
+//!
+//! Runs in f32 at either precision: it is a small part of a block, and every score depends on it.
+
+use super::add_gradient;
+use crate::backend::PositionMlp;
+use crate::cpu::buffers::Buffer;
+use crate::cpu::store::Store;
+use crate::cpu::tape::{Backward, Gradients};
+use crate::cpu::threads::split_mut;
+use crate::cpu::{Cpu, CpuTensor};
+use simmim_kernels::position_bias::{self as kernel, position_bias, position_bias_backward};
+
+struct PositionBias {
+    mlp: PositionMlp,
+    /// `[T, 2]`
+    offsets: Vec<f32>,
+    /// `[T, hidden]`
+    hidden: Buffer<f32>,
+    /// `[T, A]`
+    bias: Vec<f32>,
+}
+
+fn weights<'a>(mlp: &PositionMlp, store: &'a Store) -> kernel::PositionMlp<'a> {
+    let [w1, b1, w2] = [mlp.fc1_weight, mlp.fc1_bias, mlp.fc2_weight].map(|id| store.value(id));
+    kernel::PositionMlp { w1, b1, w2 }
+}
+
+pub(in crate::cpu) fn forward(cpu: &Cpu, offsets: &[f32], mlp: &PositionMlp) -> CpuTensor {
+    let rows = offsets.len() / 2;
+    let [heads, width] = cpu.table.get(mlp.fc2_weight).shape[..] else { panic!("the second weight is [A, hidden]") };
+    let mut hidden = cpu.shelves.f32.take(rows * width);
+    let mut bias = cpu.shelves.f32.take(rows * heads);
+    {
+        let store = cpu.store.borrow();
+        let weights = weights(mlp, &store);
+        let groups = cpu.threads.groups(rows);
+        let tasks = groups.iter().zip(split_mut(&mut hidden, &groups, width)).zip(split_mut(&mut bias, &groups, heads));
+        cpu.threads.map(tasks.collect(), |((group, hidden), bias)| {
+            position_bias(weights, &offsets[2 * group.start..2 * group.end], hidden, bias);
+        });
+    }
+    let kept = bias.to_vec();
+    cpu.output(&[rows, heads], bias, || PositionBias { mlp: *mlp, offsets: offsets.to_vec(), hidden, bias: kept })
+}
+
+impl Backward for PositionBias {
+    fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, _: &mut Gradients) {
+        let sums = {
+            let store = cpu.store.borrow();
+            let weights = weights(&self.mlp, &store);
+            let rows = self.offsets.len() / 2;
+            let (width, heads) = (self.hidden.len() / rows, self.bias.len() / rows);
+            let (offsets, hidden, bias, d_bias): (&[f32], &[f32], &[f32], &[f32]) =
+                (&self.offsets, &self.hidden, &self.bias, &d_output);
+            cpu.threads.map(cpu.threads.groups(rows), |group| {
+                let part = |of: usize| group.start * of..group.end * of;
+                let mut gradients = weights.zero_gradients();
+                let (hidden, bias, d_bias) = (&hidden[part(width)], &bias[part(heads)], &d_bias[part(heads)]);
+                position_bias_backward(weights, &offsets[part(2)], hidden, bias, d_bias, &mut gradients);
+                gradients
+            })
+        };
+        for gradients in sums {
+            add_gradient(cpu, self.mlp.fc1_weight, &gradients.d_w1);
+            add_gradient(cpu, self.mlp.fc1_bias, &gradients.d_b1);
+            add_gradient(cpu, self.mlp.fc2_weight, &gradients.d_w2);
+        }
+    }
+}

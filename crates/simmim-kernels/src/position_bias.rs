@@ -1,0 +1,164 @@
+//! SwinV2's continuous position bias (arXiv:2111.09883, section 3.3): a small MLP from a pair of
+//! offsets to a bias per head, `16·sigmoid(W₂·relu(W₁·offset + b₁))`.
+//!
+//! Depends on parameters alone, so it runs once per block and batch; it stays in f32.
+
+use crate::math::exp;
+use crate::softmax::dot;
+use multiversion::multiversion;
+
+/// The largest bias: it is `16·sigmoid`.
+const LARGEST: f32 = 16.0;
+
+/// The MLP's parameters: `w1` `[hidden, 2]`, `b1` `[hidden]`, `w2` `[A, hidden]`.
+#[derive(Clone, Copy, Debug)]
+pub struct PositionMlp<'a> {
+    /// First weight.
+    pub w1: &'a [f32],
+    /// First bias.
+    pub b1: &'a [f32],
+    /// Second weight.
+    pub w2: &'a [f32],
+}
+
+/// Gradients of [`PositionMlp`], of the same shapes.
+#[derive(Clone, Debug)]
+pub struct PositionMlpGradients {
+    /// Of the first weight.
+    pub d_w1: Vec<f32>,
+    /// Of the first bias.
+    pub d_b1: Vec<f32>,
+    /// Of the second weight.
+    pub d_w2: Vec<f32>,
+}
+
+impl PositionMlp<'_> {
+    /// Zeros of the parameters' shapes.
+    pub fn zero_gradients(&self) -> PositionMlpGradients {
+        let zeros = |like: &[f32]| vec![0.0; like.len()];
+        PositionMlpGradients { d_w1: zeros(self.w1), d_b1: zeros(self.b1), d_w2: zeros(self.w2) }
+    }
+}
+
+/// The bias of each head at each offset.
+///
+/// # Shapes
+/// `offsets` `[T, 2]` → `hidden` `[T, hidden]`, kept for the backward pass, and `bias` `[T, A]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn position_bias(mlp: PositionMlp, offsets: &[f32], hidden: &mut [f32], bias: &mut [f32]) {
+    let (width, heads) = (mlp.b1.len(), mlp.w2.len() / mlp.b1.len());
+    assert_eq!(offsets.len() / 2 * width, hidden.len());
+    assert_eq!(offsets.len() / 2 * heads, bias.len());
+    let rows = offsets.chunks_exact(2).zip(hidden.chunks_exact_mut(width)).zip(bias.chunks_exact_mut(heads));
+    for ((offset, hidden), bias) in rows {
+        for i in 0..width {
+            hidden[i] = (mlp.w1[2 * i] * offset[0] + mlp.w1[2 * i + 1] * offset[1] + mlp.b1[i]).max(0.0);
+        }
+        for (bias, w2) in bias.iter_mut().zip(mlp.w2.chunks_exact(width)) {
+            *bias = LARGEST / (1.0 + exp(-dot(hidden, w2)));
+        }
+    }
+}
+
+/// Specification of [`position_bias`].
+pub fn position_bias_naive(mlp: PositionMlp, offsets: &[f32], hidden: &mut [f32], bias: &mut [f32]) {
+    let (width, heads) = (mlp.b1.len(), mlp.w2.len() / mlp.b1.len());
+    for t in 0..offsets.len() / 2 {
+        for i in 0..width {
+            let sum = mlp.w1[2 * i] * offsets[2 * t] + mlp.w1[2 * i + 1] * offsets[2 * t + 1] + mlp.b1[i];
+            hidden[t * width + i] = if sum > 0.0 { sum } else { 0.0 };
+        }
+        for a in 0..heads {
+            let logit: f64 = (0..width).map(|i| hidden[t * width + i] as f64 * mlp.w2[a * width + i] as f64).sum();
+            bias[t * heads + a] = (16.0 / (1.0 + (-logit).exp())) as f32;
+        }
+    }
+}
+
+/// Adds the gradients of [`position_bias`] with respect to the parameters.
+///
+/// # Shapes
+/// As forward; `d_bias` `[T, A]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn position_bias_backward(
+    mlp: PositionMlp,
+    offsets: &[f32],
+    hidden: &[f32],
+    bias: &[f32],
+    d_bias: &[f32],
+    gradients: &mut PositionMlpGradients,
+) {
+    let (width, heads) = (mlp.b1.len(), mlp.w2.len() / mlp.b1.len());
+    assert_eq!(offsets.len() / 2 * width, hidden.len());
+    assert!(offsets.len() / 2 * heads == bias.len() && bias.len() == d_bias.len());
+    let PositionMlpGradients { d_w1, d_b1, d_w2 } = gradients;
+    let mut d_hidden = vec![0.0; width];
+    for (t, hidden) in hidden.chunks_exact(width).enumerate() {
+        d_hidden.fill(0.0);
+        for a in 0..heads {
+            let bias = bias[t * heads + a];
+            let d_logit = d_bias[t * heads + a] * bias * (1.0 - bias / LARGEST);
+            let (w2, d_w2) = (&mlp.w2[a * width..][..width], &mut d_w2[a * width..][..width]);
+            for i in 0..width {
+                d_w2[i] += d_logit * hidden[i];
+                d_hidden[i] += d_logit * w2[i];
+            }
+        }
+        for i in 0..width {
+            let d = if hidden[i] > 0.0 { d_hidden[i] } else { 0.0 };
+            d_b1[i] += d;
+            d_w1[2 * i] += d * offsets[2 * t];
+            d_w1[2 * i + 1] += d * offsets[2 * t + 1];
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers};
+
+    const OFFSETS: usize = 15;
+    const WIDTH: usize = 37;
+    const HEADS: usize = 3;
+
+    #[test]
+    fn forward_equals_the_naive_twin() {
+        let (w1, b1, w2) = (numbers(2 * WIDTH, 1), numbers(WIDTH, 2), numbers(HEADS * WIDTH, 3));
+        let (mlp, offsets) = (PositionMlp { w1: &w1, b1: &b1, w2: &w2 }, numbers(2 * OFFSETS, 4));
+        let room = || (vec![0.0; OFFSETS * WIDTH], vec![0.0; OFFSETS * HEADS]);
+        let ((mut hidden, mut bias), (mut hidden_naive, mut bias_naive)) = (room(), room());
+        position_bias(mlp, &offsets, &mut hidden, &mut bias);
+        position_bias_naive(mlp, &offsets, &mut hidden_naive, &mut bias_naive);
+        assert_close(&hidden, &hidden_naive, 1e-6);
+        assert_close(&bias, &bias_naive, 1e-6);
+    }
+
+    #[test]
+    fn backward_equals_the_slope_of_the_naive_twin() {
+        let parameters = [numbers(2 * WIDTH, 1), numbers(WIDTH, 2), numbers(HEADS * WIDTH, 3)];
+        let (offsets, d_bias) = (numbers(2 * OFFSETS, 4), numbers(OFFSETS * HEADS, 5));
+        let (mut hidden, mut bias) = (vec![0.0; OFFSETS * WIDTH], vec![0.0; OFFSETS * HEADS]);
+        let objective = |p: &[Vec<f32>; 3]| {
+            let (mut hidden, mut bias) = (vec![0.0; OFFSETS * WIDTH], vec![0.0; OFFSETS * HEADS]);
+            position_bias_naive(PositionMlp { w1: &p[0], b1: &p[1], w2: &p[2] }, &offsets, &mut hidden, &mut bias);
+            bias.iter().zip(&d_bias).map(|(b, d)| *b as f64 * *d as f64).sum::<f64>()
+        };
+        let mlp = PositionMlp { w1: &parameters[0], b1: &parameters[1], w2: &parameters[2] };
+        let mut gradients = mlp.zero_gradients();
+        position_bias(mlp, &offsets, &mut hidden, &mut bias);
+        position_bias_backward(mlp, &offsets, &hidden, &bias, &d_bias, &mut gradients);
+        for (which, got) in [&gradients.d_w1, &gradients.d_b1, &gradients.d_w2].into_iter().enumerate() {
+            let slope = |i: usize| {
+                let moved = |by: f32| {
+                    let mut p = parameters.clone();
+                    p[which][i] += by;
+                    objective(&p)
+                };
+                ((moved(1e-3) - moved(-1e-3)) / 2e-3) as f32
+            };
+            let expected: Vec<f32> = (0..got.len()).map(slope).collect();
+            assert_close(got, &expected, 5e-3); // f32 differences over a step of 1e-3, kinks of the relu
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! One block: attention within windows, then an MLP; the two versions differ in here.
+
+use super::config::{Design, Version};
+use super::windows::StageWindows;
+use super::{NORM_EPS, weight};
+use crate::build::{Builder, Init};
+use crate::encoder::Pass;
+use simmim_engine::{
+    AttentionBranch, LayerNorm, Linear, MlpBranch, NormOrder, Operations, ParameterId, PositionMlp, QkvBias, Similarity,
+};
+use std::rc::Rc;
+
+/// Hidden width of the MLP behind SwinV2's position bias (microsoft/Swin-Transformer,
+/// `models/swin_transformer_v2.py`).
+const POSITION_HIDDEN: usize = 512;
+
+/// The parameters of one block.
+#[derive(Clone, Debug)]
+pub(super) struct Block {
+    attention: AttentionBranch,
+    position_bias: PositionBias,
+    mlp: MlpBranch,
+    extra_norm: Option<LayerNorm>,
+    drop_rate: f32,
+}
+
+/// Where the rows of a block's bias table come from.
+#[derive(Clone, Debug)]
+enum PositionBias {
+    /// Each is learnt: Swin.
+    Table(ParameterId),
+    /// Computed from their offsets, `[T, 2]`: SwinV2.
+    Continuous { offsets: Vec<f32>, mlp: PositionMlp },
+}
+
+/// Where a block stands.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) stage: usize,
+    /// Index within the stage.
+    pub(super) block: usize,
+    pub(super) windows: &'a StageWindows,
+    pub(super) width: usize,
+    pub(super) drop_rate: f32,
+}
+
+impl Version {
+    pub(super) fn norm_order(&self) -> NormOrder {
+        match self {
+            Version::One => NormOrder::Pre,
+            Version::Two { .. } => NormOrder::Post,
+        }
+    }
+
+    fn has_extra_norm_behind(&self, block: usize) -> bool {
+        match self {
+            Version::One | Version::Two { extra_norm_every: 0, .. } => false,
+            Version::Two { extra_norm_every, .. } => (block + 1).is_multiple_of(*extra_norm_every),
+        }
+    }
+}
+
+impl Block {
+    /// Adds a block's parameters.
+    pub(super) fn new(design: &Design, place: Place, b: &mut Builder) -> Self {
+        let Design { sizes, version } = design;
+        let (order, width, heads) = (version.norm_order(), place.width, sizes.heads[place.stage]);
+        let norm1 = branch_norm(b, "norm1", width, order);
+        let (similarity, position_bias, qkv, qkv_bias, projection) = b.scope("attn", |b| {
+            let (similarity, position_bias) = comparison(design, place, b);
+            let qkv = b.add("qkv.weight", &[3 * width, width], weight());
+            let mut bias = |name: &str, len: usize| b.add(name, &[len], Init::Constant(0.0));
+            let qkv_bias = match (sizes.qkv_bias, version) {
+                (false, _) => QkvBias::None,
+                (true, Version::One) => QkvBias::Full(bias("qkv.bias", 3 * width)),
+                (true, Version::Two { .. }) => {
+                    QkvBias::QueryValue { query: bias("q_bias", width), value: bias("v_bias", width) }
+                }
+            };
+            (similarity, position_bias, qkv, qkv_bias, b.linear("proj", width, width, weight()))
+        });
+        let norm2 = branch_norm(b, "norm2", width, order);
+        let hidden = sizes.hidden(width);
+        let [fc1, fc2]: [Linear; 2] =
+            b.scope("mlp", |b| [b.linear("fc1", hidden, width, weight()), b.linear("fc2", width, hidden, weight())]);
+        let extra_norm = version.has_extra_norm_behind(place.block).then(|| b.layer_norm("norm3", width, NORM_EPS));
+        Self {
+            attention: AttentionBranch {
+                norm: norm1,
+                order,
+                heads,
+                qkv,
+                qkv_bias,
+                projection,
+                layer_scale: None,
+                similarity,
+                windows: place.windows.of_block(place.block),
+                bias_index: Rc::clone(&place.windows.bias_index),
+            },
+            position_bias,
+            mlp: MlpBranch { norm: norm2, order, fc1, fc2, layer_scale: None },
+            extra_norm,
+            drop_rate: place.drop_rate,
+        }
+    }
+
+    /// # Shapes
+    /// `[B, N, D]` → `[B, N, D]`.
+    pub(super) fn forward<B: Operations>(&self, b: &B, x: &B::Tensor, pass: &mut Pass) -> B::Tensor {
+        let table = match &self.position_bias {
+            PositionBias::Table(table) => b.parameter(*table),
+            PositionBias::Continuous { offsets, mlp } => b.continuous_position_bias(offsets, mlp),
+        }; // [T, A]
+        let x = b.attention_branch(x, &self.attention, Some(&table), pass.keep(self.drop_rate).as_deref());
+        let x = b.mlp_branch(&x, &self.mlp, pass.keep(self.drop_rate).as_deref());
+        match &self.extra_norm {
+            None => x,
+            Some(norm) => b.layer_norm(&x, norm),
+        }
+    }
+
+    /// Operations of one image's forward pass; `tokens` and `width` are the stage's.
+    pub(super) fn flops(&self, tokens: usize, width: usize, hidden: usize) -> f64 {
+        let windows = &self.attention.windows;
+        let products = 2 * tokens * width * (4 * width + 2 * hidden);
+        let attention = 4 * windows.count() * windows.tokens * windows.tokens * width;
+        (products + attention) as f64
+    }
+}
+
+/// How a block compares tokens, and what their offset adds.
+fn comparison(design: &Design, place: Place, b: &mut Builder) -> (Similarity, PositionBias) {
+    let (heads, windows) = (design.sizes.heads[place.stage], place.windows);
+    match &design.version {
+        Version::One => {
+            let table = b.add("relative_position_bias_table", &[windows.relative_positions(), heads], weight());
+            (Similarity::ScaledDot, PositionBias::Table(table))
+        }
+        Version::Two { pretrained_window_size, .. } => {
+            let logit_scale = b.add("logit_scale", &[heads, 1, 1], Init::Constant(10f32.ln()));
+            let mlp = b.scope("cpb_mlp", |b| PositionMlp {
+                fc1_weight: b.add("0.weight", &[POSITION_HIDDEN, 2], weight()),
+                fc1_bias: b.add("0.bias", &[POSITION_HIDDEN], Init::Constant(0.0)),
+                fc2_weight: b.add("2.weight", &[heads, POSITION_HIDDEN], weight()),
+            });
+            let measure = match pretrained_window_size.get(place.stage) {
+                None | Some(0) => windows.side,
+                Some(pretrained) => *pretrained,
+            };
+            let offsets = log_spaced_offsets(windows.side, measure);
+            (Similarity::Cosine { logit_scale }, PositionBias::Continuous { offsets, mlp })
+        }
+    }
+}
+
+/// A branch's norm; SwinV2's start at zero, so that at first every block passes its input on.
+fn branch_norm(b: &mut Builder, name: &str, width: usize, order: NormOrder) -> LayerNorm {
+    let scale = match order {
+        NormOrder::Pre => 1.0,
+        NormOrder::Post => 0.0,
+    };
+    b.scope(name, |b| LayerNorm {
+        weight: b.add("weight", &[width], Init::Constant(scale)),
+        bias: b.add("bias", &[width], Init::Constant(0.0)),
+        eps: NORM_EPS,
+    })
+}
+
+/// The pairs of offsets within a window, row by row, as SwinV2's position MLP takes them: measured by
+/// `measure − 1`, times 8, then on a logarithmic scale (arXiv:2111.09883, section 3.3; the 8 is from
+/// microsoft/Swin-Transformer, `models/swin_transformer_v2.py`).
+fn log_spaced_offsets(side: usize, measure: usize) -> Vec<f32> {
+    let unit = (measure - 1).max(1) as f32; // a window of one token has no offset but 0
+    let offset = |i: usize| {
+        let x = (i as f32 - (side - 1) as f32) / unit * 8.0;
+        (x.abs() + 1.0).log2().copysign(x) / 8f32.log2()
+    };
+    let axis = 0..2 * side - 1;
+    axis.clone().flat_map(|y| axis.clone().flat_map(move |x| [offset(y), offset(x)])).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_are_logarithmic_and_measured_by_the_pretrained_window() {
+        // side 3 by hand: offsets −2, −1, 0, 1, 2 over 2, times 8: ±8, ±4, 0
+        let axis = [-9f32, -5.0, 1.0, 5.0, 9.0].map(|v| v.abs().log2().copysign(v) / 3.0);
+        let offsets = log_spaced_offsets(3, 3);
+        let expected: Vec<f32> = axis.iter().flat_map(|y| axis.iter().flat_map(move |x| [*y, *x])).collect();
+        assert!(offsets.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-6), "{offsets:?}");
+        // measured by a window of 5: ±4, ±2, 0
+        assert!((log_spaced_offsets(3, 5)[0] + 5f32.log2() / 3.0).abs() < 1e-6);
+        assert_eq!(log_spaced_offsets(1, 1), [0.0, 0.0]);
+    }
+}

@@ -1,0 +1,316 @@
+//! Swin and SwinV2: attention within shifted windows, in stages that halve the grid and double the
+//! width (arXiv:2103.14030, arXiv:2111.09883).
+//!
+//! Names, layouts and initialisation follow microsoft/SimMIM, `models/swin_transformer.py`, and
+//! microsoft/Swin-Transformer, `models/swin_transformer_v2.py`; SwinV2's extra norm, of which no
+//! official code is public, follows open-mmlab/mmpretrain, `models/backbones/swin_transformer_v2.py`.
+//!
+//! A stage that windows do not divide is padded. An image that the stride does not divide is refused
+//! with the nearest sizes: each feature predicts a whole cell of pixels, and padding before merging
+//! would leave features whose cells lie partly outside of the image.
+
+mod block;
+mod config;
+mod windows;
+
+pub(super) use config::Design;
+pub use config::{SwinConfig, SwinV2Config};
+
+use super::pass::drop_rate;
+use super::{Encode, EncoderSpec, Pass};
+use crate::build::{Builder, Init};
+use block::{Block, Place};
+use simmim_engine::{Images, LayerNorm, Linear, NormOrder, Operations, ParameterId};
+use windows::StageWindows;
+
+/// Scale and shift of every norm is guarded by this: PyTorch's default.
+const NORM_EPS: f32 = 1e-5;
+
+/// Standard deviation of initial weights, tables and tokens.
+const WEIGHT_STD: f32 = 0.02;
+
+/// timm's `trunc_normal_` cuts here by default, which is 100 standard deviations out.
+const WEIGHT_CUT: f32 = 2.0;
+
+fn weight() -> Init {
+    Init::Normal { std: WEIGHT_STD, cut: WEIGHT_CUT, factor: 1.0 }
+}
+
+/// A Swin transformer's parameters, of either version.
+#[derive(Clone, Debug)]
+pub struct Swin {
+    sizes: SwinConfig,
+    image_px: (usize, usize),
+    channels: usize,
+    patch_embed: Linear,
+    patch_norm: Option<LayerNorm>,
+    positions: Option<ParameterId>,
+    stages: Vec<Stage>,
+    norm: LayerNorm,
+}
+
+#[derive(Clone, Debug)]
+struct Stage {
+    tokens: usize,
+    width: usize,
+    blocks: Vec<Block>,
+    merge: Option<Merge>,
+}
+
+/// Joins 2×2 tokens into one, four times as wide, and reduces that by half.
+#[derive(Clone, Debug)]
+struct Merge {
+    /// Tokens of an image in the order in which they lie in the merged ones.
+    order: Vec<u32>,
+    norm: LayerNorm,
+    norm_order: NormOrder,
+    reduction: Linear,
+}
+
+impl Swin {
+    /// Adds the parameters of a Swin transformer to `builder`, under the official names.
+    pub(super) fn new(design: &Design, image_px: (usize, usize), channels: usize, builder: &mut Builder) -> Self {
+        let sizes = &design.sizes;
+        let (patch, width, stages) = (sizes.patch_px, sizes.width, sizes.depths.len());
+        let grid = (image_px.0 / patch, image_px.1 / patch);
+        builder.scope("encoder", |b| {
+            let positions =
+                sizes.absolute_positions.then(|| b.add("absolute_pos_embed", &[1, grid.0 * grid.1, width], weight()));
+            let (patch_embed, patch_norm) = b.scope("patch_embed", |b| {
+                // PyTorch's default of a convolution
+                let init = Init::Uniform { bound: 1.0 / ((channels * patch * patch) as f32).sqrt() };
+                let linear = Linear {
+                    weight: b.add("proj.weight", &[width, channels, patch, patch], init),
+                    bias: Some(b.add("proj.bias", &[width], init)),
+                };
+                (linear, sizes.patch_norm.then(|| b.layer_norm("norm", width, NORM_EPS)))
+            });
+            let stages = (0..stages)
+                .map(|i| {
+                    let grid = (grid.0 >> i, grid.1 >> i);
+                    b.scope(&format!("layers.{i}"), |b| Stage::new(design, i, grid, i + 1 == stages, b))
+                })
+                .collect::<Vec<_>>();
+            let norm = b.layer_norm("norm", sizes.out_width(), NORM_EPS);
+            Self { sizes: sizes.clone(), image_px, channels, patch_embed, patch_norm, positions, stages, norm }
+        })
+    }
+}
+
+impl Stage {
+    fn new(design: &Design, stage: usize, grid: (usize, usize), is_last: bool, b: &mut Builder) -> Self {
+        let sizes = &design.sizes;
+        let width = sizes.width << stage;
+        let windows = StageWindows::new(grid, sizes.window);
+        let before: usize = sizes.depths[..stage].iter().sum();
+        let blocks = (0..sizes.depths[stage]).map(|block| {
+            let drop_rate = drop_rate(sizes.drop_path, before + block, sizes.depth());
+            let place = Place { stage, block, windows: &windows, width, drop_rate };
+            b.scope(&format!("blocks.{block}"), |b| Block::new(design, place, b))
+        });
+        let blocks = blocks.collect();
+        let merge =
+            (!is_last).then(|| b.scope("downsample", |b| Merge::new(grid, width, design.version.norm_order(), b)));
+        Self { tokens: grid.0 * grid.1, width, blocks, merge }
+    }
+}
+
+impl Merge {
+    fn new((h, w): (usize, usize), width: usize, norm_order: NormOrder, b: &mut Builder) -> Self {
+        assert!(h % 2 == 0 && w % 2 == 0, "a grid of {h}×{w} tokens does not merge into whole ones");
+        let corners = [(0, 0), (1, 0), (0, 1), (1, 1)]; // the official order
+        let merged = (0..h / 2).flat_map(|y| (0..w / 2).map(move |x| (2 * y, 2 * x)));
+        Self {
+            order: merged.flat_map(|(y, x)| corners.map(|(i, j)| ((y + i) * w + x + j) as u32)).collect(),
+            reduction: Linear { weight: b.add("reduction.weight", &[2 * width, 4 * width], weight()), bias: None },
+            norm: match norm_order {
+                NormOrder::Pre => b.layer_norm("norm", 4 * width, NORM_EPS),
+                NormOrder::Post => b.layer_norm("norm", 2 * width, NORM_EPS),
+            },
+            norm_order,
+        }
+    }
+
+    /// # Shapes
+    /// `[B, N, D]` → `[B, N/4, 2D]`.
+    fn forward<B: Operations>(&self, b: &B, x: &B::Tensor) -> B::Tensor {
+        let [images, tokens, width] = b.shape(x)[..] else { panic!("tokens are [B, N, D]") };
+        let rows: Vec<u32> =
+            (0..images).flat_map(|i| self.order.iter().map(move |t| (i * tokens) as u32 + t)).collect();
+        let x = b.reshape(&b.gather_rows(x, &rows), &[images, tokens / 4, 4 * width]); // [B, N/4, 4D]
+        match self.norm_order {
+            NormOrder::Pre => b.linear(&b.layer_norm(&x, &self.norm), &self.reduction),
+            NormOrder::Post => b.layer_norm(&b.linear(&x, &self.reduction), &self.norm),
+        }
+    }
+}
+
+impl SwinConfig {
+    fn depth(&self) -> usize {
+        self.depths.iter().sum()
+    }
+
+    fn out_width(&self) -> usize {
+        self.width << (self.depths.len() - 1)
+    }
+
+    fn hidden(&self, width: usize) -> usize {
+        (width as f64 * self.mlp_ratio) as usize
+    }
+}
+
+impl Encode for Swin {
+    fn spec(&self) -> EncoderSpec {
+        EncoderSpec {
+            image_px: self.image_px,
+            channels: self.channels,
+            patch_px: self.sizes.patch_px,
+            stride_px: self.sizes.stride_px(),
+            width: self.sizes.width,
+            out_width: self.sizes.out_width(),
+            depth: self.sizes.depth(),
+        }
+    }
+
+    fn embed<B: Operations>(&self, b: &B, images: &Images) -> B::Tensor {
+        let patch = (self.sizes.patch_px, self.sizes.patch_px);
+        let x = b.patch_embed(images, patch, &self.patch_embed); // [B, N, D]
+        match &self.patch_norm {
+            None => x,
+            Some(norm) => b.layer_norm(&x, norm),
+        }
+    }
+
+    fn encode<B: Operations>(&self, b: &B, tokens: B::Tensor, pass: &mut Pass) -> B::Tensor {
+        let mut x = tokens;
+        if let Some(positions) = self.positions {
+            x = b.add_positions(&x, positions);
+        }
+        for stage in &self.stages {
+            for block in &stage.blocks {
+                x = block.forward(b, &x, pass);
+            }
+            if let Some(merge) = &stage.merge {
+                x = merge.forward(b, &x); // [B, N/4, 2D]
+            }
+        }
+        b.layer_norm(&x, &self.norm)
+    }
+
+    fn mask_token_init(&self) -> Init {
+        weight()
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        let name = parameter.strip_prefix("encoder.").unwrap_or(parameter);
+        let depths = &self.sizes.depths;
+        let parts: Vec<&str> = name.split('.').collect();
+        let number = |part: &str| part.parse::<usize>().ok();
+        match parts[..] {
+            ["mask_token"] | ["patch_embed", ..] => 0,
+            ["layers", stage, ref inside @ ..] => match (number(stage), inside) {
+                (Some(stage), ["blocks", block, ..]) => {
+                    depths[..stage].iter().sum::<usize>() + number(block).map_or(0, |block| block + 1)
+                }
+                (Some(stage), _) => depths[..=stage].iter().sum(),
+                (None, _) => self.sizes.depth() + 1,
+            },
+            // absolute positions too: the official code does not name them
+            _ => self.sizes.depth() + 1,
+        }
+    }
+
+    fn is_exempt_from_decay(&self, parameter: &str) -> bool {
+        matches!(parameter, "encoder.mask_token" | "encoder.absolute_pos_embed")
+    }
+
+    fn is_position_or_mask(&self, parameter: &str) -> bool {
+        ["relative_position_bias_table", "cpb_mlp", "logit_scale"].iter().any(|part| parameter.contains(part))
+    }
+
+    fn flops(&self) -> f64 {
+        let Self { sizes, channels, .. } = self;
+        let embed = 2 * self.stages[0].tokens * sizes.width * channels * sizes.patch_px * sizes.patch_px;
+        let stage = |stage: &Stage| {
+            let hidden = sizes.hidden(stage.width);
+            let blocks: f64 = stage.blocks.iter().map(|b| b.flops(stage.tokens, stage.width, hidden)).sum();
+            let merge = stage.merge.as_ref().map_or(0, |_| 2 * stage.tokens / 4 * 4 * stage.width * 2 * stage.width);
+            blocks + merge as f64
+        };
+        embed as f64 + self.stages.iter().map(stage).sum::<f64>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::build::initial_values;
+    use simmim_engine::{Backend, Cpu, Precision, Slot};
+
+    fn config(depths: &[usize], window: usize) -> SwinConfig {
+        SwinConfig {
+            patch_px: 4,
+            width: 8,
+            depths: depths.to_vec(),
+            heads: (0..depths.len()).map(|stage| 1 << stage).collect(),
+            window,
+            mlp_ratio: 2.0,
+            qkv_bias: true,
+            patch_norm: true,
+            absolute_positions: true,
+            drop_path: 0.0,
+        }
+    }
+
+    #[test]
+    fn layers_are_counted_as_the_official_code_does() {
+        let swin = Swin::new(&config(&[2, 2, 18, 2], 6).design(), (192, 192), 3, &mut Builder::default());
+        for (name, layer) in [
+            ("encoder.mask_token", 0),
+            ("encoder.patch_embed.norm.weight", 0),
+            ("encoder.layers.0.blocks.0.attn.qkv.weight", 1),
+            ("encoder.layers.0.downsample.reduction.weight", 2),
+            ("encoder.layers.2.blocks.17.mlp.fc1.bias", 22),
+            ("encoder.layers.2.downsample.norm.weight", 22),
+            ("encoder.layers.3.blocks.1.norm2.weight", 24),
+            ("encoder.absolute_pos_embed", 25),
+            ("encoder.norm.weight", 25),
+            ("decoder.0.weight", 25),
+        ] {
+            assert_eq!(swin.layer_of(name), layer, "{name}");
+        }
+    }
+
+    #[test]
+    fn corrected_grouping_exempts_position_biases_and_logit_scales() {
+        let swin = Swin::new(&config(&[2], 6).design(), (64, 64), 3, &mut Builder::default());
+        let of = |name: &str| {
+            let name = format!("encoder.layers.0.blocks.0.attn.{name}");
+            (swin.is_exempt_from_decay(&name), swin.is_position_or_mask(&name))
+        };
+        assert_eq!(of("relative_position_bias_table"), (false, true));
+        assert_eq!(of("cpb_mlp.2.weight"), (false, true));
+        assert_eq!(of("logit_scale"), (false, true));
+        assert_eq!(of("qkv.weight"), (false, false));
+        assert!(swin.is_exempt_from_decay("encoder.mask_token"));
+    }
+
+    #[test]
+    fn an_image_of_any_multiple_of_the_stride_is_encoded() {
+        // stages of 4×12 and 2×6 tokens: windows of 3 pad the first and shrink to 2 in the second
+        let (height, width) = (16, 48);
+        let mut builder = Builder::default();
+        let swin = Swin::new(&config(&[2, 2], 3).design(), (height, width), 3, &mut builder);
+        let (table, inits) = builder.finish();
+        let values = initial_values(&table, &inits, 0);
+        let b = Cpu::new(table, Precision::F32, 1);
+        b.write_slot(Slot::Values, &values);
+        let pixels: Vec<f32> = (0..2 * 3 * height * width).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+        let images = Images { pixels: &pixels, count: 2, channels: 3, height, width };
+        let tokens = swin.embed(&b, &images);
+        assert_eq!(b.shape(&tokens), [2, 4 * 12, 8]);
+        let features = swin.encode(&b, tokens, &mut Pass::evaluate());
+        assert_eq!(b.shape(&features), [2, 2 * 6, 16]);
+        assert!(b.read(&features).iter().all(|v| v.is_finite()));
+    }
+}
