@@ -1,6 +1,7 @@
 //! What may be typed; the doc comments are the help texts.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use simmim::mask::PixelBox;
 use simmim::precision::PrecisionChoice;
 use std::path::PathBuf;
 
@@ -87,6 +88,8 @@ pub(crate) enum Command {
     Pretrain(PretrainArgs),
     /// Pictures of what a trained model predicts: original, masked, prediction, pasted.
     Reconstruct(ReconstructArgs),
+    /// Compares masks: pictures of every strategy and unit on a photograph, and a table of AvgDist.
+    Masks(MasksArgs),
     /// Shows what is in a run, a weights file, a recipe or a data set.
     Inspect(InspectArgs),
     /// Lists the built-in recipes, or prints one to start your own from.
@@ -127,9 +130,51 @@ pub(crate) struct ReconstructArgs {
     /// Folder for the pictures, one PNG per image.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
+    /// What to hide: a strategy, or a picture of any size in which white is hidden; as in training
+    /// if not given.
+    #[arg(long, value_name = "random|square|blockwise|MASK.png")]
+    pub(crate) mask: Option<String>,
+    /// Hides the object in this rectangle, in pixels of the image.
+    #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", conflicts_with = "mask", value_parser = pixel_box)]
+    pub(crate) mask_box: Option<PixelBox>,
+    /// Share of the rectangle's mask units to hide: most of the object instead of the whole.
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, requires = "mask_box", value_parser = share)]
+    pub(crate) mask_share: f64,
     /// Images to predict.
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<PathBuf>,
+}
+
+/// `x,y,width,height` as a rectangle.
+fn pixel_box(text: &str) -> Result<PixelBox, String> {
+    let numbers: Option<Vec<usize>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some([x, y, width, height]) if *width > 0 && *height > 0 => {
+            Ok(PixelBox { x: *x, y: *y, width: *width, height: *height })
+        }
+        Some(_) | None => Err("expected x,y,width,height in whole pixels, for example 40,25,120,90".into()),
+    }
+}
+
+/// A share above 0.
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        Ok(_) | Err(_) => Err("expected a number above 0 and at most 1".into()),
+    }
+}
+
+#[derive(Args)]
+pub(crate) struct MasksArgs {
+    /// Folder for masks.png, avg_dist.csv and masks.html.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// The photograph to draw on; one inside the binary if not given.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<PathBuf>,
+    /// The recipe whose image size and [mask] section count.
+    #[arg(long, value_name = "NAME|FILE", default_value = "pretrain-vit-photos-192")]
+    pub(crate) recipe: String,
 }
 
 #[derive(Args)]
@@ -157,5 +202,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_rectangle_is_four_numbers() {
+        assert_eq!(pixel_box("1, 2,3,4"), Ok(PixelBox { x: 1, y: 2, width: 3, height: 4 }));
+        for text in ["1,2,3", "1,2,3,4,5", "1,2,0,4", "a,2,3,4", "-1,2,3,4"] {
+            assert!(pixel_box(text).is_err(), "{text}");
+        }
     }
 }

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => commands::demo::run(&cli.common, args),
         Command::Pretrain(args) => commands::pretrain::run(&cli.common, args),
         Command::Reconstruct(args) => commands::reconstruct::run(&cli.common, args),
+        Command::Masks(args) => commands::masks::run(&cli.common, args),
         Command::Inspect(args) => commands::inspect::run(&cli.common, args),
         Command::Recipes(args) => commands::recipes::run(&cli.common, args),
     };

@@ -199,6 +199,21 @@ pub struct Regression<'a> {
     pub denominator: f64,
 }
 
+/// A classification loss over rows of logits: `Σ weight·(−log softmax(logits)[id]) / denominator`.
+#[derive(Clone, Copy, Debug)]
+pub struct CrossEntropy<'a> {
+    /// True classes, each below `classes`, `[R, C, S]`.
+    pub ids: &'a [u32],
+    /// Weight of each choice, shared by channels, `[R, S]`.
+    pub weight: &'a [f32],
+    /// Channels of a row that are each a choice of their own, `C`.
+    pub channels: usize,
+    /// Classes of a choice, `K`.
+    pub classes: usize,
+    /// What the sum is divided by.
+    pub denominator: f64,
+}
+
 /// The operations a model may use. Tensors are f32 (or wider), row-major and cheap to clone.
 ///
 /// Gradients flow into every tensor argument and every parameter, except where noted.
@@ -286,6 +301,9 @@ pub trait Operations {
     /// `[.., in]` → `[.., out]`.
     fn linear(&self, x: &Self::Tensor, linear: &Linear) -> Self::Tensor;
 
+    /// The exact (erf) GELU of every value.
+    fn gelu(&self, x: &Self::Tensor) -> Self::Tensor;
+
     /// Picks rows of a tensor seen as `[rows, D]`; a row may be picked at most once.
     ///
     /// # Shapes
@@ -297,6 +315,12 @@ pub trait Operations {
     /// # Shapes
     /// `[R, C·S]` → `[1]`.
     fn regression(&self, prediction: &Self::Tensor, loss: &Regression) -> Self::Tensor;
+
+    /// A classification loss, softmax included.
+    ///
+    /// # Shapes
+    /// logits `[R, C·S·K]` → `[1]`.
+    fn cross_entropy(&self, logits: &Self::Tensor, loss: &CrossEntropy) -> Self::Tensor;
 }
 
 /// Which of the flat buffers behind the parameter table.

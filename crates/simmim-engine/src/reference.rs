@@ -4,8 +4,8 @@
 //! equal these, and its gradients equal the finite differences of these.
 
 use crate::backend::{
-    AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, PositionMlp, QkvBias, Regression,
-    Similarity,
+    AttentionBranch, CrossEntropy, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, PositionMlp, QkvBias,
+    Regression, Similarity,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use simmim_kernels::loss::Distance;
@@ -295,6 +295,10 @@ impl Operations for Reference {
         tensor(&shape, out)
     }
 
+    fn gelu(&self, x: &ReferenceTensor) -> ReferenceTensor {
+        tensor(&x.shape, x.data.iter().map(|v| gelu(*v)).collect())
+    }
+
     fn gather_rows(&self, x: &ReferenceTensor, rows: &[u32]) -> ReferenceTensor {
         let width = x.width();
         let out = rows.iter().flat_map(|row| x.data[*row as usize * width..][..width].to_vec());
@@ -315,6 +319,19 @@ impl Operations for Reference {
                 }
         };
         let sum: f64 = prediction.data.iter().zip(loss.target).enumerate().map(term).sum();
+        tensor(&[1], vec![sum / loss.denominator])
+    }
+
+    fn cross_entropy(&self, logits: &ReferenceTensor, loss: &CrossEntropy) -> ReferenceTensor {
+        let choices = logits.width() / loss.classes;
+        let positions = choices / loss.channels;
+        let term = |(i, (logits, id)): (usize, (&[f64], &u32))| {
+            let weight = loss.weight[i / choices * positions + i % positions] as f64;
+            let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let total: f64 = logits.iter().map(|v| (v - largest).exp()).sum();
+            weight * (largest + total.ln() - logits[*id as usize])
+        };
+        let sum: f64 = logits.data.chunks(loss.classes).zip(loss.ids).enumerate().map(term).sum();
         tensor(&[1], vec![sum / loss.denominator])
     }
 }

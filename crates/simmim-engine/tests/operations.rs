@@ -4,8 +4,8 @@
 //! To check another backend, run [`check`] with it; to add an operation, add a case.
 
 use simmim_engine::{
-    AttentionBranch, Backend, Cpu, Distance, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, ParameterId,
-    ParameterTable, PositionMlp, Precision, QkvBias, Reference, Regression, Similarity, Slot, Windows,
+    AttentionBranch, Backend, Cpu, CrossEntropy, Distance, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations,
+    ParameterId, ParameterTable, PositionMlp, Precision, QkvBias, Reference, Regression, Similarity, Slot, Windows,
 };
 use std::rc::Rc;
 
@@ -37,8 +37,10 @@ enum Operation {
     Mlp { branch: MlpBranch, keep: Option<Vec<f32>> },
     LayerNorm(LayerNorm),
     Linear(Linear),
+    Gelu,
     GatherRows(Vec<u32>),
     Regression(Distance),
+    CrossEntropy { channels: usize, classes: usize },
 }
 
 impl Operation {
@@ -60,6 +62,7 @@ impl Operation {
             Operation::Mlp { branch, keep } => b.mlp_branch(x, branch, keep.as_deref()),
             Operation::LayerNorm(norm) => b.layer_norm(x, norm),
             Operation::Linear(linear) => b.linear(x, linear),
+            Operation::Gelu => b.gelu(x),
             Operation::GatherRows(rows) => b.gather_rows(x, rows),
             Operation::Regression(distance) => {
                 let rows = TOKENS[0] * TOKENS[1];
@@ -67,6 +70,19 @@ impl Operation {
                 let loss =
                     Regression { distance: *distance, target: &target, weight: &weight, channels: 2, denominator: 3.5 };
                 return (b.regression(x, &loss), b.regression(x, &loss));
+            }
+            Operation::CrossEntropy { channels, classes } => {
+                let (rows, choices) = (TOKENS[0] * TOKENS[1], TOKENS[2] / classes);
+                let ids: Vec<u32> = (0..rows * choices).map(|i| (i * 5 % classes) as u32).collect();
+                let weight = numbers(rows * choices / channels, 6);
+                let loss = CrossEntropy {
+                    ids: &ids,
+                    weight: &weight,
+                    channels: *channels,
+                    classes: *classes,
+                    denominator: 3.5,
+                };
+                return (b.cross_entropy(x, &loss), b.cross_entropy(x, &loss));
             }
         };
         // Σ weight·|out − (−100)| is Σ weight·out up to a constant: every output gets its own gradient
@@ -198,10 +214,14 @@ fn cases() -> Vec<Case> {
         case("layer norm", |t| Operation::LayerNorm(norm(t, 8))),
         case("linear with bias", |t| Operation::Linear(linear(t, "head", 5, 8, true))),
         case("linear without bias", |t| Operation::Linear(linear(t, "head", 5, 8, false))),
+        case("gelu", |_| Operation::Gelu),
         case("gather rows", |_| Operation::GatherRows(vec![4, 0, 17])),
         case("regression l1", |_| Operation::Regression(Distance::L1)),
         case("regression l2", |_| Operation::Regression(Distance::L2)),
         case("regression smooth l1", |_| Operation::Regression(Distance::SmoothL1 { beta: 0.7 })),
+        case("cross-entropy, one choice a row", |_| Operation::CrossEntropy { channels: 1, classes: 8 }),
+        case("cross-entropy, weights of positions", |_| Operation::CrossEntropy { channels: 1, classes: 2 }),
+        case("cross-entropy, weights shared by channels", |_| Operation::CrossEntropy { channels: 2, classes: 2 }),
     ]
 }
 

@@ -26,6 +26,7 @@ mod files;
 pub mod head;
 pub mod inspect;
 pub mod mask;
+pub mod mask_comparison;
 pub mod model;
 pub mod picture;
 pub mod precision;

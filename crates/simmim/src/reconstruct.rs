@@ -3,14 +3,15 @@
 use crate::build::Builder;
 use crate::checkpoint;
 use crate::error::{Error, Result};
-use crate::mask::{Grid, strategy};
+use crate::mask::{Drawn, Grid, MaskStrategy, PixelBox, Rectangle, strategy};
 use crate::model::{Hidden, SimMim};
 use crate::picture::{Picture, Sheet};
 use crate::precision;
+use crate::recipe::{MaskRecipe, MaskStrategyName};
 use crate::run::{Resolved, read_resolved};
 use crate::weights::WeightsFile;
 use simmim_data::rng::rng;
-use simmim_data::{Augmentation, Normalisation, Purpose, Transform};
+use simmim_data::{Augmentation, Image, Normalisation, Purpose, Transform};
 use simmim_engine::{Backend, Cpu, Images, ParameterTable, Precision, Slot};
 use std::path::Path;
 
@@ -19,6 +20,24 @@ pub struct Trained {
     model: SimMim,
     backend: Cpu,
     resolved: Resolved,
+}
+
+/// What to hide of an image.
+#[derive(Clone, Debug)]
+pub enum Hide {
+    /// What the recipe hides in training.
+    AsTrained,
+    /// Units chosen by another strategy, as many as the recipe says.
+    Strategy(MaskStrategyName),
+    /// What is white in a grey drawing.
+    Drawing(Image),
+    /// A share of the units that a rectangle of the image touches; 1 hides the whole object.
+    Rectangle {
+        /// The rectangle in pixels of the image.
+        around: PixelBox,
+        /// Share of its units.
+        share: f64,
+    },
 }
 
 /// One image's pictures.
@@ -55,11 +74,11 @@ impl Trained {
         self.backend.table()
     }
 
-    /// Predicts one image file under a random mask and writes the four pictures to the PNG file `picture`.
+    /// Predicts one image file with a part hidden and writes the four pictures to the PNG file `picture`.
     ///
     /// # Errors
-    /// If the image cannot be read or the picture cannot be written.
-    pub fn reconstruct(&self, image: &Path, picture: &Path, seed: u64) -> Result<Reconstruction> {
+    /// If the image cannot be read, nothing of it would be hidden, or the picture cannot be written.
+    pub fn reconstruct(&self, image: &Path, hide: &Hide, picture: &Path, seed: u64) -> Result<Reconstruction> {
         let (recipe, normalisation) = (&self.resolved.recipe, self.resolved.run.normalisation());
         let input = |what: String, hint: &str| Error::Input { what, hint: Some(hint.into()) };
         let bytes = std::fs::read(image).map_err(|e| match e.kind() {
@@ -80,7 +99,14 @@ impl Trained {
         let images = Images { pixels: &pixels, count: 1, channels: recipe.data.channels, height, width };
 
         let grid = Grid { rows: height / recipe.mask.unit_px, columns: width / recipe.mask.unit_px };
-        let mask = strategy(&recipe.mask).sample(&mut rng(seed, Purpose::Mask, 0, 0), grid);
+        let strategy = self.strategy(hide, (decoded.height, decoded.width));
+        let mask = strategy.sample(&mut rng(seed, Purpose::Mask, 0, 0), grid);
+        if mask.count() == 0 {
+            return Err(Error::Input {
+                what: format!("the mask hides nothing of `{}`", image.display()),
+                hint: Some("white is hidden in a drawing; what a crop to the middle leaves out does not count".into()),
+            });
+        }
         let hidden = self.model.hidden(&[mask]);
         let mut sheet = sheet();
         let prediction = push_pictures(&mut sheet, "", &self.backend, &self.model, &images, &hidden, &normalisation);
@@ -96,6 +122,20 @@ impl Trained {
         let masked: f64 = (0..pixels.len()).filter(|i| is_hidden(*i)).map(error).sum();
         let per_value = |sum: f64| sum / count.max(1) as f64;
         Ok(Reconstruction { masked_l1: per_value(masked), mean_colour_l1: per_value(sum) })
+    }
+}
+
+impl Trained {
+    /// How an image of `image_px`, height and width, is masked.
+    fn strategy(&self, hide: &Hide, image_px: (usize, usize)) -> Box<dyn MaskStrategy> {
+        let recipe = &self.resolved.recipe;
+        let input_px = recipe.data.image_size.height_and_width();
+        match hide {
+            Hide::AsTrained => strategy(&recipe.mask),
+            Hide::Strategy(name) => strategy(&MaskRecipe { strategy: *name, ..recipe.mask }),
+            Hide::Drawing(drawing) => Box::new(Drawn::new(drawing, input_px)),
+            Hide::Rectangle { around, share } => Box::new(Rectangle::new(*around, image_px, input_px, *share)),
+        }
     }
 }
 

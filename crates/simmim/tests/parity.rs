@@ -9,7 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use simmim::build::Builder;
 use simmim::encoder::{EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Config, VitConfig};
-use simmim::mask::{Grid, Mask};
+use simmim::mask::{self, Grid, Mask};
 use simmim::model::{Hidden, SimMim};
 use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind, TargetKind, TargetRecipe};
 use simmim::train::{Schedule, groups};
@@ -50,6 +50,7 @@ fn trial(path: PathBuf) -> Trial {
     match kind(&path) {
         Kind::Pretrain(config) => Trial::test(name, move || pretrain(&path, &config)),
         Kind::Schedules => Trial::test(name, move || schedules(&path)),
+        Kind::AvgDist => Trial::test(name, move || avg_dist(&path)),
         Kind::NotBuilt(what) => {
             Trial::test(format!("{name}: {what} is not built yet"), || Ok(())).with_ignored_flag(true)
         }
@@ -59,13 +60,18 @@ fn trial(path: PathBuf) -> Trial {
 enum Kind {
     Pretrain(Value),
     Schedules,
+    AvgDist,
     NotBuilt(String),
 }
 
 fn kind(path: &Path) -> Kind {
     let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or_default();
     if path.extension().is_some_and(|e| e == "json") {
-        return if stem.starts_with("lr_schedules") { Kind::Schedules } else { Kind::NotBuilt(format!("`{stem}`")) };
+        return match stem {
+            "avg_dist" => Kind::AvgDist,
+            _ if stem.starts_with("lr_schedules") => Kind::Schedules,
+            _ => Kind::NotBuilt(format!("`{stem}`")),
+        };
     }
     let metadata = WeightsFile::read(path).and_then(|f| f.metadata()).unwrap_or_else(|e| panic!("{e}"));
     let config: Value = serde_json::from_str(&metadata["config"]).expect("the config is JSON");
@@ -323,6 +329,20 @@ fn schedules(path: &Path) -> Result<(), Failed> {
             let what = format!("{} at {t}", curve["name"]);
             relative(&what, schedule.lr(t.as_u64().unwrap()), lr.as_f64().unwrap(), 1e-12)?;
         }
+    }
+    Ok(())
+}
+
+fn avg_dist(path: &Path) -> Result<(), Failed> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let masks: Vec<Value> = serde_json::from_str(&text).unwrap();
+    for mask in &masks {
+        let (width, unit_px) = (integer(mask, "width"), integer(mask, "mask_patch_size"));
+        let grid = Grid { rows: integer(mask, "height") / unit_px, columns: width / unit_px };
+        let cells = mask["cells"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+        let pixels = Mask::new(grid, cells.map(|cell| cell.as_u64() == Some(1)).collect()).refined(unit_px);
+        let found = mask::avg_dist(pixels.hidden(), width).ok_or("the mask has no distance")?;
+        relative(&format!("unit {unit_px} px, {grid:?}"), found, number(mask, "avg_dist"), 1e-12)?;
     }
     Ok(())
 }

@@ -1,15 +1,17 @@
 //! `simmim reconstruct`.
 
-use super::print_result;
+use super::{print_result, read_image};
 use crate::cli::{Common, ReconstructArgs};
 use crate::exit::Exit;
 use serde_json::json;
-use simmim::reconstruct::{Trained, describe};
+use simmim::recipe::MaskStrategyName;
+use simmim::reconstruct::{Hide, Trained, describe};
 use simmim::{Error, precision};
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(common: &Common, args: &ReconstructArgs) -> anyhow::Result<Exit> {
     let paths = pictures_of(&args.images, &args.out)?;
+    let hide = hide(args)?;
     let (precision, _) = precision::choose(common.precision.into());
     let trained = Trained::load(&args.from, precision, common.threads())?;
     if !common.quiet {
@@ -18,7 +20,7 @@ pub(crate) fn run(common: &Common, args: &ReconstructArgs) -> anyhow::Result<Exi
     let mut pictures = Vec::new();
     let mut prose = Vec::new();
     for (i, (image, path)) in args.images.iter().zip(&paths).enumerate() {
-        let done = trained.reconstruct(image, path, common.seed.wrapping_add(i as u64))?;
+        let done = trained.reconstruct(image, &hide, path, common.seed.wrapping_add(i as u64))?;
         prose.push(format!(
             "{}  masked L1 {:.4} (mean colour {:.4})",
             path.display(),
@@ -56,4 +58,16 @@ fn pictures_of(images: &[PathBuf], out: &Path) -> simmim::Result<Vec<PathBuf>> {
 /// Whether two paths lead to one file that exists.
 fn is_same_file(a: &Path, b: &Path) -> bool {
     a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
+/// What the arguments say is to be hidden.
+fn hide(args: &ReconstructArgs) -> anyhow::Result<Hide> {
+    if let Some(around) = args.mask_box {
+        return Ok(Hide::Rectangle { around, share: args.mask_share });
+    }
+    let Some(mask) = &args.mask else { return Ok(Hide::AsTrained) };
+    match MaskStrategyName::ALL.into_iter().find(|strategy| strategy.name() == mask) {
+        Some(strategy) => Ok(Hide::Strategy(strategy)),
+        None => Ok(Hide::Drawing(read_image(Path::new(mask), 1)?)),
+    }
 }

@@ -14,8 +14,8 @@ mod tape;
 mod threads;
 
 use crate::backend::{
-    AttentionBranch, Backend, Images, LayerNorm, Linear, MlpBranch, Operations, PositionMlp, Precision, Regression,
-    Slot, Update,
+    AttentionBranch, Backend, CrossEntropy, Images, LayerNorm, Linear, MlpBranch, Operations, PositionMlp, Precision,
+    Regression, Slot, Update,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use buffers::Buffer;
@@ -203,12 +203,20 @@ impl Operations for Cpu {
         ops::linear::forward(self, x, linear)
     }
 
+    fn gelu(&self, x: &CpuTensor) -> CpuTensor {
+        ops::gelu::forward(self, x)
+    }
+
     fn gather_rows(&self, x: &CpuTensor, rows: &[u32]) -> CpuTensor {
         ops::gather_rows::forward(self, x, rows)
     }
 
     fn regression(&self, prediction: &CpuTensor, loss: &Regression) -> CpuTensor {
         ops::regression::forward(self, prediction, loss)
+    }
+
+    fn cross_entropy(&self, logits: &CpuTensor, loss: &CrossEntropy) -> CpuTensor {
+        ops::cross_entropy::forward(self, logits, loss)
     }
 }
 

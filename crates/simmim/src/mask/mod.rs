@@ -1,11 +1,21 @@
 //! Which parts of an image are hidden: a grid of units, `true` = hidden.
 //!
 //! A strategy is one file with one type that implements [`MaskStrategy`], and one arm in
-//! [`strategy`].
+//! [`strategy`] if recipes may name it: [`Drawn`] and [`Rectangle`] belong to one picture each.
 
+mod avg_dist;
+mod blockwise;
+mod drawn;
 mod random;
+mod rectangle;
+mod square;
 
+pub use avg_dist::avg_dist;
+pub use blockwise::Blockwise;
+pub use drawn::Drawn;
 pub use random::Random;
+pub use rectangle::{PixelBox, Rectangle};
+pub use square::Square;
 
 use crate::recipe::{MaskRecipe, MaskStrategyName};
 use simmim_data::Rng;
@@ -76,6 +86,10 @@ pub trait MaskStrategy: Send + Sync {
 pub fn strategy(recipe: &MaskRecipe) -> Box<dyn MaskStrategy> {
     match recipe.strategy {
         MaskStrategyName::Random => Box::new(Random { ratio: recipe.ratio }),
+        MaskStrategyName::Square => Box::new(Square { ratio: recipe.ratio }),
+        MaskStrategyName::Blockwise => {
+            Box::new(Blockwise { ratio: recipe.ratio, min_block_units: recipe.min_block_units, aspect: recipe.aspect })
+        }
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     if mask.ratio == 0.0 {
         return Err(wrong("mask.ratio", mask.ratio, "nothing would be hidden, so nothing learnt".into(), None));
     }
+    at_least_one("mask.min_block_units", mask.min_block_units)?;
+    in_order("mask.aspect", mask.aspect, f64::INFINITY)?;
 
     match (target.kind, target.window_px) {
         (TargetKind::Pixels, None) => {}

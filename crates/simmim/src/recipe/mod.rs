@@ -103,6 +103,12 @@ pub struct MaskRecipe {
     pub unit_px: usize,
     /// Share of units to hide.
     pub ratio: f64,
+    /// Units of the smallest block of `blockwise`; BEiT's 16 if left unsaid.
+    #[serde(default = "defaults::min_block_units")]
+    pub min_block_units: usize,
+    /// Height over width of the blocks of `blockwise`, `[low, high]`; BEiT's if left unsaid.
+    #[serde(default = "defaults::aspect")]
+    pub aspect: (f64, f64),
 }
 
 /// How hidden units are chosen.
@@ -111,6 +117,24 @@ pub struct MaskRecipe {
 pub enum MaskStrategyName {
     /// Uniformly.
     Random,
+    /// As one square block at a random place.
+    Square,
+    /// As blocks of random area and aspect.
+    Blockwise,
+}
+
+impl MaskStrategyName {
+    /// Every strategy.
+    pub const ALL: [Self; 3] = [Self::Random, Self::Square, Self::Blockwise];
+
+    /// The name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Random => "random",
+            Self::Square => "square",
+            Self::Blockwise => "blockwise",
+        }
+    }
 }
 
 /// The prediction head.
@@ -250,6 +274,16 @@ pub struct TrainRecipe {
 }
 
 mod defaults {
+    /// arXiv:2106.08254, algorithm 1.
+    pub(super) fn min_block_units() -> usize {
+        16
+    }
+
+    /// arXiv:2106.08254, algorithm 1.
+    pub(super) fn aspect() -> (f64, f64) {
+        (0.3, 1.0 / 0.3)
+    }
+
     pub(super) fn keep_checkpoints() -> usize {
         2
     }

@@ -194,6 +194,9 @@ mod tests {
         check_fails("data.image_size=36", "`data.image_size` is `36`", "32");
         check_fails("mask.unit_px=6", "`mask.unit_px` is `6`", "4");
         check_fails("mask.ratio=1.5", "`mask.ratio` is `1.5`", "");
+        check_fails("mask.strategy=blockwize", "value `blockwize`", "did you mean `blockwise`?");
+        check_fails("mask.min_block_units=0", "`mask.min_block_units` is `0`", "");
+        check_fails("mask.aspect=[3.0, 0.5]", "`mask.aspect` is `[3, 0.5]`", "");
         check_fails("encoder.heads=5", "`encoder.heads` is `5`", "");
         check_fails("train.accumulation_steps=3", "`train.accumulation_steps` is `3`", "");
         check_fails("target.window_px=47", "`target.window_px` is `47`", "leave it out");

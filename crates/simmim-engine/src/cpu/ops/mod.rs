@@ -2,8 +2,10 @@
 
 pub(super) mod add_positions;
 pub(super) mod attention_branch;
+pub(super) mod cross_entropy;
 mod frame;
 pub(super) mod gather_rows;
+pub(super) mod gelu;
 mod heads;
 pub(super) mod hide;
 pub(super) mod layer_norm;
