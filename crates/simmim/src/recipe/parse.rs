@@ -194,7 +194,7 @@ mod tests {
         check_fails("data.image_size=36", "`data.image_size` is `36`", "32");
         check_fails("mask.unit_px=6", "`mask.unit_px` is `6`", "4");
         check_fails("mask.ratio=1.5", "`mask.ratio` is `1.5`", "");
-        check_fails("mask.strategy=blockwize", "value `blockwize`", "did you mean `blockwise`?");
+        check_fails("mask.strategy=blockwize", "key `mask.strategy` is `blockwize`", "did you mean `blockwise`?");
         check_fails("mask.min_block_units=0", "`mask.min_block_units` is `0`", "");
         check_fails("mask.aspect=[3.0, 0.5]", "`mask.aspect` is `[3, 0.5]`", "");
         check_fails("encoder.heads=5", "`encoder.heads` is `5`", "");
