@@ -21,7 +21,7 @@
 //! | others | 6 × 16 | NEON: 24 of 32 |
 //!
 //! The tile is plain arithmetic on arrays; compiled with these instructions enabled, the arrays are
-//! registers. Measured shares of the register peak are in `docs/LOG.md`.
+//! registers. Measurements are in `docs/LOG.md`.
 
 use crate::matrix::Matrix;
 use std::ops::Range;
