@@ -214,6 +214,15 @@ pub struct CrossEntropy<'a> {
     pub denominator: f64,
 }
 
+/// A negative log-likelihood of Laplace distributions, up to a constant: `Σ (|t − μ|/b + ln b) / denominator`.
+#[derive(Clone, Copy, Debug)]
+pub struct Laplace<'a> {
+    /// True values `t`, `[.., C]`.
+    pub target: &'a [f32],
+    /// What the sum is divided by.
+    pub denominator: f64,
+}
+
 /// The operations a model may use. Tensors are f32 (or wider), row-major and cheap to clone.
 ///
 /// Gradients flow into every tensor argument and every parameter, except where noted.
@@ -321,6 +330,50 @@ pub trait Operations {
     /// # Shapes
     /// logits `[R, C·S·K]` → `[1]`.
     fn cross_entropy(&self, logits: &Self::Tensor, loss: &CrossEntropy) -> Self::Tensor;
+
+    /// A convolution of stride 1 with zeros around the image, so that its size stays. Images are
+    /// channels last here, as tokens are; a kernel of side 1 is [`Operations::linear`] as well.
+    ///
+    /// # Shapes
+    /// `[B, H, W, C]`, weight `[O, C, k, k]` with odd `k` → `[B, H, W, O]`.
+    fn convolution(&self, x: &Self::Tensor, linear: &Linear) -> Self::Tensor;
+
+    /// `max(x, 0)` of every value.
+    fn relu(&self, x: &Self::Tensor) -> Self::Tensor;
+
+    /// The largest of each four neighbouring pixels.
+    ///
+    /// # Shapes
+    /// `[B, H, W, C]` → `[B, H/2, W/2, C]`.
+    fn max_pool(&self, x: &Self::Tensor) -> Self::Tensor;
+
+    /// Each pixel four times.
+    ///
+    /// # Shapes
+    /// `[B, H, W, C]` → `[B, 2H, 2W, C]`.
+    fn upsample(&self, x: &Self::Tensor) -> Self::Tensor;
+
+    /// `x + factor·y`, of one shape.
+    fn add(&self, x: &Self::Tensor, factor: f32, y: &Self::Tensor) -> Self::Tensor;
+
+    /// A relaxed choice, `softmax((logits + noise) / temperature)` over the last axis: with Gumbel noise, a
+    /// differentiable stand-in for a sample (arXiv:1611.01144).
+    ///
+    /// # Shapes
+    /// `[.., K]`, `noise` as long → `[.., K]`. No gradient to the noise.
+    fn gumbel_softmax(&self, logits: &Self::Tensor, noise: &[f32], temperature: f32) -> Self::Tensor;
+
+    /// A likelihood loss; the last axis holds each `μ` and behind them each `ln b`.
+    ///
+    /// # Shapes
+    /// `[.., 2C]` → `[1]`.
+    fn laplace(&self, prediction: &Self::Tensor, loss: &Laplace) -> Self::Tensor;
+
+    /// The divergence of choices from the uniform one, `Σ KL(softmax(logits) ‖ uniform) / denominator`.
+    ///
+    /// # Shapes
+    /// `[.., K]` → `[1]`.
+    fn uniform_divergence(&self, logits: &Self::Tensor, denominator: f64) -> Self::Tensor;
 }
 
 /// Which of the flat buffers behind the parameter table.

@@ -3,9 +3,11 @@
 //! Nothing here is fast and nothing is shared with the kernels. A backend is right when its outputs
 //! equal these, and its gradients equal the finite differences of these.
 
+mod images;
+
 use crate::backend::{
-    AttentionBranch, CrossEntropy, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, PositionMlp, QkvBias,
-    Regression, Similarity,
+    AttentionBranch, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, NormOrder, Operations, PositionMlp,
+    QkvBias, Regression, Similarity,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use simmim_kernels::loss::Distance;
@@ -333,5 +335,49 @@ impl Operations for Reference {
         };
         let sum: f64 = logits.data.chunks(loss.classes).zip(loss.ids).enumerate().map(term).sum();
         tensor(&[1], vec![sum / loss.denominator])
+    }
+
+    fn convolution(&self, x: &ReferenceTensor, linear: &Linear) -> ReferenceTensor {
+        let weight = self.table.get(linear.weight);
+        let (outputs, side) = (weight.shape[0], weight.shape[2]);
+        let (images, height, width, channels) = images::image_shape(&x.shape);
+        let bias = |o: usize| linear.bias.map_or(0.0, |b| self.value(b)[o]);
+        let sizes = (images, height, width, channels);
+        let out = images::convolution(&x.data, sizes, self.value(linear.weight), side, bias);
+        tensor(&[images, height, width, outputs], out)
+    }
+
+    fn relu(&self, x: &ReferenceTensor) -> ReferenceTensor {
+        tensor(&x.shape, x.data.iter().map(|v| v.max(0.0)).collect())
+    }
+
+    fn max_pool(&self, x: &ReferenceTensor) -> ReferenceTensor {
+        let (images, height, width, channels) = images::image_shape(&x.shape);
+        let out = images::max_pool(&x.data, (images, height, width, channels));
+        tensor(&[images, height / 2, width / 2, channels], out)
+    }
+
+    fn upsample(&self, x: &ReferenceTensor) -> ReferenceTensor {
+        let (images, height, width, channels) = images::image_shape(&x.shape);
+        let out = images::upsample(&x.data, (images, height, width, channels));
+        tensor(&[images, 2 * height, 2 * width, channels], out)
+    }
+
+    fn add(&self, x: &ReferenceTensor, factor: f32, y: &ReferenceTensor) -> ReferenceTensor {
+        tensor(&x.shape, x.data.iter().zip(y.data.iter()).map(|(x, y)| x + factor as f64 * y).collect())
+    }
+
+    fn gumbel_softmax(&self, logits: &ReferenceTensor, noise: &[f32], temperature: f32) -> ReferenceTensor {
+        let noisy = logits.data.iter().zip(noise).map(|(v, n)| (v + *n as f64) / temperature as f64);
+        tensor(&logits.shape, images::softmax(&noisy.collect::<Vec<_>>(), logits.width()))
+    }
+
+    fn laplace(&self, prediction: &ReferenceTensor, loss: &Laplace) -> ReferenceTensor {
+        let sum = images::laplace(&prediction.data, loss.target, prediction.width() / 2);
+        tensor(&[1], vec![sum / loss.denominator])
+    }
+
+    fn uniform_divergence(&self, logits: &ReferenceTensor, denominator: f64) -> ReferenceTensor {
+        tensor(&[1], vec![images::uniform_divergence(&logits.data, logits.width()) / denominator])
     }
 }

@@ -4,8 +4,9 @@
 //! To check another backend, run [`check`] with it; to add an operation, add a case.
 
 use simmim_engine::{
-    AttentionBranch, Backend, Cpu, CrossEntropy, Distance, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations,
-    ParameterId, ParameterTable, PositionMlp, Precision, QkvBias, Reference, Regression, Similarity, Slot, Windows,
+    AttentionBranch, Backend, Cpu, CrossEntropy, Distance, Images, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
+    Operations, ParameterId, ParameterTable, PositionMlp, Precision, QkvBias, Reference, Regression, Similarity, Slot,
+    Windows,
 };
 use std::rc::Rc;
 
@@ -24,6 +25,9 @@ fn numbers(count: usize, seed: u64) -> Vec<f32> {
 /// Sizes of the token tensor that most cases take.
 const TOKENS: [usize; 3] = [3, 6, 8];
 
+/// The same values as small images, `[B, H, W, C]`.
+const IMAGES: [usize; 4] = [3, 4, 6, 2];
+
 /// The operation under test, applied to an input tensor.
 #[derive(Clone, Debug)]
 enum Operation {
@@ -41,6 +45,14 @@ enum Operation {
     GatherRows(Vec<u32>),
     Regression(Distance),
     CrossEntropy { channels: usize, classes: usize },
+    Convolution(Linear),
+    Relu,
+    MaxPool,
+    Upsample,
+    Add { factor: f32 },
+    GumbelSoftmax { temperature: f32 },
+    Laplace,
+    UniformDivergence,
 }
 
 impl Operation {
@@ -48,6 +60,7 @@ impl Operation {
     fn objective<B: Operations>(&self, b: &B, x: &B::Tensor) -> (B::Tensor, B::Tensor) {
         let pixels = numbers(2 * 3 * 8 * 12, 77);
         let images = Images { pixels: &pixels, count: 2, channels: 3, height: 8, width: 12 };
+        let as_images = || b.reshape(x, &IMAGES);
         let hidden: Vec<bool> = (0..TOKENS[0] * TOKENS[1]).map(|i| i % 3 == 0).collect();
         let out = match self {
             Operation::Parameter(id) => b.parameter(*id),
@@ -84,6 +97,20 @@ impl Operation {
                 };
                 return (b.cross_entropy(x, &loss), b.cross_entropy(x, &loss));
             }
+            Operation::Convolution(linear) => b.convolution(&as_images(), linear),
+            Operation::Relu => b.relu(x),
+            Operation::MaxPool => b.max_pool(&as_images()),
+            Operation::Upsample => b.upsample(&as_images()),
+            Operation::Add { factor } => b.add(x, *factor, &b.relu(x)),
+            Operation::GumbelSoftmax { temperature } => {
+                b.gumbel_softmax(x, &numbers(TOKENS.iter().product(), 8), *temperature)
+            }
+            Operation::Laplace => {
+                let target = numbers(TOKENS.iter().product::<usize>() / 2, 5);
+                let loss = Laplace { target: &target, denominator: 3.5 };
+                return (b.laplace(x, &loss), b.laplace(x, &loss));
+            }
+            Operation::UniformDivergence => return (b.uniform_divergence(x, 3.5), b.uniform_divergence(x, 3.5)),
         };
         // Σ weight·|out − (−100)| is Σ weight·out up to a constant: every output gets its own gradient
         let len = b.read(&out).len();
@@ -131,6 +158,10 @@ fn cases() -> Vec<Case> {
     let linear = |t: &mut ParameterTable, name: &str, out, inputs, bias: bool| Linear {
         weight: t.add(&format!("{name}.w"), &[out, inputs]),
         bias: bias.then(|| t.add(&format!("{name}.b"), &[out])),
+    };
+    let convolution = |t: &mut ParameterTable, side, bias: bool| Linear {
+        weight: t.add("conv.w", &[5, IMAGES[3], side, side]),
+        bias: bias.then(|| t.add("conv.b", &[5])),
     };
     let attention = |t: &mut ParameterTable, order, bias: QkvBias, similarity, scaled: bool, windows: Windows| {
         let table = t.add("table", &[5, 2]);
@@ -222,6 +253,16 @@ fn cases() -> Vec<Case> {
         case("cross-entropy, one choice a row", |_| Operation::CrossEntropy { channels: 1, classes: 8 }),
         case("cross-entropy, weights of positions", |_| Operation::CrossEntropy { channels: 1, classes: 2 }),
         case("cross-entropy, weights shared by channels", |_| Operation::CrossEntropy { channels: 2, classes: 2 }),
+        case("convolution 1×1", |t| Operation::Convolution(convolution(t, 1, true))),
+        case("convolution 3×3 without bias", |t| Operation::Convolution(convolution(t, 3, false))),
+        case("convolution 7×7, larger than the image", |t| Operation::Convolution(convolution(t, 7, true))),
+        case("relu", |_| Operation::Relu),
+        case("max pool", |_| Operation::MaxPool),
+        case("upsample", |_| Operation::Upsample),
+        case("add", |_| Operation::Add { factor: -0.3 }),
+        case("gumbel softmax", |_| Operation::GumbelSoftmax { temperature: 0.4 }),
+        case("laplace", |_| Operation::Laplace),
+        case("uniform divergence", |_| Operation::UniformDivergence),
     ]
 }
 

@@ -10,6 +10,8 @@
 pub mod adamw;
 pub mod attention;
 pub mod bf16;
+pub mod convolution;
+pub mod discrete_vae;
 pub mod elementwise;
 pub mod gelu;
 pub mod layer_norm;
@@ -19,8 +21,10 @@ pub mod matmul;
 pub mod matrix;
 pub mod pack;
 pub mod patches;
+pub mod pool;
 pub mod position_bias;
 pub mod product;
+pub mod relu;
 pub mod softmax;
 
 #[cfg(test)]

@@ -14,8 +14,8 @@ mod tape;
 mod threads;
 
 use crate::backend::{
-    AttentionBranch, Backend, CrossEntropy, Images, LayerNorm, Linear, MlpBranch, Operations, PositionMlp, Precision,
-    Regression, Slot, Update,
+    AttentionBranch, Backend, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, Operations, PositionMlp,
+    Precision, Regression, Slot, Update,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use buffers::Buffer;
@@ -66,6 +66,14 @@ impl CpuTensor {
         match self.shape[..] {
             [images, tokens, width] => (images, tokens, width),
             _ => panic!("expected [B, N, D], got {:?}", self.shape),
+        }
+    }
+
+    /// The sizes of a `[B, H, W, C]` tensor.
+    fn image_shape(&self) -> (usize, usize, usize, usize) {
+        match self.shape[..] {
+            [images, height, width, channels] => (images, height, width, channels),
+            _ => panic!("expected [B, H, W, C], got {:?}", self.shape),
         }
     }
 }
@@ -217,6 +225,38 @@ impl Operations for Cpu {
 
     fn cross_entropy(&self, logits: &CpuTensor, loss: &CrossEntropy) -> CpuTensor {
         ops::cross_entropy::forward(self, logits, loss)
+    }
+
+    fn convolution(&self, x: &CpuTensor, linear: &Linear) -> CpuTensor {
+        ops::convolution::forward(self, x, linear)
+    }
+
+    fn relu(&self, x: &CpuTensor) -> CpuTensor {
+        ops::relu::forward(self, x)
+    }
+
+    fn max_pool(&self, x: &CpuTensor) -> CpuTensor {
+        ops::max_pool::forward(self, x)
+    }
+
+    fn upsample(&self, x: &CpuTensor) -> CpuTensor {
+        ops::upsample::forward(self, x)
+    }
+
+    fn add(&self, x: &CpuTensor, factor: f32, y: &CpuTensor) -> CpuTensor {
+        ops::sum::forward(self, x, factor, y)
+    }
+
+    fn gumbel_softmax(&self, logits: &CpuTensor, noise: &[f32], temperature: f32) -> CpuTensor {
+        ops::gumbel_softmax::forward(self, logits, noise, temperature)
+    }
+
+    fn laplace(&self, prediction: &CpuTensor, loss: &Laplace) -> CpuTensor {
+        ops::laplace::forward(self, prediction, loss)
+    }
+
+    fn uniform_divergence(&self, logits: &CpuTensor, denominator: f64) -> CpuTensor {
+        ops::uniform_divergence::forward(self, logits, denominator)
     }
 }
 

@@ -2,20 +2,28 @@
 
 pub(super) mod add_positions;
 pub(super) mod attention_branch;
+pub(super) mod convolution;
 pub(super) mod cross_entropy;
 mod frame;
 pub(super) mod gather_rows;
 pub(super) mod gelu;
+pub(super) mod gumbel_softmax;
 mod heads;
 pub(super) mod hide;
+pub(super) mod laplace;
 pub(super) mod layer_norm;
 pub(super) mod linear;
+pub(super) mod max_pool;
 pub(super) mod mlp_branch;
 pub(super) mod parameter;
 pub(super) mod patch_embed;
 pub(super) mod position_bias;
 pub(super) mod prepend_token;
 pub(super) mod regression;
+pub(super) mod relu;
+pub(super) mod sum;
+pub(super) mod uniform_divergence;
+pub(super) mod upsample;
 
 use super::Cpu;
 use super::threads::split_mut;

@@ -1,0 +1,58 @@
+//! The Gumbel-softmax relaxation of a choice; the noise comes from the caller.
+
+use crate::cpu::buffers::Buffer;
+use crate::cpu::tape::{Backward, Gradients, NodeId};
+use crate::cpu::threads::split_mut;
+use crate::cpu::{Cpu, CpuTensor};
+use simmim_kernels::elementwise::add_scaled;
+use simmim_kernels::softmax::{softmax, softmax_backward};
+use std::rc::Rc;
+
+struct GumbelSoftmax {
+    input: NodeId,
+    choice: Rc<Buffer<f32>>,
+    classes: usize,
+    temperature: f32,
+}
+
+pub(in crate::cpu) fn forward(cpu: &Cpu, logits: &CpuTensor, noise: &[f32], temperature: f32) -> CpuTensor {
+    assert_eq!(logits.data.len(), noise.len(), "one noise value per logit");
+    let classes = logits.width();
+    let mut choice = cpu.shelves.f32.take(noise.len());
+    {
+        let data: &[f32] = &logits.data;
+        let groups = cpu.threads.groups(logits.rows());
+        let tasks = groups.iter().zip(split_mut(&mut choice, &groups, classes)).collect();
+        cpu.threads.map(tasks, |(group, choice)| {
+            let span = group.start * classes..group.end * classes;
+            for ((choice, logit), noise) in choice.iter_mut().zip(&data[span.clone()]).zip(&noise[span]) {
+                *choice = (logit + noise) / temperature;
+            }
+            softmax(choice, classes);
+        });
+    }
+    let tensor = cpu.new_tensor(&logits.shape, choice);
+    if cpu.is_recording() {
+        let choice = Rc::clone(&tensor.data);
+        cpu.tape.borrow_mut().record(tensor.node, GumbelSoftmax { input: logits.node, choice, classes, temperature });
+    }
+    tensor
+}
+
+impl Backward for GumbelSoftmax {
+    fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
+        let Self { classes, temperature, .. } = *self;
+        let mut d_logits = cpu.shelves.f32.zeros(d_output.len());
+        {
+            let choice: &[f32] = &self.choice;
+            let groups = cpu.threads.groups(choice.len() / classes);
+            let parts = split_mut(&mut d_output, &groups, classes).into_iter();
+            let tasks = groups.iter().zip(parts).zip(split_mut(&mut d_logits, &groups, classes)).collect();
+            cpu.threads.map(tasks, |((group, d_choice), d_logits)| {
+                softmax_backward(&choice[group.start * classes..group.end * classes], d_choice, classes);
+                add_scaled(d_logits, 1.0 / temperature, d_choice);
+            });
+        }
+        gradients.add(self.input, d_logits);
+    }
+}

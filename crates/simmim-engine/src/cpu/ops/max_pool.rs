@@ -1,0 +1,52 @@
+//! Halving images by the largest of each four pixels.
+
+use crate::cpu::buffers::Buffer;
+use crate::cpu::tape::{Backward, Gradients, NodeId};
+use crate::cpu::threads::split_mut;
+use crate::cpu::{Cpu, CpuTensor};
+use simmim_kernels::pool::{Halving, max_pool, max_pool_backward};
+use std::rc::Rc;
+
+struct MaxPool {
+    input: NodeId,
+    x: Rc<Buffer<f32>>,
+    halving: Halving,
+}
+
+pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
+    let (images, height, width, channels) = x.image_shape();
+    assert!(height.is_multiple_of(2) && width.is_multiple_of(2), "{height}×{width} pixels cannot be halved");
+    let halving = Halving { height, width, channels };
+    let mut out = cpu.shelves.f32.take(images * halving.small_len());
+    {
+        let data: &[f32] = &x.data;
+        let groups = cpu.threads.groups(images);
+        let tasks = groups.iter().zip(split_mut(&mut out, &groups, halving.small_len())).collect();
+        cpu.threads.map(tasks, |(group, out)| {
+            for (image, out) in group.clone().zip(out.chunks_exact_mut(halving.small_len())) {
+                max_pool(&halving, &data[image * halving.large_len()..][..halving.large_len()], out);
+            }
+        });
+    }
+    let shape = [images, height / 2, width / 2, channels];
+    cpu.output(&shape, out, || MaxPool { input: x.node, x: Rc::clone(&x.data), halving })
+}
+
+impl Backward for MaxPool {
+    fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
+        let halving = self.halving;
+        let mut d_x = cpu.shelves.f32.take(self.x.len());
+        {
+            let (x, d_y): (&[f32], &[f32]) = (&self.x, &d_output);
+            let groups = cpu.threads.groups(x.len() / halving.large_len());
+            let tasks = groups.iter().zip(split_mut(&mut d_x, &groups, halving.large_len())).collect();
+            cpu.threads.map(tasks, |(group, d_x)| {
+                for (image, d_x) in group.clone().zip(d_x.chunks_exact_mut(halving.large_len())) {
+                    let x = &x[image * halving.large_len()..][..halving.large_len()];
+                    max_pool_backward(&halving, x, &d_y[image * halving.small_len()..][..halving.small_len()], d_x);
+                }
+            });
+        }
+        gradients.add(self.input, d_x);
+    }
+}

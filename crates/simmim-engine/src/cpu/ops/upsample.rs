@@ -1,0 +1,49 @@
+//! Doubling images by repeating each pixel.
+
+use crate::cpu::buffers::Buffer;
+use crate::cpu::tape::{Backward, Gradients, NodeId};
+use crate::cpu::threads::split_mut;
+use crate::cpu::{Cpu, CpuTensor};
+use simmim_kernels::pool::{Halving, repeat, repeat_backward};
+
+struct Upsample {
+    input: NodeId,
+    halving: Halving,
+    images: usize,
+}
+
+pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
+    let (images, height, width, channels) = x.image_shape();
+    let halving = Halving { height: 2 * height, width: 2 * width, channels };
+    let mut out = cpu.shelves.f32.take(images * halving.large_len());
+    {
+        let data: &[f32] = &x.data;
+        let groups = cpu.threads.groups(images);
+        let tasks = groups.iter().zip(split_mut(&mut out, &groups, halving.large_len())).collect();
+        cpu.threads.map(tasks, |(group, out)| {
+            for (image, out) in group.clone().zip(out.chunks_exact_mut(halving.large_len())) {
+                repeat(&halving, &data[image * halving.small_len()..][..halving.small_len()], out);
+            }
+        });
+    }
+    let shape = [images, halving.height, halving.width, channels];
+    cpu.output(&shape, out, || Upsample { input: x.node, halving, images })
+}
+
+impl Backward for Upsample {
+    fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
+        let halving = self.halving;
+        let mut d_x = cpu.shelves.f32.take(self.images * halving.small_len());
+        {
+            let d_y: &[f32] = &d_output;
+            let groups = cpu.threads.groups(self.images);
+            let tasks = groups.iter().zip(split_mut(&mut d_x, &groups, halving.small_len())).collect();
+            cpu.threads.map(tasks, |(group, d_x)| {
+                for (image, d_x) in group.clone().zip(d_x.chunks_exact_mut(halving.small_len())) {
+                    repeat_backward(&halving, &d_y[image * halving.large_len()..][..halving.large_len()], d_x);
+                }
+            });
+        }
+        gradients.add(self.input, d_x);
+    }
+}

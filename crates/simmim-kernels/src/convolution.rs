@@ -1,0 +1,165 @@
+//! The neighbourhood of each pixel as a row: what makes a convolution a product of matrices.
+//!
+//! Images are channels last, so a kernel's row covers one contiguous run of values; a row lists its
+//! neighbourhood row by row, pixel by pixel, channel by channel. Outside of the image there are zeros.
+//!
+//! ```text
+//! images [B, H, W, C] ── unfold ──► rows [B·H·W, k·k·C] ── · weightᵀ ──► [B·H·W, O]
+//!                     ◄── fold ───
+//! ```
+
+use std::ops::Range;
+
+/// Sizes of images and of the square around each pixel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Neighbourhood {
+    /// Image height in pixels.
+    pub height: usize,
+    /// Image width in pixels.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Side of the square, `k`; odd.
+    pub side: usize,
+}
+
+impl Neighbourhood {
+    /// Pixels of an image.
+    pub fn pixels(&self) -> usize {
+        self.height * self.width
+    }
+
+    /// Values of a row, `k·k·C`.
+    pub fn row_len(&self) -> usize {
+        self.side * self.side * self.channels
+    }
+
+    /// Calls `visit(offset in the images, offset in the row, values)` for each run of a pixel's
+    /// neighbourhood that lies within its image. Pixels are numbered across images.
+    fn runs(&self, pixel: usize, mut visit: impl FnMut(usize, usize, usize)) {
+        let reach = self.side / 2;
+        let (image, pixel) = (pixel / self.pixels(), pixel % self.pixels());
+        let (y, x) = (pixel / self.width, pixel % self.width);
+        let skipped = reach.saturating_sub(x);
+        let left = (x + skipped) - reach;
+        let columns = (x + reach + 1).min(self.width) - left;
+        for i in reach.saturating_sub(y)..self.side.min(self.height + reach - y) {
+            let start = (image * self.height + y + i - reach) * self.width + left;
+            visit(start * self.channels, (i * self.side + skipped) * self.channels, columns * self.channels);
+        }
+    }
+}
+
+/// Writes the neighbourhoods of some pixels, numbered across images, to rows.
+///
+/// # Shapes
+/// `images` `[B, H, W, C]` → `rows` `[pixels, k·k·C]`.
+pub fn unfold(n: &Neighbourhood, images: &[f32], pixels: Range<usize>, rows: &mut [f32]) {
+    assert_eq!(rows.len(), pixels.len() * n.row_len(), "one row per pixel");
+    rows.fill(0.0);
+    for (pixel, row) in pixels.zip(rows.chunks_exact_mut(n.row_len())) {
+        n.runs(pixel, |from, to, len| row[to..to + len].copy_from_slice(&images[from..from + len]));
+    }
+}
+
+/// Specification of [`unfold`].
+pub fn unfold_naive(n: &Neighbourhood, images: &[f32], pixels: Range<usize>, rows: &mut [f32]) {
+    for (at, value) in rows.iter_mut().enumerate() {
+        *value = place(n, pixels.start + at / n.row_len(), at % n.row_len()).map_or(0.0, |from| images[from]);
+    }
+}
+
+/// Adds rows to the neighbourhoods they were read from: the gradient of [`unfold`].
+///
+/// # Shapes
+/// `rows` `[pixels, k·k·C]`, `images` `[B, H, W, C]`.
+pub fn fold(n: &Neighbourhood, rows: &[f32], pixels: Range<usize>, images: &mut [f32]) {
+    assert_eq!(rows.len(), pixels.len() * n.row_len(), "one row per pixel");
+    for (pixel, row) in pixels.zip(rows.chunks_exact(n.row_len())) {
+        n.runs(pixel, |to, from, len| {
+            for (sum, value) in images[to..to + len].iter_mut().zip(&row[from..from + len]) {
+                *sum += *value;
+            }
+        });
+    }
+}
+
+/// Specification of [`fold`].
+pub fn fold_naive(n: &Neighbourhood, rows: &[f32], pixels: Range<usize>, images: &mut [f32]) {
+    for (at, value) in rows.iter().enumerate() {
+        if let Some(to) = place(n, pixels.start + at / n.row_len(), at % n.row_len()) {
+            images[to] += *value;
+        }
+    }
+}
+
+/// Where value `inside` of a pixel's row lies in the images; none if outside of the pixel's image.
+fn place(n: &Neighbourhood, pixel: usize, inside: usize) -> Option<usize> {
+    let (i, j, c) = (inside / (n.side * n.channels), inside / n.channels % n.side, inside % n.channels);
+    let (image, y, x) = (pixel / n.pixels(), pixel % n.pixels() / n.width, pixel % n.width);
+    let row = (y + i).checked_sub(n.side / 2).filter(|row| *row < n.height)?;
+    let column = (x + j).checked_sub(n.side / 2).filter(|column| *column < n.width)?;
+    Some(((image * n.height + row) * n.width + column) * n.channels + c)
+}
+
+/// A weight as published, `[O, C, k, k]`, in the order of the rows, `[O, k, k, C]`.
+pub fn weight_of_rows(n: &Neighbourhood, weight: &[f32]) -> Vec<f32> {
+    let mut ordered = vec![0.0; weight.len()];
+    for (kernel, ordered) in weight.chunks_exact(n.row_len()).zip(ordered.chunks_exact_mut(n.row_len())) {
+        for (at, value) in ordered.iter_mut().enumerate() {
+            *value = kernel[published(n, at)];
+        }
+    }
+    ordered
+}
+
+/// Adds a gradient in the order of the rows to one in the published order.
+pub fn add_weight_of_rows(n: &Neighbourhood, d_ordered: &[f32], d_weight: &mut [f32]) {
+    for (d_ordered, d_kernel) in d_ordered.chunks_exact(n.row_len()).zip(d_weight.chunks_exact_mut(n.row_len())) {
+        for (at, value) in d_ordered.iter().enumerate() {
+            d_kernel[published(n, at)] += *value;
+        }
+    }
+}
+
+/// Where value `at` of `[k, k, C]` is in `[C, k, k]`.
+fn published(n: &Neighbourhood, at: usize) -> usize {
+    at % n.channels * n.side * n.side + at / n.channels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers};
+
+    #[test]
+    fn unfolding_and_folding_equal_naive_also_where_the_square_is_larger_than_the_image() {
+        for (height, width, channels, side) in [(4, 6, 2, 3), (5, 5, 3, 7), (2, 9, 1, 7), (3, 4, 5, 1)] {
+            let n = Neighbourhood { height, width, channels, side };
+            let images = numbers(3 * n.pixels() * channels, 1);
+            for pixels in [0..3 * n.pixels(), 5..n.pixels() + 2] {
+                let (mut fast, mut naive) =
+                    (vec![9.0; pixels.len() * n.row_len()], vec![0.0; pixels.len() * n.row_len()]);
+                unfold(&n, &images, pixels.clone(), &mut fast);
+                unfold_naive(&n, &images, pixels.clone(), &mut naive);
+                assert_eq!(fast, naive);
+                let (mut fast, mut back) = (images.clone(), images.clone());
+                fold(&n, &naive, pixels.clone(), &mut fast);
+                fold_naive(&n, &naive, pixels, &mut back);
+                assert_close(&fast, &back, 1e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn a_weight_is_reordered_and_its_gradient_put_back() {
+        let n = Neighbourhood { height: 1, width: 1, channels: 2, side: 3 };
+        let weight = numbers(4 * n.row_len(), 1);
+        let ordered = weight_of_rows(&n, &weight);
+        // output 1, row 2, column 0, channel 1
+        assert_eq!(ordered[18 + (2 * 3) * 2 + 1], weight[18 + 9 + 2 * 3]);
+        let mut back = vec![0.0; weight.len()];
+        add_weight_of_rows(&n, &ordered, &mut back);
+        assert_eq!(back, weight);
+    }
+}

@@ -1,0 +1,123 @@
+//! The two halves of a discrete VAE's loss, each with its gradient in the same pass
+//! (arXiv:2102.12092, section 2.1 and appendix A.3).
+
+use crate::math::exp;
+use multiversion::multiversion;
+
+/// Negative logarithm of a Laplace density, up to a constant: sum of `|t − μ|/b + ln b`, in f64, and
+/// `d_prediction = scale · gradient`.
+///
+/// # Shapes
+/// `prediction`, `d_prediction` `[rows, 2C]`, `μ` in front of `ln b`; `target` `[rows, C]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn laplace(prediction: &[f32], target: &[f32], channels: usize, scale: f32, d_prediction: &mut [f32]) -> f64 {
+    assert!(prediction.len() == 2 * target.len() && prediction.len() == d_prediction.len());
+    let mut sum = 0.0;
+    let predicted = prediction.chunks_exact(2 * channels).zip(d_prediction.chunks_exact_mut(2 * channels));
+    for ((p, d), t) in predicted.zip(target.chunks_exact(channels)) {
+        for i in 0..channels {
+            let (error, log_b) = (t[i] - p[i], p[channels + i]);
+            let inverse = exp(-log_b);
+            sum += (error.abs() * inverse + log_b) as f64;
+            // no slope where there is no error, as torch.abs
+            let sign = if error > 0.0 { 1.0 } else { 0.0 } - if error < 0.0 { 1.0 } else { 0.0 };
+            d[i] = -scale * sign * inverse;
+            d[channels + i] = scale * (1.0 - error.abs() * inverse);
+        }
+    }
+    sum
+}
+
+/// Specification of [`laplace`], its value only.
+pub fn laplace_naive(prediction: &[f32], target: &[f32], channels: usize) -> f64 {
+    let term = |(i, t): (usize, &f32)| {
+        let at = i / channels * 2 * channels + i % channels;
+        let (mean, log_b) = (prediction[at] as f64, prediction[at + channels] as f64);
+        (*t as f64 - mean).abs() / log_b.exp() + log_b
+    };
+    target.iter().enumerate().map(term).sum()
+}
+
+/// Sum over rows of the divergence `KL(softmax(logits) ‖ uniform) = Σ q·ln q + ln K`, in f64; `logits`
+/// become `scale · gradient`.
+///
+/// # Shapes
+/// `logits` `[rows, K]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn divergence_from_uniform(logits: &mut [f32], classes: usize, scale: f32) -> f64 {
+    let mut total = 0.0;
+    let mut q = vec![0.0; classes];
+    for row in logits.chunks_exact_mut(classes) {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        for (q, v) in q.iter_mut().zip(row.iter()) {
+            *q = exp(*v - largest);
+        }
+        let sum: f32 = q.iter().sum();
+        let (inverse, log_sum) = (1.0 / sum, largest + sum.ln());
+        let mut negative_entropy = 0.0;
+        for (q, v) in q.iter_mut().zip(row.iter_mut()) {
+            *q *= inverse;
+            *v -= log_sum;
+            negative_entropy += *q * *v;
+        }
+        for (v, q) in row.iter_mut().zip(&q) {
+            *v = scale * *q * (*v - negative_entropy);
+        }
+        total += negative_entropy as f64 + (classes as f64).ln();
+    }
+    total
+}
+
+/// Specification of [`divergence_from_uniform`], its value only.
+pub fn divergence_from_uniform_naive(logits: &[f32], classes: usize) -> f64 {
+    let row = |row: &[f32]| {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
+        let total: f64 = row.iter().map(|v| (*v as f64 - largest).exp()).sum();
+        let log_q = |v: &f32| *v as f64 - largest - total.ln();
+        row.iter().map(|v| log_q(v).exp() * log_q(v)).sum::<f64>() + (classes as f64).ln()
+    };
+    logits.chunks_exact(classes).map(row).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers};
+
+    /// Slopes of `value` at `at` by central differences.
+    fn slopes(at: &[f32], value: impl Fn(&[f32]) -> f64) -> Vec<f32> {
+        let step = 1e-2;
+        let moved = |i: usize, by: f32| {
+            let mut at = at.to_vec();
+            at[i] += by;
+            value(&at)
+        };
+        (0..at.len()).map(|i| ((moved(i, step) - moved(i, -step)) / (2.0 * step as f64)) as f32).collect()
+    }
+
+    #[test]
+    fn laplace_equals_naive_and_its_gradient_the_slopes() {
+        let (prediction, target) = (numbers(5 * 6, 1), numbers(5 * 3, 2));
+        let mut d = vec![0.0; prediction.len()];
+        let sum = laplace(&prediction, &target, 3, 0.5, &mut d);
+        let expected = laplace_naive(&prediction, &target, 3);
+        assert!((sum - expected).abs() < 1e-5 * expected.abs(), "{sum} {expected}");
+        // a step of 1e-2 in f32 leaves 1e-4 of curvature
+        assert_close(&d, &slopes(&prediction, |p| 0.5 * laplace_naive(p, &target, 3)), 1e-3);
+    }
+
+    #[test]
+    fn the_divergence_equals_naive_and_its_gradient_the_slopes() {
+        let logits: Vec<f32> = numbers(4 * 37, 3).iter().map(|v| v * 5.0).collect();
+        let mut d = logits.clone();
+        let sum = divergence_from_uniform(&mut d, 37, 2.0);
+        let expected = divergence_from_uniform_naive(&logits, 37);
+        assert!((sum - expected).abs() < 1e-5 * expected, "{sum} {expected}");
+        assert_close(&d, &slopes(&logits, |l| 2.0 * divergence_from_uniform_naive(l, 37)), 1e-3);
+    }
+
+    #[test]
+    fn equal_logits_do_not_diverge() {
+        assert!(divergence_from_uniform(&mut [3.0; 8], 8, 1.0).abs() < 1e-6);
+    }
+}
