@@ -61,6 +61,22 @@ impl Image {
         };
         Ok(Self { channels, pixels, ..self })
     }
+
+    /// Swaps left and right.
+    pub fn mirror(&mut self) {
+        match &mut self.pixels {
+            Pixels::U8(pixels) => mirror(pixels, self.width, self.channels),
+            Pixels::F32(pixels) => mirror(pixels, self.width, self.channels),
+        }
+    }
+}
+
+fn mirror<T>(pixels: &mut [T], width: usize, channels: usize) {
+    for row in pixels.chunks_exact_mut(width * channels) {
+        row.reverse();
+        // the channels of a pixel back into their order
+        row.chunks_exact_mut(channels).for_each(<[T]>::reverse);
+    }
 }
 
 fn convert<T: Copy>(pixels: &[T], found: usize, wanted: usize, opaque: T, luma: fn(T, T, T) -> T) -> Vec<T> {
@@ -86,12 +102,12 @@ fn convert<T: Copy>(pixels: &[T], found: usize, wanted: usize, opaque: T, luma: 
 }
 
 /// ITU-R 601-2 luma in 16-bit fixed point, as Pillow's `convert("L")` (`libImaging/Convert.c`).
-fn luma_u8(red: u8, green: u8, blue: u8) -> u8 {
+pub(crate) fn luma_u8(red: u8, green: u8, blue: u8) -> u8 {
     ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
 }
 
 /// ITU-R 601-2 luma, the same weights as [`luma_u8`].
-fn luma_f32(red: f32, green: f32, blue: f32) -> f32 {
+pub(crate) fn luma_f32(red: f32, green: f32, blue: f32) -> f32 {
     0.299 * red + 0.587 * green + 0.114 * blue
 }
 
@@ -129,6 +145,13 @@ mod tests {
             let message = image.with_channels(wanted, "x.npy").unwrap_err().to_string();
             assert_eq!(message, format!("`x.npy` has {found} channels where {wanted} are wanted"));
         }
+    }
+
+    #[test]
+    fn mirrored_pixels_keep_their_channels_apart() {
+        let mut image = Image { channels: 2, height: 2, width: 3, pixels: Pixels::U8((0..12).collect()) };
+        image.mirror();
+        assert_eq!(image.pixels, Pixels::U8(vec![4, 5, 2, 3, 0, 1, 10, 11, 8, 9, 6, 7]));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod decode;
 pub mod error;
 pub mod image;
 pub mod loader;
+pub mod mix;
 pub mod normalise;
 pub mod ordered;
 mod readable;
@@ -22,10 +23,14 @@ pub use decode::decode;
 pub use error::{Error, Result};
 pub use image::{Image, Pixels};
 pub use loader::{Batch, Loader, LoaderConfig, Skipped};
+pub use mix::{Mix, Mixture, soft_targets};
 pub use normalise::Normalisation;
 pub use ordered::OrderedPass;
 pub use readable::check_readable;
 pub use rng::{Purpose, Rng};
 pub use scan::{Scan, Sizes, scan};
 pub use source::{Sample, Source, Subset, idx_from_bytes, open};
-pub use transform::{Augmentation, RandomResizedCrop, Region, Transform};
+pub use transform::{
+    Augmentation, CentreCrop, ColourJitter, Distortion, Filter, FineTuning, Interpolation, RandAugment, RandomErasing,
+    RandomResizedCrop, Region, Transform,
+};

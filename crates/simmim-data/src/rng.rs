@@ -90,10 +90,47 @@ pub fn permutation(rng: &mut Rng, n: usize) -> Vec<usize> {
     order
 }
 
-/// Draws from the normal distribution of mean 0 and deviation 1 (Box–Muller, the cosine half).
+/// Draws from the normal distribution of mean 0 and deviation 1.
 pub fn normal(rng: &mut Rng) -> f64 {
+    normal_pair(rng)[0]
+}
+
+/// Draws twice from the normal distribution of mean 0 and deviation 1 (Box–Muller).
+pub fn normal_pair(rng: &mut Rng) -> [f64; 2] {
     let radius = (-2.0 * (1.0 - uniform(rng)).ln()).sqrt();
-    radius * (TAU * uniform(rng)).cos()
+    let (sin, cos) = (TAU * uniform(rng)).sin_cos();
+    [radius * cos, radius * sin]
+}
+
+/// Draws from the beta distribution of two shapes above 0, as a share of two gamma variables.
+///
+/// The variables are kept as logarithms: of small shapes both may be too small for a number.
+pub fn beta(rng: &mut Rng, first: f64, second: f64) -> f64 {
+    let (first, second) = (log_gamma_variable(rng, first), log_gamma_variable(rng, second));
+    1.0 / (1.0 + (second - first).exp())
+}
+
+/// Draws the logarithm of a gamma variable of a shape above 0.
+///
+/// Rejection from a cubed normal variable, Marsaglia and Tsang 2000, which takes shapes of at least
+/// 1; one below is reached from the next higher one by a power of a uniform variable.
+fn log_gamma_variable(rng: &mut Rng, shape: f64) -> f64 {
+    if shape < 1.0 {
+        return log_gamma_variable(rng, shape + 1.0) + (1.0 - uniform(rng)).ln() / shape;
+    }
+    let scale = shape - 1.0 / 3.0;
+    loop {
+        let normal = normal(rng);
+        let root = 1.0 + normal / (9.0 * scale).sqrt();
+        if root <= 0.0 {
+            continue;
+        }
+        let log_cube = 3.0 * root.ln();
+        let log_accepted = normal * normal / 2.0 + scale * (1.0 - root.powi(3) + log_cube);
+        if (1.0 - uniform(rng)).ln() < log_accepted {
+            return scale.ln() + log_cube;
+        }
+    }
 }
 
 #[cfg(test)]
@@ -139,6 +176,17 @@ mod tests {
         check("normal", 0.0, 0.025, normal);
         check("normal, squared", 1.0, 0.036, |rng| normal(rng).powi(2));
         check("normal, fourth power", 3.0, 0.25, |rng| normal(rng).powi(4));
+        check("second normal, squared", 1.0, 0.036, |rng| normal_pair(rng)[1].powi(2));
+        check("product of a pair", 0.0, 0.025, |rng| normal_pair(rng).iter().product());
+        // of shapes a and b: mean a / (a + b), second moment mean · (a + 1) / (a + b + 1)
+        for (first, second) in [(0.8, 0.8), (1.0, 1.0), (0.3, 2.0), (5.0, 3.0)] {
+            let mean = first / (first + second);
+            let square = mean * (first + 1.0) / (first + second + 1.0);
+            // deviations are at most one half
+            check("beta", mean, 0.0125, |rng| beta(rng, first, second));
+            check("beta, squared", square, 0.0125, |rng| beta(rng, first, second).powi(2));
+        }
+        check("beta of tiny shapes", 0.5, 0.0125, |rng| beta(rng, 1e-5, 1e-5));
     }
 
     #[test]

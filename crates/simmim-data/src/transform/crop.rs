@@ -1,5 +1,6 @@
 //! Which part of an image is used: a random one, or the middle.
 
+use super::fine_tuning::Filter;
 use crate::rng::{Rng, below, uniform_between};
 
 /// A rectangle of an image, in pixels of it.
@@ -32,28 +33,61 @@ pub enum Region {
 impl Region {
     /// Returns what is left of an image if it is resized to cover `target_height` by
     /// `target_width` pixels, keeping its shape, and its middle of that size is cut out.
+    #[must_use]
+    pub fn centre(height: usize, width: usize, target_height: usize, target_width: usize) -> Self {
+        let target = [target_height, target_width];
+        Self::middle([height, width], target, target)
+    }
+
+    /// What is left of an image that is resized to cover `covered` pixels, of whose middle `target`
+    /// pixels are cut out.
     ///
     /// Sizes and offsets are rounded as torchvision's `Resize(shorter side)` and `CenterCrop` do
     /// (`torchvision/transforms/functional.py`).
-    #[must_use]
-    pub fn centre(height: usize, width: usize, target_height: usize, target_width: usize) -> Self {
-        // the side that fits tightly keeps the target's length, the other one follows, rounded down
-        let (covered_height, covered_width) = if height * target_width >= width * target_height {
-            (height * target_width / width, target_width)
+    fn middle([height, width]: [usize; 2], covered: [usize; 2], target: [usize; 2]) -> Self {
+        // the side that fits tightly keeps its length, the other one follows, rounded down
+        let (covered_height, covered_width) = if height * covered[1] >= width * covered[0] {
+            (height * covered[1] / width, covered[1])
         } else {
-            (target_height, width * target_height / height)
+            (covered[0], width * covered[0] / height)
         };
-        let top = ((covered_height - target_height) as f64 / 2.0).round_ties_even();
-        let left = ((covered_width - target_width) as f64 / 2.0).round_ties_even();
+        let top = ((covered_height - target[0]) as f64 / 2.0).round_ties_even();
+        let left = ((covered_width - target[1]) as f64 / 2.0).round_ties_even();
         // products before quotients: they are exact, so that the window never leaves the image
         let rows = |rows: usize| (rows * height) as f64 / covered_height as f64;
         let columns = |columns: usize| (columns * width) as f64 / covered_width as f64;
         Self::Window {
             top: rows(top as usize),
             left: columns(left as usize),
-            height: rows(target_height),
-            width: columns(target_width),
+            height: rows(target[0]),
+            width: columns(target[1]),
         }
+    }
+}
+
+/// The middle of an image that was resized to be a little larger than wanted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CentreCrop {
+    /// How much larger, at least 1; sides are rounded down to whole pixels.
+    pub enlargement: f64,
+    /// How it is resized.
+    pub filter: Filter,
+}
+
+impl Default for CentreCrop {
+    /// What SimMIM evaluates with (public repository, `data/data_finetune.py`).
+    fn default() -> Self {
+        Self { enlargement: 256.0 / 224.0, filter: Filter::Bicubic }
+    }
+}
+
+impl CentreCrop {
+    /// Returns the part of an image of `height` by `width` pixels that becomes the wanted size.
+    #[must_use]
+    pub fn region(&self, height: usize, width: usize, target_height: usize, target_width: usize) -> Region {
+        let target = [target_height, target_width];
+        let covered = target.map(|side| ((self.enlargement * side as f64) as usize).max(side));
+        Region::middle([height, width], covered, target)
     }
 }
 

@@ -1,21 +1,36 @@
 //! An image to the normalised pixels that a network takes.
 
+mod colour_jitter;
 mod crop;
+mod fine_tuning;
+mod operation;
+mod randaugment;
+mod random_erasing;
 mod resize;
 
-pub use self::crop::{RandomResizedCrop, Region};
+pub use self::colour_jitter::ColourJitter;
+pub use self::crop::{CentreCrop, RandomResizedCrop, Region};
+pub use self::fine_tuning::{Distortion, Filter, FineTuning, Interpolation};
+pub use self::operation::Operation;
+pub use self::randaugment::{AtMagnitude, OPERATIONS, RandAugment};
+pub use self::random_erasing::{RandomErasing, Rectangle};
+pub use self::resize::resize;
 
 use crate::image::{Image, Pixels};
 use crate::normalise::Normalisation;
 use crate::rng::{Rng, uniform};
 
-/// How much of an image is used, and where from.
+/// How much of an image is used, where from, and how it is changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Augmentation {
-    /// A random part of the image, mirrored or not.
+    /// A random part of the image, mirrored or not: what pre-training sees.
     RandomResizedCrop(RandomResizedCrop),
+    /// A random part of the image, distorted and partly erased: what supervised training sees.
+    FineTuning(FineTuning),
     /// The middle, of the largest part that has the wanted shape; nothing is random.
     Centre,
+    /// The middle, of a smaller part than the largest; nothing is random.
+    CentreCrop(CentreCrop),
 }
 
 /// The way from an image to normalised planes of one size.
@@ -54,23 +69,46 @@ impl Transform {
         let (channels, values) = (self.normalisation.mean.len(), self.values());
         assert_eq!(image.channels, channels, "channels of the image and of the normalisation");
         assert_eq!(out.len(), values, "values of [{channels}, {}, {}]", self.height, self.width);
-        let (region, is_mirrored) = match self.augmentation {
+        let (height, width) = (self.height, self.width);
+        match &self.augmentation {
             Augmentation::RandomResizedCrop(crop) => {
                 let region = crop.draw(image.height, image.width, rng);
-                (region, uniform(rng) < crop.hflip)
+                let is_mirrored = uniform(rng) < crop.hflip;
+                self.write(&resize(image, region, height, width, Filter::Bilinear), is_mirrored, out);
             }
-            Augmentation::Centre => (Region::centre(image.height, image.width, self.height, self.width), false),
-        };
-        match resize::resize(image, region, self.height, self.width) {
-            Pixels::U8(pixels) => {
-                self.write(&pixels, is_mirrored, |value| f32::from(value) / 255.0, out);
+            Augmentation::FineTuning(steps) => {
+                let region = steps.crop.draw(image.height, image.width, rng);
+                let is_mirrored = uniform(rng) < steps.crop.hflip;
+                let mut image = resize(image, region, height, width, steps.interpolation.filter(rng));
+                if is_mirrored {
+                    image.mirror();
+                }
+                steps.distortion.apply(&mut image, steps.interpolation, &self.normalisation.mean, rng);
+                self.write(&image, false, out);
+                if let Some(erasing) = steps.erasing {
+                    erasing.apply(out, height, width, rng);
+                }
             }
-            Pixels::F32(pixels) => self.write(&pixels, is_mirrored, |value| value, out),
+            Augmentation::Centre => {
+                let region = Region::centre(image.height, image.width, height, width);
+                self.write(&resize(image, region, height, width, Filter::Bilinear), false, out);
+            }
+            Augmentation::CentreCrop(crop) => {
+                let region = crop.region(image.height, image.width, height, width);
+                self.write(&resize(image, region, height, width, crop.filter), false, out);
+            }
         }
     }
 
-    /// From interleaved pixels to normalised planes.
-    fn write<T: Copy>(&self, pixels: &[T], is_mirrored: bool, scaled: impl Fn(T) -> f32, out: &mut [f32]) {
+    /// From an image of the wanted size to normalised planes.
+    fn write(&self, image: &Image, is_mirrored: bool, out: &mut [f32]) {
+        match &image.pixels {
+            Pixels::U8(pixels) => self.write_planes(pixels, is_mirrored, |value| f32::from(value) / 255.0, out),
+            Pixels::F32(pixels) => self.write_planes(pixels, is_mirrored, |value| value, out),
+        }
+    }
+
+    fn write_planes<T: Copy>(&self, pixels: &[T], is_mirrored: bool, scaled: impl Fn(T) -> f32, out: &mut [f32]) {
         let (channels, width) = (self.normalisation.mean.len(), self.width);
         let planes = out.chunks_exact_mut(self.height * width);
         let statistics = self.normalisation.mean.iter().zip(&self.normalisation.std);

@@ -1,41 +1,48 @@
-//! Antialiased bilinear resize of a part of an image, as Pillow's `Image.resize` (`BILINEAR`).
+//! Antialiased resize of a part of an image, as Pillow's `Image.resize` (`BILINEAR`, `BICUBIC`).
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{F32, U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
-use super::Region;
+use super::{Filter, Region};
 use crate::image::{Image, Pixels};
 
 /// Resizes `region` of `image` to `height` by `width`.
 ///
-/// # Shapes
-///
-/// Returns `[height, width, C]`.
-///
 /// # Panics
 ///
 /// Panics if `region` leaves the image, or the pixels are not of the size that the image says.
-pub(super) fn resize(image: &Image, region: Region, height: usize, width: usize) -> Pixels {
-    let size = [height, width];
+#[must_use]
+pub fn resize(image: &Image, region: Region, height: usize, width: usize, filter: Filter) -> Image {
+    let to = Target { region, height, width, filter };
     let plane = |plane: &[u8]| -> Vec<u8> {
         let pixels: Vec<U8> = plane.iter().map(|value| U8::new(*value)).collect();
-        resample(image, &pixels, region, size).pixels().iter().map(|pixel| pixel.0).collect()
+        resample(image, &pixels, to).pixels().iter().map(|pixel| pixel.0).collect()
     };
-    match &image.pixels {
+    let pixels = match &image.pixels {
         // colour, the common case, in one go; every other number of channels plane by plane: each kind of
         // pixel costs seconds to compile
         Pixels::U8(pixels) if image.channels == 3 => {
             let (colours, _) = pixels.as_chunks::<3>();
             let pixels: Vec<U8x3> = colours.iter().map(|colour| U8x3::new(*colour)).collect();
-            Pixels::U8(resample(image, &pixels, region, size).pixels().iter().flat_map(|pixel| pixel.0).collect())
+            Pixels::U8(resample(image, &pixels, to).pixels().iter().flat_map(|pixel| pixel.0).collect())
         }
         Pixels::U8(pixels) => Pixels::U8(by_plane(pixels, image.channels, plane)),
         Pixels::F32(pixels) => Pixels::F32(by_plane(pixels, image.channels, |plane| {
             let pixels: Vec<F32> = plane.iter().map(|value| F32::new(*value)).collect();
-            resample(image, &pixels, region, size).pixels().iter().map(|pixel| pixel.0).collect()
+            resample(image, &pixels, to).pixels().iter().map(|pixel| pixel.0).collect()
         })),
-    }
+    };
+    Image { channels: image.channels, height, width, pixels }
+}
+
+/// What is resized, to what, and how.
+#[derive(Clone, Copy)]
+struct Target {
+    region: Region,
+    height: usize,
+    width: usize,
+    filter: Filter,
 }
 
 /// Takes interleaved pixels apart, resizes every plane, and puts them together again.
@@ -52,18 +59,17 @@ fn by_plane<T: Copy + Default>(pixels: &[T], channels: usize, resize: impl Fn(&[
     resized
 }
 
-/// Resizes `region` of the pixels of an image as large as `image`.
-fn resample<P: PixelTrait>(
-    image: &Image,
-    pixels: &[P],
-    region: Region,
-    [height, width]: [usize; 2],
-) -> TypedImage<'static, P> {
+/// Resizes a part of the pixels of an image as large as `image`.
+fn resample<P: PixelTrait>(image: &Image, pixels: &[P], to: Target) -> TypedImage<'static, P> {
+    let filter = match to.filter {
+        Filter::Bilinear => FilterType::Bilinear,
+        Filter::Bicubic => FilterType::CatmullRom,
+    };
     let source =
         TypedImageRef::new(image.width as u32, image.height as u32, pixels).expect("an image holds H·W pixels");
     // every channel by itself: alpha is one channel more, not a weight of the others
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).use_alpha(false);
-    let (cut, options) = match region {
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
+    let (cut, options) = match to.region {
         Region::Cut { top, left, height, width } => ([left, top, width, height].map(|side| side as u32), options),
         Region::Window { top, left, height, width } => {
             ([0, 0, image.width as u32, image.height as u32], options.crop(left, top, width, height))
@@ -72,7 +78,7 @@ fn resample<P: PixelTrait>(
     let [left, top, cut_width, cut_height] = cut;
     let cut =
         TypedCroppedImage::from_ref(&source, left, top, cut_width, cut_height).expect("a region lies within its image");
-    let mut resized = TypedImage::new(width as u32, height as u32);
+    let mut resized = TypedImage::new(to.width as u32, to.height as u32);
     Resizer::new().resize_typed(&cut, &mut resized, &options).expect("the window lies within the image");
     resized
 }
@@ -91,7 +97,9 @@ mod tests {
     #[track_caller]
     fn check(image: &Image, region: Region, size: [usize; 2], expected: &[f32]) {
         let Pixels::U8(values) = &image.pixels else { panic!("cases are given in bytes") };
-        let Pixels::U8(found) = resize(image, region, size[0], size[1]) else { panic!("bytes became floats") };
+        let Pixels::U8(found) = resize(image, region, size[0], size[1], Filter::Bilinear).pixels else {
+            panic!("bytes became floats")
+        };
         assert_eq!(found.len(), expected.len());
         for (found, expected) in found.iter().zip(expected) {
             // one rounding after each of the two passes
@@ -99,7 +107,9 @@ mod tests {
         }
         let floats = values.iter().map(|value| f32::from(*value)).collect();
         let image = Image { pixels: Pixels::F32(floats), ..image.clone() };
-        let Pixels::F32(found) = resize(&image, region, size[0], size[1]) else { panic!("floats became bytes") };
+        let Pixels::F32(found) = resize(&image, region, size[0], size[1], Filter::Bilinear).pixels else {
+            panic!("floats became bytes")
+        };
         for (found, expected) in found.iter().zip(expected) {
             // a few sums of values up to 255 in f32
             assert!((found - expected).abs() < 1e-3, "{found} is not {expected}");

@@ -1,0 +1,169 @@
+//! Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899) of a batch, as timm 0.4.12 does them in
+//! its mode `batch` (`timm/data/mixup.py`): every image with the one as far from the other end.
+
+use crate::rng::{Rng, below, beta, uniform};
+
+/// How the images of a batch are mixed, and how often.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mix {
+    /// The probability that a batch is mixed at all.
+    pub probability: f64,
+    /// Both shapes of the beta distribution that Mixup draws its share from; 0 for no Mixup.
+    pub mixup_alpha: f64,
+    /// Both shapes of the beta distribution that CutMix draws its share from; 0 for no CutMix.
+    pub cutmix_alpha: f64,
+    /// The probability of CutMix where both are on.
+    pub switch_probability: f64,
+}
+
+impl Default for Mix {
+    /// What SimMIM fine-tunes with (public repository, `config.py`).
+    fn default() -> Self {
+        Self { probability: 1.0, mixup_alpha: 0.8, cutmix_alpha: 1.0, switch_probability: 0.5 }
+    }
+}
+
+/// What is done to one batch of an even number of images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Mixture {
+    /// Nothing.
+    None,
+    /// Every pixel is a mean of two images.
+    Mixup {
+        /// The weight of the image itself; its partner has the rest.
+        share: f64,
+    },
+    /// A rectangle comes from another image; it may be empty.
+    CutMix {
+        /// The first row of the rectangle, and the first one below it.
+        rows: [usize; 2],
+        /// The first column of the rectangle, and the first one to its right.
+        columns: [usize; 2],
+        /// The share of the image that stays its own.
+        share: f64,
+    },
+}
+
+impl Mix {
+    /// Draws what is done to a batch of images of `height` by `width` pixels; a batch is named by
+    /// `rng(seed, Purpose::Mix, epoch, number)`.
+    #[must_use]
+    pub fn draw(&self, height: usize, width: usize, rng: &mut Rng) -> Mixture {
+        let is_mixed = uniform(rng) < self.probability;
+        let is_cut = uniform(rng) < self.switch_probability;
+        let is_cut = match (self.mixup_alpha > 0.0, self.cutmix_alpha > 0.0) {
+            (true, true) => is_cut,
+            (false, true) => true,
+            (true, false) => false,
+            (false, false) => return Mixture::None,
+        };
+        if !is_mixed {
+            Mixture::None
+        } else if is_cut {
+            let share = beta(rng, self.cutmix_alpha, self.cutmix_alpha);
+            Mixture::cut(height, width, share, [below(rng, height), below(rng, width)])
+        } else {
+            Mixture::Mixup { share: beta(rng, self.mixup_alpha, self.mixup_alpha) }
+        }
+    }
+}
+
+impl Mixture {
+    /// Returns the CutMix of a rectangle of `1 - share` of an image around `middle`, row and
+    /// column. What of it lies outside of the image is cut off, and the share is then larger.
+    #[must_use]
+    pub fn cut(height: usize, width: usize, share: f64, middle: [usize; 2]) -> Self {
+        let side = (1.0 - share).sqrt();
+        let within = |len: usize, middle: usize| {
+            let half = (len as f64 * side) as usize / 2;
+            [middle.saturating_sub(half), (middle + half).min(len)]
+        };
+        let (rows, columns) = (within(height, middle[0]), within(width, middle[1]));
+        let area = (rows[1] - rows[0]) * (columns[1] - columns[0]);
+        Self::CutMix { rows, columns, share: 1.0 - area as f64 / (height * width) as f64 }
+    }
+
+    /// Mixes the images of a batch.
+    ///
+    /// # Shapes
+    ///
+    /// `images`: `[B, C, H, W]` of `[C, H, W]` in `shape`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if B is odd, or `images` is not of such a shape.
+    pub fn mix_images(&self, images: &mut [f32], shape: [usize; 3]) {
+        let [channels, height, width] = shape;
+        match *self {
+            Self::None => {}
+            Self::Mixup { share } => {
+                pairs(images, channels * height * width, |one, other| average(one, other, share));
+            }
+            Self::CutMix { rows, columns, .. } => pairs(images, channels * height * width, |one, other| {
+                let ones = one.chunks_exact_mut(width).zip(other.chunks_exact_mut(width));
+                for (row, (one, other)) in ones.enumerate() {
+                    if (rows[0]..rows[1]).contains(&(row % height)) {
+                        let columns = columns[0]..columns[1];
+                        one[columns.clone()].swap_with_slice(&mut other[columns]);
+                    }
+                }
+            }),
+        }
+    }
+
+    /// Mixes the targets of a batch as its images are mixed.
+    ///
+    /// # Shapes
+    ///
+    /// `targets`: `[B, classes]`.
+    ///
+    /// # Panics
+    ///
+    /// Panics if B is odd, or `targets` is not of such a shape.
+    pub fn mix_targets(&self, targets: &mut [f32], classes: usize) {
+        match *self {
+            Self::None => {}
+            Self::Mixup { share } | Self::CutMix { share, .. } => {
+                pairs(targets, classes, |one, other| average(one, other, share));
+            }
+        }
+    }
+}
+
+/// Calls `mix` with the first and the last row, the second and the last but one, and so on.
+fn pairs(values: &mut [f32], row: usize, mix: impl Fn(&mut [f32], &mut [f32])) {
+    assert!(values.len().is_multiple_of(2 * row), "{} values are no even number of rows of {row}", values.len());
+    let (first, last) = values.split_at_mut(values.len() / 2);
+    for (one, other) in first.chunks_exact_mut(row).zip(last.chunks_exact_mut(row).rev()) {
+        mix(one, other);
+    }
+}
+
+/// Makes each of two the mean of both, where its own weight is `share`.
+fn average(one: &mut [f32], other: &mut [f32], share: f64) {
+    let (own, rest) = (share as f32, (1.0 - share) as f32);
+    for (one, other) in one.iter_mut().zip(other) {
+        (*one, *other) = (*one * own + *other * rest, *other * own + *one * rest);
+    }
+}
+
+/// Returns a distribution over the classes for each of `labels`: `smoothing` of it spread over all
+/// of them, the rest at the label.
+///
+/// # Shapes
+///
+/// `labels`: `[B]`; returns `[B, classes]`.
+///
+/// # Panics
+///
+/// Panics if a label is not below `classes`.
+#[must_use]
+pub fn soft_targets(labels: &[usize], classes: usize, smoothing: f64) -> Vec<f32> {
+    let off = smoothing / classes as f64;
+    let on = 1.0 - smoothing + off;
+    let mut targets = vec![off as f32; labels.len() * classes];
+    for (row, label) in targets.chunks_exact_mut(classes).zip(labels) {
+        row[*label] = on as f32;
+    }
+    targets
+}

@@ -1,0 +1,161 @@
+//! Augmentations against what timm and Pillow do to the same images
+//! (`testdata/augment/make_fixtures.py`).
+
+use std::path::Path;
+
+use serde_json::Value;
+use simmim_data::transform::{OPERATIONS, resize};
+use simmim_data::{CentreCrop, Filter, Image, Mixture, Pixels, RandomErasing, Region, decode, soft_targets};
+
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+
+struct Fixtures {
+    cases: Value,
+    sheet: Image,
+}
+
+fn fixtures() -> Fixtures {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/augment");
+    let cases = serde_json::from_slice(&std::fs::read(folder.join("cases.json")).unwrap()).unwrap();
+    let sheet = decode(&std::fs::read(folder.join("sheet.png")).unwrap(), "sheet.png", 3).unwrap();
+    Fixtures { cases, sheet }
+}
+
+impl Fixtures {
+    fn list(&self, name: &str) -> &[Value] {
+        self.cases[name].as_array().unwrap()
+    }
+
+    /// The image at a place of the sheet.
+    fn image(&self, place: &Value, channels: usize) -> Image {
+        let [top, height, width] = numbers(place)[..] else { panic!("a place is three numbers: {place}") };
+        let Pixels::U8(sheet) = &self.sheet.pixels else { panic!("the sheet is of bytes") };
+        let rows = sheet.chunks_exact(self.sheet.width * 3).skip(top).take(height);
+        let pixels = Pixels::U8(rows.flat_map(|row| &row[..width * 3]).copied().collect());
+        Image { channels: 3, height, width, pixels }.with_channels(channels, "tile").unwrap()
+    }
+}
+
+fn numbers(value: &Value) -> Vec<usize> {
+    value.as_array().unwrap().iter().map(|number| number.as_u64().unwrap() as usize).collect()
+}
+
+fn floats(value: &Value) -> Vec<f32> {
+    value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap() as f32).collect()
+}
+
+fn filter(case: &Value) -> Filter {
+    match case["filter"].as_str().unwrap() {
+        "bilinear" => Filter::Bilinear,
+        "bicubic" => Filter::Bicubic,
+        other => panic!("no filter `{other}`"),
+    }
+}
+
+fn bytes(image: &Image) -> &[u8] {
+    match &image.pixels {
+        Pixels::U8(pixels) => pixels,
+        Pixels::F32(_) => panic!("bytes became floats"),
+    }
+}
+
+/// The share of values that differ, and the greatest difference.
+fn difference(found: &Image, expected: &Image) -> (f64, u8) {
+    assert_eq!([found.height, found.width, found.channels], [expected.height, expected.width, expected.channels]);
+    let differences = bytes(found).iter().zip(bytes(expected)).map(|(found, expected)| found.abs_diff(*expected));
+    let count = differences.clone().filter(|difference| *difference > 0).count();
+    (count as f64 / bytes(found).len() as f64, differences.max().unwrap())
+}
+
+#[test]
+fn all_fifteen_operations_are_those_of_pillow_to_the_bit() {
+    let fixtures = fixtures();
+    let mut names = std::collections::HashSet::new();
+    for case in fixtures.list("operations") {
+        let name = case["name"].as_str().unwrap();
+        let (_, operation) = OPERATIONS.iter().find(|(other, _)| *other == name).unwrap();
+        let operation = operation(case["magnitude"].as_f64().unwrap(), case["sign"].as_f64().unwrap());
+        let channels = case["channels"].as_u64().unwrap() as usize;
+        let mut image = fixtures.image(&case["input"], channels);
+        operation.apply(&mut image, filter(case), &MEAN[..channels]);
+        let (share, greatest) = difference(&image, &fixtures.image(&case["output"], channels));
+        assert_eq!(greatest, 0, "{operation:?} of {channels} channels: {share} differ");
+        names.insert(name);
+    }
+    assert_eq!(names.len(), OPERATIONS.len());
+}
+
+/// Up to rounding: the two passes come in another order than Pillow's, with weights of fewer bits, and
+/// each rounds to bytes. The cubic overshoots, and what the first pass cuts off at black or white
+/// the second one never sees.
+#[track_caller]
+fn check_resized(found: &Image, expected: &Image, filter: Filter) {
+    let (share, greatest) = difference(found, expected);
+    let most = match filter {
+        Filter::Bilinear => 1,
+        Filter::Bicubic => 3,
+    };
+    assert!(greatest <= most && share < 0.16, "{filter:?}: {share} differ by up to {greatest}");
+}
+
+#[test]
+fn resized_crops_are_those_of_pillow_up_to_rounding() {
+    let fixtures = fixtures();
+    for case in fixtures.list("crops") {
+        let [top, left, height, width] = numbers(&case["box"])[..] else { panic!("a box is four numbers") };
+        let expected = fixtures.image(&case["output"], 3);
+        let region = Region::Cut { top, left, height, width };
+        let image = fixtures.image(&case["input"], 3);
+        check_resized(&resize(&image, region, expected.height, expected.width, filter(case)), &expected, filter(case));
+    }
+}
+
+#[test]
+fn the_evaluated_middle_is_that_of_torchvision_up_to_rounding() {
+    let fixtures = fixtures();
+    let crop = CentreCrop::default();
+    for case in fixtures.list("centres") {
+        let image = fixtures.image(&case["input"], 3);
+        let expected = fixtures.image(&case["output"], 3);
+        let region = crop.region(image.height, image.width, expected.height, expected.width);
+        let found = resize(&image, region, expected.height, expected.width, crop.filter);
+        check_resized(&found, &expected, crop.filter);
+    }
+}
+
+#[test]
+fn erased_rectangles_are_those_of_timm() {
+    let fixtures = fixtures();
+    for case in fixtures.list("erasings") {
+        let [height, width] = ["height", "width"].map(|side| case[side].as_u64().unwrap() as usize);
+        let places = [0, 1].map(|place: usize| case["places"][place].as_f64().unwrap());
+        let expected = (!case["sides"].is_null()).then(|| numbers(&case["sides"]));
+        let found = RandomErasing::default().sides(height, width, places).map(Vec::from);
+        assert_eq!(found, expected, "{case}");
+    }
+}
+
+#[test]
+fn batches_are_mixed_as_in_timm() {
+    let fixtures = fixtures();
+    let mixes = &fixtures.cases["mixes"];
+    let [_, channels, height, width] = numbers(&mixes["shape"])[..] else { panic!("a shape is four numbers") };
+    let (labels, classes) = (numbers(&mixes["labels"]), mixes["classes"].as_u64().unwrap() as usize);
+    let cases = mixes["cases"].as_array().unwrap();
+    assert_eq!(cases.len(), 8);
+    for case in cases {
+        let share = case["share"].as_f64().unwrap();
+        let mixture = if case["middle"].is_null() {
+            Mixture::Mixup { share }
+        } else {
+            let middle = numbers(&case["middle"]);
+            Mixture::cut(height, width, share, [middle[0], middle[1]])
+        };
+        let mut images = floats(&mixes["images"]);
+        mixture.mix_images(&mut images, [channels, height, width]);
+        assert_eq!(images, floats(&case["mixed"]), "{mixture:?}");
+        let mut targets = soft_targets(&labels, classes, mixes["smoothing"].as_f64().unwrap());
+        mixture.mix_targets(&mut targets, classes);
+        assert_eq!(targets, floats(&case["targets"]), "{mixture:?}");
+    }
+}
