@@ -214,6 +214,29 @@ pub struct CrossEntropy<'a> {
     pub denominator: f64,
 }
 
+/// How many classes an image belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Labels {
+    /// One: classes share a softmax.
+    One,
+    /// Any number: each class has a sigmoid of its own.
+    Many,
+}
+
+/// A loss of soft labels over rows of logits: `Σ weight·target·(−log p) / denominator` for one class an
+/// image, `Σ weight·(target·(−log p) + (1 − target)·(−log(1 − p))) / denominator` for many.
+#[derive(Clone, Copy, Debug)]
+pub struct SoftLabels<'a> {
+    /// How many classes an image belongs to.
+    pub labels: Labels,
+    /// Probability of each class, `[R, K]`.
+    pub target: &'a [f32],
+    /// Weight of each class in each row, `[R, K]`.
+    pub weight: &'a [f32],
+    /// What the sum is divided by.
+    pub denominator: f64,
+}
+
 /// A negative log-likelihood of Laplace distributions, up to a constant: `Σ (|t − μ|/b + ln b) / denominator`.
 #[derive(Clone, Copy, Debug)]
 pub struct Laplace<'a> {
@@ -319,6 +342,12 @@ pub trait Operations {
     /// `[.., D]` → `[R, D]`.
     fn gather_rows(&self, x: &Self::Tensor, rows: &[u32]) -> Self::Tensor;
 
+    /// The mean of each image's tokens.
+    ///
+    /// # Shapes
+    /// `[B, N, D]` → `[B, D]`.
+    fn mean_tokens(&self, x: &Self::Tensor) -> Self::Tensor;
+
     /// A regression loss.
     ///
     /// # Shapes
@@ -330,6 +359,12 @@ pub trait Operations {
     /// # Shapes
     /// logits `[R, C·S·K]` → `[1]`.
     fn cross_entropy(&self, logits: &Self::Tensor, loss: &CrossEntropy) -> Self::Tensor;
+
+    /// A classification loss of soft labels, softmax or sigmoid included.
+    ///
+    /// # Shapes
+    /// logits `[R, K]` → `[1]`.
+    fn soft_labels(&self, logits: &Self::Tensor, loss: &SoftLabels) -> Self::Tensor;
 
     /// A convolution of stride 1 with zeros around the image, so that its size stays. Images are
     /// channels last here, as tokens are; a kernel of side 1 is [`Operations::linear`] as well.

@@ -14,8 +14,8 @@ mod parameters;
 mod reference;
 
 pub use backend::{
-    AttentionBranch, Backend, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, NormOrder, Operations,
-    PositionMlp, Precision, QkvBias, Regression, Similarity, Slot, StepSize, Update, Windows,
+    AttentionBranch, Backend, CrossEntropy, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
+    Operations, PositionMlp, Precision, QkvBias, Regression, Similarity, Slot, SoftLabels, StepSize, Update, Windows,
 };
 pub use cpu::{Cpu, CpuTensor};
 pub use parameters::{Parameter, ParameterId, ParameterTable};

@@ -6,8 +6,8 @@
 mod images;
 
 use crate::backend::{
-    AttentionBranch, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, NormOrder, Operations, PositionMlp,
-    QkvBias, Regression, Similarity,
+    AttentionBranch, CrossEntropy, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder, Operations,
+    PositionMlp, QkvBias, Regression, Similarity, SoftLabels,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use simmim_kernels::loss::Distance;
@@ -307,6 +307,13 @@ impl Operations for Reference {
         tensor(&[rows.len(), width], out.collect())
     }
 
+    fn mean_tokens(&self, x: &ReferenceTensor) -> ReferenceTensor {
+        let (images, tokens, width) = x.tokens_shape();
+        let mean = |image: &[f64], i: usize| (0..tokens).map(|t| image[t * width + i]).sum::<f64>() / tokens as f64;
+        let rows = x.data.chunks(tokens * width).flat_map(|image| (0..width).map(move |i| mean(image, i)));
+        tensor(&[images, width], rows.collect())
+    }
+
     fn regression(&self, prediction: &ReferenceTensor, loss: &Regression) -> ReferenceTensor {
         let per_channel = prediction.width() / loss.channels;
         let term = |(i, (p, t)): (usize, (&f64, &f32))| {
@@ -334,6 +341,27 @@ impl Operations for Reference {
             weight * (largest + total.ln() - logits[*id as usize])
         };
         let sum: f64 = logits.data.chunks(loss.classes).zip(loss.ids).enumerate().map(term).sum();
+        tensor(&[1], vec![sum / loss.denominator])
+    }
+
+    fn soft_labels(&self, logits: &ReferenceTensor, loss: &SoftLabels) -> ReferenceTensor {
+        let row = |(i, logits): (usize, &[f64])| {
+            let total: f64 = logits.iter().map(|v| v.exp()).sum();
+            let term = |(k, v): (usize, &f64)| {
+                let at = i * logits.len() + k;
+                let (target, weight) = (loss.target[at] as f64, loss.weight[at] as f64);
+                weight
+                    * match loss.labels {
+                        Labels::One => -target * (v.exp() / total).ln(),
+                        Labels::Many => {
+                            let p = 1.0 / (1.0 + (-v).exp());
+                            -target * p.ln() - (1.0 - target) * (1.0 - p).ln()
+                        }
+                    }
+            };
+            logits.iter().enumerate().map(term).sum::<f64>()
+        };
+        let sum: f64 = logits.data.chunks(logits.width()).enumerate().map(row).sum();
         tensor(&[1], vec![sum / loss.denominator])
     }
 

@@ -4,9 +4,9 @@
 //! To check another backend, run [`check`] with it; to add an operation, add a case.
 
 use simmim_engine::{
-    AttentionBranch, Backend, Cpu, CrossEntropy, Distance, Images, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
-    Operations, ParameterId, ParameterTable, PositionMlp, Precision, QkvBias, Reference, Regression, Similarity, Slot,
-    Windows,
+    AttentionBranch, Backend, Cpu, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch,
+    NormOrder, Operations, ParameterId, ParameterTable, PositionMlp, Precision, QkvBias, Reference, Regression,
+    Similarity, Slot, SoftLabels, Windows,
 };
 use std::rc::Rc;
 
@@ -43,8 +43,10 @@ enum Operation {
     Linear(Linear),
     Gelu,
     GatherRows(Vec<u32>),
+    MeanTokens,
     Regression(Distance),
     CrossEntropy { channels: usize, classes: usize },
+    SoftLabels(Labels),
     Convolution(Linear),
     Relu,
     MaxPool,
@@ -77,6 +79,7 @@ impl Operation {
             Operation::Linear(linear) => b.linear(x, linear),
             Operation::Gelu => b.gelu(x),
             Operation::GatherRows(rows) => b.gather_rows(x, rows),
+            Operation::MeanTokens => b.mean_tokens(x),
             Operation::Regression(distance) => {
                 let rows = TOKENS[0] * TOKENS[1];
                 let (target, weight) = (numbers(rows * 8, 5), numbers(rows * 4, 6));
@@ -96,6 +99,14 @@ impl Operation {
                     denominator: 3.5,
                 };
                 return (b.cross_entropy(x, &loss), b.cross_entropy(x, &loss));
+            }
+            Operation::SoftLabels(labels) => {
+                let count = TOKENS.iter().product();
+                // shares that do not sum to 1 in a row, as those of weighted classes do not
+                let target: Vec<f32> = numbers(count, 5).iter().map(|v| 0.5 + 0.5 * v).collect();
+                let loss =
+                    SoftLabels { labels: *labels, target: &target, weight: &numbers(count, 6), denominator: 3.5 };
+                return (b.soft_labels(x, &loss), b.soft_labels(x, &loss));
             }
             Operation::Convolution(linear) => b.convolution(&as_images(), linear),
             Operation::Relu => b.relu(x),
@@ -247,12 +258,15 @@ fn cases() -> Vec<Case> {
         case("linear without bias", |t| Operation::Linear(linear(t, "head", 5, 8, false))),
         case("gelu", |_| Operation::Gelu),
         case("gather rows", |_| Operation::GatherRows(vec![4, 0, 17])),
+        case("mean of tokens", |_| Operation::MeanTokens),
         case("regression l1", |_| Operation::Regression(Distance::L1)),
         case("regression l2", |_| Operation::Regression(Distance::L2)),
         case("regression smooth l1", |_| Operation::Regression(Distance::SmoothL1 { beta: 0.7 })),
         case("cross-entropy, one choice a row", |_| Operation::CrossEntropy { channels: 1, classes: 8 }),
         case("cross-entropy, weights of positions", |_| Operation::CrossEntropy { channels: 1, classes: 2 }),
         case("cross-entropy, weights shared by channels", |_| Operation::CrossEntropy { channels: 2, classes: 2 }),
+        case("soft labels, one class", |_| Operation::SoftLabels(Labels::One)),
+        case("soft labels, many classes", |_| Operation::SoftLabels(Labels::Many)),
         case("convolution 1×1", |t| Operation::Convolution(convolution(t, 1, true))),
         case("convolution 3×3 without bias", |t| Operation::Convolution(convolution(t, 3, false))),
         case("convolution 7×7, larger than the image", |t| Operation::Convolution(convolution(t, 7, true))),

@@ -93,6 +93,22 @@ pub fn cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32], classes
     sum
 }
 
+/// Weighted sum of binary cross-entropies, in f64; `logits` become `scale · weight · gradient`.
+///
+/// # Shapes
+/// `logits`, `target`, `weight` of one length.
+pub fn binary_cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32], scale: f32) -> f64 {
+    assert!(logits.len() == target.len() && logits.len() == weight.len());
+    let mut sum = 0.0;
+    for ((v, t), weight) in logits.iter_mut().zip(target).zip(weight) {
+        let (x, t, weight) = (*v as f64, *t as f64, *weight as f64);
+        // log(1 + eˣ) − t·x, without overflow
+        sum += weight * (x.max(0.0) + (-x.abs()).exp().ln_1p() - t * x);
+        *v = scale * (weight * (1.0 / (1.0 + (-x).exp()) - t)) as f32;
+    }
+    sum
+}
+
 /// Weighted sum of cross-entropies of classes, in f64; `logits` become `scale · weight · gradient`.
 ///
 /// # Shapes
@@ -161,6 +177,17 @@ mod tests {
         let sum = cross_entropy(&mut logits, &[0.0, 1.0, 0.0, 0.0], &[1.0], 4, 1.0);
         assert!((sum - 4f64.ln()).abs() < 1e-7);
         assert_close(&logits, &[0.25, -0.75, 0.25, 0.25], 1e-6);
+    }
+
+    #[test]
+    fn binary_cross_entropy_is_that_of_its_definition_and_survives_large_logits() {
+        let mut logits = [0.5, -2.0, 200.0, -200.0];
+        let (target, weight) = ([1.0, 0.25, 1.0, 1.0], [1.0, 2.0, 1.0, 0.5]);
+        let p = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let expected = -p(0.5).ln() - 2.0 * (0.25 * p(-2.0).ln() + 0.75 * (1.0 - p(-2.0)).ln()) + 0.5 * 200.0;
+        let sum = binary_cross_entropy(&mut logits, &target, &weight, 0.5);
+        assert!((sum - expected).abs() < 1e-6, "{sum} {expected}");
+        assert_close(&logits, &[0.5 * (p(0.5) - 1.0) as f32, (p(-2.0) - 0.25) as f32, 0.0, -0.25], 1e-6);
     }
 
     #[test]

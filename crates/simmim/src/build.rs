@@ -6,6 +6,7 @@
 //! | zeros | scales of SwinV2's norms behind a branch | microsoft/Swin-Transformer `models/swin_transformer_v2.py` |
 //! | ones | scales of other layer norms | microsoft/SimMIM `models/vision_transformer.py` |
 //! | constant | layer scale, 0.1 | the same |
+//! | times 0.001 | ViT's classification head | the same |
 //! | constant | SwinV2's logit scale, ln 10 | microsoft/Swin-Transformer `models/swin_transformer_v2.py` |
 //! | normal cut at ±cut | weights and tokens, Swin's position tables, std 0.02 | timm `trunc_normal_` |
 //! | uniform ±1/√fan-in | prediction head, Swin's patch embedding | PyTorch `Conv2d` |
@@ -59,11 +60,13 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Runs `build` with `name.` in front of every parameter name.
+    /// Runs `build` with `name.` in front of every parameter name; an empty name adds nothing.
     pub fn scope<R>(&mut self, name: &str, build: impl FnOnce(&mut Self) -> R) -> R {
         let outer = self.prefix.len();
-        self.prefix += name;
-        self.prefix.push('.');
+        if !name.is_empty() {
+            self.prefix += name;
+            self.prefix.push('.');
+        }
         let result = build(self);
         self.prefix.truncate(outer);
         result

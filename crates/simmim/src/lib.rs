@@ -18,6 +18,7 @@
 pub mod baseline;
 pub mod build;
 pub mod checkpoint;
+pub mod classifier;
 pub mod demo;
 pub mod encoder;
 pub mod error;
@@ -36,6 +37,7 @@ pub mod report;
 pub mod run;
 pub mod target;
 pub mod train;
+pub mod transfer;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -1,7 +1,7 @@
 //! SimMIM itself: hide tokens, encode, predict the hidden pixels (arXiv:2111.09886).
 
 use crate::build::Builder;
-use crate::encoder::{Encode, Encoder, Pass};
+use crate::encoder::{Encode, Encoder, Pass, Role};
 use crate::head::Head;
 use crate::mask::Mask;
 use crate::recipe::{LossRecipe, Recipe, Scope};
@@ -29,8 +29,8 @@ pub struct Hidden {
 impl SimMim {
     /// Adds the parameters of the model a recipe describes to `builder`.
     pub fn new(recipe: &Recipe, builder: &mut Builder) -> Self {
-        let encoder =
-            Encoder::new(&recipe.encoder, recipe.data.image_size.height_and_width(), recipe.data.channels, builder);
+        let image_px = recipe.data.image_size.height_and_width();
+        let encoder = Encoder::new(&recipe.encoder, Role::Pretrain, image_px, recipe.data.channels, builder);
         let spec = encoder.spec();
         let token = encoder.mask_token_init();
         let mask_token = builder.add("encoder.mask_token", &[1, 1, spec.width], token);

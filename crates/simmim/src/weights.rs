@@ -74,6 +74,11 @@ impl WeightsFile {
         Ok(file)
     }
 
+    /// Where it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn tensors(&self) -> Result<SafeTensors<'_>> {
         SafeTensors::deserialize(&self.bytes)
             .map_err(|e| Error::NotWeights { path: self.path.clone(), reason: e.to_string() })

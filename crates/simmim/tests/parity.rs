@@ -8,13 +8,14 @@
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use simmim::build::Builder;
-use simmim::encoder::{EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Config, VitConfig};
+use simmim::classifier::Classifier;
+use simmim::encoder::{EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Config, VitConfig, resize_bias_table};
 use simmim::mask::{self, Grid, Mask};
 use simmim::model::{Hidden, SimMim};
 use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind, TargetKind, TargetRecipe};
 use simmim::train::{Schedule, groups};
 use simmim::weights::WeightsFile;
-use simmim_engine::{Backend, Cpu, Images, Operations, Precision, Slot, StepSize, Update};
+use simmim_engine::{Backend, Cpu, Images, Labels, Operations, Precision, Slot, SoftLabels, StepSize, Update};
 use std::path::{Path, PathBuf};
 
 /// Relative tolerance of losses; float64 runs of the official code differ by up to 1e-7.
@@ -49,6 +50,8 @@ fn trial(path: PathBuf) -> Trial {
     let name = format!("{}/{}", part(path.parent().and_then(Path::file_name)), part(path.file_name()));
     match kind(&path) {
         Kind::Pretrain(config) => Trial::test(name, move || pretrain(&path, &config)),
+        Kind::Classify(config) => Trial::test(name, move || classify(&path, &config)),
+        Kind::BiasTables => Trial::test(name, move || bias_tables(&path)),
         Kind::Schedules => Trial::test(name, move || schedules(&path)),
         Kind::AvgDist => Trial::test(name, move || avg_dist(&path)),
         Kind::NotBuilt(what) => {
@@ -59,6 +62,8 @@ fn trial(path: PathBuf) -> Trial {
 
 enum Kind {
     Pretrain(Value),
+    Classify(Value),
+    BiasTables,
     Schedules,
     AvgDist,
     NotBuilt(String),
@@ -69,6 +74,7 @@ fn kind(path: &Path) -> Kind {
     if path.extension().is_some_and(|e| e == "json") {
         return match stem {
             "avg_dist" => Kind::AvgDist,
+            _ if stem.starts_with("rel_pos_bias_interpolation") => Kind::BiasTables,
             _ if stem.starts_with("lr_schedules") => Kind::Schedules,
             _ => Kind::NotBuilt(format!("`{stem}`")),
         };
@@ -78,6 +84,7 @@ fn kind(path: &Path) -> Kind {
     let of = |key: &str| config[key].as_str().unwrap_or("?").to_owned();
     match (of("kind").as_str(), of("encoder").as_str()) {
         ("pretrain", "vit" | "swin" | "swinv2") => Kind::Pretrain(config),
+        ("classify", "vit" | "swin" | "swinv2") => Kind::Classify(config),
         (kind, encoder) => Kind::NotBuilt(format!("kind `{kind}` with encoder `{encoder}`")),
     }
 }
@@ -97,12 +104,7 @@ fn number(config: &Value, key: &str) -> f64 {
 /// The recipe of a fixture's model.
 fn recipe_of(config: &Value) -> Recipe {
     let mut recipe = recipe::resolve("pretrain-vit-cifar", &[]).unwrap();
-    recipe.encoder = match config["encoder"].as_str().unwrap() {
-        "vit" => vit(config),
-        "swin" => EncoderConfig::Swin(swin(config)),
-        "swinv2" => swin_v2(config),
-        other => panic!("encoder `{other}` is not built yet"),
-    };
+    recipe.encoder = encoder_of(config);
     assert_eq!(integer(config, "encoder_stride"), recipe.encoder.stride_px());
     recipe.data.image_size = ImageSize::Square(integer(config, "img_size"));
     recipe.mask.unit_px = integer(config, "patch_size");
@@ -112,7 +114,17 @@ fn recipe_of(config: &Value) -> Recipe {
     recipe
 }
 
+fn encoder_of(config: &Value) -> EncoderConfig {
+    match config["encoder"].as_str().unwrap() {
+        "vit" => vit(config),
+        "swin" => EncoderConfig::Swin(swin(config)),
+        "swinv2" => swin_v2(config),
+        other => panic!("encoder `{other}` is not built yet"),
+    }
+}
+
 fn vit(config: &Value) -> EncoderConfig {
+    let is = |key: &str| config[key].as_bool().unwrap_or(false);
     EncoderConfig::Vit(VitConfig {
         patch_px: integer(config, "patch_size"),
         width: integer(config, "embed_dim"),
@@ -122,9 +134,10 @@ fn vit(config: &Value) -> EncoderConfig {
         qkv_bias: config["qkv_bias"].as_bool().unwrap(),
         layer_scale: config["init_values"].as_f64().unwrap_or(0.0) as f32,
         absolute_positions: config["use_abs_pos_emb"].as_bool().unwrap(),
-        position_bias: match config["use_shared_rel_pos_bias"].as_bool().unwrap() {
-            true => PositionBias::Shared,
-            false => PositionBias::None,
+        position_bias: match (is("use_shared_rel_pos_bias"), is("use_rel_pos_bias")) {
+            (true, _) => PositionBias::Shared,
+            (false, true) => PositionBias::PerBlock,
+            (false, false) => PositionBias::None,
         },
         drop_path: 0.0,
     })
@@ -149,12 +162,15 @@ fn swin_v2(config: &Value) -> EncoderConfig {
     let SwinConfig { patch_px, width, depths, heads, window, .. } = swin(config);
     let SwinConfig { mlp_ratio, qkv_bias, patch_norm, absolute_positions, drop_path, .. } = swin(config);
     EncoderConfig::SwinV2(SwinV2Config {
+        pretrained_window_size: match config["pretrained_window_size"].as_u64() {
+            Some(side) => vec![side as usize; depths.len()],
+            None => Vec::new(),
+        },
         patch_px,
         width,
         depths,
         heads,
         window,
-        pretrained_window_size: Vec::new(),
         mlp_ratio,
         qkv_bias,
         patch_norm,
@@ -297,6 +313,69 @@ fn channels_first(values: &[f32], shape: &[usize]) -> Vec<f32> {
     let (tokens, width) = (shape[1], shape[2]);
     let image = |image: &[f32]| (0..tokens * width).map(|i| image[i % tokens * width + i / tokens]).collect::<Vec<_>>();
     values.chunks(tokens * width).flat_map(image).collect()
+}
+
+/// Logits, loss, every gradient and the groups of layer-wise decay of a classifier.
+fn classify(path: &Path, config: &Value) -> Result<(), Failed> {
+    let file = WeightsFile::read(path).unwrap();
+    let expected = |name: &str| file.tensor(name).unwrap().unwrap_or_else(|| panic!("the fixture has no `{name}`"));
+    let (shape, input) = expected("input");
+    let [count, channels, height, width] = shape[..] else { panic!("input is {shape:?}") };
+    let images = Images { pixels: &input, count, channels, height, width };
+    let ((_, target), (_, loss)) = (expected("target"), expected("loss"));
+
+    let mut builder = Builder::default();
+    let classes = integer(config, "num_classes");
+    let model = Classifier::new(&encoder_of(config), (height, width), channels, classes, &mut builder);
+    let (table, _) = builder.finish();
+    let values = file.flat(&table, "param.").unwrap();
+    let theirs = file.shapes().unwrap().iter().filter(|(name, _)| name.starts_with("param.")).count();
+    assert_eq!(table.iter().len(), theirs, "the official model has parameters that ours lacks");
+    let b = Cpu::new(table, Precision::F32, 2);
+    b.write_slot(Slot::Values, &values);
+
+    b.start(false);
+    let logits = b.read(&model.logits(&b, &images, &mut Pass::evaluate()));
+    near("logits", &logits, &expected("logits").1, OUTPUT, 0.0)?;
+    b.start(true);
+    let weight = vec![1.0; target.len()];
+    let labels = SoftLabels { labels: Labels::One, target: &target, weight: &weight, denominator: count as f64 };
+    let ours = model.loss(&b, &images, &labels, &mut Pass::evaluate());
+    relative("loss", b.read(&ours)[0] as f64, loss[0] as f64, LOSS)?;
+    b.backward(&ours);
+    let gradients = b.read_slot(Slot::Gradients);
+    for p in b.table().iter() {
+        let name = format!("grad.{}", p.name);
+        near(&name, &gradients[p.range.clone()], &expected(&name).1, GRADIENT, GRADIENT_FLOOR)?;
+    }
+
+    let decays = groups::decays(b.table(), model.encoder(), DecayGroups::Official);
+    let scales = groups::lr_scales(b.table(), model.encoder(), number(config, "layer_decay"));
+    for ((p, decays), scale) in b.table().iter().zip(decays).zip(scales) {
+        let official = &config["param_groups"][&p.name];
+        relative(&format!("rate of {}", p.name), scale, number(official, "lr_scale"), 1e-12)?;
+        if decays != (number(official, "weight_decay") > 0.0) {
+            return Err(format!("{} decays: {decays}, officially {official}", p.name).into());
+        }
+    }
+    Ok(())
+}
+
+/// Tables of relative positions brought to another window.
+fn bias_tables(path: &Path) -> Result<(), Failed> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let rows = |table: &Value| -> Vec<f32> {
+        let rows = table.as_array().unwrap().iter();
+        rows.flat_map(|row| row.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32)).collect()
+    };
+    for case in &cases {
+        let offsets = |key: &str| 2 * integer(case, key) - 1;
+        let (from, to) = (offsets("src_window"), offsets("dst_window"));
+        let resized = resize_bias_table(&rows(&case["table"]), (from, from), (to, to));
+        near(&format!("{from} to {to} offsets"), &resized, &rows(&case["expected"]), 1e-5, 0.0)?;
+    }
+    Ok(())
 }
 
 fn schedules(path: &Path) -> Result<(), Failed> {

@@ -15,7 +15,7 @@ mod threads;
 
 use crate::backend::{
     AttentionBranch, Backend, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, Operations, PositionMlp,
-    Precision, Regression, Slot, Update,
+    Precision, Regression, Slot, SoftLabels, Update,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use buffers::Buffer;
@@ -219,12 +219,20 @@ impl Operations for Cpu {
         ops::gather_rows::forward(self, x, rows)
     }
 
+    fn mean_tokens(&self, x: &CpuTensor) -> CpuTensor {
+        ops::mean_tokens::forward(self, x)
+    }
+
     fn regression(&self, prediction: &CpuTensor, loss: &Regression) -> CpuTensor {
         ops::regression::forward(self, prediction, loss)
     }
 
     fn cross_entropy(&self, logits: &CpuTensor, loss: &CrossEntropy) -> CpuTensor {
         ops::cross_entropy::forward(self, logits, loss)
+    }
+
+    fn soft_labels(&self, logits: &CpuTensor, loss: &SoftLabels) -> CpuTensor {
+        ops::soft_labels::forward(self, logits, loss)
     }
 
     fn convolution(&self, x: &CpuTensor, linear: &Linear) -> CpuTensor {

@@ -4,17 +4,19 @@
 //! on it. To add one: a file with a type that implements [`Encode`], and its arms in [`Encoder`].
 
 mod pass;
+mod resize;
 mod swin;
 mod vit;
 
 pub use pass::Pass;
+pub use resize::resize_bias_table;
 pub use swin::{Swin, SwinConfig, SwinV2Config};
 pub use vit::{PositionBias, Vit, VitConfig};
 
 use crate::build::{Builder, Init};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
-use simmim_engine::{Images, Operations};
+use simmim_engine::{Images, Operations, Parameter};
 
 /// An encoder's architecture, as recipes spell it out.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +62,67 @@ impl EncoderConfig {
     }
 }
 
+/// What an encoder is for: it ends, and its parameters are named, as in the published checkpoints of that use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Its features are what a prediction head works on; names start with `encoder.`.
+    Pretrain,
+    /// Its pooled features are what a classification head works on; names stand for themselves.
+    Classify,
+}
+
+impl Role {
+    fn scope(self) -> &'static str {
+        match self {
+            Role::Pretrain => "encoder",
+            Role::Classify => "",
+        }
+    }
+}
+
+/// A tensor of other weights, offered for one of an encoder's parameters.
+#[derive(Clone, Copy, Debug)]
+pub struct Offered<'a> {
+    /// Its shape.
+    pub shape: &'a [usize],
+    /// Its values.
+    pub values: &'a [f32],
+    /// Patches of the other encoder's images along the vertical and the horizontal axis, if known.
+    pub grid: Option<(usize, usize)>,
+}
+
+/// Whether a parameter can take an offered tensor.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fit {
+    /// As it is.
+    Same,
+    /// With these values, made for this encoder's sizes.
+    Resized(Vec<f32>),
+    /// Not: it is learnt anew, as the official code does, for this reason.
+    Anew(String),
+    /// Not at all: it is of another architecture.
+    Other,
+}
+
+impl Offered<'_> {
+    /// The fit of a parameter whose size does not depend on the image.
+    pub(crate) fn unresized(&self, parameter: &Parameter) -> Fit {
+        if self.shape == parameter.shape { Fit::Same } else { Fit::Other }
+    }
+
+    /// The other encoder's grid: the known one, or else a square of `cells`.
+    fn grid_of(&self, cells: usize) -> Option<(usize, usize)> {
+        let side = cells.isqrt();
+        let is_known = |grid: &(usize, usize)| grid.0 * grid.1 == cells;
+        self.grid.filter(is_known).or((side * side == cells).then_some((side, side)))
+    }
+}
+
+/// A parameter's name without the prefix of pre-training.
+pub(crate) fn plain_name(parameter: &str) -> &str {
+    parameter.strip_prefix("encoder.").unwrap_or(parameter)
+}
+
 /// What the rest of the model needs to know about an encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EncoderSpec {
@@ -103,8 +166,26 @@ pub trait Encode {
     /// `[B, N, D]` → `[B, h·w, D']`, row by row.
     fn encode<B: Operations>(&self, b: &B, tokens: B::Tensor, pass: &mut Pass) -> B::Tensor;
 
+    /// Tokens to what block `block` puts out, counted from 1, without a final norm.
+    ///
+    /// # Shapes
+    /// `[B, N, D]` → `[B, n, d]`: fewer tokens, of greater width, where stages merge them; no class token.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    fn encode_until<B: Operations>(&self, b: &B, tokens: B::Tensor, block: usize, pass: &mut Pass) -> B::Tensor;
+
+    /// Features to one vector an image, for a classification head.
+    ///
+    /// # Shapes
+    /// `[B, h·w, D']` → `[B, D']`.
+    fn pool<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor;
+
     /// How the mask token's first values are drawn.
     fn mask_token_init(&self) -> Init;
+
+    /// How the classification head's first weights are drawn; its bias is zero.
+    fn head_init(&self) -> Init;
 
     /// Layer of a parameter for layer-wise learning-rate decay, 0 at the input, as the official
     /// recipes count (microsoft/SimMIM, `optimizer.py`).
@@ -119,6 +200,12 @@ pub trait Encode {
 
     /// Operations of one image's forward pass, a multiplication and an addition counted as two.
     fn flops(&self) -> f64;
+
+    /// Names without prefix under which `parameter` may be found in other weights, the first found counts.
+    fn known_as(&self, parameter: &str) -> Vec<String>;
+
+    /// Whether and how a parameter takes a tensor of other weights: tables of positions are resized.
+    fn fit(&self, parameter: &Parameter, offered: &Offered) -> Fit;
 }
 
 /// An encoder of any kind.
@@ -132,11 +219,21 @@ pub enum Encoder {
 
 impl Encoder {
     /// The encoder of a configuration, its parameters added to `builder`.
-    pub fn new(config: &EncoderConfig, image_px: (usize, usize), channels: usize, builder: &mut Builder) -> Self {
+    pub fn new(
+        config: &EncoderConfig,
+        role: Role,
+        image_px: (usize, usize),
+        channels: usize,
+        builder: &mut Builder,
+    ) -> Self {
         match config {
-            EncoderConfig::Vit(config) => Encoder::Vit(Vit::new(config, image_px, channels, builder)),
-            EncoderConfig::Swin(config) => Encoder::Swin(Swin::new(&config.design(), image_px, channels, builder)),
-            EncoderConfig::SwinV2(config) => Encoder::Swin(Swin::new(&config.design(), image_px, channels, builder)),
+            EncoderConfig::Vit(config) => Encoder::Vit(Vit::new(config, role, image_px, channels, builder)),
+            EncoderConfig::Swin(config) => {
+                Encoder::Swin(Swin::new(&config.design(), role, image_px, channels, builder))
+            }
+            EncoderConfig::SwinV2(config) => {
+                Encoder::Swin(Swin::new(&config.design(), role, image_px, channels, builder))
+            }
         }
     }
 }
@@ -163,10 +260,31 @@ impl Encode for Encoder {
         }
     }
 
+    fn encode_until<B: Operations>(&self, b: &B, tokens: B::Tensor, block: usize, pass: &mut Pass) -> B::Tensor {
+        match self {
+            Encoder::Vit(e) => e.encode_until(b, tokens, block, pass),
+            Encoder::Swin(e) => e.encode_until(b, tokens, block, pass),
+        }
+    }
+
+    fn pool<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor {
+        match self {
+            Encoder::Vit(e) => e.pool(b, features),
+            Encoder::Swin(e) => e.pool(b, features),
+        }
+    }
+
     fn mask_token_init(&self) -> Init {
         match self {
             Encoder::Vit(e) => e.mask_token_init(),
             Encoder::Swin(e) => e.mask_token_init(),
+        }
+    }
+
+    fn head_init(&self) -> Init {
+        match self {
+            Encoder::Vit(e) => e.head_init(),
+            Encoder::Swin(e) => e.head_init(),
         }
     }
 
@@ -195,6 +313,20 @@ impl Encode for Encoder {
         match self {
             Encoder::Vit(e) => e.flops(),
             Encoder::Swin(e) => e.flops(),
+        }
+    }
+
+    fn known_as(&self, parameter: &str) -> Vec<String> {
+        match self {
+            Encoder::Vit(e) => e.known_as(parameter),
+            Encoder::Swin(e) => e.known_as(parameter),
+        }
+    }
+
+    fn fit(&self, parameter: &Parameter, offered: &Offered) -> Fit {
+        match self {
+            Encoder::Vit(e) => e.fit(parameter, offered),
+            Encoder::Swin(e) => e.fit(parameter, offered),
         }
     }
 }

@@ -5,19 +5,29 @@
 //! initialisation follow microsoft/SimMIM, `models/vision_transformer.py`.
 
 use super::pass::drop_rate;
-use super::{Encode, EncoderSpec, Pass};
+use super::resize::{resize_bias_table, resize_positions};
+use super::{Encode, EncoderSpec, Fit, Offered, Pass, Role, plain_name};
 use crate::build::{Builder, Init};
 use crate::error::Result;
 use crate::recipe::{at_least_one, within, wrong};
 use serde::{Deserialize, Serialize};
 use simmim_engine::{
-    AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, ParameterId, QkvBias, Similarity,
-    Windows,
+    AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, Parameter, ParameterId, QkvBias,
+    Similarity, Windows,
 };
 use std::rc::Rc;
 
 /// Scale and shift of every norm is guarded by this.
 const NORM_EPS: f32 = 1e-6;
+
+/// Factor on a classification head's first weights (microsoft/SimMIM, `models/vision_transformer.py`, `init_scale`).
+const HEAD_SCALE: f32 = 0.001;
+
+/// The table that all blocks share.
+const SHARED_TABLE: &str = "rel_pos_bias.relative_position_bias_table";
+
+/// Rows of a table of relative positions that belong to the class token.
+const CLASS_ROWS: usize = 3;
 
 /// Standard deviation and cut of initial weights: the official code cuts at one standard deviation.
 const WEIGHT_STD: f32 = 0.02;
@@ -99,7 +109,16 @@ pub struct Vit {
     positions: Option<ParameterId>,
     shared_bias: Option<ParameterId>,
     blocks: Vec<Block>,
-    norm: LayerNorm,
+    end: End,
+}
+
+/// What follows the last block.
+#[derive(Clone, Debug)]
+enum End {
+    /// A norm of every token: pre-training.
+    Norm(LayerNorm),
+    /// Nothing; the mean of the patch tokens is normed: fine-tuning.
+    PooledNorm(LayerNorm),
 }
 
 #[derive(Clone, Debug)]
@@ -112,13 +131,19 @@ struct Block {
 
 impl Vit {
     /// Adds the parameters of a vision transformer to `builder`, under the official names.
-    pub fn new(config: &VitConfig, image_px: (usize, usize), channels: usize, builder: &mut Builder) -> Self {
+    pub fn new(
+        config: &VitConfig,
+        role: Role,
+        image_px: (usize, usize),
+        channels: usize,
+        builder: &mut Builder,
+    ) -> Self {
         let (width, patch) = (config.width, config.patch_px);
         let grid = (image_px.0 / patch, image_px.1 / patch);
         let patches = grid.0 * grid.1;
         let bias_index: Rc<[u32]> = relative_position_index(grid).into();
         let bias_shape = [relative_positions(grid), config.heads];
-        builder.scope("encoder", |b| {
+        builder.scope(role.scope(), |b| {
             let class_token = b.add("cls_token", &[1, 1, width], weight(1.0));
             let positions =
                 config.absolute_positions.then(|| b.add("pos_embed", &[1, patches + 1, width], weight(1.0)));
@@ -127,7 +152,7 @@ impl Vit {
                 bias: Some(b.add("bias", &[width], Init::Constant(0.0))),
             });
             let shared_bias = (config.position_bias == PositionBias::Shared)
-                .then(|| b.add("rel_pos_bias.relative_position_bias_table", &bias_shape, Init::Constant(0.0)));
+                .then(|| b.add(SHARED_TABLE, &bias_shape, Init::Constant(0.0)));
             let blocks = (0..config.depth)
                 .map(|i| {
                     b.scope(&format!("blocks.{i}"), |b| {
@@ -181,7 +206,10 @@ impl Vit {
                     })
                 })
                 .collect();
-            let norm = b.layer_norm("norm", width, NORM_EPS);
+            let end = match role {
+                Role::Pretrain => End::Norm(b.layer_norm("norm", width, NORM_EPS)),
+                Role::Classify => End::PooledNorm(b.layer_norm("fc_norm", width, NORM_EPS)),
+            };
             Self {
                 config: config.clone(),
                 image_px,
@@ -191,7 +219,7 @@ impl Vit {
                 positions,
                 shared_bias,
                 blocks,
-                norm,
+                end,
             }
         })
     }
@@ -203,8 +231,79 @@ fn weight(factor: f32) -> Init {
 }
 
 impl Vit {
+    fn grid(&self) -> (usize, usize) {
+        (self.image_px.0 / self.config.patch_px, self.image_px.1 / self.config.patch_px)
+    }
+
     fn patches(&self) -> usize {
-        (self.image_px.0 / self.config.patch_px) * (self.image_px.1 / self.config.patch_px)
+        self.grid().0 * self.grid().1
+    }
+
+    /// A table of relative positions, whose last three rows belong to the class token and stay as they are.
+    fn fit_bias_table(&self, parameter: &Parameter, offered: &Offered) -> Fit {
+        let ([rows, heads], own) = (offered.shape, &parameter.shape) else { return Fit::Other };
+        if *heads != own[1] {
+            return Fit::Anew(format!("it is for {heads} heads, not {}", own[1]));
+        }
+        let offsets = |grid: (usize, usize)| (2 * grid.0 - 1, 2 * grid.1 - 1);
+        let known = offered.grid.map(offsets).filter(|(y, x)| y * x + CLASS_ROWS == *rows);
+        let side = (rows - CLASS_ROWS).isqrt();
+        let square = (side * side + CLASS_ROWS == *rows && side % 2 == 1).then_some((side, side));
+        match known.or(square) {
+            None => Fit::Anew(format!("the grid of its {rows} rows is not known")),
+            Some(from) if from == offsets(self.grid()) => Fit::Same,
+            Some(from) => {
+                let (table, class_rows) = offered.values.split_at((rows - CLASS_ROWS) * heads);
+                let mut resized = resize_bias_table(table, from, offsets(self.grid()));
+                resized.extend(class_rows);
+                Fit::Resized(resized)
+            }
+        }
+    }
+
+    /// A table of absolute positions, whose first row belongs to the class token and stays as it is.
+    fn fit_positions(&self, parameter: &Parameter, offered: &Offered) -> Fit {
+        let [1, rows, width] = *offered.shape else { return Fit::Other };
+        if width != parameter.shape[2] {
+            return Fit::Other;
+        }
+        match offered.grid_of(rows - 1) {
+            None => Fit::Anew(format!("the grid of its {rows} rows is not known")),
+            Some(from) if from == self.grid() => Fit::Same,
+            Some(from) => {
+                let (class_row, table) = offered.values.split_at(width);
+                Fit::Resized([class_row, &resize_positions(table, from, self.grid())].concat())
+            }
+        }
+    }
+
+    /// Tokens through the first `blocks` blocks.
+    ///
+    /// # Shapes
+    /// `[B, N, D]` → `[B, 1 + N, D]`.
+    fn run<B: Operations>(&self, b: &B, tokens: B::Tensor, blocks: usize, pass: &mut Pass) -> B::Tensor {
+        let mut x = b.prepend_token(&tokens, self.class_token); // [B, 1 + N, D]
+        if let Some(positions) = self.positions {
+            x = b.add_positions(&x, positions);
+        }
+        let shared = self.shared_bias.map(|id| b.parameter(id)); // [T, A]
+        for block in &self.blocks[..blocks] {
+            let own = block.bias_table.map(|id| b.parameter(id));
+            let table = own.as_ref().or(shared.as_ref());
+            x = b.attention_branch(&x, &block.attention, table, pass.keep(block.drop_rate).as_deref());
+            x = b.mlp_branch(&x, &block.mlp, pass.keep(block.drop_rate).as_deref());
+        }
+        x
+    }
+
+    /// Tokens without the class token.
+    ///
+    /// # Shapes
+    /// `[B, 1 + N, D]` → `[B, N, D]`.
+    fn patch_tokens<B: Operations>(&self, b: &B, x: &B::Tensor) -> B::Tensor {
+        let (images, n) = (b.shape(x)[0], self.patches() as u32);
+        let patches: Vec<u32> = (0..images as u32).flat_map(|i| (1..=n).map(move |t| i * (n + 1) + t)).collect();
+        b.reshape(&b.gather_rows(x, &patches), &[images, n as usize, self.config.width]) // [B, N, D]
     }
 }
 
@@ -227,30 +326,36 @@ impl Encode for Vit {
     }
 
     fn encode<B: Operations>(&self, b: &B, tokens: B::Tensor, pass: &mut Pass) -> B::Tensor {
-        let images = b.shape(&tokens)[0];
-        let mut x = b.prepend_token(&tokens, self.class_token); // [B, 1 + N, D]
-        if let Some(positions) = self.positions {
-            x = b.add_positions(&x, positions);
+        let x = self.run(b, tokens, self.config.depth, pass); // [B, 1 + N, D]
+        match &self.end {
+            End::Norm(norm) => self.patch_tokens(b, &b.layer_norm(&x, norm)),
+            End::PooledNorm(_) => self.patch_tokens(b, &x),
         }
-        let shared = self.shared_bias.map(|id| b.parameter(id)); // [T, A]
-        for block in &self.blocks {
-            let own = block.bias_table.map(|id| b.parameter(id));
-            let table = own.as_ref().or(shared.as_ref());
-            x = b.attention_branch(&x, &block.attention, table, pass.keep(block.drop_rate).as_deref());
-            x = b.mlp_branch(&x, &block.mlp, pass.keep(block.drop_rate).as_deref());
+    }
+
+    fn encode_until<B: Operations>(&self, b: &B, tokens: B::Tensor, block: usize, pass: &mut Pass) -> B::Tensor {
+        let x = self.run(b, tokens, block, pass); // [B, 1 + N, D]
+        self.patch_tokens(b, &x)
+    }
+
+    fn pool<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor {
+        let mean = b.mean_tokens(features); // [B, D]
+        match &self.end {
+            End::Norm(_) => mean,
+            End::PooledNorm(norm) => b.layer_norm(&mean, norm),
         }
-        let x = b.layer_norm(&x, &self.norm); // [B, 1 + N, D]
-        let n = self.patches() as u32;
-        let patches: Vec<u32> = (0..images as u32).flat_map(|i| (1..=n).map(move |t| i * (n + 1) + t)).collect();
-        b.reshape(&b.gather_rows(&x, &patches), &[images, n as usize, self.config.width]) // [B, N, D]
     }
 
     fn mask_token_init(&self) -> Init {
         weight(1.0)
     }
 
+    fn head_init(&self) -> Init {
+        weight(HEAD_SCALE)
+    }
+
     fn layer_of(&self, parameter: &str) -> usize {
-        let name = parameter.strip_prefix("encoder.").unwrap_or(parameter);
+        let name = plain_name(parameter);
         match name {
             "cls_token" | "mask_token" | "pos_embed" => 0,
             _ if name.starts_with("patch_embed.") => 0,
@@ -262,11 +367,11 @@ impl Encode for Vit {
     }
 
     fn is_exempt_from_decay(&self, parameter: &str) -> bool {
-        matches!(parameter, "encoder.pos_embed" | "encoder.cls_token")
+        matches!(plain_name(parameter), "pos_embed" | "cls_token")
     }
 
     fn is_position_or_mask(&self, parameter: &str) -> bool {
-        parameter == "encoder.mask_token" || parameter.ends_with("relative_position_bias_table")
+        plain_name(parameter) == "mask_token" || parameter.ends_with("relative_position_bias_table")
     }
 
     fn flops(&self) -> f64 {
@@ -278,12 +383,28 @@ impl Encode for Vit {
         let attention = 4.0 * tokens * tokens * d;
         embed + c.depth as f64 * (products + attention)
     }
+
+    fn known_as(&self, parameter: &str) -> Vec<String> {
+        let name = plain_name(parameter).to_owned();
+        match name.ends_with(".attn.relative_position_bias_table") {
+            true => vec![SHARED_TABLE.into(), name], // a shared table is copied to every block
+            false => vec![name],
+        }
+    }
+
+    fn fit(&self, parameter: &Parameter, offered: &Offered) -> Fit {
+        match plain_name(&parameter.name) {
+            "pos_embed" => self.fit_positions(parameter, offered),
+            name if name.ends_with("relative_position_bias_table") => self.fit_bias_table(parameter, offered),
+            _ => offered.unresized(parameter),
+        }
+    }
 }
 
 /// Rows of a relative position bias table over an `h × w` grid: one per offset, and three for the
 /// class token.
 fn relative_positions((h, w): (usize, usize)) -> usize {
-    (2 * h - 1) * (2 * w - 1) + 3
+    (2 * h - 1) * (2 * w - 1) + CLASS_ROWS
 }
 
 /// For each pair of tokens (class token first) its row in the bias table, `[1 + N, 1 + N]`.

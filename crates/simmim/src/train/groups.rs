@@ -1,4 +1,4 @@
-//! Which parameters decay: every parameter in exactly one group.
+//! Which parameters decay, and how fast each layer learns: every parameter in exactly one group.
 
 use crate::encoder::Encode;
 use crate::recipe::DecayGroups;
@@ -13,6 +13,12 @@ pub fn decays(table: &ParameterTable, encoder: &impl Encode, groups: DecayGroups
         DecayGroups::Corrected => encoder.is_exempt_from_decay(&p.name) || encoder.is_position_or_mask(&p.name),
     };
     table.iter().map(|p| p.shape.len() > 1 && !p.name.ends_with(".bias") && !exempt_by_name(p)).collect()
+}
+
+/// For each parameter of the table, the factor on its learning rate: `layer_decay` once for every layer above it.
+pub fn lr_scales(table: &ParameterTable, encoder: &impl Encode, layer_decay: f64) -> Vec<f64> {
+    let last = encoder.spec().depth + 1;
+    table.iter().map(|p| layer_decay.powi((last - encoder.layer_of(&p.name)) as i32)).collect()
 }
 
 #[cfg(test)]

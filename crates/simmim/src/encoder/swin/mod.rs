@@ -17,10 +17,11 @@ pub(super) use config::Design;
 pub use config::{SwinConfig, SwinV2Config};
 
 use super::pass::drop_rate;
-use super::{Encode, EncoderSpec, Pass};
+use super::resize::{resize_bias_table, resize_positions};
+use super::{Encode, EncoderSpec, Fit, Offered, Pass, Role, plain_name};
 use crate::build::{Builder, Init};
 use block::{Block, Place};
-use simmim_engine::{Images, LayerNorm, Linear, NormOrder, Operations, ParameterId};
+use simmim_engine::{Images, LayerNorm, Linear, NormOrder, Operations, Parameter, ParameterId};
 use windows::StageWindows;
 
 /// Scale and shift of every norm is guarded by this: PyTorch's default.
@@ -40,6 +41,7 @@ fn weight() -> Init {
 #[derive(Clone, Debug)]
 pub struct Swin {
     sizes: SwinConfig,
+    role: Role,
     image_px: (usize, usize),
     channels: usize,
     patch_embed: Linear,
@@ -69,11 +71,17 @@ struct Merge {
 
 impl Swin {
     /// Adds the parameters of a Swin transformer to `builder`, under the official names.
-    pub(super) fn new(design: &Design, image_px: (usize, usize), channels: usize, builder: &mut Builder) -> Self {
+    pub(super) fn new(
+        design: &Design,
+        role: Role,
+        image_px: (usize, usize),
+        channels: usize,
+        builder: &mut Builder,
+    ) -> Self {
         let sizes = &design.sizes;
         let (patch, width, stages) = (sizes.patch_px, sizes.width, sizes.depths.len());
         let grid = (image_px.0 / patch, image_px.1 / patch);
-        builder.scope("encoder", |b| {
+        builder.scope(role.scope(), |b| {
             let positions =
                 sizes.absolute_positions.then(|| b.add("absolute_pos_embed", &[1, grid.0 * grid.1, width], weight()));
             let (patch_embed, patch_norm) = b.scope("patch_embed", |b| {
@@ -92,7 +100,7 @@ impl Swin {
                 })
                 .collect::<Vec<_>>();
             let norm = b.layer_norm("norm", sizes.out_width(), NORM_EPS);
-            Self { sizes: sizes.clone(), image_px, channels, patch_embed, patch_norm, positions, stages, norm }
+            Self { sizes: sizes.clone(), role, image_px, channels, patch_embed, patch_norm, positions, stages, norm }
         })
     }
 }
@@ -145,6 +153,33 @@ impl Merge {
     }
 }
 
+impl Swin {
+    fn fit_positions(&self, parameter: &Parameter, offered: &Offered) -> Fit {
+        let [1, rows, width] = *offered.shape else { return Fit::Other };
+        let own = (self.image_px.0 / self.sizes.patch_px, self.image_px.1 / self.sizes.patch_px);
+        match offered.grid_of(rows) {
+            _ if width != parameter.shape[2] => Fit::Other,
+            None => Fit::Anew(format!("the grid of its {rows} rows is not known")),
+            Some(from) if from == own => Fit::Same,
+            Some(from) => Fit::Resized(resize_positions(offered.values, from, own)),
+        }
+    }
+}
+
+/// A table of relative positions within a window, which is square.
+fn fit_bias_table(parameter: &Parameter, offered: &Offered) -> Fit {
+    let ([rows, heads], [own_rows, own_heads]) = (offered.shape, &parameter.shape[..]) else { return Fit::Other };
+    let (from, to) = (rows.isqrt(), own_rows.isqrt());
+    if heads != own_heads {
+        return Fit::Anew(format!("it is for {heads} heads, not {own_heads}"));
+    }
+    match from * from == *rows && from % 2 == 1 {
+        false => Fit::Other,
+        true if from == to => Fit::Same,
+        true => Fit::Resized(resize_bias_table(offered.values, (from, from), (to, to))),
+    }
+}
+
 impl SwinConfig {
     fn depth(&self) -> usize {
         self.depths.iter().sum()
@@ -182,27 +217,46 @@ impl Encode for Swin {
     }
 
     fn encode<B: Operations>(&self, b: &B, tokens: B::Tensor, pass: &mut Pass) -> B::Tensor {
+        let x = self.encode_until(b, tokens, self.sizes.depth(), pass);
+        b.layer_norm(&x, &self.norm)
+    }
+
+    fn encode_until<B: Operations>(&self, b: &B, tokens: B::Tensor, block: usize, pass: &mut Pass) -> B::Tensor {
+        assert!((1..=self.sizes.depth()).contains(&block), "there are {} blocks, not {block}", self.sizes.depth());
         let mut x = tokens;
         if let Some(positions) = self.positions {
             x = b.add_positions(&x, positions);
         }
+        let mut done = 0;
         for stage in &self.stages {
-            for block in &stage.blocks {
+            for block in stage.blocks.iter().take(block - done) {
                 x = block.forward(b, &x, pass);
+            }
+            done += stage.blocks.len();
+            if done >= block {
+                break;
             }
             if let Some(merge) = &stage.merge {
                 x = merge.forward(b, &x); // [B, N/4, 2D]
             }
         }
-        b.layer_norm(&x, &self.norm)
+        x
+    }
+
+    fn pool<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor {
+        b.mean_tokens(features)
     }
 
     fn mask_token_init(&self) -> Init {
         weight()
     }
 
+    fn head_init(&self) -> Init {
+        weight()
+    }
+
     fn layer_of(&self, parameter: &str) -> usize {
-        let name = parameter.strip_prefix("encoder.").unwrap_or(parameter);
+        let name = plain_name(parameter);
         let depths = &self.sizes.depths;
         let parts: Vec<&str> = name.split('.').collect();
         let number = |part: &str| part.parse::<usize>().ok();
@@ -221,7 +275,12 @@ impl Encode for Swin {
     }
 
     fn is_exempt_from_decay(&self, parameter: &str) -> bool {
-        matches!(parameter, "encoder.mask_token" | "encoder.absolute_pos_embed")
+        let is_named = matches!(plain_name(parameter), "mask_token" | "absolute_pos_embed");
+        match self.role {
+            // the official wrapper's keywords never match here (see `DecayGroups::Official`)
+            Role::Pretrain => is_named,
+            Role::Classify => is_named || self.is_position_or_mask(parameter),
+        }
     }
 
     fn is_position_or_mask(&self, parameter: &str) -> bool {
@@ -238,6 +297,21 @@ impl Encode for Swin {
             blocks + merge as f64
         };
         embed as f64 + self.stages.iter().map(stage).sum::<f64>()
+    }
+
+    fn known_as(&self, parameter: &str) -> Vec<String> {
+        let name = plain_name(parameter);
+        // an earlier name in published weights (microsoft/Swin-Transformer, `utils_simmim.py`)
+        let earlier = name.contains("cpb_mlp").then(|| name.replace("cpb_mlp", "rpe_mlp"));
+        [name.to_owned()].into_iter().chain(earlier).collect()
+    }
+
+    fn fit(&self, parameter: &Parameter, offered: &Offered) -> Fit {
+        match plain_name(&parameter.name) {
+            "absolute_pos_embed" => self.fit_positions(parameter, offered),
+            name if name.ends_with("relative_position_bias_table") => fit_bias_table(parameter, offered),
+            _ => offered.unresized(parameter),
+        }
     }
 }
 
@@ -264,7 +338,8 @@ mod tests {
 
     #[test]
     fn layers_are_counted_as_the_official_code_does() {
-        let swin = Swin::new(&config(&[2, 2, 18, 2], 6).design(), (192, 192), 3, &mut Builder::default());
+        let swin =
+            Swin::new(&config(&[2, 2, 18, 2], 6).design(), Role::Pretrain, (192, 192), 3, &mut Builder::default());
         for (name, layer) in [
             ("encoder.mask_token", 0),
             ("encoder.patch_embed.norm.weight", 0),
@@ -283,7 +358,7 @@ mod tests {
 
     #[test]
     fn corrected_grouping_exempts_position_biases_and_logit_scales() {
-        let swin = Swin::new(&config(&[2], 6).design(), (64, 64), 3, &mut Builder::default());
+        let swin = Swin::new(&config(&[2], 6).design(), Role::Pretrain, (64, 64), 3, &mut Builder::default());
         let of = |name: &str| {
             let name = format!("encoder.layers.0.blocks.0.attn.{name}");
             (swin.is_exempt_from_decay(&name), swin.is_position_or_mask(&name))
@@ -300,7 +375,7 @@ mod tests {
         // stages of 4×12 and 2×6 tokens: windows of 3 pad the first and shrink to 2 in the second
         let (height, width) = (16, 48);
         let mut builder = Builder::default();
-        let swin = Swin::new(&config(&[2, 2], 3).design(), (height, width), 3, &mut builder);
+        let swin = Swin::new(&config(&[2, 2], 3).design(), Role::Pretrain, (height, width), 3, &mut builder);
         let (table, inits) = builder.finish();
         let values = initial_values(&table, &inits, 0);
         let b = Cpu::new(table, Precision::F32, 1);

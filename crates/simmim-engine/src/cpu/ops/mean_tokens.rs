@@ -1,0 +1,34 @@
+//! The mean of each image's tokens, in front of a classifier.
+
+use crate::cpu::buffers::Buffer;
+use crate::cpu::tape::{Backward, Gradients, NodeId};
+use crate::cpu::{Cpu, CpuTensor};
+use simmim_kernels::elementwise::{add_column_sums, add_scaled};
+
+struct MeanTokens {
+    input: NodeId,
+    tokens: usize,
+    width: usize,
+}
+
+pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
+    let (images, tokens, width) = x.tokens_shape();
+    let mut out = cpu.shelves.f32.zeros(images * width);
+    for (mean, image) in out.chunks_exact_mut(width).zip(x.data.chunks_exact(tokens * width)) {
+        add_column_sums(image, mean);
+        mean.iter_mut().for_each(|m| *m /= tokens as f32);
+    }
+    cpu.output(&[images, width], out, || MeanTokens { input: x.node, tokens, width })
+}
+
+impl Backward for MeanTokens {
+    fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
+        let mut d_x = cpu.shelves.f32.zeros(d_output.len() * self.tokens);
+        for (d, d_x) in d_output.chunks_exact(self.width).zip(d_x.chunks_exact_mut(self.tokens * self.width)) {
+            for d_token in d_x.chunks_exact_mut(self.width) {
+                add_scaled(d_token, 1.0 / self.tokens as f32, d);
+            }
+        }
+        gradients.add(self.input, d_x);
+    }
+}
