@@ -72,8 +72,9 @@ impl Progress {
                     self.say(&format!("update {updates}/{}  {message}", self.total));
                 }
             }
-            Event::Validated { updates, loss, mean_colour_l1 } => {
-                self.say(&format!("update {updates}: held-out loss {loss:.4} (mean colour {mean_colour_l1:.4})"));
+            Event::Validated { updates, loss, baseline } => {
+                let baseline = baseline.map_or(String::new(), |b| format!(" (predicting the visible mean {b:.4})"));
+                self.say(&format!("update {updates}: held-out loss {loss:.4}{baseline}"));
             }
             Event::Saved { path } => self.say(&format!("saved {}", path.display())),
             Event::Skipped { name, reason } => self.warn(&format!("warning: skipped `{name}`: {reason}")),

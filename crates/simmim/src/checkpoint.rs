@@ -34,8 +34,8 @@ pub struct State {
     pub last_loss: Option<f64>,
     /// The last loss on held-out images.
     pub val_loss: Option<f64>,
-    /// The baseline's error beside it.
-    pub mean_colour_l1: Option<f64>,
+    /// The loss of predicting the mean of what is visible beside it.
+    pub baseline_loss: Option<f64>,
     /// Unreadable images so far.
     pub skipped: u64,
     /// Time spent so far, over all sittings.

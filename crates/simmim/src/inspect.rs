@@ -2,8 +2,10 @@
 
 use crate::build::Builder;
 use crate::encoder::{Encode, EncoderSpec};
+use crate::error::Result;
 use crate::model::SimMim;
 use crate::recipe::Recipe;
+use crate::target::Colours;
 
 /// Sizes of the model a recipe describes.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,18 +23,21 @@ pub struct ModelSummary {
 }
 
 /// Summarises the model of a recipe; nothing is allocated for its values.
-pub fn model(recipe: &Recipe) -> ModelSummary {
+///
+/// # Errors
+/// If a file that its target needs cannot be used.
+pub fn model(recipe: &Recipe) -> Result<ModelSummary> {
     let mut builder = Builder::default();
-    let model = SimMim::new(recipe, &mut builder);
+    let model = SimMim::new(recipe, &Colours::unknown(recipe.data.channels), &mut builder)?;
     let (table, _) = builder.finish();
     let is_encoder = |name: &str| name.starts_with("encoder.");
-    ModelSummary {
+    Ok(ModelSummary {
         parameters: table.len(),
         encoder_parameters: table.iter().filter(|p| is_encoder(&p.name)).map(|p| p.range.len()).sum(),
         gflops_per_image: model.flops() / 1e9,
         spec: model.encoder().spec(),
         shapes: table.iter().map(|p| (p.name.clone(), p.shape.clone())).collect(),
-    }
+    })
 }
 
 #[cfg(test)]
@@ -42,7 +47,7 @@ mod tests {
 
     #[test]
     fn vit_base_has_the_published_number_of_parameters() {
-        let summary = model(&resolve("pretrain-vit-b16-224", &[]).unwrap());
+        let summary = model(&resolve("pretrain-vit-b16-224", &[]).unwrap()).unwrap();
         // by hand from microsoft/SimMIM's modules: 12 blocks of 7,088,640 less 768 (no key bias) plus
         // 1,536 of layer scale, patches 590,592, tokens 1,536, norm 1,536, shared table 732·12, head 590,592
         let block = 7_087_872 - 768 + 1_536;
@@ -52,7 +57,7 @@ mod tests {
 
     #[test]
     fn swin_and_swin_v2_have_the_published_numbers_of_parameters() {
-        let of = |name: &str| model(&resolve(name, &[]).unwrap());
+        let of = |name: &str| model(&resolve(name, &[]).unwrap()).unwrap();
         let millions = |parameters: usize| parameters as f64 / 1e6;
 
         // whole models: open-mmlab/mmpretrain, configs/simmim/README.md

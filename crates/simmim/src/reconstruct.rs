@@ -9,6 +9,7 @@ use crate::picture::{Picture, Sheet};
 use crate::precision;
 use crate::recipe::{MaskRecipe, MaskStrategyName};
 use crate::run::{Resolved, read_resolved};
+use crate::target::Shows;
 use crate::weights::WeightsFile;
 use simmim_data::rng::rng;
 use simmim_data::{Augmentation, Image, Normalisation, Purpose, Transform};
@@ -42,8 +43,10 @@ pub enum Hide {
 
 /// One image's pictures.
 pub struct Reconstruction {
-    /// Mean absolute error over the hidden pixels, in normalised units.
+    /// Mean absolute error of the picture over the hidden pixels, in normalised units.
     pub masked_l1: f64,
+    /// What that error measures.
+    pub measures: Shows,
     /// The same when every hidden pixel is the mean of the visible ones.
     pub mean_colour_l1: f64,
 }
@@ -56,7 +59,7 @@ impl Trained {
     pub fn load(from: &Path, precision: Precision, threads: usize) -> Result<Self> {
         let (weights, resolved) = locate(from)?;
         let mut builder = Builder::default();
-        let model = SimMim::new(&resolved.recipe, &mut builder);
+        let model = SimMim::new(&resolved.recipe, &resolved.run.colours(), &mut builder)?;
         let (table, _) = builder.finish();
         let values = weights.flat(&table, "")?;
         let backend = Cpu::new(table, precision, threads);
@@ -121,7 +124,11 @@ impl Trained {
         let error = |i: usize| (pixels[i] as f64 - prediction[i] as f64).abs();
         let masked: f64 = (0..pixels.len()).filter(|i| is_hidden(*i)).map(error).sum();
         let per_value = |sum: f64| sum / count.max(1) as f64;
-        Ok(Reconstruction { masked_l1: per_value(masked), mean_colour_l1: per_value(sum) })
+        Ok(Reconstruction {
+            masked_l1: per_value(masked),
+            measures: self.model.shows(),
+            mean_colour_l1: per_value(sum),
+        })
     }
 }
 

@@ -13,6 +13,7 @@
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::recipe::Recipe;
+use crate::target::Colours;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simmim_data::Normalisation;
@@ -55,6 +56,11 @@ impl RunInfo {
     /// The normalisation of the run's images.
     pub fn normalisation(&self) -> Normalisation {
         Normalisation { mean: self.mean.clone(), std: self.std.clone() }
+    }
+
+    /// What a target must know of the run's images.
+    pub fn colours(&self) -> Colours {
+        Colours { normalisation: self.normalisation() }
     }
 }
 

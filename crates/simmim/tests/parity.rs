@@ -13,6 +13,7 @@ use simmim::encoder::{EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Confi
 use simmim::mask::{self, Grid, Mask};
 use simmim::model::{Hidden, SimMim};
 use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind, TargetKind, TargetRecipe};
+use simmim::target::Colours;
 use simmim::train::{Schedule, groups};
 use simmim::weights::WeightsFile;
 use simmim_engine::{Backend, Cpu, Images, Labels, Operations, Precision, Slot, SoftLabels, StepSize, Update};
@@ -109,7 +110,8 @@ fn recipe_of(config: &Value) -> Recipe {
     recipe.data.image_size = ImageSize::Square(integer(config, "img_size"));
     recipe.mask.unit_px = integer(config, "patch_size");
     if let Some(window_px @ 1..) = config["norm_target_patch"].as_u64() {
-        recipe.target = TargetRecipe { kind: TargetKind::NormalizedPixels, window_px: Some(window_px as usize) };
+        recipe.target =
+            TargetRecipe { window_px: Some(window_px as usize), ..TargetRecipe::of(TargetKind::NormalizedPixels) };
     }
     recipe
 }
@@ -194,7 +196,7 @@ impl Fixture {
     fn new(path: &Path, recipe: &Recipe, precision: Precision) -> Self {
         let file = WeightsFile::read(path).unwrap();
         let mut builder = Builder::default();
-        let model = SimMim::new(recipe, &mut builder);
+        let model = SimMim::new(recipe, &Colours::unknown(recipe.data.channels), &mut builder).unwrap();
         let (table, _) = builder.finish();
         let values = file.flat(&table, "param.").unwrap();
         let theirs = file.shapes().unwrap().iter().filter(|(name, _)| name.starts_with("param.")).count();
@@ -239,7 +241,7 @@ fn pretrain(path: &Path, config: &Value) -> Result<(), Failed> {
     let features = f.model.features(&f.backend, &f.images(), &f.hidden.patches, &mut Pass::evaluate());
     let features = channels_first(&f.backend.read(&features), &f.backend.shape(&features));
     near("features", &features, &f.expected("features"), OUTPUT, 0.0)?;
-    let reconstruction = f.model.painted(&f.backend, &f.images(), &f.hidden);
+    let reconstruction = f.model.predictions(&f.backend, &f.images(), &f.hidden);
     near("reconstruction", &reconstruction, &f.expected("reconstruction"), OUTPUT, 0.0)?;
 
     let (loss, norm) = f.step();

@@ -26,9 +26,11 @@ pub(crate) fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<Exit> {
         eprintln!("Ctrl-C saves, and the same command goes on.");
     }
     let outcome = train(common, &options)?;
+    // an edited recipe may have a loss in other units
+    let l1 = |loss: Option<f64>| loss.filter(|_| options.recipe.is_masked_l1());
     let json = json!({
-        "masked_l1": outcome.val_loss,
-        "mean_colour_l1": outcome.mean_colour_l1,
+        "masked_l1": l1(outcome.val_loss),
+        "mean_colour_l1": l1(outcome.baseline_loss),
         "report": outcome.report,
         "updates": outcome.updates,
         "images_per_second": outcome.images_per_second,
@@ -36,8 +38,8 @@ pub(crate) fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<Exit> {
     let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.4}"));
     let prose = format!(
         "masked L1 on held-out images: {} (predicting the mean colour: {})\nopen {}",
-        number(outcome.val_loss),
-        number(outcome.mean_colour_l1),
+        number(l1(outcome.val_loss)),
+        number(l1(outcome.baseline_loss)),
         outcome.report.display()
     );
     print_result(common.json, &prose, &json)?;

@@ -31,7 +31,7 @@ pub(crate) fn run(common: &Common, args: &InspectArgs) -> anyhow::Result<Exit> {
 
 fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Value)> {
     let recipe = recipe::resolve(name, edits)?;
-    let model = inspect::model(&recipe);
+    let model = inspect::model(&recipe)?;
     let (height, width) = model.spec.image_px;
     let rows = model.shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n"));
     let prose = format!(
@@ -62,7 +62,7 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
 
 fn describe_run(path: &Path) -> anyhow::Result<(String, Value)> {
     let resolved = read_resolved(path)?;
-    let model = inspect::model(&resolved.recipe);
+    let model = inspect::model(&resolved.recipe)?;
     let log = read_log(path)?;
     let last = |key: &str| log.iter().rev().find_map(|entry| entry.get(key).cloned()).unwrap_or(Value::Null);
     let checkpoints: Vec<u64> = checkpoint::list(path)?.into_iter().map(|(updates, _)| updates).collect();

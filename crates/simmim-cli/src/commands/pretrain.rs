@@ -30,7 +30,7 @@ pub(crate) fn run(common: &Common, args: &PretrainArgs) -> anyhow::Result<Exit> 
         "updates": outcome.updates,
         "loss": outcome.loss,
         "val_loss": outcome.val_loss,
-        "mean_colour_l1": outcome.mean_colour_l1,
+        "baseline_loss": outcome.baseline_loss,
         "images_per_second": outcome.images_per_second,
         "skipped_images": outcome.skipped,
         "checkpoint": outcome.checkpoint,

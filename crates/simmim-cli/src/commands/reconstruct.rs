@@ -22,12 +22,18 @@ pub(crate) fn run(common: &Common, args: &ReconstructArgs) -> anyhow::Result<Exi
     for (i, (image, path)) in args.images.iter().zip(&paths).enumerate() {
         let done = trained.reconstruct(image, &hide, path, common.seed.wrapping_add(i as u64))?;
         prose.push(format!(
-            "{}  masked L1 {:.4} (mean colour {:.4})",
+            "{}  masked L1 {:.4} (mean colour {:.4}): {}",
             path.display(),
             done.masked_l1,
-            done.mean_colour_l1
+            done.mean_colour_l1,
+            done.measures.describe()
         ));
-        pictures.push(json!({ "path": path, "masked_l1": done.masked_l1, "mean_colour_l1": done.mean_colour_l1 }));
+        pictures.push(json!({
+            "path": path,
+            "masked_l1": done.masked_l1,
+            "mean_colour_l1": done.mean_colour_l1,
+            "measures": done.measures.describe(),
+        }));
     }
     print_result(common.json, &prose.join("\n"), &json!({ "pictures": pictures }))?;
     Ok(Exit::Done)

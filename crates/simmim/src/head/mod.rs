@@ -9,6 +9,7 @@ pub use linear::LinearHead;
 use crate::build::Builder;
 use crate::encoder::EncoderSpec;
 use crate::recipe::HeadKind;
+use crate::target::Layout;
 use simmim_engine::Operations;
 
 /// A prediction head of any kind.
@@ -19,17 +20,17 @@ pub enum Head {
 }
 
 impl Head {
-    /// The head a recipe names, predicting `outputs` values per cell.
-    pub fn new(kind: HeadKind, encoder: &EncoderSpec, outputs: usize, builder: &mut Builder) -> Self {
+    /// The head a recipe names, predicting what a target lays out in each cell.
+    pub fn new(kind: HeadKind, encoder: &EncoderSpec, layout: &Layout, builder: &mut Builder) -> Self {
         match kind {
-            HeadKind::Linear => Head::Linear(LinearHead::new(encoder, outputs, builder)),
+            HeadKind::Linear => Head::Linear(LinearHead::new(encoder, layout.outputs(), builder)),
         }
     }
 
     /// Predicts the cells in `rows`, indices into `[B·h·w]`.
     ///
     /// # Shapes
-    /// features `[B, h·w, D']` → `[R, outputs]`.
+    /// features `[B, h·w, D']` → `[R, outputs]`, a row in the order of [`Layout`].
     pub fn predict<B: Operations>(&self, b: &B, features: &B::Tensor, rows: &[u32]) -> B::Tensor {
         match self {
             Head::Linear(head) => head.predict(b, features, rows),

@@ -1,6 +1,6 @@
 //! What types cannot say: sizes that divide each other, numbers in their range.
 
-use super::{ImageSize, NormalizationKind, Recipe, ScheduleKind, TargetKind};
+use super::{ImageSize, NormalizationKind, Recipe, ScheduleKind, check_target};
 use crate::error::{Error, Result};
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ use std::fmt::Display;
 /// # Errors
 /// Names the first key whose value does not fit, and what would.
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
-    let Recipe { encoder, data, mask, target, train, .. } = recipe;
+    let Recipe { encoder, data, mask, target, loss, train, .. } = recipe;
     encoder.check()?;
     let patch = encoder.patch_px();
     let unit = mask.unit_px;
@@ -36,18 +36,9 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     at_least_one("mask.min_block_units", mask.min_block_units)?;
     in_order("mask.aspect", mask.aspect, f64::INFINITY)?;
 
-    match (target.kind, target.window_px) {
-        (TargetKind::Pixels, None) => {}
-        (TargetKind::Pixels, Some(window)) => {
-            let expected = "only `normalized-pixels` has a window".into();
-            return Err(wrong("target.window_px", window, expected, Some("leave it out".into())));
-        }
-        (TargetKind::NormalizedPixels, Some(window)) if window >= 3 && window % 2 == 1 => {}
-        (TargetKind::NormalizedPixels, window) => {
-            let value = window.map_or("missing".into(), |w| w.to_string());
-            let expected = "expected an odd number of pixels, at least 3".into();
-            return Err(wrong("target.window_px", value, expected, Some("SwinV2 takes 47".into())));
-        }
+    check_target::check(target, data, encoder.stride_px())?;
+    if let Some(weight) = loss.visible_weight {
+        within("loss.visible_weight", weight as f64, 0.0, 1.0)?;
     }
 
     at_least_one("train.batch_size", train.batch_size)?;

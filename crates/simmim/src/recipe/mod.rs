@@ -5,6 +5,7 @@
 
 mod built_in;
 mod check;
+mod check_target;
 mod parse;
 
 pub use built_in::{BUILT_IN, BuiltIn};
@@ -33,6 +34,24 @@ pub struct Recipe {
     pub loss: LossRecipe,
     /// Optimizer, schedule, and what is written when.
     pub train: TrainRecipe,
+}
+
+impl Recipe {
+    /// Side in pixels of the square that a predicted position covers.
+    ///
+    /// # Panics
+    /// If the recipe is not a checked one: the resolution then divides the image.
+    pub fn position_px(&self) -> usize {
+        let (height, _) = self.data.image_size.height_and_width();
+        self.target.resolution.map_or(1, |resolution| height / resolution.height_and_width().0)
+    }
+
+    /// Whether the loss is the mean absolute error of hidden pixels.
+    pub fn is_masked_l1(&self) -> bool {
+        let LossRecipe { kind, .. } = self.loss;
+        let hidden_only = self.loss.weight(false) == 0.0;
+        self.target.kind == TargetKind::Pixels && self.position_px() == 1 && kind == LossKind::L1 && hidden_only
+    }
 }
 
 /// A recipe as TOML, every value spelled out.
@@ -154,37 +173,65 @@ pub enum HeadKind {
 }
 
 /// What is predicted.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetRecipe {
-    /// Kind of values.
+    /// What it is.
     pub kind: TargetKind,
+    /// Positions along the image's side that are predicted, each the mean of its pixels; absent: every
+    /// pixel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolution: Option<ImageSize>,
     /// Side of the window that `normalized-pixels` takes mean and deviation over; odd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_px: Option<usize>,
+    /// Bins of a channel of `colour-bins`.
+    #[serde(default = "defaults::bins")]
+    pub bins: usize,
 }
 
-/// Kind of predicted values.
+impl TargetRecipe {
+    /// A target of this kind, everything else as if left unsaid.
+    pub fn of(kind: TargetKind) -> Self {
+        Self { kind, resolution: None, window_px: None, bins: defaults::bins() }
+    }
+}
+
+/// Kind of prediction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetKind {
-    /// Pixels at full resolution, normalised as the input is.
+    /// Pixels, normalised as the input is.
     Pixels,
-    /// The same, normalised once more by the window around each.
+    /// Pixels at full resolution, normalised once more by the window around each.
     NormalizedPixels,
+    /// Which bin of brightness each channel lies in.
+    ColourBins,
 }
 
 /// How far off a prediction is.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossRecipe {
-    /// Distance of one value.
+    /// Distance of one value; classes take cross-entropy whatever is said here.
     pub kind: LossKind,
     /// Which pixels count.
     pub scope: Scope,
+    /// Weight of a visible pixel, 0 to 1, in place of the scope's 0 or 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub visible_weight: Option<f32>,
 }
 
 impl LossRecipe {
+    /// Weight of a pixel.
+    pub fn weight(&self, is_hidden: bool) -> f32 {
+        match (is_hidden, self.scope) {
+            (true, Scope::Hidden | Scope::All) => 1.0,
+            (false, Scope::Hidden) => self.visible_weight.unwrap_or(0.0),
+            (false, Scope::All) => self.visible_weight.unwrap_or(1.0),
+        }
+    }
+
     /// The distance; smooth L1 bends at 1, as PyTorch's default.
     pub fn distance(&self) -> Distance {
         match self.kind {
@@ -274,6 +321,11 @@ pub struct TrainRecipe {
 }
 
 mod defaults {
+    /// arXiv:2111.09886, section 4.1.4: the smaller of its two numbers of bins.
+    pub(super) fn bins() -> usize {
+        8
+    }
+
     /// arXiv:2106.08254, algorithm 1.
     pub(super) fn min_block_units() -> usize {
         16

@@ -199,8 +199,6 @@ mod tests {
         check_fails("mask.aspect=[3.0, 0.5]", "`mask.aspect` is `[3, 0.5]`", "");
         check_fails("encoder.heads=5", "`encoder.heads` is `5`", "");
         check_fails("train.accumulation_steps=3", "`train.accumulation_steps` is `3`", "");
-        check_fails("target.window_px=47", "`target.window_px` is `47`", "leave it out");
-        check_fails("target.kind=normalized-pixels", "`target.window_px` is `missing`", "47");
     }
 
     #[test]

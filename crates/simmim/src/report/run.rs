@@ -27,7 +27,7 @@ pub fn run_page(
     };
     let loss = points("loss");
     let held_out = points("val_loss");
-    let baseline = points("mean_colour_l1");
+    let baseline = points("baseline_loss");
     let number = |label: &str, value: String, note: Option<String>| Number { label: label.into(), value, note };
     let last = |points: &[(f64, f64)]| points.last().map_or("–".into(), |p| format!("{:.4}", p.1));
     let mut numbers = vec![
@@ -36,11 +36,10 @@ pub fn run_page(
     ];
     if is_held_out {
         numbers.push(number("held-out loss", last(&held_out), Some("same masks every time".into())));
-        numbers.push(number(
-            "mean colour",
-            last(&baseline),
-            Some("L1 of predicting the mean of the visible pixels".into()),
-        ));
+        if !baseline.is_empty() {
+            let note = "loss of predicting the mean of what is visible";
+            numbers.push(number("visible mean", last(&baseline), Some(note.into())));
+        }
     }
     let speed = points("images_per_second");
     numbers.push(number(
@@ -55,7 +54,9 @@ pub fn run_page(
     ];
     if is_held_out {
         series.push(Series { name: "held out".into(), points: held_out, style: Style::Points });
-        series.push(Series { name: "mean colour".into(), points: baseline, style: Style::Dashed });
+        if !baseline.is_empty() {
+            series.push(Series { name: "visible mean".into(), points: baseline, style: Style::Dashed });
+        }
     }
     let chart = |title: &str, y_label: &str, series: Vec<Series>| {
         Section::Chart(Chart {

@@ -2,90 +2,107 @@
 //!
 //! A target is one file with one type that implements [`Target`], and one arm in [`target`].
 
+mod cells;
+mod colour_bins;
+mod colours;
 mod normalized_pixels;
 mod pixels;
 
+pub use cells::{Cells, Layout, averaged};
+pub use colour_bins::ColourBins;
+pub use colours::Colours;
 pub use normalized_pixels::NormalizedPixels;
 pub use pixels::Pixels;
 
-use crate::recipe::{TargetKind, TargetRecipe};
+use crate::error::Result;
+use crate::recipe::{Recipe, TargetKind};
+use simmim_engine::Images;
 use std::borrow::Cow;
 
-/// The feature cells of an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Cells {
-    /// Image channels.
-    pub channels: usize,
-    /// Image height in pixels.
-    pub height: usize,
-    /// Image width in pixels.
-    pub width: usize,
-    /// Side of a cell in pixels: the encoder's stride.
-    pub side: usize,
+/// What is true of some images, at every position of every channel: a map `[B, C, h, w]`.
+pub enum Truth<'a> {
+    /// Values: the loss is a regression.
+    Values(Cow<'a, [f32]>),
+    /// Classes, each below the layout's `K`: the loss is a classification.
+    Classes(Vec<u32>),
 }
 
-impl Cells {
-    /// Cells along the vertical axis.
-    pub fn rows(&self) -> usize {
-        self.height / self.side
-    }
+/// What a picture of a prediction shows, and so what an error of its pixels means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shows {
+    /// Predicted pixels.
+    Pixels,
+    /// What was predicted, with brightness and contrast of the true image.
+    Detail,
+}
 
-    /// Cells along the horizontal axis.
-    pub fn columns(&self) -> usize {
-        self.width / self.side
-    }
-
-    /// Cells of one image.
-    pub fn count(&self) -> usize {
-        self.rows() * self.columns()
+impl Shows {
+    /// In words, beside an error of the picture's pixels.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Shows::Pixels => "predicted pixels against true ones",
+            Shows::Detail => {
+                "predicted detail with the true image's own mean and deviation put back, against true pixels"
+            }
+        }
     }
 }
 
 /// What is predicted.
 pub trait Target: Send + Sync {
-    /// Values predicted per cell, `C·S`.
-    fn outputs(&self, cells: &Cells) -> usize;
+    /// What a head predicts of a cell.
+    fn layout(&self, cells: &Cells) -> Layout;
 
-    /// What [`Target::values`] reads, made once per image; the image itself unless a target says otherwise.
+    /// What is true of a batch.
     ///
     /// # Shapes
-    /// image `[C, H, W]` → `[C, H, W]`.
-    fn prepare<'a>(&self, _cells: &Cells, image: &'a [f32]) -> Cow<'a, [f32]> {
-        Cow::Borrowed(image)
+    /// images `[B, C, H, W]` → a map `[B, C', h, w]` of the layout's channels.
+    fn truth<'a>(&self, images: &Images<'a>) -> Truth<'a>;
+
+    /// What a prediction looks like: an image, normalised as the true `image` is.
+    ///
+    /// # Shapes
+    /// `image` `[C, H, W]`, `prediction` a map `[C', h, w]`, or `[C', h, w, K]` of scores → `[C, H, W]`.
+    fn picture(&self, cells: &Cells, image: &[f32], prediction: &[f32]) -> Vec<f32>;
+
+    /// What [`Target::picture`] shows.
+    fn shows(&self) -> Shows {
+        Shows::Pixels
     }
-
-    /// True values of one cell of one prepared image.
-    ///
-    /// # Shapes
-    /// prepared `[C, H, W]` → `values` `[C, S]`.
-    fn values(&self, cells: &Cells, prepared: &[f32], cell: usize, values: &mut [f32]);
-
-    /// Loss weight of each of a cell's values from a weight per pixel.
-    ///
-    /// # Shapes
-    /// `pixel_weight` `[H, W]` → `weight` `[S]`, shared by channels.
-    fn weights(&self, cells: &Cells, pixel_weight: &[f32], cell: usize, weight: &mut [f32]);
-
-    /// Writes a cell's predicted values to its place in a picture.
-    ///
-    /// # Shapes
-    /// `prediction` `[C, S]`, `picture` `[C, H, W]`.
-    fn paint(&self, cells: &Cells, prediction: &[f32], cell: usize, picture: &mut [f32]);
-
-    /// Turns a picture that all cells are painted on into an image, normalised as the true `image` is;
-    /// nothing is left to do where predicted values are pixels.
-    ///
-    /// # Shapes
-    /// `image`, `picture` `[C, H, W]`.
-    fn restore(&self, _cells: &Cells, _image: &[f32], _picture: &mut [f32]) {}
 }
 
 /// The target a recipe names.
-pub fn target(recipe: &TargetRecipe) -> Box<dyn Target> {
-    match recipe.kind {
-        TargetKind::Pixels => Box::new(Pixels),
+///
+/// # Errors
+/// If a file that it needs cannot be used.
+pub fn target(recipe: &Recipe, colours: &Colours) -> Result<Box<dyn Target>> {
+    let position_px = recipe.position_px();
+    Ok(match recipe.target.kind {
+        TargetKind::Pixels => Box::new(Pixels { position_px }),
         TargetKind::NormalizedPixels => {
-            Box::new(NormalizedPixels { window_px: recipe.window_px.expect("recipes are checked") })
+            Box::new(NormalizedPixels { window_px: recipe.target.window_px.expect("recipes are checked") })
         }
+        TargetKind::ColourBins => {
+            Box::new(ColourBins { bins: recipe.target.bins, position_px, colours: colours.clone() })
+        }
+    })
+}
+
+/// The class with the highest score of each prediction, `[.., K]` → `[..]`.
+pub fn most_likely(scores: &[f32], classes: usize) -> Vec<u32> {
+    let best = |scores: &[f32]| {
+        let better = |best: usize, i: usize| if scores[i] > scores[best] { i } else { best };
+        (1..classes).fold(0, better) as u32
+    };
+    scores.chunks_exact(classes).map(best).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_likely_class_is_the_first_of_the_best() {
+        assert_eq!(most_likely(&[0.0, 2.0, 2.0, 5.0, -1.0, 0.0], 3), [1, 0]);
     }
 }

@@ -1,7 +1,8 @@
 //! Pixels normalised by mean and deviation of the window around each: SwinV2's target
 //! (microsoft/Swin-Transformer, `models/simmim.py`, `norm_targets`).
 
-use super::{Cells, Pixels, Target};
+use super::{Cells, Layout, Shows, Target, Truth};
+use simmim_engine::Images;
 use std::borrow::Cow;
 
 /// Added to the variance.
@@ -37,8 +38,8 @@ impl Local {
 impl NormalizedPixels {
     /// Statistics around every pixel of one channel, `[H, W]`, by a table of sums over all pixels above
     /// and to the left.
-    fn statistics(&self, cells: &Cells, plane: &[f32]) -> Vec<Local> {
-        let (height, width) = (cells.height, cells.width);
+    fn statistics(&self, width: usize, plane: &[f32]) -> Vec<Local> {
+        let height = plane.len() / width;
         let stride = width + 1;
         let mut sums = vec![[0.0f64; 2]; (height + 1) * stride];
         for y in 0..height {
@@ -65,37 +66,31 @@ impl NormalizedPixels {
 }
 
 impl Target for NormalizedPixels {
-    fn outputs(&self, cells: &Cells) -> usize {
-        Pixels.outputs(cells)
+    fn layout(&self, cells: &Cells) -> Layout {
+        Layout { channels: cells.channels, side: cells.side, classes: None }
     }
 
-    fn prepare<'a>(&self, cells: &Cells, image: &'a [f32]) -> Cow<'a, [f32]> {
+    fn truth<'a>(&self, images: &Images<'a>) -> Truth<'a> {
         let normalise = |plane: &[f32]| -> Vec<f32> {
-            let locals = self.statistics(cells, plane);
+            let locals = self.statistics(images.width, plane);
             plane.iter().zip(locals).map(|(v, l)| ((*v as f64 - l.mean) / l.deviation) as f32).collect()
         };
-        Cow::Owned(image.chunks_exact(cells.height * cells.width).flat_map(normalise).collect())
+        Truth::Values(Cow::Owned(
+            images.pixels.chunks_exact(images.height * images.width).flat_map(normalise).collect(),
+        ))
     }
 
-    fn values(&self, cells: &Cells, prepared: &[f32], cell: usize, values: &mut [f32]) {
-        Pixels.values(cells, prepared, cell, values);
-    }
-
-    fn weights(&self, cells: &Cells, pixel_weight: &[f32], cell: usize, weight: &mut [f32]) {
-        Pixels.weights(cells, pixel_weight, cell, weight);
-    }
-
-    fn paint(&self, cells: &Cells, prediction: &[f32], cell: usize, picture: &mut [f32]) {
-        Pixels.paint(cells, prediction, cell, picture);
-    }
-
-    fn restore(&self, cells: &Cells, image: &[f32], picture: &mut [f32]) {
+    fn picture(&self, cells: &Cells, image: &[f32], prediction: &[f32]) -> Vec<f32> {
         let plane = cells.height * cells.width;
-        for (picture, image) in picture.chunks_exact_mut(plane).zip(image.chunks_exact(plane)) {
-            for (value, local) in picture.iter_mut().zip(self.statistics(cells, image)) {
-                *value = (*value as f64 * local.deviation + local.mean) as f32;
-            }
-        }
+        let restore = |(prediction, image): (&[f32], &[f32])| -> Vec<f32> {
+            let locals = self.statistics(cells.width, image);
+            prediction.iter().zip(locals).map(|(v, l)| (*v as f64 * l.deviation + l.mean) as f32).collect()
+        };
+        prediction.chunks_exact(plane).zip(image.chunks_exact(plane)).flat_map(restore).collect()
+    }
+
+    fn shows(&self) -> Shows {
+        Shows::Detail
     }
 }
 
@@ -107,6 +102,13 @@ mod tests {
 
     fn image() -> Vec<f32> {
         (0..CELLS.channels * CELLS.height * CELLS.width).map(|i| ((i * 37) % 19) as f32 / 7.0 - 1.0).collect()
+    }
+
+    fn normalised(window_px: usize, image: &[f32]) -> Vec<f32> {
+        let Cells { channels, height, width, .. } = CELLS;
+        let images = Images { pixels: image, count: 1, channels, height, width };
+        let Truth::Values(values) = NormalizedPixels { window_px }.truth(&images) else { panic!("pixels are values") };
+        values.into_owned()
     }
 
     /// The definition: a loop over the window of every pixel.
@@ -131,7 +133,7 @@ mod tests {
     #[test]
     fn the_table_of_sums_equals_the_definition() {
         for window_px in [3, 5, 47] {
-            let got = NormalizedPixels { window_px }.prepare(&CELLS, &image()).into_owned();
+            let got = normalised(window_px, &image());
             for (got, expected) in got.iter().zip(naive(&image(), window_px)) {
                 assert!((got - expected).abs() < 1e-5, "window {window_px}: {got}, {expected}"); // f32 output
             }
@@ -141,14 +143,13 @@ mod tests {
     #[test]
     fn a_flat_image_is_zero() {
         let flat = vec![0.7; image().len()];
-        assert!(NormalizedPixels { window_px: 5 }.prepare(&CELLS, &flat).iter().all(|v| v.abs() < 1e-3));
+        assert!(normalised(5, &flat).iter().all(|v| v.abs() < 1e-3));
     }
 
     #[test]
     fn restoring_the_normalised_image_gives_the_image() {
         let target = NormalizedPixels { window_px: 5 };
-        let mut picture = target.prepare(&CELLS, &image()).into_owned();
-        target.restore(&CELLS, &image(), &mut picture);
+        let picture = target.picture(&CELLS, &image(), &normalised(5, &image()));
         assert!(picture.iter().zip(image()).all(|(a, b)| (a - b).abs() < 1e-5));
     }
 }

@@ -1,46 +1,31 @@
-//! Raw pixels at full resolution: the paper's target (section 3.4).
-//!
-//! The order of a cell's values is that of a pixel shuffle: channel, row, column.
+//! Raw pixels, at full resolution or averaged over squares: the paper's target (section 3.4).
 
-use super::{Cells, Target};
+use super::cells::{averaged, enlarged};
+use super::{Cells, Layout, Target, Truth};
+use simmim_engine::Images;
+use std::borrow::Cow;
 
 /// Normalised pixel values.
 #[derive(Clone, Copy, Debug)]
-pub struct Pixels;
-
-/// Calls `visit(pixel offset in a plane, offset in the cell)` for each row of pixels of a cell.
-fn rows(cells: &Cells, cell: usize, mut visit: impl FnMut(usize, usize)) {
-    let (top, left) = (cell / cells.columns() * cells.side, cell % cells.columns() * cells.side);
-    for i in 0..cells.side {
-        visit((top + i) * cells.width + left, i * cells.side);
-    }
+pub struct Pixels {
+    /// Side of the square that a predicted value is the mean of; 1 for full resolution.
+    pub position_px: usize,
 }
 
 impl Target for Pixels {
-    fn outputs(&self, cells: &Cells) -> usize {
-        cells.channels * cells.side * cells.side
+    fn layout(&self, cells: &Cells) -> Layout {
+        Layout { channels: cells.channels, side: cells.side / self.position_px, classes: None }
     }
 
-    fn values(&self, cells: &Cells, image: &[f32], cell: usize, values: &mut [f32]) {
-        let planes =
-            image.chunks_exact(cells.height * cells.width).zip(values.chunks_exact_mut(cells.side * cells.side));
-        for (plane, values) in planes {
-            rows(cells, cell, |from, to| values[to..to + cells.side].copy_from_slice(&plane[from..from + cells.side]));
-        }
+    fn truth<'a>(&self, images: &Images<'a>) -> Truth<'a> {
+        Truth::Values(match self.position_px {
+            1 => Cow::Borrowed(images.pixels),
+            px => Cow::Owned(averaged(images.pixels, images.width, px)),
+        })
     }
 
-    fn weights(&self, cells: &Cells, pixel_weight: &[f32], cell: usize, weight: &mut [f32]) {
-        rows(cells, cell, |from, to| {
-            weight[to..to + cells.side].copy_from_slice(&pixel_weight[from..from + cells.side]);
-        });
-    }
-
-    fn paint(&self, cells: &Cells, prediction: &[f32], cell: usize, picture: &mut [f32]) {
-        let planes =
-            picture.chunks_exact_mut(cells.height * cells.width).zip(prediction.chunks_exact(cells.side * cells.side));
-        for (plane, values) in planes {
-            rows(cells, cell, |to, from| plane[to..to + cells.side].copy_from_slice(&values[from..from + cells.side]));
-        }
+    fn picture(&self, cells: &Cells, _image: &[f32], prediction: &[f32]) -> Vec<f32> {
+        enlarged(prediction, cells.width / self.position_px, self.position_px)
     }
 }
 
@@ -49,20 +34,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cell_is_read_channel_by_channel_and_painted_back() {
-        // two channels of 2×4 pixels in two 2×2 cells
-        let cells = Cells { channels: 2, height: 2, width: 4, side: 2 };
-        let image: Vec<f32> = (0..16).map(|v| v as f32).collect();
-        let mut values = [0.0; 8];
-        Pixels.values(&cells, &image, 1, &mut values);
-        assert_eq!(values, [2.0, 3.0, 6.0, 7.0, 10.0, 11.0, 14.0, 15.0]);
-
-        let mut picture = vec![-1.0; 16];
-        Pixels.paint(&cells, &values, 1, &mut picture);
-        assert_eq!(picture[..8], [-1.0, -1.0, 2.0, 3.0, -1.0, -1.0, 6.0, 7.0]);
-
-        let mut weight = [0.0; 4];
-        Pixels.weights(&cells, &image[..8], 0, &mut weight);
-        assert_eq!(weight, [0.0, 1.0, 4.0, 5.0]);
+    fn two_by_two_pixels_are_themselves_or_their_mean() {
+        let images = Images { pixels: &[1.0, 2.0, 3.0, 6.0], count: 1, channels: 1, height: 2, width: 2 };
+        let cells = Cells { channels: 1, height: 2, width: 2, side: 2 };
+        for (position_px, expected) in [(1, vec![1.0, 2.0, 3.0, 6.0]), (2, vec![3.0])] {
+            let target = Pixels { position_px };
+            let Truth::Values(values) = target.truth(&images) else { panic!("pixels are values") };
+            assert_eq!(*values, expected);
+            assert_eq!(target.layout(&cells).outputs(), expected.len());
+        }
+        assert_eq!(Pixels { position_px: 2 }.picture(&cells, images.pixels, &[3.0]), [3.0; 4]);
     }
 }

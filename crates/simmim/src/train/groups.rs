@@ -27,12 +27,13 @@ mod tests {
     use crate::build::Builder;
     use crate::model::SimMim;
     use crate::recipe::resolve;
+    use crate::target::Colours;
 
     #[test]
     fn the_mask_token_and_bias_table_decay_officially_and_not_when_corrected() {
         let recipe = resolve("pretrain-vit-cifar", &[]).unwrap();
         let mut builder = Builder::default();
-        let model = SimMim::new(&recipe, &mut builder);
+        let model = SimMim::new(&recipe, &Colours::unknown(3), &mut builder).unwrap();
         let (table, _) = builder.finish();
         let of = |groups, name: &str| {
             let index = table.iter().position(|p| p.name == name).unwrap();

@@ -48,8 +48,8 @@ pub enum Event<'a> {
         updates: u64,
         /// Loss on them.
         loss: f64,
-        /// L1 of predicting the mean of the visible pixels, on the same masks.
-        mean_colour_l1: f64,
+        /// Loss of predicting the mean of what is visible, on the same masks; none for classes.
+        baseline: Option<f64>,
     },
     /// A checkpoint is complete.
     Saved {

@@ -83,8 +83,8 @@ pub struct Outcome {
     pub loss: Option<f64>,
     /// Last loss on held-out images.
     pub val_loss: Option<f64>,
-    /// L1 of predicting the mean of the visible pixels, on the held-out images.
-    pub mean_colour_l1: Option<f64>,
+    /// Loss of predicting the mean of what is visible, on the held-out images; none for classes.
+    pub baseline_loss: Option<f64>,
     /// Throughput of this sitting, without validation and saving.
     pub images_per_second: f64,
     /// Unreadable images.
@@ -148,7 +148,7 @@ pub fn pretrain(options: &Options, observe: &mut dyn FnMut(Event), stop: &Atomic
     };
 
     let mut builder = Builder::default();
-    let model = SimMim::new(recipe, &mut builder);
+    let model = SimMim::new(recipe, &resolved.run.colours(), &mut builder)?;
     let (table, inits) = builder.finish();
     let decays = groups::decays(&table, model.encoder(), recipe.train.decay_groups);
     let backend = Cpu::new(table, precision, options.threads);
@@ -308,7 +308,7 @@ impl<'a> Run<'a> {
             total_updates: self.total,
             loss: self.state.last_loss,
             val_loss: self.state.val_loss,
-            mean_colour_l1: self.state.mean_colour_l1,
+            baseline_loss: self.state.baseline_loss,
             images_per_second: sitting.speed(),
             skipped: self.state.skipped,
             checkpoint,
@@ -439,11 +439,10 @@ impl<'a> Run<'a> {
         if self.options.val.is_some() {
             let measured = self.validation.measure(&self.backend, &self.model);
             self.state.val_loss = Some(measured.loss);
-            self.state.mean_colour_l1 = Some(measured.mean_colour_l1);
-            observe(Event::Validated { updates: update, loss: measured.loss, mean_colour_l1: measured.mean_colour_l1 });
-            self.folder.log(
-                &json!({ "update": update, "val_loss": measured.loss, "mean_colour_l1": measured.mean_colour_l1 }),
-            )?;
+            let super::validate::Measured { loss, baseline } = measured;
+            self.state.baseline_loss = baseline;
+            observe(Event::Validated { updates: update, loss, baseline });
+            self.folder.log(&json!({ "update": update, "val_loss": loss, "baseline_loss": baseline }))?;
             self.events.scalar("loss/held-out", update, measured.loss as f32)?;
         }
         let sheet = self.validation.pictures(&self.backend, &self.model, &self.resolved.run.normalisation());

@@ -1,6 +1,5 @@
 //! Looking at held-out images: their loss, the baseline's, and pictures of the same few every time.
 
-use crate::baseline::mean_colour_error;
 use crate::error::Result;
 use crate::mask::{Grid, MaskStrategy};
 use crate::model::SimMim;
@@ -32,7 +31,7 @@ pub(super) struct Validation {
 /// What came of a validation.
 pub(super) struct Measured {
     pub(super) loss: f64,
-    pub(super) mean_colour_l1: f64,
+    pub(super) baseline: Option<f64>,
 }
 
 impl Validation {
@@ -67,10 +66,10 @@ impl Validation {
         Images { pixels: &self.images, count: self.masks.len(), channels, height, width }
     }
 
-    /// Loss of the model and of the mean colour.
+    /// Loss of the model, and of predicting the mean of what is visible.
     pub(super) fn measure<B: Backend>(&self, b: &B, model: &SimMim) -> Measured {
         let weight_sum = model.weight_sum(&model.hidden(&self.masks));
-        let (mut loss, mut error, mut values) = (0.0, 0.0, 0);
+        let (mut loss, mut baseline) = (0.0, Some(0.0));
         for start in (0..self.masks.len()).step_by(self.batch_size) {
             let range = start..(start + self.batch_size).min(self.masks.len());
             let images = self.images().part(range.clone());
@@ -78,11 +77,10 @@ impl Validation {
             b.start(false);
             let part = model.loss(b, &images, &hidden, weight_sum, &mut crate::encoder::Pass::evaluate());
             loss += b.read(&part)[0] as f64;
-            let (sum, count) = mean_colour_error(&images, &hidden.pixels);
-            error += sum;
-            values += count;
+            let part = model.baseline(b, &images, &hidden, weight_sum);
+            baseline = baseline.zip(part).map(|(sum, part)| sum + part);
         }
-        Measured { loss, mean_colour_l1: error / values.max(1) as f64 }
+        Measured { loss, baseline }
     }
 
     /// Pictures of predictions on a few of the images, always the same.
