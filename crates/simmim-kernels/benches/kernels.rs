@@ -4,11 +4,12 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemmkit::{MatMut, MatRef, Parallelism, gemm};
-use simmim_kernels::bf16::Operands;
+use simmim_kernels::attention::{HeadShape, Scratch, attend, attend_backward};
+use simmim_kernels::element::{Bf16, Element, padded};
 use simmim_kernels::gelu::{gelu_with_slope, gelu_with_slope_naive};
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{pack, packed_len};
-use simmim_kernels::product::{Rows, Start, Tile, product};
+use simmim_kernels::pack::{Layout, Packed, pack_depth_by_row};
+use simmim_kernels::product::{Start, Tile, product, product_naive, product_of_packed};
 use simmim_kernels::softmax::{softmax, softmax_naive};
 use std::hint::black_box;
 
@@ -20,52 +21,96 @@ const FORWARD: [(usize, usize, usize); 5] =
 const GRADIENT: [(usize, usize, usize); 4] =
     [(1536, 1576, 384), (384, 1576, 1536), (768, 4096, 192), (1024, 4672, 256)];
 
-fn products(c: &mut Criterion) {
+/// Tokens and head width of ViT-S, the ViT 192 wide at 32², and windows of Swin.
+const HEADS: [(usize, usize); 4] = [(197, 64), (64, 64), (49, 32), (36, 32)];
+
+fn packed<E: Element>(rows: &[E], depth: usize, columns: usize, width: usize) -> (Vec<u32>, Layout) {
+    let layout = Layout::new::<E>(depth, columns, width);
+    let mut lanes = vec![0; layout.lanes()];
+    pack_depth_by_row(Matrix::new(rows, depth, columns), layout, &mut lanes);
+    (lanes, layout)
+}
+
+fn forward<E: Element>(c: &mut Criterion, kind: &str) {
     let tile = Tile::detect();
     let mut group = c.benchmark_group("forward product");
     for (m, k, n) in FORWARD {
         group.throughput(Throughput::Elements((2 * m * k * n) as u64)); // "elements" are operations
-        let name = format!("{m}x{k}x{n}");
-        let (a, b, mut out) = (vec![0.5; m * k], vec![0.25; k * n], vec![0.0; m * n]);
-        let mut panels = vec![0.0; packed_len(k, n, tile.width())];
-        pack(Matrix::new(&b, k, n), tile.width(), 0, Operands::F32, &mut panels);
-        group.bench_function(BenchmarkId::new("packed tiles", &name), |bench| {
-            let rows = Rows::InPlace(Matrix::new(&a, m, k));
-            bench.iter(|| product(tile, rows, black_box(&panels), k, 0..k, n, &mut out, n, Start::Zero));
-        });
-        group.bench_function(BenchmarkId::new("gemmkit", &name), |bench| {
-            let (a, b) = (MatRef::from_row_major(&a, m, k), MatRef::from_row_major(&b, k, n));
-            bench.iter(|| gemm(1.0, a, black_box(b), 0.0, MatMut::from_row_major(&mut out, m, n), Parallelism::Serial));
+        let (a, b, mut out) = (vec![E::of(0.5); m * k], vec![E::of(0.25); k * n], vec![0.0; m * n]);
+        let (panels, layout) = packed(&b, k, n, tile.width());
+        group.bench_function(BenchmarkId::new(kind, format!("{m}x{k}x{n}")), |bench| {
+            let (a, b) = (Matrix::new(&a, m, k), Packed::new(&panels, layout));
+            bench.iter(|| product(tile, a, black_box(b), &mut out, n, Start::Zero));
         });
     }
     group.finish();
 }
 
-fn weight_gradients(c: &mut Criterion) {
+fn weight_gradients<E: Element>(c: &mut Criterion, kind: &str) {
     let tile = Tile::detect();
     let mut group = c.benchmark_group("weight gradient");
     for (m, k, n) in GRADIENT {
         group.throughput(Throughput::Elements((2 * m * k * n) as u64));
-        let name = format!("{m}x{k}x{n}");
-        let (d_y, x, mut out) = (vec![0.5; m * k], vec![0.25; k * n], vec![0.0; m * n]);
-        let mut blocks = vec![0.0; packed_len(k, m, tile.height())];
-        let mut panels = vec![0.0; packed_len(k, n, tile.width())];
-        group.bench_function(BenchmarkId::new("pack and packed tiles", &name), |bench| {
-            bench.iter(|| {
-                pack(Matrix::new(&d_y, k, m), tile.height(), 0, Operands::F32, &mut blocks);
-                pack(Matrix::new(&x, k, n), tile.width(), 0, Operands::F32, &mut panels);
-                let rows = Rows::Packed { blocks: &blocks, rows: m, depth: k };
-                for start in (0..k).step_by(768) {
-                    product(tile, rows, black_box(&panels), k, start..(start + 768).min(k), n, &mut out, n, Start::Old);
-                }
-            });
-        });
-        group.bench_function(BenchmarkId::new("gemmkit", &name), |bench| {
-            let (a, b) = (MatRef::from_col_major(&d_y, m, k), MatRef::from_row_major(&x, k, n));
-            bench.iter(|| gemm(1.0, a, black_box(b), 1.0, MatMut::from_row_major(&mut out, m, n), Parallelism::Serial));
+        let (d_y, x, mut out) = (vec![E::of(0.5); m * k], vec![E::of(0.25); k * n], vec![0.0; m * n]);
+        let (blocks, of_blocks) = packed(&d_y, k, m, tile.height());
+        let (panels, of_panels) = packed(&x, k, n, tile.width());
+        group.bench_function(BenchmarkId::new(kind, format!("{m}x{k}x{n}")), |bench| {
+            let (a, b) = (Packed::new(&blocks, of_blocks), Packed::new(&panels, of_panels));
+            bench.iter(|| product_of_packed::<E>(tile, a, 0, black_box(b), &mut out, Start::Old));
         });
     }
     group.finish();
+}
+
+fn attention<E: Element>(c: &mut Criterion, kind: &str) {
+    let tile = Tile::detect();
+    let mut group = c.benchmark_group("attention of a head");
+    for (tokens, width) in HEADS {
+        let shape = HeadShape { tokens, width };
+        let [q, k, v, d_o] = [(); 4].map(|_| vec![E::of(0.1); shape.rows_len::<E>()]);
+        let mut p = vec![E::default(); tokens * padded::<E>(tokens)];
+        let [mut o, mut d_q, mut d_k, mut d_v] = [(); 4].map(|_| vec![0.0; tokens * width]);
+        let mut scratch = Scratch::default();
+        group.throughput(Throughput::Elements((4 * tokens * tokens * width) as u64));
+        group.bench_function(BenchmarkId::new(format!("forward {kind}"), format!("{tokens}x{width}")), |bench| {
+            bench.iter(|| attend(tile, shape, black_box(&q), &k, &v, &[], &mut p, &mut o, &mut scratch));
+        });
+        group.throughput(Throughput::Elements((8 * tokens * tokens * width) as u64));
+        group.bench_function(BenchmarkId::new(format!("backward {kind}"), format!("{tokens}x{width}")), |bench| {
+            bench.iter(|| {
+                let (d_q, d_k, d_v) = (&mut d_q, &mut d_k, &mut d_v);
+                attend_backward(tile, shape, black_box(&q), &k, &v, &p, &d_o, d_q, d_k, d_v, None, &mut scratch);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// What a tile is measured against: the naive twin, and a general library that packs on every call.
+fn compared(c: &mut Criterion) {
+    let (m, k, n) = (64, 192, 768);
+    let (a, b, mut out) = (vec![0.5; m * k], vec![0.25; k * n], vec![0.0; m * n]);
+    let mut group = c.benchmark_group("forward product");
+    group.throughput(Throughput::Elements((2 * m * k * n) as u64));
+    group.bench_function(BenchmarkId::new("naive", format!("{m}x{k}x{n}")), |bench| {
+        let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
+        bench.iter(|| product_naive(a, black_box(b), &mut out, n, Start::Zero));
+    });
+    group.bench_function(BenchmarkId::new("gemmkit f32", format!("{m}x{k}x{n}")), |bench| {
+        let (a, b) = (MatRef::from_row_major(&a, m, k), MatRef::from_row_major(&b, k, n));
+        bench.iter(|| gemm(1.0, a, black_box(b), 0.0, MatMut::from_row_major(&mut out, m, n), Parallelism::Serial));
+    });
+    group.finish();
+}
+
+fn products(c: &mut Criterion) {
+    forward::<f32>(c, "f32");
+    forward::<Bf16>(c, "bf16");
+    compared(c);
+    weight_gradients::<f32>(c, "f32");
+    weight_gradients::<Bf16>(c, "bf16");
+    attention::<f32>(c, "f32");
+    attention::<Bf16>(c, "bf16");
 }
 
 fn elementwise(c: &mut Criterion) {
@@ -88,5 +133,5 @@ fn elementwise(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, products, weight_gradients, elementwise);
+criterion_group!(benches, products, elementwise);
 criterion_main!(benches);

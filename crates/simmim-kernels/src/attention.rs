@@ -1,12 +1,15 @@
 //! Self-attention of one head over one set of tokens (a whole image, or one window of it).
 //!
-//! Queries arrive already multiplied by their scale, so that the same kernel serves scaled dot
-//! products (arXiv:1706.03762) and the cosine similarity of SwinV2 (arXiv:2111.09883).
+//! Rows of scores are computed, normalised and multiplied with the values a few at a time, so that they
+//! stay in the first-level cache. Queries arrive already multiplied by their scale, so that the same
+//! kernel serves scaled dot products (arXiv:1706.03762) and the cosine similarity of SwinV2
+//! (arXiv:2111.09883).
 
-use crate::bf16::Operands;
-use crate::matmul::{Scratch, matmul};
+use crate::element::{Element, padded};
+use crate::elementwise::add_scaled;
 use crate::matrix::Matrix;
-use crate::product::Start;
+use crate::pack::{Layout, Packed, pack_depth_by_column, pack_depth_by_row};
+use crate::product::{Start, Tile, product, product_of_packed};
 use crate::softmax::{softmax, softmax_backward};
 
 /// Sizes of one head's attention.
@@ -18,47 +21,100 @@ pub struct HeadShape {
     pub width: usize,
 }
 
+impl HeadShape {
+    /// Values of a stored `[M, E]`.
+    pub fn rows_len<S: Element>(&self) -> usize {
+        self.tokens * padded::<S>(self.width)
+    }
+
+    /// Values of a stored `[M, M]`.
+    pub fn scores_len<S: Element>(&self) -> usize {
+        self.tokens * padded::<S>(self.tokens)
+    }
+}
+
+/// Room for packed operands and a few rows of scores; grows as needed and is kept by the caller.
+#[derive(Debug)]
+pub struct Scratch<S> {
+    panels: [Vec<u32>; 2],
+    blocks: Vec<u32>,
+    scores: Vec<f32>,
+    p_rows: Vec<f32>,
+    d_s: Vec<S>,
+}
+
+impl<S> Default for Scratch<S> {
+    fn default() -> Self {
+        Self { panels: Default::default(), blocks: Vec::new(), scores: Vec::new(), p_rows: Vec::new(), d_s: Vec::new() }
+    }
+}
+
+/// Scores that are worked on at a time: 16 KiB, half of a first-level cache.
+const SCORES_AT_ONCE: usize = 4096;
+
+/// Rows of scores worked on at a time: whole tiles.
+fn rows_at_once(tile: Tile, tokens: usize) -> usize {
+    (SCORES_AT_ONCE / tokens / tile.height()).max(1) * tile.height()
+}
+
 /// `p = softmax(q·kᵀ + bias)`, `o = p·v`.
 ///
 /// # Shapes
-/// `q`, `k`, `v`, `o` `[M, E]`; `p` `[M, M]`; each of `biases` `[M, M]`, all of them are added.
-pub fn attend(
+/// `q`, `k`, `v` `[M, E]` and `p` `[M, M]` stored in whole lanes, filled up with zeros; `o` `[M, E]` dense;
+/// each of `biases` `[M, M]`, all of them are added.
+pub fn attend<S: Element>(
+    tile: Tile,
     shape: HeadShape,
-    operands: Operands,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    q: &[S],
+    k: &[S],
+    v: &[S],
     biases: &[&[f32]],
-    p: &mut [f32],
+    p: &mut [S],
     o: &mut [f32],
-    scratch: &mut Scratch,
+    scratch: &mut Scratch<S>,
 ) {
     let HeadShape { tokens, width } = shape;
-    let rows = |data| Matrix::new(data, tokens, width);
-    matmul(rows(q), rows(k).transposed(), p, tokens, Start::Zero, scratch);
-    for bias in biases {
-        crate::elementwise::add_scaled(p, 1.0, bias);
+    let (p_row, q_row) = (padded::<S>(tokens), padded::<S>(width));
+    let [keys, values] = &mut scratch.panels;
+    let of_keys = Layout::new::<S>(width, tokens, tile.width());
+    let keys = room(keys, of_keys.lanes());
+    pack_depth_by_column(Matrix::new(k, tokens, width), of_keys, keys);
+    let of_values = Layout::new::<S>(tokens, width, tile.width());
+    let values = room(values, of_values.lanes());
+    pack_depth_by_row(Matrix::new(v, tokens, width), of_values, values);
+    let (keys, values) = (Packed::new(keys, of_keys), Packed::new(values, of_values));
+    let at_once = rows_at_once(tile, tokens);
+    let scores = room(&mut scratch.scores, at_once.min(tokens) * tokens);
+    for top in (0..tokens).step_by(at_once) {
+        let rows = at_once.min(tokens - top);
+        let scores = &mut scores[..rows * tokens];
+        product(tile, Matrix::new(&q[top * q_row..], rows, width), keys, scores, tokens, Start::Zero);
+        for bias in biases {
+            add_scaled(scores, 1.0, &bias[top * tokens..][..rows * tokens]);
+        }
+        softmax(scores, tokens);
+        let p = &mut p[top * p_row..][..rows * p_row];
+        store_rows(scores, tokens, p);
+        product(tile, Matrix::new(p, rows, tokens), values, &mut o[top * width..], width, Start::Zero);
     }
-    softmax(p, tokens);
-    operands.round(p);
-    matmul(Matrix::new(p, tokens, tokens), rows(v), o, width, Start::Zero, scratch);
 }
 
-/// Specification of [`attend`], in f64.
-pub fn attend_naive(
+/// Specification of [`attend`], in f64, on dense f32 `p`.
+pub fn attend_naive<S: Element>(
     shape: HeadShape,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    q: &[S],
+    k: &[S],
+    v: &[S],
     biases: &[&[f32]],
     p: &mut [f32],
     o: &mut [f32],
 ) {
     let HeadShape { tokens, width } = shape;
+    let [q, k, v] = [q, k, v].map(|rows| Matrix::new(rows, tokens, width));
     for i in 0..tokens {
         let scores: Vec<f64> = (0..tokens)
             .map(|j| {
-                let product: f64 = (0..width).map(|e| q[i * width + e] as f64 * k[j * width + e] as f64).sum();
+                let product: f64 = (0..width).map(|e| q.at(i, e) as f64 * k.at(j, e) as f64).sum();
                 product + biases.iter().map(|b| b[i * tokens + j] as f64).sum::<f64>()
             })
             .collect();
@@ -67,91 +123,141 @@ pub fn attend_naive(
             p[i * tokens + j] = (scores[j].exp() / total) as f32;
         }
         for e in 0..width {
-            o[i * width + e] =
-                (0..tokens).map(|j| scores[j].exp() / total * v[j * width + e] as f64).sum::<f64>() as f32;
+            o[i * width + e] = (0..tokens).map(|j| scores[j].exp() / total * v.at(j, e) as f64).sum::<f64>() as f32;
         }
     }
 }
 
-/// Gradients of [`attend`]; all outputs are overwritten.
+/// Gradients of [`attend`]; `d_q`, `d_k` and `d_v` are overwritten.
 ///
 /// # Shapes
-/// `q`, `k`, `v`, `d_o`, `d_q`, `d_k`, `d_v` `[M, E]`; `p`, `d_s` `[M, M]`. `d_s` is the gradient of
-/// the scores before the softmax, which is the gradient of every bias.
-pub fn attend_backward(
+/// `q`, `k`, `v`, `d_o` `[M, E]` and `p` `[M, M]` stored as [`attend`] has them; `d_q`, `d_k`, `d_v`
+/// `[M, E]` dense. To `d_bias` `[M, M]`, if given, the gradient of the scores is added, which is that of
+/// every bias.
+pub fn attend_backward<S: Element>(
+    tile: Tile,
     shape: HeadShape,
-    operands: Operands,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    p: &[f32],
-    d_o: &[f32],
+    q: &[S],
+    k: &[S],
+    v: &[S],
+    p: &[S],
+    d_o: &[S],
     d_q: &mut [f32],
     d_k: &mut [f32],
     d_v: &mut [f32],
-    d_s: &mut [f32],
-    scratch: &mut Scratch,
+    mut d_bias: Option<&mut [f32]>,
+    scratch: &mut Scratch<S>,
 ) {
     let HeadShape { tokens, width } = shape;
-    let rows = |data| Matrix::new(data, tokens, width);
-    matmul(Matrix::new(p, tokens, tokens).transposed(), rows(d_o), d_v, width, Start::Zero, scratch);
-    matmul(rows(d_o), rows(v).transposed(), d_s, tokens, Start::Zero, scratch);
-    softmax_backward(p, d_s, tokens);
-    operands.round(d_s);
-    matmul(Matrix::new(d_s, tokens, tokens), rows(k), d_q, width, Start::Zero, scratch);
-    matmul(Matrix::new(d_s, tokens, tokens).transposed(), rows(q), d_k, width, Start::Zero, scratch);
+    let (p_row, q_row) = (padded::<S>(tokens), padded::<S>(width));
+    let [values, keys] = &mut scratch.panels;
+    let of_values = Layout::new::<S>(width, tokens, tile.width());
+    let values = room(values, of_values.lanes());
+    pack_depth_by_column(Matrix::new(v, tokens, width), of_values, values);
+    let values = Packed::new(values, of_values);
+    // k, then d_o, then q: each as [M, E] with the tokens as depth
+    let of_rows = Layout::new::<S>(tokens, width, tile.width());
+    let rows_packed = room(keys, of_rows.lanes());
+    pack_depth_by_row(Matrix::new(k, tokens, width), of_rows, rows_packed);
+    let at_once = rows_at_once(tile, tokens);
+    let d_p = room(&mut scratch.scores, at_once.min(tokens) * tokens);
+    let p_rows = room(&mut scratch.p_rows, at_once.min(tokens) * tokens);
+    let d_s = room(&mut scratch.d_s, tokens * p_row);
+    for top in (0..tokens).step_by(at_once) {
+        let rows = at_once.min(tokens - top);
+        let (d_p, p_rows) = (&mut d_p[..rows * tokens], &mut p_rows[..rows * tokens]);
+        product(tile, Matrix::new(&d_o[top * q_row..], rows, width), values, d_p, tokens, Start::Zero);
+        for (i, row) in p_rows.chunks_exact_mut(tokens).enumerate() {
+            S::widen(&p[(top + i) * p_row..][..tokens], row);
+        }
+        softmax_backward(p_rows, d_p, tokens);
+        if let Some(d_bias) = &mut d_bias {
+            add_scaled(&mut d_bias[top * tokens..][..rows * tokens], 1.0, d_p);
+        }
+        let d_s = &mut d_s[top * p_row..][..rows * p_row];
+        store_rows(d_p, tokens, d_s);
+        let keys = Packed::new(rows_packed, of_rows);
+        product(tile, Matrix::new(d_s, rows, tokens), keys, &mut d_q[top * width..], width, Start::Zero);
+    }
+    let of_scores = Layout::new::<S>(tokens, tokens, tile.height());
+    let blocks = room(&mut scratch.blocks, of_scores.lanes());
+    let by_tokens: [(&[S], &[S], &mut [f32]); 2] = [(p, d_o, d_v), (d_s, q, d_k)];
+    for (scores, rows, d) in by_tokens {
+        pack_depth_by_row(Matrix::new(scores, tokens, tokens), of_scores, blocks);
+        pack_depth_by_row(Matrix::new(rows, tokens, width), of_rows, rows_packed);
+        let (blocks, rows) = (Packed::new(blocks, of_scores), Packed::new(rows_packed, of_rows));
+        product_of_packed::<S>(tile, blocks, 0, rows, &mut d[..tokens * width], Start::Zero);
+    }
+}
+
+/// Stores dense rows in whole lanes; the filling is zero.
+fn store_rows<S: Element>(values: &[f32], columns: usize, out: &mut [S]) {
+    if padded::<S>(columns) == columns {
+        return S::narrow(values, out);
+    }
+    for (values, out) in values.chunks_exact(columns).zip(out.chunks_exact_mut(padded::<S>(columns))) {
+        S::narrow(values, &mut out[..columns]);
+        out[columns..].fill(S::default());
+    }
+}
+
+fn room<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        buffer.resize(len, T::default());
+    }
+    &mut buffer[..len]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::Bf16;
     use crate::testing::{assert_close, numbers};
 
-    #[test]
-    fn attention_equals_naive() {
-        for (tokens, width, biased) in [(1, 4, false), (5, 12, true), (64, 64, true), (50, 40, false)] {
+    fn stored<S: Element>(rows: usize, columns: usize, values: &[f32]) -> Vec<S> {
+        let mut out = vec![S::default(); rows * padded::<S>(columns)];
+        store_rows(values, columns, &mut out);
+        out
+    }
+
+    fn dense<S: Element>(columns: usize, values: &[S]) -> Vec<f32> {
+        values.chunks(padded::<S>(columns)).flat_map(|row| row[..columns].iter().map(|v| v.value())).collect()
+    }
+
+    fn check<S: Element>(tolerance: f32) {
+        for (tokens, width, biased) in [(1, 4, false), (5, 12, true), (64, 64, true), (197, 32, true), (49, 7, false)] {
             let shape = HeadShape { tokens, width };
-            let [q, k, v] = [1, 2, 3].map(|s| numbers(tokens * width, s));
+            let [q, k, v] = [1, 2, 3].map(|s| stored::<S>(tokens, width, &numbers(tokens * width, s)));
             let bias = numbers(tokens * tokens, 4);
             let biases: &[&[f32]] = if biased { &[&bias, &bias] } else { &[] };
-            let (mut p, mut o) = (vec![0.0; tokens * tokens], vec![0.0; tokens * width]);
-            let (mut e_p, mut e_o) = (p.clone(), o.clone());
-            attend(shape, Operands::F32, &q, &k, &v, biases, &mut p, &mut o, &mut Scratch::default());
-            attend_naive(shape, &q, &k, &v, biases, &mut e_p, &mut e_o);
-            assert_close(&p, &e_p, 5e-6);
-            assert_close(&o, &e_o, 5e-6);
+            let mut p = vec![S::default(); shape.scores_len::<S>()];
+            let mut o = vec![0.0; tokens * width];
+            let (mut e_p, mut e_o) = (vec![0.0; tokens * tokens], o.clone());
+            for tile in Tile::all_available() {
+                attend(tile, shape, &q, &k, &v, biases, &mut p, &mut o, &mut Scratch::default());
+                attend_naive(shape, &q, &k, &v, biases, &mut e_p, &mut e_o);
+                assert_close(&dense(tokens, &p), &e_p, tolerance);
+                assert_close(&o, &e_o, tolerance);
+            }
         }
     }
 
     #[test]
+    fn attention_equals_naive() {
+        check::<f32>(5e-6);
+        check::<Bf16>(5e-3); // attention weights are rounded to 8 bits of mantissa
+    }
+
+    #[test]
     fn backward_equals_finite_differences_of_naive() {
-        let shape = HeadShape { tokens: 4, width: 3 };
-        let [q, k, v, d_o] = [1, 2, 3, 4].map(|s| numbers(12, s));
-        let bias = numbers(16, 5);
+        let shape = HeadShape { tokens: 5, width: 3 };
+        let [q, k, v, d_o] = [1, 2, 3, 4].map(|s| numbers(15, s));
+        let bias = numbers(25, 5);
         let objective = |q: &[f32], k: &[f32], v: &[f32], bias: &[f32]| -> f64 {
-            let (mut p, mut o) = (vec![0.0; 16], vec![0.0; 12]);
+            let (mut p, mut o) = (vec![0.0; 25], vec![0.0; 15]);
             attend_naive(shape, q, k, v, &[bias], &mut p, &mut o);
             o.iter().zip(&d_o).map(|(o, d)| *o as f64 * *d as f64).sum()
         };
-        let (mut p, mut o) = (vec![0.0; 16], vec![0.0; 12]);
-        attend(shape, Operands::F32, &q, &k, &v, &[&bias], &mut p, &mut o, &mut Scratch::default());
-        let [mut d_q, mut d_k, mut d_v] = [(); 3].map(|_| vec![0.0; 12]);
-        let mut d_s = vec![0.0; 16];
-        attend_backward(
-            shape,
-            Operands::F32,
-            &q,
-            &k,
-            &v,
-            &p,
-            &d_o,
-            &mut d_q,
-            &mut d_k,
-            &mut d_v,
-            &mut d_s,
-            &mut Scratch::default(),
-        );
-
         let difference = |of: &[f32], f: &dyn Fn(&[f32]) -> f64| -> Vec<f32> {
             (0..of.len())
                 .map(|i| {
@@ -163,9 +269,36 @@ mod tests {
                 .collect()
         };
         // central differences with a step of 1e-2 leave an error of about 1e-4
-        assert_close(&d_q, &difference(&q, &|q| objective(q, &k, &v, &bias)), 1e-3);
-        assert_close(&d_k, &difference(&k, &|k| objective(&q, k, &v, &bias)), 1e-3);
-        assert_close(&d_v, &difference(&v, &|v| objective(&q, &k, v, &bias)), 1e-3);
-        assert_close(&d_s, &difference(&bias, &|b| objective(&q, &k, &v, b)), 1e-3);
+        gradients::<f32>(shape, &q, &k, &v, &bias, &d_o, 1e-3, &objective, &difference);
+        // operands of 8 bits
+        gradients::<Bf16>(shape, &q, &k, &v, &bias, &d_o, 2e-2, &objective, &difference);
+    }
+
+    fn gradients<S: Element>(
+        shape: HeadShape,
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        bias: &[f32],
+        d_o: &[f32],
+        tolerance: f32,
+        objective: &dyn Fn(&[f32], &[f32], &[f32], &[f32]) -> f64,
+        difference: &dyn Fn(&[f32], &dyn Fn(&[f32]) -> f64) -> Vec<f32>,
+    ) {
+        let [s_q, s_k, s_v, s_d_o] = [q, k, v, d_o].map(|x| stored::<S>(shape.tokens, shape.width, x));
+        let mut p = vec![S::default(); shape.scores_len::<S>()];
+        let mut o = vec![0.0; q.len()];
+        let (tile, mut scratch) = (Tile::detect(), Scratch::default());
+        attend(tile, shape, &s_q, &s_k, &s_v, &[bias], &mut p, &mut o, &mut scratch);
+        let [mut d_q, mut d_k, mut d_v] = [(); 3].map(|_| vec![0.0; q.len()]);
+        let mut d_bias = vec![0.0; bias.len()];
+        let d_s = Some(d_bias.as_mut_slice());
+        attend_backward(
+            tile, shape, &s_q, &s_k, &s_v, &p, &s_d_o, &mut d_q, &mut d_k, &mut d_v, d_s, &mut scratch,
+        );
+        assert_close(&d_q, &difference(q, &|q| objective(q, k, v, bias)), tolerance);
+        assert_close(&d_k, &difference(k, &|k| objective(q, k, v, bias)), tolerance);
+        assert_close(&d_v, &difference(v, &|v| objective(q, k, v, bias)), tolerance);
+        assert_close(&d_bias, &difference(bias, &|b| objective(q, k, v, b)), tolerance);
     }
 }

@@ -1,41 +1,33 @@
-//! A matrix in somebody's slice.
+//! A row-major matrix of stored operands in somebody's slice.
 
-/// Element `(i, j)` is `data[i * row_stride + j * column_stride]`.
+use crate::element::{Element, padded};
+
+/// Element `(i, k)` is `data[i * stride + k]`; what lies between the last column and the next row is not
+/// looked at, except that rows are read in whole lanes (see [`padded`]), so the filling must be zero.
 #[derive(Clone, Copy, Debug)]
-pub struct Matrix<'a> {
-    data: &'a [f32],
+pub struct Matrix<'a, E> {
+    data: &'a [E],
     rows: usize,
     columns: usize,
-    row_stride: usize,
-    column_stride: usize,
+    stride: usize,
 }
 
-impl<'a> Matrix<'a> {
-    /// A dense row-major matrix `[rows, columns]`.
-    pub fn new(data: &'a [f32], rows: usize, columns: usize) -> Self {
-        Self::strided(data, rows, columns, columns)
+impl<'a, E: Element> Matrix<'a, E> {
+    /// Dense rows of whole lanes: rows are `padded(columns)` apart.
+    pub fn new(data: &'a [E], rows: usize, columns: usize) -> Self {
+        Self::strided(data, rows, columns, padded::<E>(columns))
     }
 
-    /// A row-major matrix whose rows are `row_stride` apart.
+    /// Rows that are `stride` apart.
     ///
     /// # Panics
-    /// If the slice ends before the last element.
-    pub fn strided(data: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
-        let needed = if rows == 0 || columns == 0 { 0 } else { (rows - 1) * row_stride + columns };
+    /// If the slice ends before the last lane, or rows are no whole number of lanes apart.
+    pub fn strided(data: &'a [E], rows: usize, columns: usize, stride: usize) -> Self {
+        let needed = if rows == 0 || columns == 0 { 0 } else { (rows - 1) * stride + padded::<E>(columns) };
         let len = data.len();
-        assert!(len >= needed, "a {rows}×{columns} matrix with stride {row_stride} needs {needed} values, got {len}");
-        Self { data, rows, columns, row_stride, column_stride: 1 }
-    }
-
-    /// The same values read as their transpose; nothing is copied.
-    pub fn transposed(self) -> Self {
-        Self {
-            rows: self.columns,
-            columns: self.rows,
-            row_stride: self.column_stride,
-            column_stride: self.row_stride,
-            ..self
-        }
+        assert!(len >= needed, "a {rows}×{columns} matrix with stride {stride} needs {needed} values, got {len}");
+        assert!(stride.is_multiple_of(E::PER_LANE), "rows are whole lanes, got a stride of {stride}");
+        Self { data, rows, columns, stride }
     }
 
     /// Number of rows.
@@ -43,29 +35,28 @@ impl<'a> Matrix<'a> {
         self.rows
     }
 
-    /// Number of columns.
+    /// Number of columns, without filling.
     pub fn columns(&self) -> usize {
         self.columns
     }
 
-    /// Distance of neighbours in a column, in values.
-    pub fn row_stride(&self) -> usize {
-        self.row_stride
-    }
-
-    /// Distance of neighbours in a row, in values.
-    pub fn column_stride(&self) -> usize {
-        self.column_stride
+    /// Distance of rows, in values.
+    pub fn stride(&self) -> usize {
+        self.stride
     }
 
     /// The slice behind it, from element `(0, 0)` on.
-    pub fn data(&self) -> &'a [f32] {
+    pub fn data(&self) -> &'a [E] {
         self.data
     }
 
-    /// Element `(i, j)`.
-    #[inline(always)]
-    pub fn at(&self, i: usize, j: usize) -> f32 {
-        self.data[i * self.row_stride + j * self.column_stride]
+    /// Row `i`, without filling.
+    pub fn row(&self, i: usize) -> &'a [E] {
+        &self.data[i * self.stride..][..self.columns]
+    }
+
+    /// Element `(i, k)`.
+    pub fn at(&self, i: usize, k: usize) -> f32 {
+        self.row(i)[k].value()
     }
 }

@@ -1,79 +1,226 @@
-//! Packing operands of products: each value lands where the product will read it next.
+//! Packing operands of products: each lane lands where the product will read it next.
 //!
 //! ```text
-//! panels of B [K, N]: columns in groups of `panel` (the last one filled up with zeros)
-//!     panel 0: b[0, 0..p] b[1, 0..p] … b[K-1, 0..p]   panel 1: b[0, p..2p] …
-//! blocks of A [M, K]: rows in groups of `block` (the last one filled up with zeros)
-//!     block 0: a[0..m, 0] a[0..m, 1] … a[0..m, K-1]   block 1: …
+//! B [K, N] in groups of `width` columns, the last one filled up with zeros; a step is one lane of depth
+//!     group 0: step 0 [b[0, 0] … b[0, w-1]]  step 1 [b[1, 0] … b[1, w-1]] …     f32: a lane is one row
+//!              step 0 [b[0..2, 0] …]          step 1 [b[2..4, 0] …] …            bf16: two rows
+//!     group 1: …
+//! several segments, each all groups over a part of the depth, lie one behind the other
 //! ```
 //!
-//! Blocks of A are the panels of Aᵀ with another width, so both are one function.
+//! Panels of B and blocks of Aᵀ are the same thing with another width. Segments let several workers pack
+//! one operand, each the rows that it has just computed.
 
-use crate::bf16::Operands;
+use crate::element::Element;
 use crate::matrix::Matrix;
 use multiversion::multiversion;
 
-/// Values of a packed `[depth, columns]` matrix in groups of `width` columns.
-pub fn packed_len(depth: usize, columns: usize, width: usize) -> usize {
-    columns.div_ceil(width) * depth * width
+/// Sizes of a packed operand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    columns: usize,
+    width: usize,
+    steps: usize,
+    segments: usize,
 }
 
-/// Packs groups `first ..` of `width` columns of `b`, as many as `panels` has room for.
+impl Layout {
+    /// One segment of a `[depth, columns]` operand in groups of `width` columns.
+    pub fn new<E: Element>(depth: usize, columns: usize, width: usize) -> Self {
+        Self { columns, width, steps: depth.div_ceil(E::PER_LANE), segments: 1 }
+    }
+
+    /// As many such segments, one behind the other.
+    pub fn repeated(self, segments: usize) -> Self {
+        Self { segments, ..self }
+    }
+
+    /// Groups of columns.
+    pub fn groups(&self) -> usize {
+        self.columns.div_ceil(self.width)
+    }
+
+    /// Lanes of one group in one segment.
+    pub fn group_lanes(&self) -> usize {
+        self.steps * self.width
+    }
+
+    /// Lanes of one segment.
+    pub fn segment_lanes(&self) -> usize {
+        self.groups() * self.group_lanes()
+    }
+
+    /// Lanes in all.
+    pub fn lanes(&self) -> usize {
+        self.segments * self.segment_lanes()
+    }
+}
+
+/// A packed operand.
+#[derive(Clone, Copy, Debug)]
+pub struct Packed<'a> {
+    lanes: &'a [u32],
+    layout: Layout,
+}
+
+impl<'a> Packed<'a> {
+    /// An operand whose lanes lie as `layout` says.
+    ///
+    /// # Panics
+    /// If there are too few.
+    pub fn new(lanes: &'a [u32], layout: Layout) -> Self {
+        assert!(lanes.len() >= layout.lanes(), "{} lanes for {layout:?}", lanes.len());
+        Self { lanes, layout }
+    }
+
+    /// The lanes of a group in a segment.
+    pub fn group(&self, segment: usize, group: usize) -> &'a [u32] {
+        let len = self.layout.group_lanes();
+        &self.lanes[segment * self.segment_lanes() + group * len..][..len]
+    }
+
+    /// Groups `first .. first + count` as an operand of their own.
+    ///
+    /// # Panics
+    /// If there are several segments, whose groups do not lie together.
+    pub fn groups_from(self, first: usize, count: usize) -> Self {
+        let Layout { columns, width, .. } = self.layout;
+        assert_eq!(self.layout.segments, 1, "groups of one segment lie together");
+        let columns = columns.min((first + count) * width) - first * width;
+        Self::new(&self.lanes[first * self.layout.group_lanes()..], Layout { columns, ..self.layout })
+    }
+
+    /// Columns without filling.
+    pub fn columns(&self) -> usize {
+        self.layout.columns
+    }
+
+    /// Columns of a group.
+    pub fn width(&self) -> usize {
+        self.layout.width
+    }
+
+    /// Lanes along the depth of a segment.
+    pub fn steps(&self) -> usize {
+        self.layout.steps
+    }
+
+    /// Parts of the depth.
+    pub fn segments(&self) -> usize {
+        self.layout.segments
+    }
+
+    /// Groups of columns.
+    pub fn groups(&self) -> usize {
+        self.layout.groups()
+    }
+
+    /// Distance of a group's lanes from one segment to the next.
+    pub fn segment_lanes(&self) -> usize {
+        self.layout.segment_lanes()
+    }
+}
+
+/// Packs one segment of an operand whose rows are the depth, as the right side of a product has it.
+/// Rows that are missing at the end count as zeros.
+///
+/// # Shapes
+/// `b` `[K, N]`, with `K` at most the depth of `layout`.
 ///
 /// # Panics
-/// If `panels` is no whole number of groups, or longer than the matrix has columns.
-pub fn pack(b: Matrix, width: usize, first: usize, operands: Operands, panels: &mut [f32]) {
-    assert_eq!(panels.len() % (b.rows() * width).max(1), 0, "panels are packed whole");
-    if b.column_stride() == 1 {
-        pack_rows(b, width, first, panels);
-    } else {
-        pack_columns(b, width, first, panels);
-    }
-    operands.round(panels);
+/// If the sizes do not fit together.
+pub fn pack_depth_by_row<E: Element>(b: Matrix<E>, layout: Layout, out: &mut [u32]) {
+    assert!(b.columns() == layout.columns && b.rows().div_ceil(E::PER_LANE) <= layout.steps, "{layout:?}");
+    assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
+    rows_to_groups::<E, E>(b, 0, layout, out);
 }
 
-/// Specification of [`pack`].
-pub fn pack_naive(b: Matrix, width: usize, first: usize, operands: Operands, panels: &mut [f32]) {
-    for (at, value) in panels.iter_mut().enumerate() {
-        let (group, inside) = (at / (b.rows() * width), at % (b.rows() * width));
-        let (row, column) = (inside / width, (first + group) * width + inside % width);
-        *value = if column < b.columns() { b.at(row, column) } else { 0.0 };
-    }
-    operands.round(panels);
+/// Packs groups `first ..`, as many as `out` has room for, of a weight `[K, N]` whose rows are the depth.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn pack_weight_by_row<E: Element>(weight: Matrix<f32>, layout: Layout, first: usize, out: &mut [u32]) {
+    assert!(weight.columns() == layout.columns && weight.rows().div_ceil(E::PER_LANE) == layout.steps, "{layout:?}");
+    assert_eq!(out.len() % layout.group_lanes(), 0, "groups are packed whole");
+    rows_to_groups::<f32, E>(weight, first, layout, out);
 }
 
-/// Rows are contiguous: copy a run of each.
+/// Packs one segment of an operand whose columns are the depth, as the transpose of the right side of a
+/// product has it.
+///
+/// # Shapes
+/// `b` `[N, K]`.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn pack_depth_by_column<E: Element>(b: Matrix<E>, layout: Layout, out: &mut [u32]) {
+    assert!(b.rows() == layout.columns && b.columns().div_ceil(E::PER_LANE) == layout.steps, "{layout:?}");
+    assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
+    columns_to_groups::<E, E>(b, 0, layout, out);
+}
+
+/// Packs groups `first ..`, as many as `out` has room for, of a weight `[N, K]` whose columns are the depth.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn pack_weight_by_column<E: Element>(weight: Matrix<f32>, layout: Layout, first: usize, out: &mut [u32]) {
+    assert!(weight.rows() == layout.columns && weight.columns().div_ceil(E::PER_LANE) == layout.steps, "{layout:?}");
+    assert_eq!(out.len() % layout.group_lanes(), 0, "groups are packed whole");
+    columns_to_groups::<f32, E>(weight, first, layout, out);
+}
+
+/// Specification of both directions: the lane of every place looked up; `at(k, j)` is B's element.
+pub fn pack_naive<E: Element>(depth: usize, layout: Layout, at: impl Fn(usize, usize) -> f32, out: &mut [u32]) {
+    for (place, lane) in out.iter_mut().enumerate() {
+        let (group, inside) = (place / layout.group_lanes(), place % layout.group_lanes());
+        let (step, column) = (inside / layout.width, group * layout.width + inside % layout.width);
+        let element = |k: usize| if k < depth && column < layout.columns { E::of(at(k, column)) } else { E::default() };
+        *lane = E::lane(&std::array::from_fn::<E, 2, _>(|i| element(step * E::PER_LANE + i)));
+    }
+}
+
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn pack_rows(b: Matrix, width: usize, first: usize, panels: &mut [f32]) {
-    // the tiles' sizes by name: a run of known length is a few loads and stores, not a call
-    match width {
-        6 => pack_runs::<6>(b, first, panels),
-        12 => pack_runs::<12>(b, first, panels),
-        16 => pack_runs::<16>(b, first, panels),
-        32 => pack_runs::<32>(b, first, panels),
+fn rows_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
+    // the tiles' sizes by name: a run of known length is a few loads and stores, not a loop
+    match layout.width {
+        6 => rows_to_runs::<S, E, 6>(b, first, layout, out),
+        8 => rows_to_runs::<S, E, 8>(b, first, layout, out),
+        16 => rows_to_runs::<S, E, 16>(b, first, layout, out),
+        48 => rows_to_runs::<S, E, 48>(b, first, layout, out),
         other => unreachable!("no tile has a side of {other}"),
     }
 }
 
-/// Rows that are packed into all panels before the next rows are read: few enough to stay in cache.
-const ROWS_AT_ONCE: usize = 32;
-
 #[inline(always)]
-fn pack_runs<const WIDTH: usize>(b: Matrix, first: usize, panels: &mut [f32]) {
-    let depth = b.rows();
-    let panels = panels.as_chunks_mut::<WIDTH>().0; // one run of a row each
-    for top in (0..depth).step_by(ROWS_AT_ONCE) {
-        let rows = top..(top + ROWS_AT_ONCE).min(depth);
-        for (group, panel) in panels.chunks_exact_mut(depth).enumerate() {
+fn rows_to_runs<S: Element, E: Element, const WIDTH: usize>(
+    b: Matrix<S>,
+    first: usize,
+    layout: Layout,
+    out: &mut [u32],
+) {
+    let (runs, _) = out.as_chunks_mut::<WIDTH>(); // one step of a group each
+    let zeros = [S::default(); WIDTH];
+    for step in 0..layout.steps {
+        let row = step * E::PER_LANE;
+        for group in 0..runs.len() / layout.steps {
             let left = (first + group) * WIDTH;
-            let used = WIDTH.min(b.columns() - left);
-            for (out, row) in panel[rows.clone()].iter_mut().zip(rows.clone()) {
-                let run = &b.data()[row * b.row_stride() + left..];
-                match run.first_chunk::<WIDTH>() {
-                    Some(run) if used == WIDTH => *out = *run,
-                    _ => {
-                        out[..used].copy_from_slice(&run[..used]);
-                        out[used..].fill(0.0);
+            let used = WIDTH.min(layout.columns - left);
+            let run = &mut runs[group * layout.steps + step];
+            let part = |row: usize| match row < b.rows() {
+                true => &b.row(row)[left..left + used],
+                false => &zeros[..used],
+            };
+            let (upper, lower) = (part(row), part(row + E::PER_LANE - 1));
+            match (upper.first_chunk::<WIDTH>(), lower.first_chunk::<WIDTH>()) {
+                (Some(upper), Some(lower)) => {
+                    for j in 0..WIDTH {
+                        run[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
+                    }
+                }
+                _ => {
+                    run.fill(0);
+                    for j in 0..used {
+                        run[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
                     }
                 }
             }
@@ -81,22 +228,31 @@ fn pack_runs<const WIDTH: usize>(b: Matrix, first: usize, panels: &mut [f32]) {
     }
 }
 
-/// Columns are contiguous: transpose squares of `SQUARE` values, which stay in cache.
+/// Steps that are packed for all columns of a group before the next: their lanes stay in the first cache.
+const STEPS_AT_ONCE: usize = 16;
+
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn pack_columns(b: Matrix, width: usize, first: usize, panels: &mut [f32]) {
-    const SQUARE: usize = 8;
-    for (group, panel) in panels.chunks_exact_mut(b.rows() * width).enumerate() {
+fn columns_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
+    let Layout { width, columns, .. } = layout;
+    let full = b.columns() / E::PER_LANE; // lanes without filling
+    for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
         let left = (first + group) * width;
-        let used = width.min(b.columns() - left);
-        for (square, rows) in panel.chunks_mut(SQUARE * width).enumerate() {
-            for j in 0..used {
-                let start = (left + j) * b.column_stride() + square * SQUARE * b.row_stride();
-                for i in 0..rows.len() / width {
-                    rows[i * width + j] = b.data()[start + i * b.row_stride()];
-                }
+        let used = width.min(columns - left);
+        for (part, lanes) in lanes.chunks_mut(STEPS_AT_ONCE * width).enumerate() {
+            let start = part * STEPS_AT_ONCE;
+            let steps = lanes.len() / width;
+            if used < width {
+                lanes.fill(0);
             }
-            for row in rows.chunks_exact_mut(width) {
-                row[used..].fill(0.0);
+            for j in 0..used {
+                let row = b.row(left + j);
+                let whole = &row[start * E::PER_LANE..(start + steps).min(full) * E::PER_LANE];
+                for (step, lane) in whole.chunks_exact(E::PER_LANE).enumerate() {
+                    lanes[step * width + j] = E::lane(&[E::convert(lane[0]), E::convert(lane[E::PER_LANE - 1])]);
+                }
+                if start + steps > full {
+                    lanes[(full - start) * width + j] = E::lane(&[E::convert(row[full * E::PER_LANE]), E::default()]);
+                }
             }
         }
     }
@@ -105,23 +261,52 @@ fn pack_columns(b: Matrix, width: usize, first: usize, panels: &mut [f32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::{Bf16, padded};
     use crate::testing::numbers;
 
-    #[test]
-    fn packing_equals_naive_for_both_orders_and_odd_sizes() {
-        for (rows, columns) in [(1, 1), (5, 16), (9, 17), (33, 40), (64, 6)] {
-            let data = numbers(rows * columns, 1);
-            for width in [6, 16, 32] {
-                for b in [Matrix::new(&data, rows, columns), Matrix::new(&data, columns, rows).transposed()] {
-                    for first in 0..columns.div_ceil(width) {
-                        let len = packed_len(rows, columns - first * width, width);
-                        let (mut fast, mut naive) = (vec![9.0; len], vec![8.0; len]);
-                        pack(b, width, first, Operands::Bf16, &mut fast);
-                        pack_naive(b, width, first, Operands::Bf16, &mut naive);
-                        assert_eq!(fast, naive, "{rows}×{columns}, width {width}, from {first}");
-                    }
+    fn check<E: Element>() {
+        for (depth, columns) in [(1, 1), (5, 16), (9, 17), (33, 40), (64, 6), (12, 100)] {
+            let weight = numbers(depth * columns, 1);
+            let by_row = |k: usize, j: usize| weight[k * columns + j];
+            let by_column = |k: usize, j: usize| weight[j * depth + k];
+            for width in [6, 8, 16, 48] {
+                let layout = Layout::new::<E>(depth, columns, width);
+                let [mut fast, mut naive] = [1, 2].map(|v| vec![v; layout.lanes()]);
+                for first in 0..layout.groups() {
+                    let rest = first * layout.group_lanes()..layout.lanes();
+                    pack_naive::<E>(depth, layout, by_row, &mut naive);
+                    let rows = Matrix::strided(&weight, depth, columns, columns);
+                    pack_weight_by_row::<E>(rows, layout, first, &mut fast[rest.clone()]);
+                    assert_eq!(fast[rest.clone()], naive[rest.clone()], "{depth}×{columns} by row, width {width}");
+
+                    pack_naive::<E>(depth, layout, by_column, &mut naive);
+                    let rows = Matrix::strided(&weight, columns, depth, depth);
+                    pack_weight_by_column::<E>(rows, layout, first, &mut fast[rest.clone()]);
+                    assert_eq!(fast[rest.clone()], naive[rest], "{depth}×{columns} by column, width {width}");
                 }
+                // stored operands, with two rows more in the layout than there are
+                let stored = |rows: usize, columns: usize| -> Vec<E> {
+                    let mut out = vec![E::default(); rows * padded::<E>(columns)];
+                    for i in 0..rows {
+                        E::narrow(&weight[i * columns..][..columns], &mut out[i * padded::<E>(columns)..][..columns]);
+                    }
+                    out
+                };
+                pack_naive::<E>(depth, layout, by_column, &mut naive);
+                pack_depth_by_column(Matrix::new(&stored(columns, depth), columns, depth), layout, &mut fast);
+                assert_eq!(fast, naive);
+                let longer = Layout::new::<E>(depth + 2, columns, width);
+                let [mut fast, mut naive] = [1, 2].map(|v| vec![v; longer.lanes()]);
+                pack_naive::<E>(depth, longer, by_row, &mut naive);
+                pack_depth_by_row(Matrix::new(&stored(depth, columns), depth, columns), longer, &mut fast);
+                assert_eq!(fast, naive);
             }
         }
+    }
+
+    #[test]
+    fn packing_equals_naive_in_both_orders_and_at_odd_sizes() {
+        check::<f32>();
+        check::<Bf16>();
     }
 }

@@ -1,0 +1,92 @@
+//! Tiles as arithmetic on arrays, which the compiler keeps in registers: AVX2, NEON, and any other CPU.
+
+use super::{TileJob, TileKernel, TileStart};
+
+/// Columns of a tile.
+pub(super) const WIDTH: usize = 16;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) const AVX2_F32: [TileKernel; 6] =
+    [avx2::<1, false>, avx2::<2, false>, avx2::<3, false>, avx2::<4, false>, avx2::<5, false>, avx2::<6, false>];
+
+#[cfg(target_arch = "x86_64")]
+pub(super) const AVX2_BF16: [TileKernel; 6] =
+    [avx2::<1, true>, avx2::<2, true>, avx2::<3, true>, avx2::<4, true>, avx2::<5, true>, avx2::<6, true>];
+
+pub(super) const F32: [TileKernel; 6] =
+    [plain::<1, false>, plain::<2, false>, plain::<3, false>, plain::<4, false>, plain::<5, false>, plain::<6, false>];
+
+pub(super) const BF16: [TileKernel; 6] =
+    [plain::<1, true>, plain::<2, true>, plain::<3, true>, plain::<4, true>, plain::<5, true>, plain::<6, true>];
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const HEIGHT: usize, const IS_BF16: bool>(job: &TileJob) {
+    // SAFETY: the caller's promise is passed on.
+    unsafe { tile::<HEIGHT, IS_BF16, true>(job) }
+}
+
+unsafe fn plain<const HEIGHT: usize, const IS_BF16: bool>(job: &TileJob) {
+    // without FMA instructions a fused multiplication is a function call
+    const FUSED: bool = cfg!(target_arch = "aarch64");
+    // SAFETY: the caller's promise is passed on.
+    unsafe { tile::<HEIGHT, IS_BF16, FUSED>(job) }
+}
+
+#[inline(always)]
+fn multiply_add<const FUSED: bool>(a: f32, b: f32, sum: f32) -> f32 {
+    if FUSED { a.mul_add(b, sum) } else { a * b + sum }
+}
+
+/// Sums and stores a tile. bf16 lanes are two values: the lower half lies first along the depth.
+///
+/// # Safety
+/// The job's rows, steps and columns exist.
+#[inline(always)]
+unsafe fn tile<const HEIGHT: usize, const IS_BF16: bool, const FUSED: bool>(job: &TileJob) {
+    let mut sums = [[0.0f32; WIDTH]; HEIGHT];
+    for segment in 0..job.segments {
+        // SAFETY: as the caller promises; lanes of A may lie at odd halves of a word.
+        unsafe {
+            let a = job.a.add(segment * job.a_segment);
+            let b = job.b.add(segment * job.b_segment).cast::<[u32; WIDTH]>();
+            for step in 0..job.steps {
+                let b = &*b.add(step);
+                for i in 0..HEIGHT {
+                    let a = a.add(i * job.a_row + step * job.a_step).read_unaligned();
+                    for j in 0..WIDTH {
+                        sums[i][j] = if IS_BF16 {
+                            let sum = multiply_add::<FUSED>(low(a), low(b[j]), sums[i][j]);
+                            multiply_add::<FUSED>(high(a), high(b[j]), sum)
+                        } else {
+                            multiply_add::<FUSED>(f32::from_bits(a), f32::from_bits(b[j]), sums[i][j])
+                        };
+                    }
+                }
+            }
+        }
+    }
+    for (i, sums) in sums.iter().enumerate() {
+        // SAFETY: `columns` values of each row of C, and as many biases, exist.
+        let c = unsafe { std::slice::from_raw_parts_mut(job.c.add(i * job.c_stride), job.columns) };
+        match job.start {
+            TileStart::Zero => c.iter_mut().zip(sums).for_each(|(c, sum)| *c = *sum),
+            TileStart::Old => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += *sum),
+            TileStart::Bias(bias) => {
+                // SAFETY: as above.
+                let bias = unsafe { std::slice::from_raw_parts(bias, job.columns) };
+                c.iter_mut().zip(sums).zip(bias).for_each(|((c, sum), bias)| *c = *sum + *bias);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn low(lane: u32) -> f32 {
+    f32::from_bits(lane << 16)
+}
+
+#[inline(always)]
+fn high(lane: u32) -> f32 {
+    f32::from_bits(lane & 0xffff_0000)
+}
