@@ -17,7 +17,7 @@ pub use backend::{
     AttentionBranch, Backend, CrossEntropy, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
     Operations, PositionMlp, Precision, QkvBias, Regression, Similarity, Slot, SoftLabels, StepSize, Update, Windows,
 };
-pub use cpu::{Cpu, CpuTensor};
+pub use cpu::{Cpu, CpuTensor, Pass, Spent};
 pub use parameters::{Parameter, ParameterId, ParameterTable};
 pub use reference::{Reference, ReferenceTensor};
 pub use simmim_kernels::loss::Distance;

@@ -8,8 +8,9 @@ use multiversion::multiversion;
 
 const INV_SQRT_2PI: f32 = 0.398_942_3;
 
+/// `gelu(x)` and `gelu'(x)`.
 #[inline(always)]
-fn value_and_slope(x: f32) -> (f32, f32) {
+pub(crate) fn value_and_slope(x: f32) -> (f32, f32) {
     let (erf, gauss) = erf_and_gauss(x * std::f32::consts::FRAC_1_SQRT_2);
     let cdf = 0.5 * (1.0 + erf);
     (x * cdf, cdf + x * INV_SQRT_2PI * gauss)

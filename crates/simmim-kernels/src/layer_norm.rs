@@ -3,7 +3,7 @@
 //! The forward kernel keeps mean and reciprocal standard deviation of each row; the backward kernel
 //! recomputes the normalised row from them and the input, which is cheaper than keeping it.
 
-use crate::softmax::dot;
+use crate::softmax::{dot, sum};
 use multiversion::multiversion;
 
 /// Mean and reciprocal standard deviation of one row.
@@ -26,7 +26,7 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f3
     assert_eq!(x.len(), statistics.len() * width);
     let ones_over_width = 1.0 / width as f32;
     for ((x, y), statistics) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(statistics) {
-        let mean = x.iter().map(|v| *v as f64).sum::<f64>() as f32 * ones_over_width;
+        let mean = sum(x) * ones_over_width;
         for (y, x) in y.iter_mut().zip(x) {
             *y = *x - mean;
         }
@@ -91,7 +91,7 @@ pub fn layer_norm_backward(
             d_weight[i] += d_y[i] * normalised[i];
             d_bias[i] += d_y[i];
         }
-        let mean_g = g.iter().map(|v| *v as f64).sum::<f64>() as f32 * ones_over_width;
+        let mean_g = sum(&g) * ones_over_width;
         let mean_gx = dot(&g, &normalised) * ones_over_width;
         for i in 0..width {
             d_x[i] += s.rstd * (g[i] - mean_g - normalised[i] * mean_gx);

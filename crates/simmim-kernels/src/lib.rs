@@ -15,6 +15,7 @@ pub mod discrete_vae;
 pub mod element;
 pub mod elementwise;
 pub mod gelu;
+pub mod heads;
 pub mod layer_norm;
 pub mod loss;
 pub mod math;
@@ -26,6 +27,7 @@ pub mod position_bias;
 pub mod product;
 pub mod relu;
 pub mod softmax;
+pub mod stored;
 
 #[cfg(test)]
 mod testing;

@@ -75,7 +75,7 @@ fn max(row: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-fn sum(row: &[f32]) -> f32 {
+pub(crate) fn sum(row: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];
     let chunks = row.chunks_exact(LANES);
     let rest = chunks.remainder();

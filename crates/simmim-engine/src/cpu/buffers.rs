@@ -3,28 +3,30 @@
 //! Large allocations come from the system anew on every step otherwise, and each page of them costs
 //! a fault.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Buffers of each length that nobody uses.
+type Waiting<T> = Mutex<HashMap<usize, Vec<Vec<T>>>>;
 
 /// Where buffers of one element type wait for reuse, sorted by length.
 pub(crate) struct Shelf<T> {
-    waiting: Rc<RefCell<HashMap<usize, Vec<Vec<T>>>>>,
+    waiting: Arc<Waiting<T>>,
 }
 
 impl<T> Default for Shelf<T> {
     fn default() -> Self {
-        Self { waiting: Rc::default() }
+        Self { waiting: Arc::default() }
     }
 }
 
 impl<T: Clone + Default> Shelf<T> {
     /// A buffer of `len` values left over from earlier use: write before reading.
     pub(crate) fn take(&self, len: usize) -> Buffer<T> {
-        let reused = self.waiting.borrow_mut().get_mut(&len).and_then(Vec::pop);
+        let reused = lock(&self.waiting).get_mut(&len).and_then(Vec::pop);
         let data = reused.unwrap_or_else(|| vec![T::default(); len]);
-        Buffer { data, home: Rc::clone(&self.waiting) }
+        Buffer { data, home: Arc::clone(&self.waiting) }
     }
 
     /// A buffer of `len` zeros.
@@ -45,7 +47,7 @@ impl<T: Clone + Default> Shelf<T> {
 /// Values that return to their shelf when dropped.
 pub(crate) struct Buffer<T> {
     data: Vec<T>,
-    home: Rc<RefCell<HashMap<usize, Vec<Vec<T>>>>>,
+    home: Arc<Waiting<T>>,
 }
 
 impl<T> Deref for Buffer<T> {
@@ -64,8 +66,13 @@ impl<T> DerefMut for Buffer<T> {
 impl<T> Drop for Buffer<T> {
     fn drop(&mut self) {
         let data = std::mem::take(&mut self.data);
-        self.home.borrow_mut().entry(data.len()).or_default().push(data);
+        lock(&self.home).entry(data.len()).or_default().push(data);
     }
+}
+
+/// A map of vectors is sound wherever a panic struck.
+fn lock<T>(waiting: &Waiting<T>) -> std::sync::MutexGuard<'_, HashMap<usize, Vec<Vec<T>>>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

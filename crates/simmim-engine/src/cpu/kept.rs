@@ -1,110 +1,110 @@
-//! Activations kept for the backward pass, in the precision of the products that will read them.
+//! What a step keeps: rows of stored operands, and operands packed for the weight gradients.
 
 use super::buffers::{Buffer, Shelf};
-use crate::backend::Precision;
-use simmim_kernels::bf16;
+use super::chunks::Chunks;
+use super::threads::split_mut;
+use simmim_kernels::element::{Bf16, Element, padded};
+use simmim_kernels::matrix::Matrix;
+use simmim_kernels::pack::{Layout, Packed, pack_depth_by_row};
+use std::ops::Range;
 
-/// Buffers of both storage types.
+/// Buffers of every element type.
 #[derive(Default)]
 pub(super) struct Shelves {
     pub(super) f32: Shelf<f32>,
-    pub(super) bf16: Shelf<u16>,
+    bf16: Shelf<Bf16>,
+    lanes: Shelf<u32>,
 }
 
-/// Values kept in f32, or in half the memory as bf16.
-pub(super) enum Kept {
-    F32(Buffer<f32>),
-    Bf16(Buffer<u16>),
+/// An element whose buffers are kept for reuse.
+pub(super) trait Stored: Element {
+    /// Where its buffers wait.
+    fn shelf(shelves: &Shelves) -> &Shelf<Self>;
 }
 
-/// A group's part of a [`Kept`], to be filled by its worker.
-pub(super) enum KeptPart<'a> {
-    F32(&'a mut [f32]),
-    Bf16(&'a mut [u16]),
-}
-
-impl Kept {
-    /// Room for `len` values.
-    pub(super) fn new(shelves: &Shelves, precision: Precision, len: usize) -> Self {
-        match precision {
-            Precision::F32 => Kept::F32(shelves.f32.take(len)),
-            Precision::Bf16 => Kept::Bf16(shelves.bf16.take(len)),
-        }
-    }
-
-    /// One part per group, `stride` values per item.
-    pub(super) fn split(&mut self, groups: &[std::ops::Range<usize>], stride: usize) -> Vec<KeptPart<'_>> {
-        use super::threads::split_mut;
-        match self {
-            Kept::F32(b) => split_mut(b, groups, stride).into_iter().map(KeptPart::F32).collect(),
-            Kept::Bf16(b) => split_mut(b, groups, stride).into_iter().map(KeptPart::Bf16).collect(),
-        }
-    }
-
-    /// All values, widened to f32 where they are not.
-    pub(super) fn into_f32(self, shelves: &Shelves) -> Buffer<f32> {
-        match self {
-            Kept::F32(buffer) => buffer,
-            Kept::Bf16(bits) => {
-                let mut values = shelves.f32.take(bits.len());
-                bf16::widen(&bits, &mut values);
-                values
-            }
-        }
-    }
-
-    /// A view that workers can share.
-    pub(super) fn view(&self) -> KeptView<'_> {
-        match self {
-            Kept::F32(b) => KeptView::F32(b),
-            Kept::Bf16(b) => KeptView::Bf16(b),
-        }
+impl Stored for f32 {
+    fn shelf(shelves: &Shelves) -> &Shelf<f32> {
+        &shelves.f32
     }
 }
 
-/// A [`Kept`] to read from several threads.
-#[derive(Clone, Copy)]
-pub(super) enum KeptView<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [u16]),
+impl Stored for Bf16 {
+    fn shelf(shelves: &Shelves) -> &Shelf<Bf16> {
+        &shelves.bf16
+    }
 }
 
-impl<'a> KeptView<'a> {
-    /// `scratch.len()` values from `start` on: in place if they are f32, else widened into `scratch`.
-    pub(super) fn read<'s>(self, start: usize, scratch: &'s mut [f32]) -> &'s [f32]
-    where
-        'a: 's,
-    {
-        match self {
-            KeptView::F32(values) => &values[start..start + scratch.len()],
-            KeptView::Bf16(bits) => {
-                bf16::widen(&bits[start..start + scratch.len()], scratch);
-                scratch
-            }
+impl Shelves {
+    /// Room for rows of whole lanes; the filling, if there is any, is zero.
+    pub(super) fn rows<E: Stored>(&self, rows: usize, columns: usize) -> Buffer<E> {
+        let row = padded::<E>(columns);
+        match row == columns {
+            true => E::shelf(self).take(rows * row),
+            false => E::shelf(self).zeros(rows * row),
+        }
+    }
+
+    /// Room for lanes.
+    pub(super) fn lanes(&self, len: usize) -> Buffer<u32> {
+        self.lanes.take(len)
+    }
+}
+
+/// An operand of a weight gradient: all rows of a batch, packed chunk by chunk as they were computed.
+pub(super) struct Stack {
+    lanes: Buffer<u32>,
+    layout: Layout,
+}
+
+impl Stack {
+    /// Room for the chunks' rows of `columns` values, in groups of `width`; none if nothing is to be kept.
+    pub(super) fn new<E: Element>(
+        shelves: &Shelves,
+        chunks: &Chunks,
+        columns: usize,
+        width: usize,
+        is_kept: bool,
+    ) -> Self {
+        let segments = if is_kept { chunks.count() } else { 0 };
+        let layout = Layout::new::<E>(chunks.chunk_rows(), columns, width).repeated(segments);
+        Self { lanes: shelves.lanes(layout.lanes()), layout }
+    }
+
+    /// One part per group of chunks.
+    pub(super) fn split(&mut self, chunks: &Chunks) -> Vec<StackPart<'_>> {
+        let segment = self.layout.repeated(1);
+        let is_kept = !self.lanes.is_empty();
+        let stride = if is_kept { chunks.chunks_per_group() * segment.lanes() } else { 0 };
+        let groups: Vec<_> = (0..chunks.groups().len()).map(|g| g..g + 1).collect();
+        split_mut(&mut self.lanes, &groups, stride).into_iter().map(|lanes| StackPart { lanes, segment }).collect()
+    }
+
+    /// The packed operand.
+    pub(super) fn packed(&self) -> Packed<'_> {
+        Packed::new(&self.lanes, self.layout)
+    }
+}
+
+/// A worker's segments of a [`Stack`].
+pub(super) struct StackPart<'a> {
+    lanes: &'a mut [u32],
+    segment: Layout,
+}
+
+impl StackPart<'_> {
+    /// Packs the rows of the worker's chunk number `chunk`, or does nothing if nothing is kept.
+    pub(super) fn pack<E: Element>(&mut self, chunk: usize, rows: Matrix<E>) {
+        let len = self.segment.lanes();
+        if !self.lanes.is_empty() {
+            pack_depth_by_row(rows, self.segment, &mut self.lanes[chunk * len..][..len]);
         }
     }
 }
 
-impl KeptPart<'_> {
-    /// Lets `compute` write the `scratch.len()` values from `start` on and returns them: in place if
-    /// they are kept as f32, else in `scratch` and narrowed behind it.
-    pub(super) fn fill<'s>(
-        &'s mut self,
-        start: usize,
-        scratch: &'s mut [f32],
-        compute: impl FnOnce(&mut [f32]),
-    ) -> &'s [f32] {
-        match self {
-            KeptPart::F32(part) => {
-                let values = &mut part[start..start + scratch.len()];
-                compute(values);
-                values
-            }
-            KeptPart::Bf16(part) => {
-                compute(scratch);
-                bf16::narrow(scratch, &mut part[start..start + scratch.len()]);
-                scratch
-            }
-        }
+/// `buffer` split like [`split_mut`], or as many empty slices if it is empty.
+pub(super) fn split_kept<'a, T>(buffer: &'a mut [T], groups: &[Range<usize>], stride: usize) -> Vec<&'a mut [T]> {
+    match buffer.is_empty() {
+        true => groups.iter().map(|_| Default::default()).collect(),
+        false => split_mut(buffer, groups, stride),
     }
 }

@@ -1,14 +1,16 @@
 //! The CPU backend: kernels on a fixed pool, a tape, buffers that are used again.
 //!
-//! Work is divided by whole images (or whole rows), each group going through an operation on one
-//! worker without waiting for the others; weight gradients follow with all tokens at once, divided by
-//! rows of the weight. The division is fixed, so the same inputs give the same bits.
+//! Work is divided by rows of tokens, each worker taking its share through a branch in chunks that stay in
+//! cache; attention is divided by heads; weight gradients follow with all tokens at once, divided by rows
+//! of the weight. The division is fixed, so the same inputs give the same bits.
 
 mod buffers;
+mod chunks;
 mod kept;
 mod ops;
 mod optimizer;
 mod packed;
+mod profile;
 mod store;
 mod tape;
 mod threads;
@@ -19,9 +21,11 @@ use crate::backend::{
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use buffers::Buffer;
+use chunks::Chunks;
 use kept::Shelves;
 use packed::PackedWeights;
-use simmim_kernels::bf16::Operands;
+pub use profile::{Pass, Spent};
+use simmim_kernels::element::Element;
 use simmim_kernels::product::Tile;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -40,6 +44,7 @@ pub struct Cpu {
     store: RefCell<Store>,
     packed: RefCell<PackedWeights>,
     tape: RefCell<Tape>,
+    profile: RefCell<Vec<Spent>>,
 }
 
 /// A tensor of the CPU backend: shared values and a place on the tape.
@@ -91,6 +96,7 @@ impl Cpu {
             shelves: Shelves::default(),
             packed: RefCell::default(),
             tape: RefCell::default(),
+            profile: RefCell::default(),
         }
     }
 
@@ -113,11 +119,9 @@ impl Cpu {
         tape.backward(self, loss.node, self.shelves.f32.copy(&[1.0]))
     }
 
-    fn operands(&self) -> Operands {
-        match self.precision {
-            Precision::F32 => Operands::F32,
-            Precision::Bf16 => Operands::Bf16,
-        }
+    /// Division of `rows` whose widest operand has `columns` values.
+    fn chunks<E: Element>(&self, rows: usize, columns: usize) -> Chunks {
+        Chunks::new(rows, self.threads.count(), columns * size_of::<E>())
     }
 
     fn is_recording(&self) -> bool {
@@ -166,23 +170,23 @@ impl Operations for Cpu {
     }
 
     fn parameter(&self, id: ParameterId) -> CpuTensor {
-        ops::parameter::forward(self, id)
+        self.timed("parameter", Pass::Forward, || ops::parameter::forward(self, id))
     }
 
     fn patch_embed(&self, images: &Images, patch: (usize, usize), linear: &Linear) -> CpuTensor {
-        ops::patch_embed::forward(self, images, patch, linear)
+        self.timed("patch embed", Pass::Forward, || ops::patch_embed::forward(self, images, patch, linear))
     }
 
     fn hide(&self, x: &CpuTensor, hidden: &[bool], mask_token: ParameterId) -> CpuTensor {
-        ops::hide::forward(self, x, hidden, mask_token)
+        self.timed("hide", Pass::Forward, || ops::hide::forward(self, x, hidden, mask_token))
     }
 
     fn prepend_token(&self, x: &CpuTensor, token: ParameterId) -> CpuTensor {
-        ops::prepend_token::forward(self, x, token)
+        self.timed("prepend token", Pass::Forward, || ops::prepend_token::forward(self, x, token))
     }
 
     fn add_positions(&self, x: &CpuTensor, positions: ParameterId) -> CpuTensor {
-        ops::add_positions::forward(self, x, positions)
+        self.timed("add positions", Pass::Forward, || ops::add_positions::forward(self, x, positions))
     }
 
     fn attention_branch(
@@ -192,79 +196,79 @@ impl Operations for Cpu {
         bias_table: Option<&CpuTensor>,
         keep: Option<&[f32]>,
     ) -> CpuTensor {
-        ops::attention_branch::forward(self, x, branch, bias_table, keep)
+        self.timed("attention branch", Pass::Forward, || ops::attention_branch::forward(self, x, branch, bias_table, keep))
     }
 
     fn continuous_position_bias(&self, offsets: &[f32], mlp: &PositionMlp) -> CpuTensor {
-        ops::position_bias::forward(self, offsets, mlp)
+        self.timed("position bias", Pass::Forward, || ops::position_bias::forward(self, offsets, mlp))
     }
 
     fn mlp_branch(&self, x: &CpuTensor, branch: &MlpBranch, keep: Option<&[f32]>) -> CpuTensor {
-        ops::mlp_branch::forward(self, x, branch, keep)
+        self.timed("mlp branch", Pass::Forward, || ops::mlp_branch::forward(self, x, branch, keep))
     }
 
     fn layer_norm(&self, x: &CpuTensor, norm: &LayerNorm) -> CpuTensor {
-        ops::layer_norm::forward(self, x, norm)
+        self.timed("layer norm", Pass::Forward, || ops::layer_norm::forward(self, x, norm))
     }
 
     fn linear(&self, x: &CpuTensor, linear: &Linear) -> CpuTensor {
-        ops::linear::forward(self, x, linear)
+        self.timed("linear", Pass::Forward, || ops::linear::forward(self, x, linear))
     }
 
     fn gelu(&self, x: &CpuTensor) -> CpuTensor {
-        ops::gelu::forward(self, x)
+        self.timed("gelu", Pass::Forward, || ops::gelu::forward(self, x))
     }
 
     fn gather_rows(&self, x: &CpuTensor, rows: &[u32]) -> CpuTensor {
-        ops::gather_rows::forward(self, x, rows)
+        self.timed("gather rows", Pass::Forward, || ops::gather_rows::forward(self, x, rows))
     }
 
     fn mean_tokens(&self, x: &CpuTensor) -> CpuTensor {
-        ops::mean_tokens::forward(self, x)
+        self.timed("mean tokens", Pass::Forward, || ops::mean_tokens::forward(self, x))
     }
 
     fn regression(&self, prediction: &CpuTensor, loss: &Regression) -> CpuTensor {
-        ops::regression::forward(self, prediction, loss)
+        self.timed("regression", Pass::Forward, || ops::regression::forward(self, prediction, loss))
     }
 
     fn cross_entropy(&self, logits: &CpuTensor, loss: &CrossEntropy) -> CpuTensor {
-        ops::cross_entropy::forward(self, logits, loss)
+        self.timed("cross entropy", Pass::Forward, || ops::cross_entropy::forward(self, logits, loss))
     }
 
     fn soft_labels(&self, logits: &CpuTensor, loss: &SoftLabels) -> CpuTensor {
-        ops::soft_labels::forward(self, logits, loss)
+        self.timed("soft labels", Pass::Forward, || ops::soft_labels::forward(self, logits, loss))
     }
 
     fn convolution(&self, x: &CpuTensor, linear: &Linear) -> CpuTensor {
-        ops::convolution::forward(self, x, linear)
+        self.timed("convolution", Pass::Forward, || ops::convolution::forward(self, x, linear))
     }
 
     fn relu(&self, x: &CpuTensor) -> CpuTensor {
-        ops::relu::forward(self, x)
+        self.timed("relu", Pass::Forward, || ops::relu::forward(self, x))
     }
 
     fn max_pool(&self, x: &CpuTensor) -> CpuTensor {
-        ops::max_pool::forward(self, x)
+        self.timed("max pool", Pass::Forward, || ops::max_pool::forward(self, x))
     }
 
     fn upsample(&self, x: &CpuTensor) -> CpuTensor {
-        ops::upsample::forward(self, x)
+        self.timed("upsample", Pass::Forward, || ops::upsample::forward(self, x))
     }
 
     fn add(&self, x: &CpuTensor, factor: f32, y: &CpuTensor) -> CpuTensor {
-        ops::sum::forward(self, x, factor, y)
+        self.timed("sum", Pass::Forward, || ops::sum::forward(self, x, factor, y))
     }
 
     fn gumbel_softmax(&self, logits: &CpuTensor, noise: &[f32], temperature: f32) -> CpuTensor {
-        ops::gumbel_softmax::forward(self, logits, noise, temperature)
+        self.timed("gumbel softmax", Pass::Forward, || ops::gumbel_softmax::forward(self, logits, noise, temperature))
     }
 
     fn laplace(&self, prediction: &CpuTensor, loss: &Laplace) -> CpuTensor {
-        ops::laplace::forward(self, prediction, loss)
+        self.timed("laplace", Pass::Forward, || ops::laplace::forward(self, prediction, loss))
     }
 
     fn uniform_divergence(&self, logits: &CpuTensor, denominator: f64) -> CpuTensor {
-        ops::uniform_divergence::forward(self, logits, denominator)
+        self.timed("uniform divergence", Pass::Forward, || ops::uniform_divergence::forward(self, logits, denominator))
     }
 }
 
@@ -286,7 +290,7 @@ impl Backend for Cpu {
     }
 
     fn read_slot(&self, slot: Slot) -> Vec<f32> {
-        self.store.borrow().slot(slot).to_vec()
+        self.store.borrow_mut().copy_of(slot)
     }
 
     fn write_slot(&self, slot: Slot, values: &[f32]) {
@@ -294,14 +298,14 @@ impl Backend for Cpu {
     }
 
     fn clear_gradients(&self) {
-        self.store.borrow_mut().slot_mut(Slot::Gradients).fill(0.0);
+        self.store.borrow_mut().clear_gradients();
     }
 
     fn gradient_norm(&self) -> f64 {
-        optimizer::gradient_norm(self)
+        self.timed("gradient norm", Pass::Update, || optimizer::gradient_norm(self))
     }
 
     fn update(&self, update: &Update) {
-        optimizer::update(self, update);
+        self.timed("adamw", Pass::Update, || optimizer::update(self, update));
     }
 }

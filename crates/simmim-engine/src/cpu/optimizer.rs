@@ -1,7 +1,7 @@
 //! Clipping norm and AdamW over the flat buffers, in pieces of equal size whatever the thread count.
 
 use super::Cpu;
-use crate::backend::{Slot, Update};
+use crate::backend::Update;
 use simmim_kernels::adamw::{AdamWStep, adamw};
 use simmim_kernels::elementwise::sum_of_squares;
 
@@ -10,8 +10,8 @@ const PIECE: usize = 1 << 16;
 
 /// Euclidean norm of all gradients, summed piece by piece in order.
 pub(super) fn gradient_norm(cpu: &Cpu) -> f64 {
-    let store = cpu.store.borrow();
-    let pieces = store.slot(Slot::Gradients).chunks(PIECE).collect();
+    let mut store = cpu.store.borrow_mut();
+    let pieces = store.gradients().chunks(PIECE).collect();
     cpu.threads.map(pieces, sum_of_squares).iter().sum::<f64>().sqrt()
 }
 

@@ -5,13 +5,16 @@
 
 use super::Cpu;
 use super::threads::split_mut;
-use crate::backend::Precision;
 use crate::parameters::ParameterId;
-use simmim_kernels::bf16::Operands;
+use simmim_kernels::element::Element;
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{pack, packed_len};
+use simmim_kernels::pack::{Layout, Packed, pack_weight_by_column, pack_weight_by_row};
 use std::collections::HashMap;
 use std::rc::Rc;
+
+/// Parameters of a model whose packed weights are kept between the passes of an evaluation; beyond, each
+/// is packed again when its turn comes, so that a model of billions fits beside its own parameters.
+const KEPT_PARAMETERS: usize = 1 << 30;
 
 /// Which product a packed weight is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,54 +26,72 @@ enum Direction {
 /// Packed weights by parameter and direction.
 #[derive(Default)]
 pub(super) struct PackedWeights {
-    by_use: HashMap<(ParameterId, Direction), Packed>,
+    by_use: HashMap<(ParameterId, Direction), Versioned>,
+    /// The lanes of the last weight that was not kept.
+    spare: Vec<u32>,
 }
 
-/// Panels, and the version of the parameters they are of.
 #[derive(Default)]
-struct Packed {
+struct Versioned {
     version: u64,
-    panels: Rc<Vec<f32>>,
+    lanes: Rc<Vec<u32>>,
+}
+
+/// One weight, packed.
+#[derive(Clone)]
+pub(super) struct PackedWeight {
+    lanes: Rc<Vec<u32>>,
+    layout: Layout,
+}
+
+impl PackedWeight {
+    /// The right side of a product.
+    pub(super) fn get(&self) -> Packed<'_> {
+        Packed::new(&self.lanes, self.layout)
+    }
 }
 
 impl Cpu {
-    /// Panels of `Wᵀ` `[in, out]` of a weight `[out, in]`, as operands.
-    pub(super) fn forward_weight(&self, id: ParameterId) -> Rc<Vec<f32>> {
-        self.packed_weight(id, Direction::Forward)
+    /// Panels of `Wᵀ` `[in, out]` of a weight `[out, in]`.
+    pub(super) fn forward_weight<E: Element>(&self, id: ParameterId) -> PackedWeight {
+        self.packed_weight::<E>(id, Direction::Forward)
     }
 
-    /// Panels of `W` `[out, in]`, as operands.
-    pub(super) fn backward_weight(&self, id: ParameterId) -> Rc<Vec<f32>> {
-        self.packed_weight(id, Direction::Backward)
+    /// Panels of `W` `[out, in]`.
+    pub(super) fn backward_weight<E: Element>(&self, id: ParameterId) -> PackedWeight {
+        self.packed_weight::<E>(id, Direction::Backward)
     }
 
-    fn packed_weight(&self, id: ParameterId, direction: Direction) -> Rc<Vec<f32>> {
+    fn packed_weight<E: Element>(&self, id: ParameterId, direction: Direction) -> PackedWeight {
         let store = self.store.borrow();
+        let parameter = self.table.get(id);
+        let (outputs, inputs) = (parameter.shape[0], parameter.range.len() / parameter.shape[0]);
+        let layout = match direction {
+            Direction::Forward => Layout::new::<E>(inputs, outputs, self.tile.width()),
+            Direction::Backward => Layout::new::<E>(outputs, inputs, self.tile.width()),
+        };
+        let weight = Matrix::strided(store.value(id), outputs, inputs, inputs);
         let mut packed = self.packed.borrow_mut();
+        if self.table.len() > KEPT_PARAMETERS && !self.is_recording() {
+            let mut lanes = std::mem::take(&mut packed.spare);
+            self.pack_weight::<E>(weight, layout, direction, &mut lanes);
+            return PackedWeight { lanes: Rc::new(lanes), layout };
+        }
         let packed = packed.by_use.entry((id, direction)).or_default();
         if packed.version != store.version() {
-            let parameter = self.table.get(id);
-            let (outputs, inputs) = (parameter.shape[0], parameter.range.len() / parameter.shape[0]);
-            let weight = Matrix::new(store.value(id), outputs, inputs);
-            let matrix = match direction {
-                Direction::Forward => weight.transposed(),
-                Direction::Backward => weight,
-            };
-            self.pack_weight(matrix, Rc::make_mut(&mut packed.panels));
+            self.pack_weight::<E>(weight, layout, direction, Rc::make_mut(&mut packed.lanes));
             packed.version = store.version();
         }
-        Rc::clone(&packed.panels)
+        PackedWeight { lanes: Rc::clone(&packed.lanes), layout }
     }
 
-    fn pack_weight(&self, matrix: Matrix, panels: &mut Vec<f32>) {
-        let width = self.tile.width();
-        panels.resize(packed_len(matrix.rows(), matrix.columns(), width), 0.0);
-        let groups = self.threads.groups(matrix.columns().div_ceil(width));
-        let tasks = groups.iter().zip(split_mut(panels, &groups, matrix.rows() * width)).collect();
-        let operands = match self.precision {
-            Precision::F32 => Operands::F32,
-            Precision::Bf16 => Operands::Bf16,
-        };
-        self.threads.map(tasks, |(group, panels)| pack(matrix, width, group.start, operands, panels));
+    fn pack_weight<E: Element>(&self, weight: Matrix<f32>, layout: Layout, direction: Direction, lanes: &mut Vec<u32>) {
+        lanes.resize(layout.lanes(), 0);
+        let groups = self.threads.groups(layout.groups());
+        let tasks = groups.iter().zip(split_mut(lanes, &groups, layout.group_lanes())).collect();
+        self.threads.map(tasks, |(group, lanes)| match direction {
+            Direction::Forward => pack_weight_by_column::<E>(weight, layout, group.start, lanes),
+            Direction::Backward => pack_weight_by_row::<E>(weight, layout, group.start, lanes),
+        });
     }
 }

@@ -1,7 +1,10 @@
 //! The flat buffers behind the parameter table.
+//!
+//! Gradients and moments are allocated when they are first needed: a model that only predicts has none.
 
 use crate::backend::Slot;
 use crate::parameters::{ParameterId, ParameterTable};
+use simmim_kernels::product::Start;
 use std::rc::Rc;
 
 /// Parameters, gradients and moments, each one flat buffer.
@@ -10,7 +13,10 @@ pub(super) struct Store {
     /// Counts the changes of `values`, from 1.
     version: u64,
     values: Vec<f32>,
+    /// Garbage where `is_cleared` says that it should be zero.
     gradients: Vec<f32>,
+    /// For each parameter, whether its gradient counts as zero.
+    is_cleared: Vec<bool>,
     first: Vec<f32>,
     second: Vec<f32>,
 }
@@ -26,8 +32,16 @@ pub(super) struct UpdateBuffers<'a> {
 impl Store {
     /// All zeros.
     pub(super) fn new(table: Rc<ParameterTable>) -> Self {
-        let zeros = || vec![0.0; table.len()];
-        Self { version: 1, values: zeros(), gradients: zeros(), first: zeros(), second: zeros(), table }
+        let parameters = table.iter().len();
+        Self {
+            version: 1,
+            values: vec![0.0; table.len()],
+            gradients: Vec::new(),
+            is_cleared: vec![true; parameters],
+            first: Vec::new(),
+            second: Vec::new(),
+            table,
+        }
     }
 
     /// Changes whenever the values do.
@@ -40,42 +54,95 @@ impl Store {
         &self.values[self.table.get(id).range.clone()]
     }
 
-    /// A parameter's gradient.
+    /// A parameter's gradient, to add to.
     pub(super) fn gradient_mut(&mut self, id: ParameterId) -> &mut [f32] {
-        &mut self.gradients[self.table.get(id).range.clone()]
+        match self.gradient_to_start(id) {
+            (gradient, Start::Zero) => {
+                gradient.fill(0.0);
+                gradient
+            }
+            (gradient, Start::Old | Start::Bias(_)) => gradient,
+        }
     }
 
-    /// A whole buffer.
-    pub(super) fn slot(&self, slot: Slot) -> &[f32] {
-        match slot {
+    /// A parameter's gradient, and whether it is to be overwritten or added to: the first product of an
+    /// update saves clearing and reading it.
+    pub(super) fn gradient_to_start(&mut self, id: ParameterId) -> (&mut [f32], Start<'static>) {
+        allocate(&mut self.gradients, self.table.len());
+        let start = if std::mem::take(&mut self.is_cleared[id.0]) { Start::Zero } else { Start::Old };
+        (&mut self.gradients[self.table.get(id).range.clone()], start)
+    }
+
+    /// Makes every gradient count as zero.
+    pub(super) fn clear_gradients(&mut self) {
+        self.is_cleared.fill(true);
+    }
+
+    /// Writes the zeros of gradients that nothing was added to.
+    pub(super) fn settle_gradients(&mut self) {
+        allocate(&mut self.gradients, self.table.len());
+        for (parameter, is_cleared) in self.table.iter().zip(&mut self.is_cleared) {
+            if std::mem::take(is_cleared) {
+                self.gradients[parameter.range.clone()].fill(0.0);
+            }
+        }
+    }
+
+    /// A copy of a whole buffer; one that was never needed is all zeros.
+    pub(super) fn copy_of(&mut self, slot: Slot) -> Vec<f32> {
+        let buffer = match slot {
             Slot::Values => &self.values,
-            Slot::Gradients => &self.gradients,
+            Slot::Gradients => {
+                self.settle_gradients();
+                &self.gradients
+            }
             Slot::FirstMoment => &self.first,
             Slot::SecondMoment => &self.second,
-        }
+        };
+        if buffer.is_empty() { vec![0.0; self.table.len()] } else { buffer.clone() }
+    }
+
+    /// All gradients.
+    pub(super) fn gradients(&mut self) -> &[f32] {
+        self.settle_gradients();
+        &self.gradients
     }
 
     /// A whole buffer, to be written.
     pub(super) fn slot_mut(&mut self, slot: Slot) -> &mut [f32] {
-        if slot == Slot::Values {
-            self.version += 1;
-        }
-        match slot {
-            Slot::Values => &mut self.values,
-            Slot::Gradients => &mut self.gradients,
+        let buffer = match slot {
+            Slot::Values => {
+                self.version += 1;
+                &mut self.values
+            }
+            Slot::Gradients => {
+                self.settle_gradients();
+                &mut self.gradients
+            }
             Slot::FirstMoment => &mut self.first,
             Slot::SecondMoment => &mut self.second,
-        }
+        };
+        allocate(buffer, self.table.len());
+        buffer
     }
 
     /// What an optimizer pass reads and writes.
     pub(super) fn update_buffers(&mut self) -> UpdateBuffers<'_> {
         self.version += 1;
+        self.settle_gradients();
+        allocate(&mut self.first, self.table.len());
+        allocate(&mut self.second, self.table.len());
         UpdateBuffers {
             values: &mut self.values,
             gradients: &self.gradients,
             first: &mut self.first,
             second: &mut self.second,
         }
+    }
+}
+
+fn allocate(buffer: &mut Vec<f32>, len: usize) {
+    if buffer.len() < len {
+        *buffer = vec![0.0; len];
     }
 }

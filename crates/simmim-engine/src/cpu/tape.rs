@@ -2,13 +2,18 @@
 
 use super::Cpu;
 use super::buffers::Buffer;
+use super::profile::Pass;
 use simmim_kernels::elementwise::add_scaled;
+use std::time::Instant;
 
 /// Index of a tensor on the tape.
 pub(super) type NodeId = usize;
 
 /// What an operation keeps, and how it turns the gradient of its output into those of its inputs.
 pub(super) trait Backward {
+    /// The operation, for whoever measures where the time goes.
+    fn name(&self) -> &'static str;
+
     /// Adds gradients of the inputs to `gradients` and those of parameters to the store.
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients);
 }
@@ -75,7 +80,9 @@ impl Tape {
         for (output, operation) in self.records.into_iter().rev() {
             // an output that nothing used has no gradient, and neither do its inputs through it
             if let Some(d_output) = gradients.take(output) {
+                let (name, started) = (operation.name(), Instant::now());
                 operation.backward(cpu, d_output, &mut gradients);
+                cpu.note_time(name, Pass::Backward, started);
             }
         }
         gradients

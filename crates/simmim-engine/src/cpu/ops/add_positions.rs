@@ -24,6 +24,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, positions: ParameterId) 
 }
 
 impl Backward for AddPositions {
+    fn name(&self) -> &'static str {
+        "add positions"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let mut d_table = vec![0.0; cpu.table.get(self.positions).range.len()];
         add_column_sums(&d_output, &mut d_table);

@@ -10,9 +10,9 @@ use crate::cpu::threads::split_mut;
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::convolution::{Neighbourhood, add_weight_of_rows, fold, unfold, weight_of_rows};
 use simmim_kernels::elementwise::add_column_sums;
-use simmim_kernels::matmul::{Scratch, matmul};
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::product::Start;
+use simmim_kernels::pack::{Layout, Packed, pack_depth_by_column, pack_depth_by_row};
+use simmim_kernels::product::{Start, product, product_of_packed};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -39,18 +39,21 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuT
     {
         let store = cpu.store.borrow();
         let weight = weight_of_rows(&around, store.value(linear.weight));
-        let weight = Matrix::new(&weight, outputs, around.row_len()).transposed();
+        let layout = Layout::new::<f32>(around.row_len(), outputs, cpu.tile.width());
+        let mut panels = vec![0; layout.lanes()];
+        pack_depth_by_column(Matrix::new(&weight, outputs, around.row_len()), layout, &mut panels);
+        let (weight, tile) = (Packed::new(&panels, layout), cpu.tile);
         let start = linear.bias.map_or(Start::Zero, |b| Start::Bias(store.value(b)));
         let data: &[f32] = &x.data;
         let groups = pixel_groups(cpu, images, &around);
         let tasks = groups.iter().zip(split_mut(&mut out, &groups, outputs)).collect();
         cpu.threads.map(tasks, |(group, out)| {
-            let (mut rows, mut scratch) = (room(&around), Scratch::default());
+            let mut rows = room(&around);
             for (pixels, out) in pieces(group).zip(out.chunks_mut(PIXELS_AT_ONCE * outputs)) {
                 let rows = &mut rows[..pixels.len() * around.row_len()];
                 unfold(&around, data, pixels.clone(), rows);
                 let rows = Matrix::new(rows, pixels.len(), around.row_len());
-                matmul(rows, weight, out, outputs, start, &mut scratch);
+                product(tile, rows, weight, out, outputs, start);
             }
         });
     }
@@ -79,6 +82,10 @@ fn room(around: &Neighbourhood) -> Vec<f32> {
 }
 
 impl Backward for Convolution {
+    fn name(&self) -> &'static str {
+        "convolution"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let Self { around, outputs, .. } = *self;
         let (row_len, image_len) = (around.row_len(), around.pixels() * around.channels);
@@ -86,21 +93,29 @@ impl Backward for Convolution {
         let sums = {
             let store = cpu.store.borrow();
             let weight = weight_of_rows(&around, store.value(self.linear.weight));
+            let of_weight = Layout::new::<f32>(outputs, row_len, cpu.tile.width());
+            let mut panels = vec![0; of_weight.lanes()];
+            pack_depth_by_row(Matrix::new(&weight, outputs, row_len), of_weight, &mut panels);
+            let (packed, tile) = (Packed::new(&panels, of_weight), cpu.tile);
             let (x, d_y): (&[f32], &[f32]) = (&self.x, &d_output);
             let images = x.len() / image_len;
             let parts = split_mut(&mut d_x, &cpu.threads.groups(images), image_len);
             let tasks = pixel_groups(cpu, images, &around).into_iter().zip(parts).collect();
             cpu.threads.map(tasks, |(group, d_x)| {
-                let (mut rows, mut d_rows, mut scratch) = (room(&around), room(&around), Scratch::default());
+                let (mut rows, mut d_rows) = (room(&around), room(&around));
+                let of_d_y = Layout::new::<f32>(PIXELS_AT_ONCE, outputs, tile.height());
+                let of_rows = Layout::new::<f32>(PIXELS_AT_ONCE, row_len, tile.width());
+                let (mut d_y_blocks, mut row_panels) = (vec![0; of_d_y.lanes()], vec![0; of_rows.lanes()]);
                 let mut d_weight = vec![0.0; weight.len()];
                 for pixels in pieces(&group) {
                     let len = pixels.len() * row_len;
                     unfold(&around, x, pixels.clone(), &mut rows[..len]);
                     let d_y = Matrix::new(&d_y[pixels.start * outputs..], pixels.len(), outputs);
-                    let row_matrix = Matrix::new(&rows, pixels.len(), row_len);
-                    matmul(d_y.transposed(), row_matrix, &mut d_weight, row_len, Start::Old, &mut scratch);
-                    let weight = Matrix::new(&weight, outputs, row_len);
-                    matmul(d_y, weight, &mut d_rows, row_len, Start::Zero, &mut scratch);
+                    pack_depth_by_row(d_y, of_d_y, &mut d_y_blocks);
+                    pack_depth_by_row(Matrix::new(&rows, pixels.len(), row_len), of_rows, &mut row_panels);
+                    let (blocks, panels) = (Packed::new(&d_y_blocks, of_d_y), Packed::new(&row_panels, of_rows));
+                    product_of_packed::<f32>(tile, blocks, 0, panels, &mut d_weight, Start::Old);
+                    product(tile, d_y, packed, &mut d_rows, row_len, Start::Zero);
                     let own = pixels.start - group.start..pixels.end - group.start;
                     fold(&around, &d_rows[..len], own, d_x);
                 }

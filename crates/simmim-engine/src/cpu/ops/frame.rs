@@ -1,17 +1,16 @@
 //! What frames a residual branch at both ends: normalisation before or behind it, layer scale, drop path.
 //!
 //! Forward: `a = enter(x)`, the branch turns `a` into `f`, `leave` gives `x + keep·scale·f`. The
-//! backward pass goes through the same two doors in the opposite direction.
+//! backward pass goes through the same two doors in the opposite direction. Both see a chunk of rows at a
+//! time, numbered within the batch.
 
 use super::add_gradient;
 use crate::backend::{LayerNorm, NormOrder};
 use crate::cpu::Cpu;
 use crate::cpu::buffers::Buffer;
-use crate::cpu::kept::{Kept, KeptPart, KeptView};
+use crate::cpu::kept::{Stored, split_kept};
 use crate::cpu::store::Store;
-use crate::cpu::threads::split_mut;
 use crate::parameters::ParameterId;
-use simmim_kernels::bf16::Operands;
 use simmim_kernels::elementwise::{add_column_dots, add_residual, add_scaled, multiply};
 use simmim_kernels::layer_norm::{RowStatistics, layer_norm, layer_norm_backward};
 use std::ops::Range;
@@ -32,32 +31,27 @@ pub(super) struct Frame<'a> {
     eps: f32,
     scale: Vec<f32>,
     has_layer_scale: bool,
+    /// Factor of each image's branch.
     keep: &'a [f32],
-    operands: Operands,
+    /// Rows of an image.
+    tokens: usize,
 }
 
-/// What the backward pass needs, for a batch.
-pub(super) struct FrameKept {
+/// What the backward pass needs, for a batch; empty where it needs nothing.
+pub(super) struct FrameKept<E> {
     statistics: Vec<RowStatistics>,
-    /// Post-norm: the branch's output before the norm.
-    before_norm: Option<Buffer<f32>>,
-    /// Layer scale: the branch's output before the scale.
-    before_scale: Option<Kept>,
+    /// Post-norm: the branch's output before the norm, `[rows, D]`.
+    before_norm: Buffer<f32>,
+    /// Layer scale: the branch's output before the scale, `[rows, D]`.
+    before_scale: Buffer<E>,
 }
 
-/// One group's part of a [`FrameKept`].
-pub(super) struct FrameKeptPart<'a> {
+/// One worker's part of a [`FrameKept`], for rows `first ..`.
+pub(super) struct FrameKeptPart<'a, E> {
+    first: usize,
     statistics: &'a mut [RowStatistics],
-    before_norm: Option<&'a mut [f32]>,
-    before_scale: Option<KeptPart<'a>>,
-}
-
-/// A [`FrameKept`] to read from several threads.
-#[derive(Clone, Copy)]
-pub(super) struct FrameKeptView<'a> {
-    statistics: &'a [RowStatistics],
-    before_norm: Option<&'a [f32]>,
-    before_scale: Option<KeptView<'a>>,
+    before_norm: &'a mut [f32],
+    before_scale: &'a mut [E],
 }
 
 /// One worker's gradients of the frame's parameters.
@@ -69,7 +63,7 @@ pub(super) struct FrameSums {
 
 impl FrameSpec {
     /// Reads the parameters' values.
-    pub(super) fn frame<'a>(&self, store: &'a Store, keep: &'a [f32], operands: Operands) -> Frame<'a> {
+    pub(super) fn frame<'a>(&self, store: &'a Store, keep: &'a [f32], tokens: usize) -> Frame<'a> {
         let norm_weight = store.value(self.norm.weight);
         let scale = self.layer_scale.map(|id| store.value(id).to_vec());
         Frame {
@@ -80,24 +74,26 @@ impl FrameSpec {
             has_layer_scale: scale.is_some(),
             scale: scale.unwrap_or_else(|| vec![1.0; norm_weight.len()]),
             keep,
-            operands,
+            tokens,
         }
     }
 
-    /// Room for what a batch of `rows` tokens keeps.
-    pub(super) fn keep(&self, cpu: &Cpu, rows: usize) -> FrameKept {
+    /// Room for what a batch of `rows` tokens keeps while a tape is recording, and for statistics always.
+    pub(super) fn keep<E: Stored>(&self, cpu: &Cpu, rows: usize) -> FrameKept<E> {
         let width = cpu.table.get(self.norm.weight).range.len();
+        let is_recording = cpu.is_recording();
+        let len = |is_kept: bool| if is_kept && is_recording { rows * width } else { 0 };
         FrameKept {
             statistics: vec![RowStatistics::default(); rows],
-            before_norm: match self.order {
-                NormOrder::Pre => None,
-                NormOrder::Post => Some(cpu.shelves.f32.take(rows * width)),
-            },
-            before_scale: self.layer_scale.map(|_| Kept::new(&cpu.shelves, cpu.precision, rows * width)),
+            before_norm: cpu.shelves.f32.take(match self.order {
+                NormOrder::Pre => 0,
+                NormOrder::Post => len(true),
+            }),
+            before_scale: E::shelf(&cpu.shelves).take(len(self.layer_scale.is_some())),
         }
     }
 
-    /// Adds every worker's sums to the gradients, in order.
+    /// Adds a worker's sums to the gradients.
     pub(super) fn add_gradients(&self, cpu: &Cpu, sums: &FrameSums) {
         add_gradient(cpu, self.norm.weight, &sums.d_norm_weight);
         add_gradient(cpu, self.norm.bias, &sums.d_norm_bias);
@@ -107,33 +103,27 @@ impl FrameSpec {
     }
 }
 
-impl FrameKept {
-    /// One part per group of images.
-    pub(super) fn split(&mut self, groups: &[Range<usize>], tokens: usize, width: usize) -> Vec<FrameKeptPart<'_>> {
-        let mut before_norm = self.before_norm.as_mut().map(|b| split_mut(b, groups, tokens * width).into_iter());
-        let mut before_scale = self.before_scale.as_mut().map(|k| k.split(groups, tokens * width).into_iter());
-        split_mut(&mut self.statistics, groups, tokens)
-            .into_iter()
-            .map(|statistics| FrameKeptPart {
+impl<E: Stored> FrameKept<E> {
+    /// One part per group of rows.
+    pub(super) fn split(&mut self, groups: &[Range<usize>], width: usize) -> Vec<FrameKeptPart<'_, E>> {
+        let statistics = split_kept(&mut self.statistics, groups, 1);
+        let before_norm = split_kept(&mut self.before_norm, groups, width);
+        let before_scale = split_kept(&mut self.before_scale, groups, width);
+        let parts = groups.iter().zip(statistics).zip(before_norm).zip(before_scale);
+        parts
+            .map(|(((group, statistics), before_norm), before_scale)| FrameKeptPart {
+                first: group.start,
                 statistics,
-                before_norm: before_norm.as_mut().and_then(Iterator::next),
-                before_scale: before_scale.as_mut().and_then(Iterator::next),
+                before_norm,
+                before_scale,
             })
             .collect()
-    }
-
-    /// A view that workers can share.
-    pub(super) fn view(&self) -> FrameKeptView<'_> {
-        FrameKeptView {
-            statistics: &self.statistics,
-            before_norm: self.before_norm.as_deref(),
-            before_scale: self.before_scale.as_ref().map(Kept::view),
-        }
     }
 }
 
 impl Frame<'_> {
-    fn width(&self) -> usize {
+    /// Width of a token, `D`.
+    pub(super) fn width(&self) -> usize {
         self.norm_weight.len()
     }
 
@@ -143,73 +133,95 @@ impl Frame<'_> {
         FrameSums { d_norm_weight: zeros(), d_norm_bias: zeros(), d_scale: zeros() }
     }
 
-    /// Writes the branch's input `a` `[N, D]` for image `i` of its group.
-    pub(super) fn enter(&self, x: &[f32], i: usize, kept: &mut FrameKeptPart, a: &mut [f32]) {
-        let tokens = x.len() / self.width();
+    /// The branch's input for rows `rows` of the batch, `[R, D]`: `x` itself, or its norm in `scratch`.
+    pub(super) fn enter<'a, E: Stored>(
+        &self,
+        x: &'a [f32],
+        rows: &Range<usize>,
+        kept: &mut FrameKeptPart<E>,
+        scratch: &'a mut [f32],
+    ) -> &'a [f32] {
         match self.order {
             NormOrder::Pre => {
-                let statistics = &mut kept.statistics[i * tokens..][..tokens];
+                let a = &mut scratch[..x.len()];
+                let statistics = &mut kept.statistics[rows.start - kept.first..][..rows.len()];
                 layer_norm(x, self.norm_weight, self.norm_bias, self.eps, a, statistics);
+                a
             }
-            NormOrder::Post => a.copy_from_slice(x),
+            NormOrder::Post => x,
         }
-        self.operands.round(a);
     }
 
-    /// Writes `out = x + keep·scale·f` for image `i` of its group, `image` of the batch; `f` is
-    /// overwritten.
-    pub(super) fn leave(
+    /// Writes `out = x + keep·scale·f` for rows `rows` of the batch; `f` is overwritten.
+    pub(super) fn leave<E: Stored>(
         &self,
         x: &[f32],
         f: &mut [f32],
+        rows: &Range<usize>,
+        kept: &mut FrameKeptPart<E>,
         scratch: &mut [f32],
-        i: usize,
-        image: usize,
-        kept: &mut FrameKeptPart,
         out: &mut [f32],
     ) {
-        let tokens = x.len() / self.width();
-        let start = i * x.len();
-        if let Some(before) = &mut kept.before_norm {
-            let before = &mut before[start..start + f.len()];
+        let (width, first) = (self.width(), rows.start - kept.first);
+        let part = first * width..first * width + f.len();
+        if self.order == NormOrder::Post {
+            let before = match kept.before_norm.is_empty() {
+                true => &mut scratch[..f.len()],
+                false => &mut kept.before_norm[part.clone()],
+            };
             before.copy_from_slice(f);
-            let statistics = &mut kept.statistics[i * tokens..][..tokens];
+            let statistics = &mut kept.statistics[first..][..rows.len()];
             layer_norm(before, self.norm_weight, self.norm_bias, self.eps, f, statistics);
         }
-        if let Some(before) = &mut kept.before_scale {
-            before.fill(start, scratch, |before| before.copy_from_slice(f));
+        if !kept.before_scale.is_empty() {
+            E::narrow(f, &mut kept.before_scale[part]);
         }
-        add_residual(x, f, &self.scale, self.keep[image], out);
+        for (part, keep) in self.images(rows) {
+            let part = part.start * width..part.end * width;
+            add_residual(&x[part.clone()], &f[part.clone()], &self.scale, keep, &mut out[part]);
+        }
     }
 
-    /// Turns the gradient of image `image`'s output into that of the branch's output, `d_f` `[N, D]`.
-    pub(super) fn leave_backward(
+    /// Parts of a chunk that belong to one image, counted from the chunk's first row, and their factor.
+    fn images(&self, rows: &Range<usize>) -> impl Iterator<Item = (Range<usize>, f32)> {
+        let (start, end, tokens) = (rows.start, rows.end, self.tokens);
+        let images = start / tokens..end.div_ceil(tokens);
+        images.map(move |image| {
+            let part = (image * tokens).max(start) - start..((image + 1) * tokens).min(end) - start;
+            (part, self.keep[image])
+        })
+    }
+
+    /// Turns the gradient of rows `rows` of the output into that of the branch's output, `d_f` `[R, D]`.
+    pub(super) fn leave_backward<E: Stored>(
         &self,
         d_out: &[f32],
-        image: usize,
-        kept: FrameKeptView,
+        rows: &Range<usize>,
+        kept: &FrameKept<E>,
         sums: &mut FrameSums,
         d_f: &mut [f32],
         scratch: &mut [f32],
     ) {
-        let (width, start) = (self.width(), image * d_out.len());
-        let tokens = d_out.len() / width;
-        d_f.fill(0.0);
-        add_scaled(d_f, self.keep[image], d_out);
-        if self.has_layer_scale {
-            if let Some(before) = kept.before_scale {
-                add_column_dots(d_f, before.read(start, scratch), &mut sums.d_scale);
-            }
-            for row in d_f.chunks_exact_mut(width) {
-                multiply(row, &self.scale);
+        let width = self.width();
+        let kept_part = rows.start * width..rows.end * width;
+        d_f.copy_from_slice(d_out);
+        for (part, keep) in self.images(rows) {
+            if keep != 1.0 {
+                d_f[part.start * width..part.end * width].iter_mut().for_each(|d| *d *= keep);
             }
         }
-        if let Some(before) = kept.before_norm {
+        let scratch = &mut scratch[..d_f.len()];
+        if self.has_layer_scale {
+            E::widen(&kept.before_scale[kept_part.clone()], scratch);
+            add_column_dots(d_f, scratch, &mut sums.d_scale);
+            d_f.chunks_exact_mut(width).for_each(|row| multiply(row, &self.scale));
+        }
+        if self.order == NormOrder::Post {
             scratch.fill(0.0);
             layer_norm_backward(
-                &before[start..start + d_f.len()],
+                &kept.before_norm[kept_part],
                 self.norm_weight,
-                &kept.statistics[image * tokens..][..tokens],
+                &kept.statistics[rows.clone()],
                 d_f,
                 scratch,
                 &mut sums.d_norm_weight,
@@ -219,22 +231,21 @@ impl Frame<'_> {
         }
     }
 
-    /// Adds the gradient that went through the branch, `d_a`, to the residual's `d_x`, both `[N, D]`.
-    pub(super) fn enter_backward(
+    /// Adds the gradient that went through the branch, `d_a`, to the residual's `d_x`, both `[R, D]`.
+    pub(super) fn enter_backward<E: Stored>(
         &self,
         x: &[f32],
         d_a: &[f32],
-        image: usize,
-        kept: FrameKeptView,
+        rows: &Range<usize>,
+        kept: &FrameKept<E>,
         sums: &mut FrameSums,
         d_x: &mut [f32],
     ) {
-        let tokens = x.len() / self.width();
         match self.order {
             NormOrder::Pre => layer_norm_backward(
                 x,
                 self.norm_weight,
-                &kept.statistics[image * tokens..][..tokens],
+                &kept.statistics[rows.clone()],
                 d_a,
                 d_x,
                 &mut sums.d_norm_weight,

@@ -22,6 +22,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, rows: &[u32]) -> CpuTens
 }
 
 impl Backward for GatherRows {
+    fn name(&self) -> &'static str {
+        "gather rows"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let mut d_x = cpu.shelves.f32.zeros(self.input_len);
         for (d, row) in d_output.chunks_exact(self.width).zip(&self.rows) {

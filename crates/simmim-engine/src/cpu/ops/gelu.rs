@@ -22,6 +22,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
 }
 
 impl Backward for Gelu {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
     fn backward(self: Box<Self>, _: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
         multiply(&mut d_output, &self.slope);
         gradients.add(self.input, d_output);

@@ -40,6 +40,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, logits: &CpuTensor, noise: &[f32], temp
 }
 
 impl Backward for GumbelSoftmax {
+    fn name(&self) -> &'static str {
+        "gumbel softmax"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
         let Self { classes, temperature, .. } = *self;
         let mut d_logits = cpu.shelves.f32.zeros(d_output.len());

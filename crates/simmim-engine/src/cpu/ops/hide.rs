@@ -28,6 +28,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, hidden: &[bool], mask_to
 }
 
 impl Backward for Hide {
+    fn name(&self) -> &'static str {
+        "hide"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
         let mut d_token = vec![0.0; self.width];
         for (row, _) in d_output.chunks_exact_mut(self.width).zip(&self.hidden).filter(|(_, hidden)| **hidden) {

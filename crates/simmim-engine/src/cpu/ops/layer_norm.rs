@@ -36,6 +36,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, norm: &LayerNorm) -> Cpu
 }
 
 impl Backward for Norm {
+    fn name(&self) -> &'static str {
+        "layer norm"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let mut d_x = cpu.shelves.f32.zeros(d_output.len());
         let sums = {

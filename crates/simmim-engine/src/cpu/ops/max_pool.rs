@@ -33,6 +33,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
 }
 
 impl Backward for MaxPool {
+    fn name(&self) -> &'static str {
+        "max pool"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let halving = self.halving;
         let mut d_x = cpu.shelves.f32.take(self.x.len());

@@ -22,6 +22,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
 }
 
 impl Backward for MeanTokens {
+    fn name(&self) -> &'static str {
+        "mean tokens"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let mut d_x = cpu.shelves.f32.zeros(d_output.len() * self.tokens);
         for (d, d_x) in d_output.chunks_exact(self.width).zip(d_x.chunks_exact_mut(self.tokens * self.width)) {

@@ -1,30 +1,36 @@
-//! The MLP half of a block, one image at a time.
+//! The MLP half of a block, a chunk of rows at a time from the norm to the residual.
 
-use super::frame::{FrameKept, FrameSpec};
-use super::{add_bias_gradient, add_weight_gradient, project, project_back};
-use crate::backend::MlpBranch;
+use super::frame::{Frame, FrameKept, FrameKeptPart, FrameSpec, FrameSums};
+use super::blocks::Blocks;
+use super::{add_bias_gradient, add_weight_gradient};
+use crate::backend::{MlpBranch, Precision};
 use crate::cpu::buffers::Buffer;
-use crate::cpu::kept::Kept;
+use crate::cpu::chunks::Chunks;
+use crate::cpu::kept::{Stack, StackPart, Stored, split_kept};
 use crate::cpu::tape::{Backward, Gradients, NodeId};
 use crate::cpu::threads::split_mut;
 use crate::cpu::{Cpu, CpuTensor};
-use simmim_kernels::elementwise::multiply;
-use simmim_kernels::gelu::gelu_with_slope;
+use simmim_kernels::element::{Bf16, padded};
+use simmim_kernels::elementwise::add_column_sums;
+use simmim_kernels::matrix::Matrix;
+use simmim_kernels::product::{Start, product};
+use simmim_kernels::stored::{gelu_rows, multiply_rows, narrow_rows};
 use std::rc::Rc;
 
-struct Mlp {
+struct Mlp<E> {
     branch: MlpBranch,
     input: NodeId,
-    images: usize,
     keep: Vec<f32>,
+    tokens: usize,
     x: Rc<Buffer<f32>>,
-    frame: FrameKept,
-    /// Input of the first layer, `[B, N, D]`.
-    a: Kept,
-    /// Slope of the GELU, `[B, N, hidden]`.
-    slope: Kept,
-    /// Input of the second layer, `[B, N, hidden]`.
-    hidden: Kept,
+    chunks: Chunks,
+    frame: FrameKept<E>,
+    /// Input of the first layer, `[rows, D]`.
+    a: Stack,
+    /// Slope of the GELU, `[rows, hidden]`, block by block of each chunk.
+    slope: Buffer<E>,
+    /// Input of the second layer, `[rows, hidden]`.
+    hidden: Stack,
 }
 
 fn frame_spec(branch: &MlpBranch) -> FrameSpec {
@@ -32,115 +38,218 @@ fn frame_spec(branch: &MlpBranch) -> FrameSpec {
 }
 
 pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Option<&[f32]>) -> CpuTensor {
+    match cpu.precision {
+        Precision::F32 => forward_in::<f32>(cpu, x, branch, keep),
+        Precision::Bf16 => forward_in::<Bf16>(cpu, x, branch, keep),
+    }
+}
+
+/// One worker's rows of everything.
+struct Task<'a, E> {
+    rows: std::ops::Range<usize>,
+    out: &'a mut [f32],
+    frame: FrameKeptPart<'a, E>,
+    a: StackPart<'a>,
+    slope: &'a mut [E],
+    hidden: StackPart<'a>,
+    scratch: Scratch<E>,
+}
+
+/// One worker's room for a chunk.
+struct Scratch<E> {
+    /// `[R, D]`
+    rows: Buffer<f32>,
+    /// `[R, D]`
+    f: Buffer<f32>,
+    /// `[R, columns of a block]`
+    block: Buffer<f32>,
+    /// `[R, D]`
+    a: Buffer<E>,
+    /// `[R, hidden]`
+    hidden: Buffer<E>,
+}
+
+impl<E: Stored> Scratch<E> {
+    fn new(cpu: &Cpu, rows: usize, width: usize, inner: usize, blocks: &Blocks) -> Self {
+        Self {
+            rows: cpu.shelves.f32.take(rows * width),
+            f: cpu.shelves.f32.take(rows * width),
+            block: cpu.shelves.f32.take(rows * blocks.columns()),
+            a: cpu.shelves.rows(rows, width),
+            hidden: cpu.shelves.rows(rows, inner),
+        }
+    }
+}
+
+fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Option<&[f32]>) -> CpuTensor {
     let (images, tokens, width) = x.tokens_shape();
+    let rows = images * tokens;
     let inner = cpu.table.get(branch.fc1.weight).shape[0];
-    let (image_len, hidden_len) = (tokens * width, tokens * inner);
     let keep = keep.map_or_else(|| vec![1.0; images], <[f32]>::to_vec);
-    let (precision, operands, tile) = (cpu.precision, cpu.operands(), cpu.tile);
+    let (tile, is_recording) = (cpu.tile, cpu.is_recording());
+    let chunks = cpu.chunks::<E>(rows, width.max(inner));
+    let groups = chunks.groups();
+    let blocks = Blocks::new(cpu);
 
     let mut out = cpu.shelves.f32.take(x.data.len());
-    let mut kept_frame = frame_spec(branch).keep(cpu, images * tokens);
-    let mut kept_a = Kept::new(&cpu.shelves, precision, images * image_len);
-    let mut kept_slope = Kept::new(&cpu.shelves, precision, images * hidden_len);
-    let mut kept_hidden = Kept::new(&cpu.shelves, precision, images * hidden_len);
-    let (packed1, packed2) = (cpu.forward_weight(branch.fc1.weight), cpu.forward_weight(branch.fc2.weight));
+    let mut frame_kept = frame_spec(branch).keep::<E>(cpu, rows);
+    let mut a_kept = Stack::new::<E>(&cpu.shelves, &chunks, width, tile.width(), is_recording);
+    let mut slope_kept = E::shelf(&cpu.shelves).take(if is_recording { rows * inner } else { 0 });
+    let mut hidden_kept = Stack::new::<E>(&cpu.shelves, &chunks, inner, tile.width(), is_recording);
+    let (w1, w2) = (cpu.forward_weight::<E>(branch.fc1.weight), cpu.forward_weight::<E>(branch.fc2.weight));
     {
         let store = cpu.store.borrow();
-        let frame = frame_spec(branch).frame(&store, &keep, operands);
-        let (w1, b1): (&[f32], _) = (&packed1, branch.fc1.bias.map(|b| store.value(b)));
-        let (w2, b2): (&[f32], _) = (&packed2, branch.fc2.bias.map(|b| store.value(b)));
-        let data: &[f32] = &x.data;
-        let groups = cpu.threads.groups(images);
-        let tasks = groups
-            .iter()
-            .zip(split_mut(&mut out, &groups, image_len))
-            .zip(kept_frame.split(&groups, tokens, width))
-            .zip(kept_a.split(&groups, image_len))
-            .zip(kept_slope.split(&groups, hidden_len))
-            .zip(kept_hidden.split(&groups, hidden_len))
-            .collect();
-        cpu.threads.map(tasks, |(((((group, out), mut kept_frame), mut kept_a), mut kept_slope), mut kept_hidden)| {
-            let [mut a, mut f, mut scratch] = [(); 3].map(|_| vec![0.0; image_len]);
-            let [mut hidden, mut slope] = [(); 2].map(|_| vec![0.0; hidden_len]);
-            for (i, image) in group.clone().enumerate() {
-                let x = &data[image * image_len..][..image_len];
-                let a = kept_a.fill(i * image_len, &mut a, |a| frame.enter(x, i, &mut kept_frame, a)); // [N, D]
-                let hidden = kept_hidden.fill(i * hidden_len, &mut hidden, |hidden| {
-                    project(tile, a, w1, b1, tokens, hidden); // [N, hidden]
-                    kept_slope.fill(i * hidden_len, &mut slope, |slope| gelu_with_slope(hidden, slope));
-                    operands.round(hidden);
-                });
-                project(tile, hidden, w2, b2, tokens, &mut f); // [N, D]
-                let out = &mut out[i * image_len..][..image_len];
-                frame.leave(x, &mut f, &mut scratch, i, image, &mut kept_frame, out);
+        let frame = frame_spec(branch).frame(&store, &keep, tokens);
+        let start = |bias: Option<_>| bias.map_or(Start::Zero, |b| Start::Bias(store.value(b)));
+        let (b1, b2) = (start(branch.fc1.bias), start(branch.fc2.bias));
+        let (w1, w2, data): (_, _, &[f32]) = (w1.get(), w2.get(), &x.data);
+        let parts = split_mut(&mut out, &groups, width)
+            .into_iter()
+            .zip(frame_kept.split(&groups, width))
+            .zip(a_kept.split(&chunks))
+            .zip(split_kept(&mut slope_kept, &groups, inner))
+            .zip(hidden_kept.split(&chunks));
+        let tasks = groups.iter().zip(parts).map(|(rows, ((((out, frame), a), slope), hidden))| {
+            let scratch = Scratch::<E>::new(cpu, chunks.chunk_rows(), width, inner, &blocks);
+            Task { rows: rows.clone(), out, frame, a, slope, hidden, scratch }
+        });
+        cpu.threads.map(tasks.collect(), |mut task| {
+            let Scratch { rows: scratch, f, block, a, hidden } = &mut task.scratch;
+            let first = task.rows.start;
+            for (chunk, rows) in chunks.of(task.rows.clone()).enumerate() {
+                let count = rows.len();
+                let x = &data[rows.start * width..rows.end * width];
+                let entered = frame.enter(x, &rows, &mut task.frame, scratch); // [R, D]
+                narrow_rows(entered, width, a, padded::<E>(width));
+                let a = Matrix::new(&a[..count * padded::<E>(width)], count, width);
+                task.a.pack(chunk, a);
+                for columns in blocks.of(w1) {
+                    let block = &mut block[..count * columns.len()];
+                    product(tile, a, columns.weight, block, columns.len(), columns.start(b1));
+                    let slope = match task.slope.is_empty() {
+                        true => &mut [],
+                        false => &mut task.slope[(rows.start - first) * inner + count * columns.left..][..block.len()],
+                    };
+                    gelu_rows(block, columns.len(), &mut hidden[columns.left..], padded::<E>(inner), slope);
+                }
+                let hidden = Matrix::new(&hidden[..count * padded::<E>(inner)], count, inner); // [R, hidden]
+                task.hidden.pack(chunk, hidden);
+                let f = &mut f[..count * width];
+                product(tile, hidden, w2, f, width, b2); // [R, D]
+                let out = &mut task.out[(rows.start - first) * width..][..count * width];
+                frame.leave(x, f, &rows, &mut task.frame, scratch, out);
             }
         });
     }
     cpu.output(&x.shape, out, || Mlp {
         branch: *branch,
         input: x.node,
-        images,
         keep,
+        tokens,
         x: Rc::clone(&x.data),
-        frame: kept_frame,
-        a: kept_a,
-        slope: kept_slope,
-        hidden: kept_hidden,
+        chunks,
+        frame: frame_kept,
+        a: a_kept,
+        slope: slope_kept,
+        hidden: hidden_kept,
     })
 }
 
-impl Backward for Mlp {
-    fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
-        let Self { branch, input, images, keep, x, frame: kept_frame, a, slope, hidden } = *self;
-        let spec = frame_spec(&branch);
-        let image_len = x.len() / images;
-        let width = cpu.table.get(branch.fc2.weight).shape[0];
-        let tokens = image_len / width;
-        let hidden_len = tokens * cpu.table.get(branch.fc1.weight).shape[0];
-        let (operands, tile) = (cpu.operands(), cpu.tile);
+/// One worker's rows of the gradients.
+struct BackwardTask<'a, E> {
+    rows: std::ops::Range<usize>,
+    d_x: &'a mut [f32],
+    d_f: StackPart<'a>,
+    d_hidden: StackPart<'a>,
+    scratch: Scratch<E>,
+}
 
-        let mut d_f = cpu.shelves.f32.take(x.len()); // [B, N, D]
-        let mut d_hidden = cpu.shelves.f32.take(images * hidden_len); // [B, N, hidden]
-        let (packed1, packed2) = (cpu.backward_weight(branch.fc1.weight), cpu.backward_weight(branch.fc2.weight));
+/// One worker's gradients of parameters.
+struct Sums {
+    frame: FrameSums,
+    d_b1: Vec<f32>,
+    d_b2: Vec<f32>,
+}
+
+impl<E: Stored> Backward for Mlp<E> {
+    fn name(&self) -> &'static str {
+        "mlp branch"
+    }
+
+    fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
+        let (branch, chunks) = (self.branch, self.chunks);
+        let [width, inner] = cpu.table.get(branch.fc2.weight).shape[..] else { panic!("a weight is [out, in]") };
+        let groups = chunks.groups();
+        let mut d_f = Stack::new::<E>(&cpu.shelves, &chunks, width, cpu.tile.height(), true);
+        let mut d_hidden = Stack::new::<E>(&cpu.shelves, &chunks, inner, cpu.tile.height(), true);
+        let (w1, w2) = (cpu.backward_weight::<E>(branch.fc1.weight), cpu.backward_weight::<E>(branch.fc2.weight));
+        let blocks = Blocks::new(cpu);
         let sums = {
             let store = cpu.store.borrow();
-            let frame = spec.frame(&store, &keep, operands);
-            let (w1, w2): (&[f32], &[f32]) = (&packed1, &packed2);
-            let (x, kept, slope): (&[f32], _, _) = (&x, kept_frame.view(), slope.view());
-            let groups = cpu.threads.groups(images);
-            let tasks = groups
-                .iter()
-                .zip(split_mut(&mut d_output, &groups, image_len))
-                .zip(split_mut(&mut d_f, &groups, image_len))
-                .zip(split_mut(&mut d_hidden, &groups, hidden_len))
-                .collect();
-            cpu.threads.map(tasks, |(((group, d_x), d_f), d_hidden)| {
-                let mut sums = frame.sums();
-                let [mut d_a, mut scratch] = [(); 2].map(|_| vec![0.0; image_len]);
-                let mut image_slope = vec![0.0; hidden_len];
-                for (i, image) in group.clone().enumerate() {
-                    let d_x = &mut d_x[i * image_len..][..image_len];
-                    let d_f = &mut d_f[i * image_len..][..image_len];
-                    let d_hidden = &mut d_hidden[i * hidden_len..][..hidden_len];
-                    frame.leave_backward(d_x, image, kept, &mut sums, d_f, &mut scratch);
-                    operands.round(d_f);
-                    project_back(tile, d_f, w2, tokens, d_hidden);
-                    multiply(d_hidden, slope.read(image * hidden_len, &mut image_slope));
-                    operands.round(d_hidden);
-                    project_back(tile, d_hidden, w1, tokens, &mut d_a);
-                    frame.enter_backward(&x[image * image_len..][..image_len], &d_a, image, kept, &mut sums, d_x);
-                }
-                sums
+            let frame = frame_spec(&branch).frame(&store, &self.keep, self.tokens);
+            let parts = split_mut(&mut d_output, &groups, width)
+                .into_iter()
+                .zip(d_f.split(&chunks))
+                .zip(d_hidden.split(&chunks));
+            let tasks = groups.iter().zip(parts).map(|(rows, ((d_x, d_f), d_hidden))| {
+                let scratch = Scratch::<E>::new(cpu, chunks.chunk_rows(), width, inner, &blocks);
+                BackwardTask { rows: rows.clone(), d_x, d_f, d_hidden, scratch }
+            });
+            let (x, kept, slope): (&[f32], _, &[E]) = (&self.x, &self.frame, &self.slope);
+            let (w1, w2, tile) = (w1.get(), w2.get(), cpu.tile);
+            cpu.threads.map(tasks.collect(), |task| {
+                input_gradients(tile, &frame, &blocks, (w1, w2), x, kept, slope, &chunks, task)
             })
         };
         for sums in &sums {
-            spec.add_gradients(cpu, sums);
+            frame_spec(&branch).add_gradients(cpu, &sums.frame);
+            add_bias_gradient(cpu, &branch.fc1, &sums.d_b1);
+            add_bias_gradient(cpu, &branch.fc2, &sums.d_b2);
         }
-        let rows = images * tokens;
-        add_bias_gradient(cpu, &branch.fc2, &d_f);
-        add_bias_gradient(cpu, &branch.fc1, &d_hidden);
-        add_weight_gradient(cpu, branch.fc2.weight, &d_f, &hidden.into_f32(&cpu.shelves), rows);
-        add_weight_gradient(cpu, branch.fc1.weight, &d_hidden, &a.into_f32(&cpu.shelves), rows);
-        gradients.add(input, d_output);
+        add_weight_gradient::<E>(cpu, branch.fc2.weight, &d_f, &self.hidden);
+        add_weight_gradient::<E>(cpu, branch.fc1.weight, &d_hidden, &self.a);
+        gradients.add(self.input, d_output);
     }
+}
+
+/// One worker's share: turns `d_x` from the gradient of the output into that of the input, and packs the
+/// gradients of both layers' outputs for the weight gradients.
+fn input_gradients<E: Stored>(
+    tile: simmim_kernels::product::Tile,
+    frame: &Frame,
+    blocks: &Blocks,
+    (w1, w2): (simmim_kernels::pack::Packed, simmim_kernels::pack::Packed),
+    x: &[f32],
+    kept: &FrameKept<E>,
+    slope: &[E],
+    chunks: &Chunks,
+    mut task: BackwardTask<E>,
+) -> Sums {
+    let (width, inner) = (frame.width(), w2.columns());
+    let mut sums = Sums { frame: frame.sums(), d_b1: vec![0.0; inner], d_b2: vec![0.0; width] };
+    let Scratch { rows: scratch, f: d_f, block, a, hidden: d_hidden } = &mut task.scratch;
+    let first = task.rows.start;
+    for (chunk, rows) in chunks.of(task.rows.clone()).enumerate() {
+        let count = rows.len();
+        let part = rows.start * width..rows.end * width;
+        let d_x = &mut task.d_x[(rows.start - first) * width..][..count * width];
+        let d_f = &mut d_f[..count * width];
+        frame.leave_backward(d_x, &rows, kept, &mut sums.frame, d_f, scratch);
+        add_column_sums(d_f, &mut sums.d_b2);
+        narrow_rows(d_f, width, a, padded::<E>(width));
+        let stored = Matrix::new(&a[..count * padded::<E>(width)], count, width);
+        task.d_f.pack(chunk, stored);
+        for columns in blocks.of(w2) {
+            let block = &mut block[..count * columns.len()];
+            product(tile, stored, columns.weight, block, columns.len(), Start::Zero); // [R, columns of hidden]
+            let slope = &slope[rows.start * inner + count * columns.left..][..block.len()];
+            let (out, sums) = (&mut d_hidden[columns.left..], &mut sums.d_b1[columns.left..]);
+            multiply_rows(block, slope, columns.len(), out, padded::<E>(inner), sums);
+        }
+        let stored = Matrix::new(&d_hidden[..count * padded::<E>(inner)], count, inner);
+        task.d_hidden.pack(chunk, stored);
+        product(tile, stored, w1, d_f, width, Start::Zero); // the gradient of the entered rows, [R, D]
+        frame.enter_backward(&x[part], d_f, &rows, kept, &mut sums.frame, d_x);
+    }
+    sums
 }

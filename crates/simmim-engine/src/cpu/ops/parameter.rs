@@ -16,6 +16,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, id: ParameterId) -> CpuTensor {
 }
 
 impl Backward for Parameter {
+    fn name(&self) -> &'static str {
+        "parameter"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, _: &mut Gradients) {
         add_gradient(cpu, self.id, &d_output);
     }

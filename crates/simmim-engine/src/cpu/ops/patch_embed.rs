@@ -1,20 +1,33 @@
 //! Patch embedding: cut into patches, then a linear layer.
 
-use super::{add_bias_gradient, add_weight_gradient, project};
-use crate::backend::{Images, Linear};
+use super::add_weight_gradient;
+use super::linear::{pack_output_gradient, project_chunks};
+use crate::backend::{Images, Linear, Precision};
 use crate::cpu::buffers::Buffer;
+use crate::cpu::chunks::Chunks;
+use crate::cpu::kept::{Stack, Stored};
 use crate::cpu::tape::{Backward, Gradients};
-use crate::cpu::threads::split_mut;
 use crate::cpu::{Cpu, CpuTensor};
-use simmim_kernels::patches::{PatchGrid, cut};
+use simmim_kernels::element::Bf16;
+use simmim_kernels::patches::{PatchGrid, cut_patch};
+use std::marker::PhantomData;
 
-struct PatchEmbed {
+struct PatchEmbed<E> {
     linear: Linear,
+    chunks: Chunks,
     /// The cut images, `[B·N, C·p_h·p_w]`.
-    rows: Buffer<f32>,
+    x: Stack,
+    element: PhantomData<E>,
 }
 
 pub(in crate::cpu) fn forward(cpu: &Cpu, images: &Images, patch: (usize, usize), linear: &Linear) -> CpuTensor {
+    match cpu.precision {
+        Precision::F32 => forward_in::<f32>(cpu, images, patch, linear),
+        Precision::Bf16 => forward_in::<Bf16>(cpu, images, patch, linear),
+    }
+}
+
+fn forward_in<E: Stored>(cpu: &Cpu, images: &Images, patch: (usize, usize), linear: &Linear) -> CpuTensor {
     let grid = PatchGrid {
         channels: images.channels,
         height: images.height,
@@ -29,37 +42,26 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, images: &Images, patch: (usize, usize),
         grid.width
     );
     let tokens = grid.rows() * grid.columns();
+    let inputs = grid.patch_len();
+    let chunks = cpu.chunks::<E>(images.count * tokens, inputs);
+    let mut kept = Stack::new::<E>(&cpu.shelves, &chunks, inputs, cpu.tile.width(), cpu.is_recording());
+    let out = project_chunks::<E>(cpu, linear, &chunks, inputs, &mut kept, |rows, chunk| {
+        for (row, patch) in rows.zip(chunk.chunks_exact_mut(inputs)) {
+            cut_patch(&grid, images.image(row / tokens), row % tokens, patch);
+        }
+    });
     let width = cpu.table.get(linear.weight).shape[0];
-    let (operands, tile) = (cpu.operands(), cpu.tile);
-    let mut rows = cpu.shelves.f32.take(images.count * grid.image_len());
-    let mut out = cpu.shelves.f32.take(images.count * tokens * width);
-    let packed = cpu.forward_weight(linear.weight);
-    {
-        let weight: &[f32] = &packed;
-        let store = cpu.store.borrow();
-        let bias = linear.bias.map(|b| store.value(b));
-        let groups = cpu.threads.groups(images.count);
-        let parts = split_mut(&mut rows, &groups, grid.image_len());
-        let outs = split_mut(&mut out, &groups, tokens * width);
-        let tasks = groups.iter().zip(parts).zip(outs).collect();
-        cpu.threads.map(tasks, |((group, rows), out)| {
-            for (i, rows) in group.clone().zip(rows.chunks_exact_mut(grid.image_len())) {
-                cut(&grid, images.image(i), rows);
-            }
-            operands.round(rows);
-            if !group.is_empty() {
-                project(tile, rows, weight, bias, group.len() * tokens, out);
-            }
-        });
-    }
-    cpu.output(&[images.count, tokens, width], out, || PatchEmbed { linear: *linear, rows })
+    let keep = || PatchEmbed::<E> { linear: *linear, chunks, x: kept, element: PhantomData };
+    cpu.output(&[images.count, tokens, width], out, keep)
 }
 
-impl Backward for PatchEmbed {
-    fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, _: &mut Gradients) {
-        add_bias_gradient(cpu, &self.linear, &d_output);
-        cpu.operands().round(&mut d_output);
-        let rows = d_output.len() / cpu.table.get(self.linear.weight).shape[0];
-        add_weight_gradient(cpu, self.linear.weight, &d_output, &self.rows, rows);
+impl<E: Stored> Backward for PatchEmbed<E> {
+    fn name(&self) -> &'static str {
+        "patch embed"
+    }
+
+    fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, _: &mut Gradients) {
+        let d_y = pack_output_gradient::<E>(cpu, &self.linear, &self.chunks, &d_output, |_| {});
+        add_weight_gradient::<E>(cpu, self.linear.weight, &d_y, &self.x);
     }
 }

@@ -45,6 +45,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, offsets: &[f32], mlp: &PositionMlp) -> 
 }
 
 impl Backward for PositionBias {
+    fn name(&self) -> &'static str {
+        "position bias"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, _: &mut Gradients) {
         let sums = {
             let store = cpu.store.borrow();

@@ -30,6 +30,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, token: ParameterId) -> C
 }
 
 impl Backward for PrependToken {
+    fn name(&self) -> &'static str {
+        "prepend token"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let with_token = self.image_len + self.width;
         let mut d_token = vec![0.0; self.width];

@@ -31,6 +31,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, prediction: &CpuTensor, loss: &Regressi
 }
 
 impl Backward for Loss {
+    fn name(&self) -> &'static str {
+        "regression"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let mut d = cpu.shelves.f32.zeros(self.d_prediction.len());
         add_scaled(&mut d, d_output[0], &self.d_prediction);

@@ -21,6 +21,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
 }
 
 impl Backward for Relu {
+    fn name(&self) -> &'static str {
+        "relu"
+    }
+
     fn backward(self: Box<Self>, _: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
         relu_backward(&self.x, &mut d_output);
         gradients.add(self.input, d_output);

@@ -29,6 +29,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, logits: &CpuTensor, loss: &SoftLabels) 
 }
 
 impl Backward for Loss {
+    fn name(&self) -> &'static str {
+        "soft labels"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let mut d = cpu.shelves.f32.zeros(self.d_logits.len());
         add_scaled(&mut d, d_output[0], &self.d_logits);

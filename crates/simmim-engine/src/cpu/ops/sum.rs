@@ -25,6 +25,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, factor: f32, y: &CpuTens
 }
 
 impl Backward for Sum {
+    fn name(&self) -> &'static str {
+        "sum"
+    }
+
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let mut d_y = cpu.shelves.f32.zeros(d_output.len());
         add_scaled(&mut d_y, self.factor, &d_output);

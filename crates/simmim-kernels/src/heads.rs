@@ -1,0 +1,169 @@
+//! Between the joint projection's rows `[N, 3D]` and the rows of one head in one window `[M, E]`.
+//!
+//! Windows and shifts are an index map here: nothing is rolled or partitioned in memory. A slot that is
+//! no token of the image is padding, whose projection is the bias alone.
+
+use crate::element::{Element, padded};
+use crate::softmax::dot;
+use multiversion::multiversion;
+
+/// Norms below this count as this, as in PyTorch's `normalize`.
+const MIN_NORM: f32 = 1e-12;
+
+/// One head's columns of rows.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadColumns<'a, S> {
+    /// Rows from the head's first column on.
+    pub rows: &'a [S],
+    /// Distance of rows.
+    pub stride: usize,
+    /// Head width, `E`.
+    pub width: usize,
+    /// Number of rows; a slot of that number or more is padding.
+    pub tokens: usize,
+    /// The values of padding, `[E]`.
+    pub padding: &'a [S],
+}
+
+impl<'a, S: Element> HeadColumns<'a, S> {
+    fn row(&self, slot: usize) -> &'a [S] {
+        match slot < self.tokens {
+            true => &self.rows[slot * self.stride..][..self.width],
+            false => &self.padding[..self.width],
+        }
+    }
+}
+
+/// How gathered rows are scaled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum RowScale {
+    /// All by one factor.
+    By(f32),
+    /// Each to this length.
+    ToLength(f32),
+}
+
+/// Copies the rows of `slots`, scaled, to `out` `[M, E]`, stored in whole lanes.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn gather<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, out: &mut [S]) {
+    for (slot, out) in slots.iter().zip(out.chunks_exact_mut(padded::<S>(from.width))) {
+        let row = from.row(*slot as usize);
+        let (out, filling) = out.split_at_mut(row.len());
+        filling.fill(S::default());
+        match scale {
+            RowScale::By(1.0) => out.copy_from_slice(row),
+            RowScale::By(factor) => scale_row(row, factor, out),
+            RowScale::ToLength(length) => scale_row(row, length / norm(row), out),
+        }
+    }
+}
+
+#[inline(always)]
+fn scale_row<S: Element>(row: &[S], factor: f32, out: &mut [S]) {
+    for (out, value) in out.iter_mut().zip(row) {
+        *out = S::of(value.value() * factor);
+    }
+}
+
+#[inline(always)]
+fn norm<S: Element>(row: &[S]) -> f32 {
+    row.iter().map(|v| v.value() * v.value()).sum::<f32>().sqrt().max(MIN_NORM)
+}
+
+/// Turns the gradient of scaled rows, `d` `[M, E]` dense, into that of the rows as they were; returns the
+/// gradient of `ln length`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn scale_backward<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, d: &mut [f32]) -> f32 {
+    match scale {
+        RowScale::By(1.0) => 0.0,
+        RowScale::By(factor) => {
+            d.iter_mut().for_each(|d| *d *= factor);
+            0.0
+        }
+        RowScale::ToLength(length) => {
+            let mut d_log_length = 0.0;
+            let mut unit = vec![0.0; from.width];
+            for (slot, d) in slots.iter().zip(d.chunks_exact_mut(from.width)) {
+                let row = from.row(*slot as usize);
+                let inverse = 1.0 / norm(row);
+                for (unit, value) in unit.iter_mut().zip(row) {
+                    *unit = value.value() * inverse;
+                }
+                let along = dot(&unit, d);
+                for (d, unit) in d.iter_mut().zip(&unit) {
+                    *d = length * inverse * (*d - along * *unit);
+                }
+                d_log_length += along * length;
+            }
+            d_log_length
+        }
+    }
+}
+
+/// Stores rows `[M, E]` at their slots of `out` `[N, E]`, dense; rows of padding are added to `padding`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn scatter<S: Element>(rows: &[f32], width: usize, slots: &[u32], out: &mut [S], padding: &mut [f32]) {
+    for (slot, row) in slots.iter().zip(rows.chunks_exact(width)) {
+        match out.get_mut(*slot as usize * width..(*slot as usize + 1) * width) {
+            Some(out) => out.iter_mut().zip(row).for_each(|(out, value)| *out = S::of(*value)),
+            None => padding.iter_mut().zip(row).for_each(|(sum, value)| *sum += *value),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_close, numbers};
+
+    #[test]
+    fn rows_are_gathered_by_slot_scaled_and_scattered_back() {
+        let (tokens, width, stride) = (4, 3, 10);
+        let source = numbers(tokens * stride, 1);
+        let padding = [9.0, 8.0, 7.0];
+        let from = HeadColumns { rows: &source[2..], stride, width, tokens, padding: &padding };
+        let slots = [3, 0, 4, 2];
+        let mut out = vec![1.0; 12];
+        gather(from, &slots, RowScale::By(2.0), &mut out);
+        let at = |slot: usize, e: usize| if slot < tokens { source[slot * stride + 2 + e] } else { padding[e] };
+        let expected: Vec<f32> = slots.iter().flat_map(|s| (0..3).map(move |e| 2.0 * at(*s as usize, e))).collect();
+        assert_eq!(out, expected);
+
+        gather(from, &slots, RowScale::ToLength(5.0), &mut out);
+        for row in out.chunks(3) {
+            assert!((row.iter().map(|v| v * v).sum::<f32>().sqrt() - 5.0).abs() < 1e-5);
+        }
+
+        let (mut back, mut of_padding) = (vec![0.0; tokens * width], vec![0.5; 3]);
+        scatter(&expected, width, &slots, &mut back, &mut of_padding);
+        assert_eq!(back[..3], expected[3..6]);
+        assert_eq!(back[3..6], [0.0; 3]);
+        assert_eq!(of_padding, [18.5, 16.5, 14.5]);
+    }
+
+    #[test]
+    fn the_gradient_of_a_length_equals_finite_differences() {
+        let (source, d) = (numbers(6, 1), numbers(6, 2));
+        let objective = |source: &[f32], length: f32| -> f64 {
+            let from = HeadColumns { rows: source, stride: 3, width: 3, tokens: 2, padding: &[0.0; 3] };
+            let mut out = vec![0.0; 6];
+            gather(from, &[0, 1], RowScale::ToLength(length), &mut out);
+            out.iter().zip(&d).map(|(o, d)| *o as f64 * *d as f64).sum()
+        };
+        let from = HeadColumns { rows: &source, stride: 3, width: 3, tokens: 2, padding: &[0.0; 3] };
+        let mut d_source = d.clone();
+        let d_log = scale_backward(from, &[0, 1], RowScale::ToLength(2.0), &mut d_source);
+        let step = 1e-3;
+        let expected: Vec<f32> = (0..6)
+            .map(|i| {
+                let (mut up, mut down) = (source.clone(), source.clone());
+                up[i] += step;
+                down[i] -= step;
+                ((objective(&up, 2.0) - objective(&down, 2.0)) / (2.0 * step as f64)) as f32
+            })
+            .collect();
+        assert_close(&d_source, &expected, 2e-3);
+        let by_length = (objective(&source, 2.0 * step.exp()) - objective(&source, 2.0 * (-step).exp())) / (2.0 * step as f64);
+        assert!((d_log as f64 - by_length).abs() < 2e-3, "{d_log} {by_length}");
+    }
+}
