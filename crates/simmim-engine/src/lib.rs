@@ -21,3 +21,4 @@ pub use cpu::{Cpu, CpuTensor, Pass, Spent};
 pub use parameters::{Parameter, ParameterId, ParameterTable};
 pub use reference::{Reference, ReferenceTensor};
 pub use simmim_kernels::loss::Distance;
+pub use simmim_kernels::product::Tile;

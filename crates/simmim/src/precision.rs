@@ -1,7 +1,7 @@
 //! Which arithmetic to use, and why.
 
 use serde::{Deserialize, Serialize};
-use simmim_engine::Precision;
+use simmim_engine::{Precision, Tile};
 
 /// What the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,12 +18,17 @@ pub enum PrecisionChoice {
 
 /// The precision to use and the reason, to be printed and written to the run.
 pub fn choose(choice: PrecisionChoice) -> (Precision, &'static str) {
-    match choice {
-        PrecisionChoice::Auto => {
-            (Precision::F32, "auto: bf16 operands are multiplied in f32 on every CPU so far, so f32 is faster")
+    let multiplies_bf16 = Tile::detect().multiplies_bf16();
+    match (choice, multiplies_bf16) {
+        (PrecisionChoice::Auto, true) => (Precision::Bf16, "auto: this CPU multiplies bf16 at twice the speed of f32"),
+        (PrecisionChoice::Auto, false) => {
+            (Precision::F32, "auto: this CPU has no instructions for bf16, so f32 is faster")
         }
-        PrecisionChoice::F32 => (Precision::F32, "as asked"),
-        PrecisionChoice::Bf16 => (Precision::Bf16, "as asked; operands are rounded to bf16 and multiplied in f32"),
+        (PrecisionChoice::F32, _) => (Precision::F32, "as asked"),
+        (PrecisionChoice::Bf16, true) => (Precision::Bf16, "as asked"),
+        (PrecisionChoice::Bf16, false) => {
+            (Precision::Bf16, "as asked; this CPU has no instructions for bf16, so operands are widened to f32")
+        }
     }
 }
 
