@@ -167,3 +167,76 @@ pub fn soft_targets(labels: &[usize], classes: usize, smoothing: f64) -> Vec<f32
     }
     targets
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Purpose, rng};
+
+    /// How many of 2,000 batches Mixup and CutMix have.
+    fn counts(mix: Mix) -> [usize; 2] {
+        let mut counts = [0; 2];
+        for number in 0..2000 {
+            match mix.draw(32, 48, &mut rng(3, Purpose::Mix, 1, number)) {
+                Mixture::None => {}
+                Mixture::Mixup { share } => {
+                    assert!((0.0..=1.0).contains(&share));
+                    counts[0] += 1;
+                }
+                Mixture::CutMix { rows, columns, share } => {
+                    assert!(rows[0] <= rows[1] && rows[1] <= 32 && columns[0] <= columns[1] && columns[1] <= 48);
+                    let area = ((rows[1] - rows[0]) * (columns[1] - columns[0])) as f64;
+                    assert!((1.0 - area / (32.0 * 48.0) - share).abs() < 1e-12);
+                    counts[1] += 1;
+                }
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn the_kinds_of_mixing_are_as_frequent_as_asked_for() {
+        // five standard deviations of a binomial of 2,000 at one half are 112
+        let near = |count: usize, expected: usize| count.abs_diff(expected) < 112;
+        let mix = Mix::default();
+        let both = counts(mix);
+        assert!(near(both[0], 1000) && both[0] + both[1] == 2000, "{both:?}");
+        let half = counts(Mix { probability: 0.5, ..mix });
+        assert!(near(half[0], 500) && near(half[1], 500), "{half:?}");
+        assert_eq!(counts(Mix { cutmix_alpha: 0.0, ..mix }), [2000, 0]);
+        assert_eq!(counts(Mix { mixup_alpha: 0.0, ..mix }), [0, 2000]);
+        assert_eq!(counts(Mix { mixup_alpha: 0.0, cutmix_alpha: 0.0, ..mix }), [0, 0]);
+        assert_eq!(counts(Mix { probability: 0.0, ..mix }), [0, 0]);
+    }
+
+    #[test]
+    fn what_is_cut_out_of_one_image_is_what_the_other_has_there() {
+        // two images of one channel and 4 by 4 pixels; half of the sides around the middle
+        let mut images: Vec<f32> = [vec![1.0; 16], vec![2.0; 16]].concat();
+        let mixture = Mixture::cut(4, 4, 0.75, [2, 2]);
+        assert_eq!(mixture, Mixture::CutMix { rows: [1, 3], columns: [1, 3], share: 0.75 });
+        mixture.mix_images(&mut images, [1, 4, 4]);
+        let [outer, mixed] = [[1.0_f32; 4], [1.0, 2.0, 2.0, 1.0]];
+        let first = [outer, mixed, mixed, outer].concat();
+        let second = first.iter().map(|value| 3.0 - value);
+        assert_eq!(images, first.iter().copied().chain(second).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn targets_are_distributions_before_and_after() {
+        let mut targets = soft_targets(&[0, 3, 1, 1], 4, 0.1);
+        assert_eq!(targets[..4], [0.925, 0.025, 0.025, 0.025]);
+        Mixture::Mixup { share: 0.3 }.mix_targets(&mut targets, 4);
+        for row in targets.chunks_exact(4) {
+            // four rounded values near 1
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{row:?}");
+        }
+        assert_eq!(soft_targets(&[1], 3, 0.0), [0.0, 1.0, 0.0]);
+    }
+
+    #[test]
+    #[should_panic(expected = "9 values are no even number of rows of 3")]
+    fn an_odd_batch_is_refused() {
+        Mixture::Mixup { share: 0.5 }.mix_targets(&mut [0.0; 9], 3);
+    }
+}

@@ -81,3 +81,48 @@ impl RandAugment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Purpose, rng};
+
+    fn draws(steps: RandAugment, images: u64) -> Vec<Vec<Operation>> {
+        (0..images).map(|index| steps.draw(&mut rng(4, Purpose::Augment, 0, index))).collect()
+    }
+
+    #[test]
+    fn half_of_two_operations_are_done_and_all_are_equally_likely() {
+        let drawn = draws(RandAugment::default(), 6000);
+        let mut of_length = [0_usize; 3];
+        let mut of_kind = std::collections::HashMap::new();
+        for operations in drawn {
+            of_length[operations.len()] += 1;
+            for operation in operations {
+                *of_kind.entry(std::mem::discriminant(&operation)).or_insert(0_usize) += 1;
+            }
+        }
+        // five standard deviations of binomials of 6,000 at 1/4, and of 12,000 at 1/30
+        assert!(of_length[0].abs_diff(1500) < 168 && of_length[2].abs_diff(1500) < 168, "{of_length:?}");
+        assert_eq!(of_kind.len(), OPERATIONS.len());
+        assert!(of_kind.values().all(|count| count.abs_diff(400) < 99), "{of_kind:?}");
+    }
+
+    #[test]
+    fn magnitudes_vary_around_their_mean_and_end_at_ten() {
+        let steps = RandAugment { probability: 1.0, ..RandAugment::default() };
+        let degrees = |operation: &Operation| {
+            if let Operation::Rotate { degrees } = operation { Some(degrees / 3.0) } else { None }
+        };
+        let magnitudes: Vec<f64> = draws(steps, 30_000).iter().flatten().filter_map(degrees).collect();
+        let count = magnitudes.len() as f64;
+        assert!(magnitudes.iter().all(|magnitude| magnitude.abs() <= 10.0));
+        // of a deviation of 1/2 only 2.3 % reach from 9 to 10; of about 4,000 the standard error is 1/126
+        let mean = magnitudes.iter().map(|magnitude| magnitude.abs()).sum::<f64>() / count;
+        assert!((mean - 9.0).abs() < 0.045, "{mean}");
+        let at_most = magnitudes.iter().filter(|magnitude| magnitude.abs() == 10.0).count() as f64 / count;
+        assert!((0.01..0.036).contains(&at_most), "{at_most}");
+        let negative = magnitudes.iter().filter(|magnitude| **magnitude < 0.0).count() as f64 / count;
+        assert!((negative - 0.5).abs() < 0.04, "{negative}");
+    }
+}

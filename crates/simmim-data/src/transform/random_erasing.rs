@@ -90,3 +90,55 @@ impl RandomErasing {
 fn uniform_at((low, high): (f64, f64), place: f64) -> f64 {
     low + (high - low) * place
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Purpose, rng};
+
+    #[test]
+    fn a_quarter_of_the_images_has_a_hole_of_the_size_asked_for() {
+        let erasing = RandomErasing::default();
+        let draw = |index| erasing.draw(200, 300, &mut rng(2, Purpose::Augment, 0, index));
+        let holes: Vec<Rectangle> = (0..4000).filter_map(draw).collect();
+        // five standard deviations of a binomial of 4,000 at one quarter
+        assert!(holes.len().abs_diff(1000) < 137, "{} of 4000", holes.len());
+        for Rectangle { top, left, height, width } in holes {
+            assert!(top + height <= 200 && left + width <= 300);
+            let share = (height * width) as f64 / 6e4;
+            let aspect = height as f64 / width as f64;
+            // half a pixel of rounding in sides of 19 and more
+            assert!((0.0195..0.339).contains(&share), "{height} by {width}");
+            assert!((0.29..3.45).contains(&aspect), "{height} by {width}");
+        }
+    }
+
+    #[test]
+    fn a_hole_is_normal_noise_and_the_rest_is_as_before() {
+        let erasing = RandomErasing { probability: 1.0, area: (0.3, 0.3), aspect: (0.5, 0.5) };
+        let mut image = vec![9.0; 3 * 100 * 101];
+        erasing.apply(&mut image, 100, 101, &mut rng(1, Purpose::Augment, 0, 0));
+        let hole = erasing.draw(100, 101, &mut rng(1, Purpose::Augment, 0, 0)).unwrap();
+        assert_eq!([hole.height, hole.width], erasing.sides(100, 101, [0.0; 2]).unwrap());
+        let mut noise = Vec::new();
+        for (at, value) in image.into_iter().enumerate() {
+            let (row, column) = (at / 101 % 100, at % 101);
+            let is_in = (hole.top..hole.top + hole.height).contains(&row)
+                && (hole.left..hole.left + hole.width).contains(&column);
+            if is_in { noise.push(f64::from(value)) } else { assert_eq!(value, 9.0) }
+        }
+        let moment = |power: i32| noise.iter().map(|value| value.powi(power)).sum::<f64>() / noise.len() as f64;
+        // five standard errors of about 9,000 values: 1/95 and √2/95
+        assert!(moment(1).abs() < 0.053 && (moment(2) - 1.0).abs() < 0.075, "{} {}", moment(1), moment(2));
+    }
+
+    #[test]
+    fn an_image_of_one_pixel_stays_whole() {
+        let erasing = RandomErasing { probability: 1.0, ..RandomErasing::default() };
+        for index in 0..20 {
+            let mut image = [5.0];
+            erasing.apply(&mut image, 1, 1, &mut rng(1, Purpose::Augment, 0, index));
+            assert_eq!(image, [5.0]);
+        }
+    }
+}

@@ -4,8 +4,13 @@
 use std::path::Path;
 
 use serde_json::Value;
-use simmim_data::transform::{OPERATIONS, resize};
-use simmim_data::{CentreCrop, Filter, Image, Mixture, Pixels, RandomErasing, Region, decode, soft_targets};
+use simmim_data::rng::rng;
+use simmim_data::transform::{OPERATIONS, Operation, resize};
+use simmim_data::{
+    Augmentation, CentreCrop, ColourJitter, Distortion, Filter, FineTuning, Image, Interpolation, Mixture,
+    Normalisation, Pixels, Purpose, RandAugment, RandomErasing, RandomResizedCrop, Region, Transform, decode,
+    soft_targets,
+};
 
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 
@@ -158,4 +163,83 @@ fn batches_are_mixed_as_in_timm() {
         mixture.mix_targets(&mut targets, classes);
         assert_eq!(targets, floats(&case["targets"]), "{mixture:?}");
     }
+}
+
+/// A photograph in the layout asked for, and its transform.
+fn photograph(channels: usize, steps: FineTuning) -> (Image, Transform) {
+    let fixtures = fixtures();
+    let colour = fixtures.image(&fixtures.cases["crops"][0]["input"], 3);
+    let Pixels::U8(pixels) = &colour.pixels else { panic!("the sheet is of bytes") };
+    let pixels = pixels.chunks_exact(3).flat_map(|colour| (0..channels).map(|channel| colour[channel % 3]));
+    let image = Image { channels, pixels: Pixels::U8(pixels.collect()), ..colour.clone() };
+    let normalisation = Normalisation { mean: vec![0.5; channels], std: vec![0.25; channels] };
+    let transform = Transform { height: 40, width: 32, augmentation: Augmentation::FineTuning(steps), normalisation };
+    (image, transform)
+}
+
+fn apply(image: &Image, transform: &Transform, index: u64) -> Vec<f32> {
+    let mut out = vec![f32::NAN; transform.values()];
+    transform.apply(image, &mut rng(0, Purpose::Augment, 0, index), &mut out);
+    out
+}
+
+const PLAIN: FineTuning = FineTuning {
+    crop: RandomResizedCrop { scale: (0.08, 1.0), ratio: (0.75, 4.0 / 3.0), hflip: 0.5 },
+    interpolation: Interpolation::Bilinear,
+    distortion: Distortion::None,
+    erasing: None,
+};
+
+#[test]
+fn with_everything_off_the_crop_is_that_of_pre_training() {
+    let (image, transform) = photograph(3, PLAIN);
+    let plain = Transform { augmentation: Augmentation::RandomResizedCrop(PLAIN.crop), ..transform.clone() };
+    for index in 0..20 {
+        assert!(apply(&image, &transform, index) == apply(&image, &plain, index), "image {index}");
+    }
+}
+
+#[test]
+fn every_part_changes_some_images_and_all_stay_finite() {
+    let jitter = Distortion::ColourJitter(ColourJitter::uniform(0.4));
+    let operations = Distortion::RandAugment(RandAugment::default());
+    let erasing = Some(RandomErasing::default());
+    for (steps, low, high) in [
+        // of 400 images: 3/4 have an operation, about a seventh of which change nothing here; all are jittered; 1/4 is erased
+        (FineTuning { distortion: operations, ..PLAIN }, 200, 330),
+        (FineTuning { distortion: jitter, ..PLAIN }, 390, 400),
+        (FineTuning { erasing, ..PLAIN }, 57, 143),
+        // one of two filters; crops of one colour are the same by both
+        (FineTuning { interpolation: Interpolation::Random, ..PLAIN }, 140, 250),
+        (FineTuning { interpolation: Interpolation::Bicubic, ..PLAIN }, 380, 400),
+    ] {
+        for channels in [1, 3, 5] {
+            let (image, plain) = photograph(channels, PLAIN);
+            let (_, transform) = photograph(channels, steps);
+            let changed = (0..400).filter(|index| {
+                let found = apply(&image, &transform, *index);
+                assert!(found.iter().all(|value| value.is_finite()));
+                found != apply(&image, &plain, *index)
+            });
+            let changed = changed.count();
+            assert!((low..=high).contains(&changed), "{changed} of 400, {channels} channels, {steps:?}");
+        }
+    }
+}
+
+#[test]
+fn jitter_keeps_its_range_and_comes_in_every_order() {
+    let mut orders = std::collections::HashSet::new();
+    for index in 0..400 {
+        let jitter = ColourJitter { brightness: 0.4, contrast: 0.2, saturation: 1.5 };
+        let operations = jitter.draw(&mut rng(0, Purpose::Augment, 0, index));
+        for operation in operations {
+            let is_within = matches!(operation, Operation::Brightness { factor } if (0.6..1.4).contains(&factor))
+                || matches!(operation, Operation::Contrast { factor } if (0.8..1.2).contains(&factor))
+                || matches!(operation, Operation::Colour { factor } if (0.0..2.5).contains(&factor));
+            assert!(is_within, "{operation:?}");
+        }
+        orders.insert(operations.map(|operation| std::mem::discriminant(&operation)));
+    }
+    assert_eq!(orders.len(), 6);
 }

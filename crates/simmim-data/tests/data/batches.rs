@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use simmim_data::{
-    Augmentation, Batch, Error, Image, Loader, LoaderConfig, Normalisation, OrderedPass, Pixels, RandomResizedCrop,
-    Result, Sample, Source, Transform, open,
+    Augmentation, Batch, Error, FineTuning, Image, Loader, LoaderConfig, Normalisation, OrderedPass, Pixels,
+    RandomResizedCrop, Result, Sample, Source, Transform, open,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -49,6 +49,30 @@ fn batches_are_the_same_for_any_worker_count() {
             assert!(load(&source, config, 0, 15) == expected, "{workers} workers, {prefetch} ahead");
         }
     }
+}
+
+#[test]
+fn fine_tuning_batches_are_the_same_for_any_worker_count() {
+    let (_root, source) = images(11, &[4]);
+    let augmentation = Augmentation::FineTuning(FineTuning::default());
+    let load = |workers| -> Vec<Batch> {
+        let transform = Transform { augmentation, ..transform() };
+        Loader::new(Arc::clone(&source), transform, config(4, workers), 0)
+            .unwrap()
+            .take(9)
+            .map(Result::unwrap)
+            .collect()
+    };
+    let expected = load(0);
+    assert!(load(1) == expected && load(3) == expected);
+    // another epoch, other draws
+    let first = |epoch: usize| {
+        let batches = &expected[epoch * 2..][..2];
+        let place = batches.iter().flat_map(|batch| &batch.samples).position(|sample| *sample == 1);
+        place.map(|place| batches[place / 4].images[place % 4 * 144..][..144].to_vec())
+    };
+    let drawn: Vec<Vec<f32>> = (0..4).filter_map(first).collect();
+    assert!(drawn.len() > 1 && drawn.windows(2).all(|pair| pair[0] != pair[1]));
 }
 
 #[test]
