@@ -45,6 +45,11 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    /// Threads that read and decode images, if the command line does not say.
+    pub(crate) fn workers(&self, given: Option<usize>) -> usize {
+        given.unwrap_or(self.threads().div_ceil(2))
+    }
+
     /// Worker threads to use.
     pub(crate) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -86,6 +91,11 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Pre-trains an encoder on unlabelled images; goes on if the run folder holds an unfinished run.
     Pretrain(PretrainArgs),
+    /// Trains a classifier on labelled images, from a pre-trained encoder or from scratch; goes on if the run folder
+    /// holds an unfinished run.
+    Finetune(FinetuneArgs),
+    /// How well a fine-tuned model tells the classes of labelled images.
+    Evaluate(EvaluateArgs),
     /// Pictures of what a trained model predicts: original, masked, prediction, pasted.
     Reconstruct(ReconstructArgs),
     /// Compares masks: pictures of every strategy and unit on a photograph, and a table of AvgDist.
@@ -117,6 +127,41 @@ pub(crate) struct PretrainArgs {
     /// Run folder: log, checkpoints, pictures, report.html.
     #[arg(long, value_name = "RUN")]
     pub(crate) out: PathBuf,
+    /// Threads that read and decode images; half of --threads if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<usize>,
+}
+
+#[derive(Args)]
+pub(crate) struct FinetuneArgs {
+    /// What to begin with: a run folder, a checkpoint folder, a weights file, or `scratch`.
+    #[arg(long, value_name = "RUN|FILE|scratch")]
+    pub(crate) from: String,
+    /// A built-in recipe (see `simmim recipes`) or a TOML file.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) recipe: String,
+    /// Labelled training images: class sub-folders, .tar shards with .cls, or IDX files.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: String,
+    /// Labelled held-out images, of the same classes.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) val: Option<String>,
+    /// Run folder: log, checkpoints, best.safetensors, report.html.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: PathBuf,
+    /// Threads that read and decode images; half of --threads if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<usize>,
+}
+
+#[derive(Args)]
+pub(crate) struct EvaluateArgs {
+    /// A fine-tuned run (its last checkpoint), a checkpoint folder, or a file such as best.safetensors.
+    #[arg(long, value_name = "RUN|FILE")]
+    pub(crate) from: PathBuf,
+    /// Labelled images of the classes that were learnt.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: String,
     /// Threads that read and decode images; half of --threads if not given.
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<usize>,

@@ -76,6 +76,10 @@ impl Progress {
                 let baseline = baseline.map_or(String::new(), |b| format!(" (predicting the visible mean {b:.4})"));
                 self.say(&format!("update {updates}: held-out loss {loss:.4}{baseline}"));
             }
+            Event::Evaluated { updates, loss, top1, top5 } => {
+                self.say(&format!("update {updates}: top-1 {top1:.2} %, top-5 {top5:.2} %, held-out loss {loss:.4}"));
+            }
+            Event::Transferred { transfer } => transfer.lines().iter().for_each(|line| self.say(line)),
             Event::Saved { path } => self.say(&format!("saved {}", path.display())),
             Event::Skipped { name, reason } => self.warn(&format!("warning: skipped `{name}`: {reason}")),
             Event::Damaged { error } => self.warn(&format!("warning: {error}; using the checkpoint before it")),

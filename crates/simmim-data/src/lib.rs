@@ -29,7 +29,7 @@ pub use ordered::OrderedPass;
 pub use readable::check_readable;
 pub use rng::{Purpose, Rng};
 pub use scan::{Scan, Sizes, scan};
-pub use source::{Sample, Source, Subset, idx_from_bytes, open};
+pub use source::{Relabelled, Sample, Source, Subset, idx_from_bytes, open};
 pub use transform::{
     Augmentation, CentreCrop, ColourJitter, Distortion, Filter, FineTuning, Interpolation, RandAugment, RandomErasing,
     RandomResizedCrop, Region, Transform,

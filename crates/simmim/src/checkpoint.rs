@@ -15,6 +15,8 @@ use std::path::{Path, PathBuf};
 
 /// Weights of the model, under the published names.
 pub const MODEL_FILE: &str = "model.safetensors";
+/// Their running mean, if the run keeps one.
+pub const AVERAGE_FILE: &str = "average.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 const MANIFEST_FILE: &str = "manifest.json";
@@ -36,6 +38,18 @@ pub struct State {
     pub val_loss: Option<f64>,
     /// The loss of predicting the mean of what is visible beside it.
     pub baseline_loss: Option<f64>,
+    /// Held-out images whose class had the highest score, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top1: Option<f64>,
+    /// Those whose class was among the five highest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top5: Option<f64>,
+    /// The best top-1 so far.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_top1: Option<f64>,
+    /// The update of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_update: Option<u64>,
     /// Unreadable images so far.
     pub skipped: u64,
     /// Time spent so far, over all sittings.
@@ -61,6 +75,8 @@ pub struct Checkpoint {
     pub path: PathBuf,
     /// Where the run stood.
     pub state: State,
+    /// The running mean of the weights, if the run keeps one.
+    pub average: Option<Vec<f32>>,
     values: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
@@ -82,6 +98,7 @@ impl Checkpoint {
 pub fn save(
     run: &Path,
     backend: &impl Backend,
+    average: Option<&[f32]>,
     state: &State,
     metadata: &HashMap<String, String>,
     keep: usize,
@@ -93,7 +110,7 @@ pub fn save(
     }
     let partial = folder.join(format!(".step-{}.partial", state.updates));
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let written = write_files(&partial, backend, state, metadata).and_then(|()| {
+    let written = write_files(&partial, backend, average, state, metadata).and_then(|()| {
         let _ = fs::remove_dir_all(&path); // a damaged one of the same name
         fs::rename(&partial, &path).map_err(Error::io(&path))?;
         Ok(sync_folder(&folder)?)
@@ -111,6 +128,7 @@ pub fn save(
 fn write_files(
     partial: &Path,
     backend: &impl Backend,
+    average: Option<&[f32]>,
     state: &State,
     metadata: &HashMap<String, String>,
 ) -> Result<()> {
@@ -120,13 +138,17 @@ fn write_files(
     let values = backend.read_slot(Slot::Values);
     weights::save(&partial.join(MODEL_FILE), table, &[("", &values)], metadata.clone())?;
     drop(values);
+    if let Some(average) = average {
+        weights::save(&partial.join(AVERAGE_FILE), table, &[("", average)], metadata.clone())?;
+    }
     let (first, second) = (backend.read_slot(Slot::FirstMoment), backend.read_slot(Slot::SecondMoment));
     weights::save(&partial.join(OPTIMIZER_FILE), table, &[(FIRST, &first), (SECOND, &second)], HashMap::new())?;
     let text = serde_json::to_vec_pretty(state).expect("numbers serialise");
     write_atomically(&partial.join(STATE_FILE), &text)?;
 
     let mut files = BTreeMap::new();
-    for name in [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE] {
+    let average = average.map(|_| AVERAGE_FILE);
+    for name in [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].into_iter().chain(average) {
         let path = partial.join(name);
         File::open(&path).and_then(|f| f.sync_all()).map_err(Error::io(&path))?;
         files.insert(name.to_owned(), entry(&path)?);
@@ -190,32 +212,62 @@ pub fn newest(run: &Path, table: &ParameterTable) -> Result<(Option<Checkpoint>,
 /// # Errors
 /// If a file is damaged, or the weights do not fit the table.
 pub fn read(path: &Path, table: &ParameterTable) -> Result<Checkpoint> {
-    let manifest = path.join(MANIFEST_FILE);
-    let damaged = |path: PathBuf, reason: String| Error::Damaged { path, reason };
-    let text = fs::read(&manifest).map_err(Error::io(&manifest))?;
-    let listed: Manifest =
-        serde_json::from_slice(&text).map_err(|e| damaged(manifest.clone(), format!("is not a manifest: {e}")))?;
+    let listed = manifest(path)?;
     for (name, expected) in &listed.files {
-        let file = path.join(name);
-        if !file.exists() {
-            return Err(damaged(file, "is missing".into()));
-        }
-        let found = entry(&file)?;
-        if found != *expected {
-            let reason = format!("has {} bytes or other contents, its manifest says {}", found.bytes, expected.bytes);
-            return Err(damaged(file, reason));
-        }
+        check_file(&path.join(name), expected)?;
     }
+    let average = match listed.files.contains_key(AVERAGE_FILE) {
+        true => Some(WeightsFile::read(&path.join(AVERAGE_FILE))?.flat(table, "")?),
+        false => None,
+    };
     let state = read_state(path)?;
     let values = WeightsFile::read(&path.join(MODEL_FILE))?.flat(table, "")?;
     let optimizer = WeightsFile::read(&path.join(OPTIMIZER_FILE))?;
     Ok(Checkpoint {
         path: path.to_owned(),
         state,
+        average,
         values,
         first: optimizer.flat(table, FIRST)?,
         second: optimizer.flat(table, SECOND)?,
     })
+}
+
+/// The file of a checkpoint whose weights are to be used: their running mean if there is one.
+pub fn weights_to_use(path: &Path) -> PathBuf {
+    let average = path.join(AVERAGE_FILE);
+    if average.is_file() { average } else { path.join(MODEL_FILE) }
+}
+
+/// Checks one file of a checkpoint against its manifest.
+///
+/// # Errors
+/// If the file is damaged or not listed.
+pub fn verify(path: &Path, file: &Path) -> Result<()> {
+    let listed = manifest(path)?;
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match listed.files.get(name) {
+        Some(expected) => check_file(file, expected),
+        None => Err(Error::Damaged { path: file.to_owned(), reason: "is not listed in its manifest".into() }),
+    }
+}
+
+fn manifest(path: &Path) -> Result<Manifest> {
+    let file = path.join(MANIFEST_FILE);
+    let text = fs::read(&file).map_err(Error::io(&file))?;
+    serde_json::from_slice(&text).map_err(|e| Error::Damaged { path: file, reason: format!("is not a manifest: {e}") })
+}
+
+fn check_file(file: &Path, expected: &FileEntry) -> Result<()> {
+    let damaged = |reason: String| Error::Damaged { path: file.to_owned(), reason };
+    if !file.exists() {
+        return Err(damaged("is missing".into()));
+    }
+    let found = entry(file)?;
+    if found == *expected {
+        return Ok(());
+    }
+    Err(damaged(format!("has {} bytes or other contents, its manifest says {}", found.bytes, expected.bytes)))
 }
 
 fn read_state(path: &Path) -> Result<State> {
@@ -240,7 +292,7 @@ mod tests {
     }
 
     fn save_at(run: &Path, cpu: &Cpu, updates: u64) -> PathBuf {
-        save(run, cpu, &State { updates, ..State::default() }, &HashMap::new(), 2).unwrap()
+        save(run, cpu, None, &State { updates, ..State::default() }, &HashMap::new(), 2).unwrap()
     }
 
     #[test]

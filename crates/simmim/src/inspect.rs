@@ -1,11 +1,13 @@
 //! What is in a run, a weights file, a recipe or a data set.
 
 use crate::build::Builder;
+use crate::classifier::Classifier;
 use crate::encoder::{Encode, EncoderSpec};
 use crate::error::Result;
 use crate::model::SimMim;
-use crate::recipe::Recipe;
+use crate::recipe::{AnyRecipe, Recipe};
 use crate::target::Colours;
+use simmim_engine::ParameterTable;
 
 /// Sizes of the model a recipe describes.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,14 +32,33 @@ pub fn model(recipe: &Recipe) -> Result<ModelSummary> {
     let mut builder = Builder::default();
     let model = SimMim::new(recipe, &Colours::unknown(recipe.data.channels), &mut builder)?;
     let (table, _) = builder.finish();
-    let is_encoder = |name: &str| name.starts_with("encoder.");
-    Ok(ModelSummary {
+    Ok(summary(&table, |name| name.starts_with("encoder."), model.flops(), model.encoder().spec()))
+}
+
+/// Summarises the model of a recipe of any kind; a classifier's is of `classes` classes.
+///
+/// # Errors
+/// If a file that its target needs cannot be used.
+pub fn any_model(recipe: &AnyRecipe, classes: usize) -> Result<ModelSummary> {
+    let recipe = match recipe {
+        AnyRecipe::Pretrain(recipe) => return model(recipe),
+        AnyRecipe::Finetune(recipe) => recipe,
+    };
+    let mut builder = Builder::default();
+    let image_px = recipe.data.image_size.height_and_width();
+    let model = Classifier::new(&recipe.encoder, image_px, recipe.data.channels, classes, &mut builder);
+    let (table, _) = builder.finish();
+    Ok(summary(&table, |name| !name.starts_with("head."), model.flops(), model.encoder().spec()))
+}
+
+fn summary(table: &ParameterTable, is_encoder: fn(&str) -> bool, flops: f64, spec: EncoderSpec) -> ModelSummary {
+    ModelSummary {
         parameters: table.len(),
         encoder_parameters: table.iter().filter(|p| is_encoder(&p.name)).map(|p| p.range.len()).sum(),
-        gflops_per_image: model.flops() / 1e9,
-        spec: model.encoder().spec(),
+        gflops_per_image: flops / 1e9,
+        spec,
         shapes: table.iter().map(|p| (p.name.clone(), p.shape.clone())).collect(),
-    })
+    }
 }
 
 #[cfg(test)]

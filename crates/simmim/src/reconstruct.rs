@@ -1,16 +1,15 @@
 //! Pictures of what a model predicts: original, masked, prediction, and both together.
 
 use crate::build::Builder;
-use crate::checkpoint;
 use crate::error::{Error, Result};
+use crate::found::Found;
 use crate::mask::{Drawn, Grid, MaskStrategy, PixelBox, Rectangle, strategy};
 use crate::model::{Hidden, SimMim};
 use crate::picture::{Picture, Sheet};
 use crate::precision;
-use crate::recipe::{MaskRecipe, MaskStrategyName};
-use crate::run::{Resolved, read_resolved};
+use crate::recipe::{AnyRecipe, MaskRecipe, MaskStrategyName};
+use crate::run::Resolved;
 use crate::target::Shows;
-use crate::weights::WeightsFile;
 use simmim_data::rng::rng;
 use simmim_data::{Augmentation, Image, Normalisation, Purpose, Transform};
 use simmim_engine::{Backend, Cpu, Images, ParameterTable, Precision, Slot};
@@ -21,6 +20,7 @@ pub struct Trained {
     model: SimMim,
     backend: Cpu,
     resolved: Resolved,
+    damaged: Vec<Error>,
 }
 
 /// What to hide of an image.
@@ -52,24 +52,44 @@ pub struct Reconstruction {
 }
 
 impl Trained {
-    /// Loads a run folder (its newest checkpoint), a checkpoint folder or a weights file.
+    /// Loads a run folder (its newest sound checkpoint), a checkpoint folder or a weights file.
     ///
     /// # Errors
     /// If there is no such thing, or the weights do not fit their recipe.
     pub fn load(from: &Path, precision: Precision, threads: usize) -> Result<Self> {
-        let (weights, resolved) = locate(from)?;
+        let Found { file: weights, known, damaged } = Found::at(from)?;
+        let resolved = match known {
+            Some((AnyRecipe::Pretrain(recipe), run)) => Resolved { recipe, run },
+            Some((AnyRecipe::Finetune(_), _)) => {
+                return Err(Error::Input {
+                    what: format!("`{}` is a fine-tuned model, which predicts classes, not pixels", from.display()),
+                    hint: Some("give what `simmim pretrain --out` wrote".into()),
+                });
+            }
+            None => {
+                return Err(Error::Input {
+                    what: format!("`{}` does not say which recipe it belongs to", weights.path().display()),
+                    hint: Some("weights written by `simmim pretrain` carry it in their metadata".into()),
+                });
+            }
+        };
         let mut builder = Builder::default();
         let model = SimMim::new(&resolved.recipe, &resolved.run.colours(), &mut builder)?;
         let (table, _) = builder.finish();
         let values = weights.flat(&table, "")?;
         let backend = Cpu::new(table, precision, threads);
         backend.write_slot(Slot::Values, &values);
-        Ok(Self { model, backend, resolved })
+        Ok(Self { model, backend, resolved, damaged })
     }
 
     /// Recipe and circumstances of the training run.
     pub fn resolved(&self) -> &Resolved {
         &self.resolved
+    }
+
+    /// What was wrong with checkpoints newer than the one that was loaded.
+    pub fn damaged(&self) -> &[Error] {
+        &self.damaged
     }
 
     /// Names, shapes and ranges of the parameters.
@@ -145,43 +165,6 @@ impl Trained {
         }
     }
 }
-
-/// Finds the weights and the recipe behind a path.
-fn locate(from: &Path) -> Result<(WeightsFile, Resolved)> {
-    let missing = |what: String, hint: &str| Error::Input { what, hint: Some(hint.into()) };
-    if !from.exists() {
-        return Err(missing(
-            format!("there is no `{}`", from.display()),
-            "give a run folder, a checkpoint folder or a weights file",
-        ));
-    }
-    let file = if from.is_file() {
-        from.to_owned()
-    } else if from.join(checkpoint::MODEL_FILE).is_file() {
-        from.join(checkpoint::MODEL_FILE)
-    } else {
-        read_resolved(from)?;
-        let Some((_, newest)) = checkpoint::list(from)?.pop() else {
-            let what = format!("run `{}` has no checkpoint yet", from.display());
-            return Err(missing(what, "let it train until its first checkpoint"));
-        };
-        newest.join(checkpoint::MODEL_FILE)
-    };
-    let weights = WeightsFile::read(&file)?;
-    match weights.metadata()?.get(RECIPE_KEY) {
-        Some(text) => {
-            let resolved = Resolved::from_toml(text, &file)?;
-            Ok((weights, resolved))
-        }
-        None => Err(missing(
-            format!("`{}` does not say which recipe it belongs to", file.display()),
-            "weights written by `simmim pretrain` carry it in their metadata",
-        )),
-    }
-}
-
-/// Metadata key of a weights file that holds the resolved recipe.
-pub const RECIPE_KEY: &str = "simmim.resolved";
 
 /// An empty sheet with the columns of [`push_pictures`].
 pub(crate) fn sheet() -> Sheet {

@@ -12,7 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::recipe::Recipe;
+use crate::recipe::{AnyRecipe, FinetuneRecipe, Recipe, RecipeKind, command_of};
 use crate::target::Colours;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -46,6 +46,12 @@ pub struct RunInfo {
     /// Where the held-out images come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val: Option<String>,
+    /// Weights that it began with, if not drawn anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Names of the classes that it learns, by class number.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
     /// Mean per channel that pixels are normalised with.
     pub mean: Vec<f32>,
     /// Deviation per channel that pixels are normalised with.
@@ -66,14 +72,14 @@ impl RunInfo {
 
 /// Recipe and circumstances of a run.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Resolved {
+pub struct Resolved<R = Recipe> {
     /// Every value that changes results.
-    pub recipe: Recipe,
+    pub recipe: R,
     /// The circumstances.
     pub run: RunInfo,
 }
 
-impl Resolved {
+impl<R: RecipeKind> Resolved<R> {
     fn table(&self) -> toml::Table {
         let mut table = toml::Table::try_from(&self.recipe).expect("a recipe is TOML");
         table.insert("run".into(), toml::Value::try_from(&self.run).expect("a run's circumstances are TOML"));
@@ -90,13 +96,15 @@ impl Resolved {
     /// # Errors
     /// If it is not such a text.
     pub fn from_toml(text: &str, path: &Path) -> Result<Self> {
-        let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
-        let mut table: toml::Table = toml::from_str(text).map_err(|e| damaged(e.to_string()))?;
-        let run = table.remove("run").ok_or_else(|| damaged("has no [run] section".into()))?;
-        Ok(Self {
-            run: run.try_into().map_err(|e: toml::de::Error| damaged(e.message().to_owned()))?,
-            recipe: table.try_into().map_err(|e: toml::de::Error| damaged(e.message().to_owned()))?,
-        })
+        let (table, run) = parts(text, path)?;
+        let command = command_of(&table);
+        if command != R::COMMAND {
+            return Err(Error::Input {
+                what: format!("`{}` is of `simmim {command}`, not of `simmim {}`", path.display(), R::COMMAND),
+                hint: Some(format!("give what `simmim {} --out` wrote", R::COMMAND)),
+            });
+        }
+        Ok(Self { recipe: recipe_of(table, path)?, run })
     }
 
     /// The first key whose value would change the run's results, as `key: this, not that`.
@@ -113,6 +121,7 @@ impl Resolved {
             "run.threads",
             "run.data",
             "run.val",
+            "run.from",
         ];
         let (here, there) = (flat(&self.table()), flat(&other.table()));
         let keys: std::collections::BTreeSet<&String> = here.keys().chain(there.keys()).collect();
@@ -122,6 +131,42 @@ impl Resolved {
             .find(differs)
             .map(|key| format!("`{key}` is {} there and {} now", show(here.get(key)), show(there.get(key))))
     }
+}
+
+/// The recipe, as a table, and the circumstances in what [`Resolved::to_toml`] wrote.
+fn parts(text: &str, path: &Path) -> Result<(toml::Table, RunInfo)> {
+    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
+    let mut table: toml::Table = toml::from_str(text).map_err(|e| damaged(e.to_string()))?;
+    let run = table.remove("run").ok_or_else(|| damaged("has no [run] section".into()))?;
+    let run = run.try_into().map_err(|e: toml::de::Error| damaged(e.message().to_owned()))?;
+    Ok((table, run))
+}
+
+fn recipe_of<R: RecipeKind>(table: toml::Table, path: &Path) -> Result<R> {
+    table
+        .try_into()
+        .map_err(|e: toml::de::Error| Error::Damaged { path: path.to_owned(), reason: e.message().to_owned() })
+}
+
+/// What [`Resolved::to_toml`] wrote, of whatever kind its recipe is.
+///
+/// # Errors
+/// If it is not such a text; `path` is named.
+pub(crate) fn known_of_toml(text: &str, path: &Path) -> Result<(AnyRecipe, RunInfo)> {
+    let (table, run) = parts(text, path)?;
+    let recipe = match command_of(&table) == FinetuneRecipe::COMMAND {
+        true => AnyRecipe::Finetune(recipe_of(table, path)?),
+        false => AnyRecipe::Pretrain(recipe_of(table, path)?),
+    };
+    Ok((recipe, run))
+}
+
+/// Recipe and circumstances of the run in a folder, of whatever kind it is.
+///
+/// # Errors
+/// If the folder holds no run or its file is damaged.
+pub fn read_known(path: &Path) -> Result<(AnyRecipe, RunInfo)> {
+    known_of_toml(&resolved_text(path)?, &path.join(RESOLVED_FILE))
 }
 
 /// Dotted keys and printed values of a nested table.
@@ -151,7 +196,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// If the folder holds something else, another run, or is in use.
-    pub fn open(path: &Path, given: &str, resolved: &Resolved) -> Result<Self> {
+    pub fn open<R: RecipeKind>(path: &Path, given: &str, resolved: &Resolved<R>) -> Result<Self> {
         let input = |what: String, hint: &str| Error::Input { what, hint: Some(hint.into()) };
         if path.exists() && !path.is_dir() {
             return Err(input(format!("`{}` is a file", path.display()), "give --out a folder"));
@@ -229,18 +274,21 @@ impl RunFolder {
 /// Recipe and circumstances of the run in a folder.
 ///
 /// # Errors
-/// If the folder holds no run or its file is damaged.
-pub fn read_resolved(path: &Path) -> Result<Resolved> {
+/// If the folder holds no run, one of another command, or its file is damaged.
+pub fn read_resolved<R: RecipeKind>(path: &Path) -> Result<Resolved<R>> {
+    Resolved::from_toml(&resolved_text(path)?, &path.join(RESOLVED_FILE))
+}
+
+fn resolved_text(path: &Path) -> Result<String> {
     let file = path.join(RESOLVED_FILE);
-    let text = match fs::read_to_string(&file) {
-        Ok(text) => text,
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(text),
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             let what = format!("`{}` is not a run folder: it has no `{RESOLVED_FILE}`", path.display());
-            return Err(Error::Input { what, hint: Some("give the folder that `simmim pretrain --out` wrote".into()) });
+            Err(Error::Input { what, hint: Some("give the folder that `simmim pretrain --out` wrote".into()) })
         }
-        Err(e) => return Err(Error::io(&file)(e)),
-    };
-    Resolved::from_toml(&text, &file)
+        Err(e) => Err(Error::io(&file)(e)),
+    }
 }
 
 /// Log entries of the run in a folder.
@@ -269,6 +317,8 @@ mod tests {
             data: "d".into(),
             images: 10,
             val: None,
+            from: None,
+            classes: Vec::new(),
             mean: vec![0.5],
             std: vec![0.25],
         };
@@ -283,7 +333,7 @@ mod tests {
             "train.decay_every_epochs=1.0",
             "train.decay_factor=0.5",
         ]);
-        assert_eq!(Resolved::from_toml(&resolved.to_toml(), Path::new("x")).unwrap(), resolved);
+        assert_eq!(Resolved::<Recipe>::from_toml(&resolved.to_toml(), Path::new("x")).unwrap(), resolved);
     }
 
     #[test]

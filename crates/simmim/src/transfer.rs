@@ -3,6 +3,7 @@
 
 use crate::encoder::{Encode, Fit, Offered, plain_name};
 use crate::error::{Error, Result};
+use crate::found::Found;
 use crate::weights::WeightsFile;
 use simmim_engine::ParameterTable;
 use std::collections::BTreeSet;
@@ -18,6 +19,20 @@ pub struct Pretrained {
     pub grid: Option<(usize, usize)>,
     /// Whether its classification head, if there is one, is for the same classes.
     pub has_same_classes: bool,
+}
+
+impl Pretrained {
+    /// Weights that were found, for a model that is to tell `classes` apart.
+    pub fn new(found: Found, classes: &[String]) -> Self {
+        let grid = found.known.as_ref().map(|(recipe, _)| {
+            let (height, width) = recipe.data().image_size.height_and_width();
+            let patch = recipe.encoder().patch_px();
+            (height / patch, width / patch)
+        });
+        // a file that does not say may well be for the same
+        let has_same_classes = found.known.as_ref().is_none_or(|(_, run)| run.classes == classes);
+        Self { file: found.file, grid, has_same_classes }
+    }
 }
 
 /// What became of every tensor.

@@ -7,6 +7,9 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 
+/// Metadata key of a weights file that holds the resolved recipe.
+pub const RECIPE_KEY: &str = "simmim.resolved";
+
 /// One tensor to be written.
 struct Tensor<'a> {
     shape: &'a [usize],
@@ -54,6 +57,27 @@ pub fn save(
         safetensors::SafeTensorError::IoError(error) => Error::io(path)(error),
         other => Error::Damaged { path: path.to_owned(), reason: format!("could not be written: {other}") },
     })
+}
+
+/// Writes one tensor per parameter to a file that is there whole or as it was before.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn save_atomically(
+    path: &Path,
+    table: &ParameterTable,
+    values: &[f32],
+    metadata: HashMap<String, String>,
+) -> Result<()> {
+    let partial = path.with_added_extension("partial");
+    let written = save(&partial, table, &[("", values)], metadata).and_then(|()| {
+        let sync = || std::fs::File::open(&partial)?.sync_all().and_then(|()| std::fs::rename(&partial, path));
+        sync().map_err(Error::io(path))
+    });
+    if written.is_err() {
+        let _ = std::fs::remove_file(&partial); // give the space back; the error is what matters
+    }
+    written
 }
 
 /// The bytes of a safetensors file.

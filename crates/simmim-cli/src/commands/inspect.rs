@@ -4,8 +4,8 @@ use super::print_result;
 use crate::cli::{Common, InspectArgs};
 use crate::exit::Exit;
 use serde_json::{Value, json};
-use simmim::recipe::{self, BUILT_IN};
-use simmim::run::{read_log, read_resolved};
+use simmim::recipe::{self, AnyRecipe, BUILT_IN};
+use simmim::run::{read_known, read_log};
 use simmim::weights::WeightsFile;
 use simmim::{Error, checkpoint, inspect};
 use std::path::Path;
@@ -29,9 +29,12 @@ pub(crate) fn run(common: &Common, args: &InspectArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Classes of a classifier whose recipe alone is known: those of ImageNet-1K.
+const IMAGENET_CLASSES: usize = 1000;
+
 fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Value)> {
-    let recipe = recipe::resolve(name, edits)?;
-    let model = inspect::model(&recipe)?;
+    let recipe = recipe::resolve_any(name, edits)?;
+    let model = inspect::any_model(&recipe, IMAGENET_CLASSES)?;
     let (height, width) = model.spec.image_px;
     let rows = model.shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n"));
     let prose = format!(
@@ -39,16 +42,19 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
          parameters          {:>12}  ({:.2} M)\n\
          of the encoder      {:>12}\n\
          GFLOP per image     {:>12.3}  (forward; two per multiplication and addition)\n\
-         input               {height} × {width} × {}\n\
-         mask                {:?}, unit {} px, ratio {}\n\n{}",
+         input               {height} × {width} × {}\n{}\n{}",
         model.parameters,
         model.parameters as f64 / 1e6,
         model.encoder_parameters,
         model.gflops_per_image,
         model.spec.channels,
-        recipe.mask.strategy,
-        recipe.mask.unit_px,
-        recipe.mask.ratio,
+        match &recipe {
+            AnyRecipe::Pretrain(recipe) => format!(
+                "mask                {:?}, unit {} px, ratio {}\n",
+                recipe.mask.strategy, recipe.mask.unit_px, recipe.mask.ratio
+            ),
+            AnyRecipe::Finetune(_) => format!("classes             {IMAGENET_CLASSES} assumed\n"),
+        },
         rows.collect::<String>()
     );
     let json = json!({
@@ -61,12 +67,11 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
 }
 
 fn describe_run(path: &Path) -> anyhow::Result<(String, Value)> {
-    let resolved = read_resolved(path)?;
-    let model = inspect::model(&resolved.recipe)?;
+    let (recipe, run) = read_known(path)?;
+    let model = inspect::any_model(&recipe, run.classes.len())?;
     let log = read_log(path)?;
     let last = |key: &str| log.iter().rev().find_map(|entry| entry.get(key).cloned()).unwrap_or(Value::Null);
     let checkpoints: Vec<u64> = checkpoint::list(path)?.into_iter().map(|(updates, _)| updates).collect();
-    let run = &resolved.run;
     let prose = format!(
         "run of simmim {}, {} on {}, {} threads, seed {}\n\
          data                {} ({} images)\n\

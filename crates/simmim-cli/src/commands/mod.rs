@@ -1,6 +1,8 @@
 //! One file per command.
 
 pub(crate) mod demo;
+pub(crate) mod evaluate;
+pub(crate) mod finetune;
 pub(crate) mod inspect;
 pub(crate) mod masks;
 pub(crate) mod pretrain;
@@ -25,6 +27,13 @@ fn print_result(is_json: bool, prose: &str, json: &Value) -> anyhow::Result<()> 
             Err(anyhow::Error::new(error).context("cannot write the result to stdout"))
         }
         _ => Ok(()),
+    }
+}
+
+/// Says which newer checkpoints could not be used.
+fn warn_of_damaged(errors: &[Error]) {
+    for error in errors {
+        eprintln!("warning: {error}; using the checkpoint before it");
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn run(common: &Common, args: &PretrainArgs) -> anyhow::Result<Exit> 
         seed: common.seed,
         precision: common.precision.into(),
         threads: common.threads(),
-        workers: args.workers.unwrap_or(common.threads().div_ceil(2)),
+        workers: common.workers(args.workers),
     };
     let outcome = train(common, &options)?;
     let json = json!({

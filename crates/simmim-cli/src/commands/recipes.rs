@@ -14,7 +14,7 @@ pub(crate) fn run(common: &Common, args: &RecipesArgs) -> anyhow::Result<Exit> {
         print_result(common.json, &lines.join("\n"), &json!({ "recipes": names }))?;
         return Ok(Exit::Done);
     };
-    let recipe = recipe::resolve(name, &common.set)?;
+    let recipe = recipe::resolve_any(name, &common.set)?;
     let text = match BUILT_IN.iter().find(|r| r.name == name) {
         Some(built_in) if common.set.is_empty() => built_in.text.trim_end().to_owned(),
         _ => recipe::to_toml(&recipe),

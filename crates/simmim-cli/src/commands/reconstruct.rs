@@ -1,6 +1,6 @@
 //! `simmim reconstruct`.
 
-use super::{print_result, read_image};
+use super::{print_result, read_image, warn_of_damaged};
 use crate::cli::{Common, ReconstructArgs};
 use crate::exit::Exit;
 use serde_json::json;
@@ -14,6 +14,7 @@ pub(crate) fn run(common: &Common, args: &ReconstructArgs) -> anyhow::Result<Exi
     let hide = hide(args)?;
     let (precision, _) = precision::choose(common.precision.into());
     let trained = Trained::load(&args.from, precision, common.threads())?;
+    warn_of_damaged(trained.damaged());
     if !common.quiet {
         eprintln!("{}", describe(&trained));
     }

@@ -5,6 +5,7 @@ mod folder;
 mod idx;
 mod missing;
 mod names;
+mod relabelled;
 mod shards;
 mod spec;
 mod subset;
@@ -13,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::idx::idx_from_bytes;
+pub use relabelled::Relabelled;
 pub use subset::Subset;
 
 use self::concat::Concat;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Sample, Source};
 use crate::error::Result;
+use crate::rng::{Purpose, permutation, rng};
 
 /// The samples of a source at chosen indices, in that order.
 pub struct Subset {
@@ -17,6 +18,25 @@ impl Subset {
     pub fn spread(source: Arc<dyn Source>, count: usize) -> Self {
         let (len, count) = (source.len(), count.min(source.len()));
         Self { source, indices: (0..count).map(|i| i * len / count).collect() }
+    }
+
+    /// A share of every class, rounded, at least one of each: which is drawn by the seed, the order stays. Samples
+    /// without class are as one more class.
+    ///
+    /// A larger share of the same seed holds all of a smaller one.
+    #[must_use]
+    pub fn balanced(source: Arc<dyn Source>, share: f64, seed: u64) -> Self {
+        let classes = source.classes().len();
+        let mut of_class: Vec<Vec<usize>> = vec![Vec::new(); classes + 1];
+        (0..source.len()).for_each(|index| of_class[source.label(index).unwrap_or(classes)].push(index));
+        let mut indices = Vec::new();
+        for (class, samples) in of_class.iter().enumerate().filter(|(_, samples)| !samples.is_empty()) {
+            let count = ((samples.len() as f64 * share).round() as usize).clamp(1, samples.len());
+            let order = permutation(&mut rng(seed, Purpose::Label, 0, class as u64), samples.len());
+            indices.extend(order[..count].iter().map(|place| samples[*place]));
+        }
+        indices.sort_unstable();
+        Self { source, indices }
     }
 }
 
@@ -46,6 +66,23 @@ impl Source for Subset {
 mod tests {
     use super::*;
     use crate::source::idx_from_bytes;
+
+    #[test]
+    fn a_balanced_subset_takes_the_same_share_of_every_class() {
+        // 40 images of class 0 and 10 of class 1
+        let images: Vec<u8> = [0, 0, 8, 3, 0, 0, 0, 50, 0, 0, 0, 1, 0, 0, 0, 1].into_iter().chain(0..50).collect();
+        let labels: Vec<u8> =
+            [0, 0, 8, 1, 0, 0, 0, 50].into_iter().chain((0..50).map(|i| u8::from(i % 5 == 0))).collect();
+        let source = idx_from_bytes(&images, Some(&labels), 1).unwrap();
+        let subset = |share, seed| Subset::balanced(Arc::clone(&source), share, seed);
+        let tenth = subset(0.1, 0);
+        let count = |class| (0..tenth.len()).filter(|i| tenth.label(*i) == Some(class)).count();
+        assert_eq!((count(0), count(1)), (4, 1));
+        assert!(tenth.indices.is_sorted() && tenth.indices == subset(0.1, 0).indices);
+        assert_ne!(tenth.indices, subset(0.1, 1).indices);
+        assert!(tenth.indices.iter().all(|i| subset(0.5, 0).indices.contains(i)));
+        assert_eq!((subset(1e-6, 0).len(), subset(1.0, 0).len()), (2, 50));
+    }
 
     #[test]
     fn a_spread_subset_takes_every_nth_sample() {

@@ -1,7 +1,7 @@
 //! One forward pass through an encoder: whether it trains, and the randomness of its drop path.
 
-use simmim_data::Rng;
-use simmim_data::rng::uniform;
+use simmim_data::rng::{rng, uniform};
+use simmim_data::{Purpose, Rng};
 
 /// Drop path of one forward pass (stochastic depth, arXiv:1603.09382).
 ///
@@ -22,6 +22,11 @@ impl Pass {
         Self { images }
     }
 
+    /// Branches are dropped, for each image of a batch as its number in the source and the epoch say.
+    pub fn of_samples(seed: u64, epoch: u64, samples: &[usize]) -> Self {
+        Self::train(samples.iter().map(|sample| rng(seed, Purpose::DropPath, epoch, *sample as u64)).collect())
+    }
+
     /// The factor of each image's branch, 0 or `1 / (1 − rate)`; none where nothing is dropped.
     pub fn keep(&mut self, rate: f32) -> Option<Vec<f32>> {
         if self.images.is_empty() || rate == 0.0 {
@@ -40,8 +45,6 @@ pub(super) fn drop_rate(rate: f32, i: usize, depth: usize) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use simmim_data::Purpose;
-    use simmim_data::rng::rng;
 
     #[test]
     fn branches_are_kept_with_their_probability_and_rescaled() {

@@ -1,15 +1,15 @@
 //! What types cannot say: sizes that divide each other, numbers in their range.
 
-use super::{ImageSize, NormalizationKind, Recipe, ScheduleKind, check_target};
+use super::{ImageSize, NormalizationKind, Recipe, RecipeKind, ScheduleKind, check_target};
 use crate::error::{Error, Result};
 use std::fmt::Display;
 
-/// Checks a recipe's values against each other.
+/// Checks a pre-training recipe's values against each other.
 ///
 /// # Errors
 /// Names the first key whose value does not fit, and what would.
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
-    let Recipe { encoder, data, mask, target, loss, train, .. } = recipe;
+    let Recipe { encoder, data, mask, target, loss, .. } = recipe;
     encoder.check()?;
     let patch = encoder.patch_px();
     let unit = mask.unit_px;
@@ -19,16 +19,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
         return Err(wrong("mask.unit_px", unit, expected, Some(hint)));
     }
     image_is_multiple_of(data.image_size, unit, "mask unit")?;
-    image_is_multiple_of(data.image_size, encoder.stride_px(), "encoder's stride")?;
-    at_least_one("data.channels", data.channels)?;
-    if data.normalization == NormalizationKind::Imagenet && data.channels != 3 {
-        let expected = format!("ImageNet's statistics have three channels, `data.channels` is {}", data.channels);
-        return Err(wrong("data.normalization", "imagenet", expected, Some("set it to \"measured\"".into())));
-    }
-    in_order("data.crop_scale", data.crop_scale, 1.0)?;
-    in_order("data.crop_ratio", data.crop_ratio, f64::INFINITY)?;
-    within("data.flip", data.flip, 0.0, 1.0)?;
-    within("data.max_skipped", data.max_skipped, 0.0, 1.0)?;
+    common(recipe)?;
     within("mask.ratio", mask.ratio, 0.0, 1.0)?;
     if mask.ratio == 0.0 {
         return Err(wrong("mask.ratio", mask.ratio, "nothing would be hidden, so nothing learnt".into(), None));
@@ -40,6 +31,28 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     if let Some(weight) = loss.visible_weight {
         within("loss.visible_weight", weight as f64, 0.0, 1.0)?;
     }
+    Ok(())
+}
+
+/// Checks what recipes of all commands have.
+///
+/// # Errors
+/// Names the first key whose value does not fit, and what would.
+pub(super) fn common(recipe: &impl RecipeKind) -> Result<()> {
+    let (encoder, data, train) = (recipe.encoder(), recipe.data(), recipe.train());
+    encoder.check()?;
+    image_is_multiple_of(data.image_size, encoder.stride_px(), "encoder's stride")?;
+    at_least_one("data.channels", data.channels)?;
+    if data.normalization == NormalizationKind::Imagenet && data.channels != 3 {
+        let expected = format!("ImageNet's statistics have three channels, `data.channels` is {}", data.channels);
+        return Err(wrong("data.normalization", "imagenet", expected, Some("set it to \"measured\"".into())));
+    }
+    in_order("data.crop_scale", data.crop_scale, 1.0)?;
+    in_order("data.crop_ratio", data.crop_ratio, f64::INFINITY)?;
+    within("data.flip", data.flip, 0.0, 1.0)?;
+    within("data.max_skipped", data.max_skipped, 0.0, 1.0)?;
+    within("train.layer_decay", train.layer_decay, 1e-6, 1.0)?;
+    within("train.average_decay", train.average_decay, 0.0, 0.999_999_9)?;
 
     at_least_one("train.batch_size", train.batch_size)?;
     at_least_one("train.accumulation_steps", train.accumulation_steps)?;
@@ -126,7 +139,8 @@ pub(crate) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
     Err(wrong(key, value, expected, None))
 }
 
-fn in_order(key: &str, (low, high): (f64, f64), most: f64) -> Result<()> {
+/// Refuses what is not a range above 0.
+pub(crate) fn in_order(key: &str, (low, high): (f64, f64), most: f64) -> Result<()> {
     if low > 0.0 && low <= high && high <= most {
         return Ok(());
     }

@@ -6,15 +6,80 @@
 mod built_in;
 mod check;
 mod check_target;
+mod finetune;
 mod parse;
 
 pub use built_in::{BUILT_IN, BuiltIn};
-pub(crate) use check::{at_least_one, within, wrong};
-pub use parse::{nearest_built_in, resolve};
+pub(crate) use check::{at_least_one, in_order, within, wrong};
+pub use finetune::{
+    AugmentRecipe, ClassWeights, DistortionKind, EvaluateRecipe, FinetuneRecipe, InterpolationKind, LabelRecipe,
+    LabelsPerImage,
+};
+pub(crate) use parse::command_of;
+pub use parse::{Sections, nearest_built_in, resolve, resolve_any, resolve_as};
 
 use crate::encoder::EncoderConfig;
+use crate::error::Result;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use simmim_engine::Distance;
+
+/// What the recipes of all commands have in common.
+pub trait RecipeKind: Clone + PartialEq + Serialize + DeserializeOwned {
+    /// The command that it is for.
+    const COMMAND: &'static str;
+    /// Its sections.
+    const SECTIONS: &'static [&'static str];
+
+    /// The recipe of a table's sections.
+    ///
+    /// # Errors
+    /// If a key is unknown, missing or of the wrong type.
+    fn from_sections(sections: &Sections) -> Result<Self>;
+
+    /// Checks the values against each other.
+    ///
+    /// # Errors
+    /// Names the first key whose value does not fit, and what would.
+    fn check(&self) -> Result<()>;
+
+    /// The encoder's architecture.
+    fn encoder(&self) -> &EncoderConfig;
+
+    /// Images.
+    fn data(&self) -> &DataRecipe;
+
+    /// Optimizer, schedule, and what is written when.
+    fn train(&self) -> &TrainRecipe;
+}
+
+/// A recipe of any command.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum AnyRecipe {
+    /// Of pre-training.
+    Pretrain(Recipe),
+    /// Of fine-tuning.
+    Finetune(FinetuneRecipe),
+}
+
+impl AnyRecipe {
+    /// The encoder's architecture.
+    pub fn encoder(&self) -> &EncoderConfig {
+        match self {
+            AnyRecipe::Pretrain(recipe) => &recipe.encoder,
+            AnyRecipe::Finetune(recipe) => &recipe.encoder,
+        }
+    }
+
+    /// Images.
+    pub fn data(&self) -> &DataRecipe {
+        match self {
+            AnyRecipe::Pretrain(recipe) => &recipe.data,
+            AnyRecipe::Finetune(recipe) => &recipe.data,
+        }
+    }
+}
 
 /// Everything a pre-training run is made of.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -54,11 +119,44 @@ impl Recipe {
     }
 }
 
+impl RecipeKind for Recipe {
+    const COMMAND: &'static str = "pretrain";
+    const SECTIONS: &'static [&'static str] = &["encoder", "data", "mask", "head", "target", "loss", "train"];
+
+    fn from_sections(sections: &Sections) -> Result<Self> {
+        Ok(Self {
+            encoder: sections.get("encoder")?,
+            data: sections.get("data")?,
+            mask: sections.get("mask")?,
+            head: sections.get("head")?,
+            target: sections.get("target")?,
+            loss: sections.get("loss")?,
+            train: sections.get("train")?,
+        })
+    }
+
+    fn check(&self) -> Result<()> {
+        check::check(self)
+    }
+
+    fn encoder(&self) -> &EncoderConfig {
+        &self.encoder
+    }
+
+    fn data(&self) -> &DataRecipe {
+        &self.data
+    }
+
+    fn train(&self) -> &TrainRecipe {
+        &self.train
+    }
+}
+
 /// A recipe as TOML, every value spelled out.
 ///
 /// # Panics
 /// Never: a recipe consists of tables of plain values.
-pub fn to_toml(recipe: &Recipe) -> String {
+pub fn to_toml(recipe: &impl Serialize) -> String {
     toml::to_string(recipe).expect("a recipe is TOML")
 }
 
@@ -300,6 +398,13 @@ pub struct TrainRecipe {
     pub weight_decay: f64,
     /// Which parameters decay.
     pub decay_groups: DecayGroups,
+    /// Factor on the learning rate from each layer to the one below it; 1 for none.
+    #[serde(default = "defaults::one", skip_serializing_if = "defaults::is_one")]
+    pub layer_decay: f64,
+    /// How much of the running mean of the weights, which held-out images are then looked at with, an update
+    /// keeps; 0 for no such mean.
+    #[serde(default, skip_serializing_if = "defaults::is_zero")]
+    pub average_decay: f64,
     /// Decay rates of AdamW's moments.
     pub betas: (f64, f64),
     /// Added to the root of AdamW's second moment.
@@ -338,6 +443,18 @@ mod defaults {
 
     pub(super) fn keep_checkpoints() -> usize {
         2
+    }
+
+    pub(super) fn one() -> f64 {
+        1.0
+    }
+
+    pub(super) fn is_one(value: &f64) -> bool {
+        *value == 1.0
+    }
+
+    pub(super) fn is_zero(value: &f64) -> bool {
+        *value == 0.0
     }
 }
 

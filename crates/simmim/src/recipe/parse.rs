@@ -1,23 +1,64 @@
 //! From a name or a file, and edits, to a checked recipe.
 
-use super::{BUILT_IN, Recipe, check};
+use super::{AnyRecipe, BUILT_IN, FinetuneRecipe, Recipe, RecipeKind};
 use crate::error::{Error, Result};
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use std::path::Path;
 use toml::{Table, Value};
 
-/// The recipe called `name` (built in, or a TOML file) with `key.path=value` edits applied.
+/// The pre-training recipe called `name` (built in, or a TOML file) with `key.path=value` edits applied.
 ///
 /// # Errors
 /// If there is no such recipe, a key is unknown, missing or of the wrong type, or values do not fit
 /// together.
 pub fn resolve(name: &str, edits: &[String]) -> Result<Recipe> {
+    resolve_as(name, edits)
+}
+
+/// The recipe of any kind called `name`, as [`resolve`].
+///
+/// # Errors
+/// Those of [`resolve`], or if the recipe is of another command.
+pub fn resolve_as<R: RecipeKind>(name: &str, edits: &[String]) -> Result<R> {
+    checked(name, edited(name, edits)?)
+}
+
+/// The recipe called `name`, of whatever kind it is, as [`resolve`].
+///
+/// # Errors
+/// Those of [`resolve`].
+pub fn resolve_any(name: &str, edits: &[String]) -> Result<AnyRecipe> {
+    let table = edited(name, edits)?;
+    match command_of(&table) == FinetuneRecipe::COMMAND {
+        true => Ok(AnyRecipe::Finetune(checked(name, table)?)),
+        false => Ok(AnyRecipe::Pretrain(checked(name, table)?)),
+    }
+}
+
+/// The command that a recipe is for: only fine-tuning has labels.
+pub(crate) fn command_of(table: &Table) -> &'static str {
+    if table.contains_key("labels") { FinetuneRecipe::COMMAND } else { Recipe::COMMAND }
+}
+
+fn edited(name: &str, edits: &[String]) -> Result<Table> {
     let mut table = load(name, 0)?;
     for edit in edits {
         apply(&mut table, edit)?;
     }
-    let recipe = typed(name, table)?;
-    check::check(&recipe)?;
+    Ok(table)
+}
+
+fn checked<R: RecipeKind>(name: &str, table: Table) -> Result<R> {
+    let command = command_of(&table);
+    if command != R::COMMAND {
+        return Err(Error::RecipeFile {
+            name: name.into(),
+            reason: format!("is a recipe of `simmim {command}`, not of `simmim {}`", R::COMMAND),
+            hint: Some("recipes with a [labels] section are for fine-tuning; `simmim recipes` lists both kinds".into()),
+        });
+    }
+    let recipe: R = typed(name, table)?;
+    recipe.check()?;
     Ok(recipe)
 }
 
@@ -89,12 +130,27 @@ fn apply(table: &mut Table, edit: &str) -> Result<()> {
     Ok(())
 }
 
-fn typed(name: &str, table: Table) -> Result<Recipe> {
-    // section by section, so that an error can say in which one it is
-    let sections = ["encoder", "data", "mask", "head", "target", "loss", "train"];
+/// The sections of a recipe's table, read one by one, so that an error can say in which one it is.
+pub struct Sections<'a> {
+    name: &'a str,
+    table: Table,
+}
+
+impl Sections<'_> {
+    /// One section as its type.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, missing or of the wrong type.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
+        let value = self.table.get(key).cloned().unwrap_or_else(|| Value::Table(Table::new()));
+        value.try_into().map_err(|e: toml::de::Error| describe(self.name, key, &e))
+    }
+}
+
+fn typed<R: RecipeKind>(name: &str, table: Table) -> Result<R> {
     for (key, value) in &table {
-        if !sections.contains(&key.as_str()) {
-            let hint = nearest(key, sections).map(|near| format!("did you mean `{near}`?"));
+        if !R::SECTIONS.contains(&key.as_str()) {
+            let hint = nearest(key, R::SECTIONS.iter().copied()).map(|near| format!("did you mean `{near}`?"));
             return Err(Error::RecipeFile { name: name.into(), reason: format!("unknown section `{key}`"), hint });
         }
         if !value.is_table() {
@@ -102,19 +158,7 @@ fn typed(name: &str, table: Table) -> Result<Recipe> {
             return Err(Error::RecipeFile { name: name.into(), reason, hint: None });
         }
     }
-    fn section<T: for<'a> Deserialize<'a>>(name: &str, table: &Table, key: &str) -> Result<T> {
-        let value = table.get(key).cloned().unwrap_or_else(|| Value::Table(Table::new()));
-        value.try_into().map_err(|e: toml::de::Error| describe(name, key, &e))
-    }
-    Ok(Recipe {
-        encoder: section(name, &table, "encoder")?,
-        data: section(name, &table, "data")?,
-        mask: section(name, &table, "mask")?,
-        head: section(name, &table, "head")?,
-        target: section(name, &table, "target")?,
-        loss: section(name, &table, "loss")?,
-        train: section(name, &table, "train")?,
-    })
+    R::from_sections(&Sections { name, table })
 }
 
 /// Turns a deserializer's message into one that names the whole key and the nearest known one.

@@ -2,6 +2,7 @@
 
 mod axis;
 mod chart;
+mod finetune;
 mod page;
 mod run;
 
@@ -13,6 +14,7 @@ use serde_json::{Map, Value};
 
 pub use axis::Scale;
 pub use chart::{Chart, Series, Style};
+pub use finetune::finetune_page;
 pub use page::{Number, Page, Section};
 pub use run::run_page;
 

@@ -21,10 +21,7 @@ pub fn run_page(
     is_held_out: bool,
 ) -> Page {
     let run = &resolved.run;
-    let points = |key: &str| -> Vec<(f64, f64)> {
-        let point = |entry: &Map<String, Value>| Some((entry.get("update")?.as_f64()?, entry.get(key)?.as_f64()?));
-        log.iter().filter_map(point).collect()
-    };
+    let points = |key: &str| points(log, key);
     let loss = points("loss");
     let held_out = points("val_loss");
     let baseline = points("baseline_loss");
@@ -58,16 +55,6 @@ pub fn run_page(
             series.push(Series { name: "visible mean".into(), points: baseline, style: Style::Dashed });
         }
     }
-    let chart = |title: &str, y_label: &str, series: Vec<Series>| {
-        Section::Chart(Chart {
-            title: title.into(),
-            x_label: "update".into(),
-            y_label: y_label.into(),
-            y_scale: Scale::Linear,
-            series,
-        })
-    };
-    let line = |name: &str, points| vec![Series { name: name.into(), points, style: Style::Line }];
     let which = if is_held_out { "held-out images" } else { "training images, uncropped" };
     Page {
         title: "Masked pre-training".into(),
@@ -83,16 +70,38 @@ pub fn run_page(
                 width_px: PICTURE_WIDTH_PX,
             },
             Section::Heading("Curves".into()),
-            chart("Loss", "loss", series),
-            chart("Learning rate", "learning rate", line("learning rate", points("lr"))),
-            chart("Gradient norm before clipping", "norm", line("gradient norm", points("gradient_norm"))),
+            update_chart("Loss", "loss", series),
+            update_chart("Learning rate", "learning rate", line("learning rate", points("lr"))),
+            update_chart("Gradient norm before clipping", "norm", line("gradient norm", points("gradient_norm"))),
             Section::Code { caption: "resolved.toml".into(), text: resolved.to_toml() },
         ],
     }
 }
 
+/// A number of the log by update.
+pub(super) fn points(log: &[Map<String, Value>], key: &str) -> Vec<(f64, f64)> {
+    let point = |entry: &Map<String, Value>| Some((entry.get("update")?.as_f64()?, entry.get(key)?.as_f64()?));
+    log.iter().filter_map(point).collect()
+}
+
+/// A chart over updates.
+pub(super) fn update_chart(title: &str, y_label: &str, series: Vec<Series>) -> Section {
+    Section::Chart(Chart {
+        title: title.into(),
+        x_label: "update".into(),
+        y_label: y_label.into(),
+        y_scale: Scale::Linear,
+        series,
+    })
+}
+
+/// A single curve.
+pub(super) fn line(name: &str, points: Vec<(f64, f64)>) -> Vec<Series> {
+    vec![Series { name: name.into(), points, style: Style::Line }]
+}
+
 /// Exponential moving average, started at the first value.
-fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
+pub(super) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut mean = None;
     points
         .iter()

@@ -1,15 +1,58 @@
 //! Training: the schedule, which parameters decay, and the loop around the model.
+//!
+//! `trainer.rs` is the loop that all kinds of training share; `pretrain.rs` and `finetune.rs` say what is learnt.
 
+mod average;
+mod finetune;
 pub mod groups;
 mod pretrain;
 pub mod schedule;
+mod sitting;
+mod trainer;
 mod validate;
 
-pub use pretrain::{Input, Options, Outcome, pretrain};
+pub use finetune::{BEST_FILE, Beginning, Finetuned, finetune};
+pub use pretrain::{Outcome, pretrain};
 pub use schedule::Schedule;
 
 use crate::error::Error;
-use std::path::Path;
+use crate::precision::PrecisionChoice;
+use crate::recipe::Recipe;
+use crate::transfer::Transfer;
+use simmim_data::Source;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Images and where they come from, in words.
+#[derive(Clone)]
+pub struct Input {
+    /// The images.
+    pub source: Arc<dyn Source>,
+    /// What the user called them.
+    pub description: String,
+}
+
+/// Everything a run needs to know.
+pub struct Options<R = Recipe> {
+    /// The checked recipe.
+    pub recipe: R,
+    /// The recipe as the user gave it, for the run folder.
+    pub given: String,
+    /// Training images.
+    pub data: Input,
+    /// Held-out images.
+    pub val: Option<Input>,
+    /// The run folder.
+    pub out: PathBuf,
+    /// Seed of everything random.
+    pub seed: u64,
+    /// Arithmetic.
+    pub precision: PrecisionChoice,
+    /// Worker threads of the engine.
+    pub threads: usize,
+    /// Worker threads of the loader.
+    pub workers: usize,
+}
 
 /// What a run tells whoever watches it, as it happens.
 #[derive(Debug)]
@@ -50,6 +93,22 @@ pub enum Event<'a> {
         loss: f64,
         /// Loss of predicting the mean of what is visible, on the same masks; none for classes.
         baseline: Option<f64>,
+    },
+    /// The classes of the held-out images were guessed.
+    Evaluated {
+        /// Updates done.
+        updates: u64,
+        /// Loss on them.
+        loss: f64,
+        /// Guessed rightly, in percent.
+        top1: f64,
+        /// Among the five likeliest, in percent.
+        top5: f64,
+    },
+    /// Weights of another model were taken over.
+    Transferred {
+        /// What became of them.
+        transfer: &'a Transfer,
     },
     /// A checkpoint is complete.
     Saved {

@@ -63,28 +63,38 @@ impl Schedule {
         self.lr(number.saturating_sub(2))
     }
 
+    /// Learning rate of update `number` for parameters whose peak is `scale` times the schedule's: only the peak
+    /// is scaled, not where the warm-up begins nor where the cosine ends.
+    pub fn lr_of_group(&self, number: u64, scale: f64) -> f64 {
+        self.curve(number.saturating_sub(2), self.peak_lr * scale)
+    }
+
     /// The schedule's curve at `t` updates.
     pub fn lr(&self, t: u64) -> f64 {
+        self.curve(t, self.peak_lr)
+    }
+
+    fn curve(&self, t: u64, peak_lr: f64) -> f64 {
         if t < self.warmup_updates {
-            return self.warmup_lr + t as f64 * (self.peak_lr - self.warmup_lr) / self.warmup_updates as f64;
+            return self.warmup_lr + t as f64 * (peak_lr - self.warmup_lr) / self.warmup_updates as f64;
         }
         match self.kind {
             ScheduleKind::Cosine => {
                 let progress = (t as f64 / self.total_updates as f64).min(1.0);
-                self.min_lr + 0.5 * (self.peak_lr - self.min_lr) * (1.0 + (std::f64::consts::PI * progress).cos())
+                self.min_lr + 0.5 * (peak_lr - self.min_lr) * (1.0 + (std::f64::consts::PI * progress).cos())
             }
             ScheduleKind::Linear => {
                 let length = (self.total_updates - self.warmup_updates.min(self.total_updates)).max(1);
                 let progress = (t - self.warmup_updates) as f64 / length as f64;
-                self.peak_lr * (1.0 - (1.0 - LINEAR_END) * progress.min(1.0))
+                peak_lr * (1.0 - (1.0 - LINEAR_END) * progress.min(1.0))
             }
             ScheduleKind::Step => {
                 let decays = (t - self.warmup_updates) / self.decay_every_updates;
-                self.peak_lr * self.decay_factor.powi(decays as i32)
+                peak_lr * self.decay_factor.powi(decays as i32)
             }
             ScheduleKind::Multistep => {
                 let passed = self.milestones.iter().filter(|m| **m <= t).count();
-                self.peak_lr * self.decay_factor.powi(passed as i32)
+                peak_lr * self.decay_factor.powi(passed as i32)
             }
         }
     }
@@ -106,6 +116,17 @@ mod tests {
         assert!(schedule.lr_of_update(3) > 2e-6);
         assert!((schedule.lr_of_update(102) - 4e-4).abs() < 1e-12);
         assert!((schedule.lr_of_update(7002) - 4e-5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_group_has_a_peak_of_its_own_between_common_ends() {
+        let recipe = resolve("pretrain-vit-cifar", &[]).unwrap();
+        let schedule = Schedule::new(&recipe.train, 1000);
+        assert_eq!(schedule.lr_of_group(1, 0.5), schedule.warmup_lr);
+        assert_eq!(schedule.lr_of_group(300, 1.0), schedule.lr_of_update(300));
+        assert!((schedule.lr_of_group(1002, 0.5) - schedule.min_lr).abs() < 1e-12);
+        let (whole, half) = (schedule.lr_of_update(502), schedule.lr_of_group(502, 0.5));
+        assert!((whole - half - 0.25 * schedule.peak_lr).abs() < 1e-12, "{whole} {half}");
     }
 
     #[test]

@@ -1,0 +1,113 @@
+//! Labels of training and held-out images: whether they can be learnt, and how classes are weighed.
+
+use crate::error::{Error, Result};
+use crate::recipe::ClassWeights;
+use simmim_data::{Relabelled, Source};
+use std::sync::Arc;
+
+/// Classes that an error lists by name.
+const LISTED: usize = 8;
+
+/// The classes of training images, which `description` names in errors.
+///
+/// # Errors
+/// If there are none, images without label, a single class, or no class with two images.
+pub(crate) fn checked_classes(source: &dyn Source, description: &str) -> Result<Vec<String>> {
+    let classes = labelled(source, description)?;
+    let sizes = class_sizes(source);
+    let most = sizes.iter().max().copied().unwrap_or(0);
+    let used = sizes.iter().filter(|size| **size > 0).count();
+    if used < 2 {
+        return Err(Error::Input {
+            what: format!("all images of `{description}` are of one class, `{}`", classes[0]),
+            hint: Some("to tell classes apart it takes two: a sub-folder of images for each".into()),
+        });
+    }
+    if most < 2 {
+        return Err(Error::Input {
+            what: format!("each of the {used} classes of `{description}` has one image only"),
+            hint: Some("a class is a sub-folder with all its images, not a folder around each image".into()),
+        });
+    }
+    Ok(classes)
+}
+
+/// The same images with labels that count `classes`, those of training.
+///
+/// # Errors
+/// If there are images without label, or of a class that training does not know.
+pub(crate) fn relabelled(source: Arc<dyn Source>, description: &str, classes: &[String]) -> Result<Arc<dyn Source>> {
+    let own = labelled(source.as_ref(), description)?;
+    let used = class_sizes(source.as_ref());
+    let place = |name: &String| classes.iter().position(|class| class == name);
+    let unknown: Vec<String> = own
+        .iter()
+        .zip(&used)
+        .filter(|(name, used)| **used > 0 && place(name).is_none())
+        .map(|(name, _)| quoted(name))
+        .collect();
+    if !unknown.is_empty() {
+        let known = classes.iter().take(LISTED).map(quoted).collect::<Vec<_>>().join(", ");
+        let more = if classes.len() > LISTED { ", …" } else { "" };
+        let shown = unknown.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
+        return Err(Error::Input {
+            what: format!("{} of the classes of `{description}` {shown} are not known from training", unknown.len()),
+            hint: Some(format!("training has {} classes: {known}{more}", classes.len())),
+        });
+    }
+    if own == classes {
+        return Ok(source);
+    }
+    // a class that no image has may be unknown: its number is never asked for
+    let map = own.iter().map(|name| place(name).unwrap_or(0)).collect();
+    Ok(Arc::new(Relabelled::new(source, map, classes.to_vec())))
+}
+
+fn quoted(name: &String) -> String {
+    format!("`{name}`")
+}
+
+/// The classes of a source whose every image has a label.
+fn labelled(source: &dyn Source, description: &str) -> Result<Vec<String>> {
+    if source.classes().is_empty() {
+        return Err(Error::Input {
+            what: format!("the images of `{description}` have no labels"),
+            hint: Some(
+                "put them into a sub-folder for each class, or give shards with `.cls` or IDX files with labels".into(),
+            ),
+        });
+    }
+    let unlabelled: Vec<usize> = (0..source.len()).filter(|index| source.label(*index).is_none()).collect();
+    match unlabelled.first() {
+        None => Ok(source.classes().to_vec()),
+        Some(first) => Err(Error::Input {
+            what: format!(
+                "{} of the {} images of `{description}` have no label, the first is `{}`",
+                unlabelled.len(),
+                source.len(),
+                source.name(*first)
+            ),
+            hint: Some("label every image, or leave those out: in a shard each needs a `.cls` beside it".into()),
+        }),
+    }
+}
+
+/// Images of each class.
+fn class_sizes(source: &dyn Source) -> Vec<usize> {
+    let mut sizes = vec![0; source.classes().len()];
+    (0..source.len()).filter_map(|index| source.label(index)).for_each(|label| sizes[label] += 1);
+    sizes
+}
+
+/// Weight of each class in the loss; over all images they average to 1.
+pub(crate) fn class_weights(source: &dyn Source, weights: ClassWeights) -> Vec<f32> {
+    let sizes = class_sizes(source);
+    match weights {
+        ClassWeights::None => vec![1.0; sizes.len()],
+        ClassWeights::Balanced => {
+            let used = sizes.iter().filter(|size| **size > 0).count();
+            let mean = source.len() as f64 / used.max(1) as f64;
+            sizes.iter().map(|size| if *size == 0 { 0.0 } else { (mean / *size as f64) as f32 }).collect()
+        }
+    }
+}
