@@ -40,6 +40,8 @@ impl Pretrained {
 pub struct Transfer {
     /// Parameters that took their values as they were.
     pub loaded: usize,
+    /// Those of them whose tensor has another name, and that name.
+    pub renamed: Vec<(String, String)>,
     /// Tables that were resized, with both shapes.
     pub resized: Vec<(String, Vec<usize>, Vec<usize>)>,
     /// Tensors that no parameter took, with the reason.
@@ -68,6 +70,9 @@ pub fn transfer(
             continue;
         };
         used.insert(name.as_str());
+        if plain_name(name) != plain_name(&parameter.name) {
+            done.renamed.push((name.clone(), parameter.name.clone()));
+        }
         let (shape, found) = from.file.tensor(name)?.expect("the file lists the tensor");
         let is_head = parameter.name.starts_with("head.");
         let fit = match is_head {
@@ -114,6 +119,17 @@ impl Transfer {
     /// Everything in lines, similar names in one.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("{} tensors loaded as they are", self.loaded)];
+        let mut tables: Vec<&String> = self.renamed.iter().map(|(name, _)| name).collect();
+        tables.dedup();
+        for table in tables {
+            let to: Vec<&str> = self
+                .renamed
+                .iter()
+                .filter(|(name, _)| name == table)
+                .map(|(_, parameter)| parameter.as_str())
+                .collect();
+            lines.push(format!("copied {table} to {}", to.join(", ")));
+        }
         for (name, from, to) in &self.resized {
             lines.push(format!("resized {name} from {from:?} to {to:?}"));
         }

@@ -164,7 +164,7 @@ mod tests {
         };
         let state = State { top1: Some(80.0), top5: Some(100.0), val_loss: Some(0.5), ..State::default() };
         let html = finetune_page(&[], &resolved, &state, 9, Some(&last)).render();
-        for part in ["from scratch", "80.00 %", "66.7 %", "dog (1)", "Confusion", "finetune"] {
+        for part in ["from scratch", "80.00 %", "66.7 %", "dog (1)", "Confusion", "fine-tuning"] {
             assert!(html.to_lowercase().contains(&part.to_lowercase()), "{part}");
         }
     }
