@@ -181,46 +181,84 @@ pub fn pack_naive<E: Element>(depth: usize, layout: Layout, at: impl Fn(usize, u
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn rows_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
-    // the tiles' sizes by name: a run of known length is a few loads and stores, not a loop
+    // the tiles' sizes by name, and columns that are whole groups and whole vectors
     match layout.width {
-        6 => rows_to_runs::<S, E, 6>(b, first, layout, out),
-        8 => rows_to_runs::<S, E, 8>(b, first, layout, out),
-        16 => rows_to_runs::<S, E, 16>(b, first, layout, out),
-        48 => rows_to_runs::<S, E, 48>(b, first, layout, out),
+        6 => rows_to_runs::<S, E, 6, 48>(b, first, layout, out),
+        8 => rows_to_runs::<S, E, 8, 64>(b, first, layout, out),
+        16 => rows_to_runs::<S, E, 16, 64>(b, first, layout, out),
+        48 => rows_to_runs::<S, E, 48, 48>(b, first, layout, out),
         other => unreachable!("no tile has a side of {other}"),
     }
 }
 
+/// `COLUMNS` at a time, step by step: what is written lies one behind the other in few places.
 #[inline(always)]
-fn rows_to_runs<S: Element, E: Element, const WIDTH: usize>(
+fn rows_to_runs<S: Element, E: Element, const WIDTH: usize, const COLUMNS: usize>(
     b: Matrix<S>,
     first: usize,
     layout: Layout,
     out: &mut [u32],
 ) {
+    let steps = layout.steps;
     let (runs, _) = out.as_chunks_mut::<WIDTH>(); // one step of a group each
-    let zeros = [S::default(); WIDTH];
-    for step in 0..layout.steps {
-        let row = step * E::PER_LANE;
-        for group in 0..runs.len() / layout.steps {
-            let left = (first + group) * WIDTH;
-            let used = WIDTH.min(layout.columns - left);
-            let run = &mut runs[group * layout.steps + step];
-            let part = |row: usize| match row < b.rows() {
-                true => &b.row(row)[left..left + used],
-                false => &zeros[..used],
-            };
+    let columns = (layout.columns - first * WIDTH).min(runs.len() / steps * WIDTH);
+    let zeros = [S::default(); COLUMNS];
+    for start in (0..columns).step_by(COLUMNS) {
+        let used = COLUMNS.min(columns - start);
+        let left = first * WIDTH + start;
+        let groups = used.div_ceil(WIDTH);
+        let runs = &mut runs[start / WIDTH * steps..][..groups * steps];
+        for step in 0..steps {
+            let row = step * E::PER_LANE;
+            let part = |row: usize| if row < b.rows() { &b.row(row)[left..left + used] } else { &zeros[..used] };
             let (upper, lower) = (part(row), part(row + E::PER_LANE - 1));
-            match (upper.first_chunk::<WIDTH>(), lower.first_chunk::<WIDTH>()) {
+            let mut lanes = [0; COLUMNS];
+            match (upper.first_chunk::<COLUMNS>(), lower.first_chunk::<COLUMNS>()) {
                 (Some(upper), Some(lower)) => {
-                    for j in 0..WIDTH {
-                        run[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
+                    for j in 0..COLUMNS {
+                        lanes[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
                     }
                 }
                 _ => {
-                    run.fill(0);
                     for j in 0..used {
-                        run[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
+                        lanes[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
+                    }
+                }
+            }
+            for (group, lanes) in lanes.as_chunks::<WIDTH>().0[..groups].iter().enumerate() {
+                runs[group * steps + step] = *lanes;
+            }
+        }
+    }
+}
+
+/// Lanes of a row that are read at once.
+const STEPS_AT_ONCE: usize = 16;
+
+/// Rows that are read side by side: few enough streams for the hardware to fetch ahead, enough to write
+/// more than a lane at each place.
+const ROWS_AT_ONCE: usize = 8;
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn columns_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
+    let Layout { width, columns, .. } = layout;
+    for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
+        let left = (first + group) * width;
+        let used = width.min(columns - left);
+        if used < width {
+            lanes.fill(0);
+        }
+        for j in (0..used).step_by(ROWS_AT_ONCE) {
+            let count = ROWS_AT_ONCE.min(used - j);
+            for (part, lanes) in lanes.chunks_mut(STEPS_AT_ONCE * width).enumerate() {
+                let start = part * STEPS_AT_ONCE * E::PER_LANE;
+                let mut square = [[0; STEPS_AT_ONCE]; ROWS_AT_ONCE];
+                for (i, square) in square[..count].iter_mut().enumerate() {
+                    lanes_of_row::<S, E>(&b.row(left + j + i)[start..], square);
+                }
+                for (step, lanes) in lanes.chunks_exact_mut(width).enumerate() {
+                    for (lane, square) in lanes[j..j + count].iter_mut().zip(&square) {
+                        *lane = square[step];
                     }
                 }
             }
@@ -228,33 +266,21 @@ fn rows_to_runs<S: Element, E: Element, const WIDTH: usize>(
     }
 }
 
-/// Steps that are packed for all columns of a group before the next: their lanes stay in the first cache.
-const STEPS_AT_ONCE: usize = 16;
-
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn columns_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
-    let Layout { width, columns, .. } = layout;
-    let full = b.columns() / E::PER_LANE; // lanes without filling
-    for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
-        let left = (first + group) * width;
-        let used = width.min(columns - left);
-        for (part, lanes) in lanes.chunks_mut(STEPS_AT_ONCE * width).enumerate() {
-            let start = part * STEPS_AT_ONCE;
-            let steps = lanes.len() / width;
-            if used < width {
-                lanes.fill(0);
-            }
-            for j in 0..used {
-                let row = b.row(left + j);
-                let whole = &row[start * E::PER_LANE..(start + steps).min(full) * E::PER_LANE];
-                for (step, lane) in whole.chunks_exact(E::PER_LANE).enumerate() {
-                    lanes[step * width + j] = E::lane(&[E::convert(lane[0]), E::convert(lane[E::PER_LANE - 1])]);
-                }
-                if start + steps > full {
-                    lanes[(full - start) * width + j] = E::lane(&[E::convert(row[full * E::PER_LANE]), E::default()]);
-                }
-            }
+/// The first lanes of a row; zeros behind its end.
+#[inline(always)]
+fn lanes_of_row<S: Element, E: Element>(row: &[S], lanes: &mut [u32; STEPS_AT_ONCE]) {
+    let mut values = [S::default(); 2 * STEPS_AT_ONCE];
+    let len = (STEPS_AT_ONCE * E::PER_LANE).min(row.len());
+    let values = match row.first_chunk() {
+        Some(values) => values,
+        None => {
+            values[..len].copy_from_slice(&row[..len]);
+            &values
         }
+    };
+    for (step, lane) in lanes.iter_mut().enumerate() {
+        let at = step * E::PER_LANE;
+        *lane = E::lane(&[E::convert(values[at]), E::convert(values[at + E::PER_LANE - 1])]);
     }
 }
 

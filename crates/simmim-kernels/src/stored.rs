@@ -18,6 +18,30 @@ pub fn narrow_rows<E: Element>(block: &[f32], columns: usize, out: &mut [E], str
     }
 }
 
+/// Copies dense rows to rows that are `stride` apart.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn copy_rows<E: Element>(rows: &[E], columns: usize, out: &mut [E], stride: usize) {
+    // the usual head widths by name: a row is then a few loads and stores, not a call
+    match columns {
+        32 => copy_runs::<E, 32>(rows, out, stride),
+        64 => copy_runs::<E, 64>(rows, out, stride),
+        _ => {
+            for (row, out) in rows.chunks_exact(columns).zip(out.chunks_mut(stride)) {
+                out[..columns].copy_from_slice(row);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn copy_runs<E: Element, const COLUMNS: usize>(rows: &[E], out: &mut [E], stride: usize) {
+    for (row, out) in rows.as_chunks::<COLUMNS>().0.iter().zip(out.chunks_mut(stride)) {
+        if let Some(out) = out.first_chunk_mut() {
+            *out = *row;
+        }
+    }
+}
+
 /// Stores the GELU of a block, and its slope, dense, unless `slope` is empty.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn gelu_rows<E: Element>(block: &[f32], columns: usize, out: &mut [E], stride: usize, slope: &mut [E]) {
@@ -92,6 +116,14 @@ mod tests {
         let mut out = vec![E::default(); rows * stride];
         narrow_rows(&block, columns, &mut out, stride);
         assert_close(&values(&out), &placed(&|i| block[i]), tolerance);
+
+        for columns in [32, 37] {
+            let rows = vec![E::of(0.5); rows * columns];
+            let mut copied = vec![E::default(); out.len()];
+            copy_rows(&rows, columns, &mut copied, stride);
+            let at = |i: usize| if i % stride < columns { 0.5 } else { 0.0 };
+            assert_eq!(values(&copied), (0..out.len()).map(at).collect::<Vec<_>>());
+        }
 
         let (mut gelu, mut slope) = (block.clone(), vec![0.0; block.len()]);
         gelu_with_slope_naive(&mut gelu, &mut slope);

@@ -75,6 +75,51 @@ fn lock<T>(waiting: &Waiting<T>) -> std::sync::MutexGuard<'_, HashMap<usize, Vec
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where things that grow with use wait for it.
+pub(crate) struct Pool<T> {
+    waiting: Arc<Mutex<Vec<T>>>,
+}
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self { waiting: Arc::default() }
+    }
+}
+
+impl<T: Default> Pool<T> {
+    /// One that was used before, or a new one.
+    pub(crate) fn take(&self) -> Pooled<T> {
+        let reused = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Pooled { item: reused.unwrap_or_default(), home: Arc::clone(&self.waiting) }
+    }
+}
+
+/// A thing that returns to its pool when dropped.
+pub(crate) struct Pooled<T: Default> {
+    item: T,
+    home: Arc<Mutex<Vec<T>>>,
+}
+
+impl<T: Default> Deref for Pooled<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.item
+    }
+}
+
+impl<T: Default> DerefMut for Pooled<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.item
+    }
+}
+
+impl<T: Default> Drop for Pooled<T> {
+    fn drop(&mut self) {
+        let item = std::mem::take(&mut self.item);
+        self.home.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

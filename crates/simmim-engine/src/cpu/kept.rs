@@ -1,8 +1,9 @@
 //! What a step keeps: rows of stored operands, and operands packed for the weight gradients.
 
-use super::buffers::{Buffer, Shelf};
+use super::buffers::{Buffer, Pool, Shelf};
 use super::chunks::Chunks;
 use super::threads::split_mut;
+use simmim_kernels::attention::Scratch;
 use simmim_kernels::element::{Bf16, Element, padded};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::{Layout, Packed, pack_depth_by_row};
@@ -14,23 +15,36 @@ pub(super) struct Shelves {
     pub(super) f32: Shelf<f32>,
     bf16: Shelf<Bf16>,
     lanes: Shelf<u32>,
+    attention_in_f32: Pool<Scratch<f32>>,
+    attention_in_bf16: Pool<Scratch<Bf16>>,
 }
 
 /// An element whose buffers are kept for reuse.
 pub(super) trait Stored: Element {
     /// Where its buffers wait.
     fn shelf(shelves: &Shelves) -> &Shelf<Self>;
+
+    /// Where the scratch of attention waits.
+    fn attention(shelves: &Shelves) -> &Pool<Scratch<Self>>;
 }
 
 impl Stored for f32 {
     fn shelf(shelves: &Shelves) -> &Shelf<f32> {
         &shelves.f32
     }
+
+    fn attention(shelves: &Shelves) -> &Pool<Scratch<f32>> {
+        &shelves.attention_in_f32
+    }
 }
 
 impl Stored for Bf16 {
     fn shelf(shelves: &Shelves) -> &Shelf<Bf16> {
         &shelves.bf16
+    }
+
+    fn attention(shelves: &Shelves) -> &Pool<Scratch<Bf16>> {
+        &shelves.attention_in_bf16
     }
 }
 

@@ -45,6 +45,7 @@ pub struct Cpu {
     packed: RefCell<PackedWeights>,
     tape: RefCell<Tape>,
     profile: RefCell<Vec<Spent>>,
+    expanded: RefCell<Option<ops::bias::Expanded>>,
 }
 
 /// A tensor of the CPU backend: shared values and a place on the tape.
@@ -97,6 +98,7 @@ impl Cpu {
             packed: RefCell::default(),
             tape: RefCell::default(),
             profile: RefCell::default(),
+            expanded: RefCell::default(),
         }
     }
 
@@ -283,6 +285,7 @@ impl Backend for Cpu {
 
     fn start(&self, recording: bool) {
         *self.tape.borrow_mut() = Tape::new(recording);
+        self.expanded.take();
     }
 
     fn backward(&self, loss: &CpuTensor) {

@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
-/// A fixed number of worker threads.
+/// A fixed number of workers: the calling thread and threads of a pool.
 pub(crate) struct Threads {
-    pool: rayon::ThreadPool,
+    /// One thread fewer than there are workers; none for a single one.
+    pool: Option<rayon::ThreadPool>,
     count: usize,
 }
 
@@ -18,12 +19,14 @@ impl Threads {
     /// If the system refuses to start a thread.
     pub(crate) fn new(count: usize) -> Self {
         let count = count.max(1);
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(count)
-            .thread_name(|i| format!("simmim-{i}"))
-            .build()
-            .expect("the system starts worker threads");
-        Self { pool, count }
+        let start = |threads: usize| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .thread_name(|i| format!("simmim-{i}"))
+                .build()
+                .expect("the system starts worker threads")
+        };
+        Self { pool: (count > 1).then(|| start(count - 1)), count }
     }
 
     /// Number of workers.
@@ -39,14 +42,19 @@ impl Threads {
 
     /// Runs `work` on every task, one task per worker at a time, and returns the results in order.
     pub(crate) fn map<T: Send, R: Send>(&self, tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-        if tasks.len() == 1 || self.count == 1 {
+        let Some(pool) = self.pool.as_ref().filter(|_| tasks.len() > 1) else {
             return tasks.into_iter().map(work).collect();
-        }
+        };
         let mut results: Vec<Option<R>> = tasks.iter().map(|_| None).collect();
         let work = &work;
-        self.pool.scope(|scope| {
-            for (task, result) in tasks.into_iter().zip(&mut results) {
+        pool.in_place_scope(|scope| {
+            let mut tasks = tasks.into_iter().zip(&mut results);
+            let own = tasks.next();
+            for (task, result) in tasks {
                 scope.spawn(move |_| *result = Some(work(task)));
+            }
+            if let Some((task, result)) = own {
+                *result = Some(work(task));
             }
         });
         results.into_iter().map(|r| r.expect("scope waits for every task")).collect()

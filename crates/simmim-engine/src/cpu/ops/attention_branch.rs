@@ -10,7 +10,7 @@ use super::blocks::Blocks;
 use super::frame::{Frame, FrameKept, FrameSpec, FrameSums};
 use super::{add_bias_gradient, add_gradient, add_weight_gradient};
 use crate::backend::{AttentionBranch, Precision, QkvBias, Similarity};
-use crate::cpu::buffers::Buffer;
+use crate::cpu::buffers::{Buffer, Pooled};
 use crate::cpu::chunks::Chunks;
 use crate::cpu::kept::{Stack, Stored, split_kept};
 use crate::cpu::store::Store;
@@ -24,7 +24,7 @@ use simmim_kernels::elementwise::{add_column_sums, add_scaled};
 use simmim_kernels::heads::{HeadColumns, RowScale, gather, scale_backward, scatter};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::product::{Start, product};
-use simmim_kernels::stored::{add_column_sums_of, narrow_rows};
+use simmim_kernels::stored::{add_column_sums_of, copy_rows, narrow_rows};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -36,7 +36,8 @@ struct Attention<E> {
     input: NodeId,
     keep: Vec<f32>,
     x: Rc<Buffer<f32>>,
-    bias_table: Option<CpuTensor>,
+    /// Node and rows of the bias table, and what it adds to each head's scores, `[A, M, M]`.
+    position_bias: Option<(NodeId, usize, Rc<Buffer<f32>>)>,
     sizes: Sizes,
     chunks: Chunks,
     frame: FrameKept<E>,
@@ -103,7 +104,7 @@ struct Weights<'a, E> {
     padding: Vec<E>,
     projection: Start<'a>,
     /// Position bias of each head, `[A, M, M]`; empty without a table.
-    position_bias: Vec<f32>,
+    position_bias: &'a [f32],
     logit_scale: Option<&'a [f32]>,
 }
 
@@ -112,7 +113,7 @@ impl<'a, E: Stored> Weights<'a, E> {
         cpu: &Cpu,
         store: &'a Store,
         branch: &'a AttentionBranch,
-        table: Option<&CpuTensor>,
+        position_bias: Option<&'a Rc<Buffer<f32>>>,
         keep: &'a [f32],
         sizes: Sizes,
     ) -> Self {
@@ -134,7 +135,7 @@ impl<'a, E: Stored> Weights<'a, E> {
             qkv_bias,
             padding,
             projection: branch.projection.bias.map_or(Start::Zero, |b| Start::Bias(store.value(b))),
-            position_bias: table.map_or_else(Vec::new, |t| expand_bias(&t.data, &branch.bias_index, branch.heads)),
+            position_bias: position_bias.map_or(&[], |bias| bias),
             logit_scale: match branch.similarity {
                 Similarity::ScaledDot => None,
                 Similarity::Cosine { logit_scale } => Some(store.value(logit_scale)),
@@ -188,10 +189,10 @@ fn frame_spec(branch: &AttentionBranch) -> FrameSpec {
 }
 
 /// One worker's room for a head in a window, each `[M, E]`.
-struct HeadRows<E> {
+struct HeadRows<E: Stored> {
     stored: [Buffer<E>; 4],
     dense: [Buffer<f32>; 3],
-    products: Scratch<E>,
+    products: Pooled<Scratch<E>>,
 }
 
 impl<E: Stored> HeadRows<E> {
@@ -199,7 +200,7 @@ impl<E: Stored> HeadRows<E> {
         Self {
             stored: [(); 4].map(|_| cpu.shelves.rows(shape.tokens, shape.width)),
             dense: [(); 3].map(|_| cpu.shelves.f32.take(shape.tokens * shape.width)),
-            products: Scratch::default(),
+            products: E::attention(&cpu.shelves).take(),
         }
     }
 }
@@ -238,9 +239,10 @@ fn forward_in<E: Stored>(
     let (mut a_kept, mut o_kept) = (stack(), stack());
     let p_len = if is_recording { images * sizes.heads * sizes.p_len::<E>() } else { 0 };
     let mut p_kept = E::shelf(&cpu.shelves).take(p_len);
+    let position_bias = bias_table.map(|table| expand_bias(cpu, table, &branch.bias_index, branch.heads));
     let (qkv, out) = {
         let store = cpu.store.borrow();
-        let weights = Weights::<E>::read(cpu, &store, branch, bias_table, &keep, sizes);
+        let weights = Weights::<E>::read(cpu, &store, branch, position_bias.as_ref(), &keep, sizes);
         let qkv = to_qkv(cpu, &weights, branch.qkv, &chunks, &x.data, &mut frame_kept, &mut a_kept);
         let heads = to_heads(cpu, &weights, &qkv, &mut p_kept);
         let out = to_output(cpu, &weights, branch.projection.weight, &chunks, &x.data, &heads, &mut frame_kept, &mut o_kept);
@@ -251,7 +253,7 @@ fn forward_in<E: Stored>(
         input: x.node,
         keep,
         x: Rc::clone(&x.data),
-        bias_table: bias_table.cloned(),
+        position_bias: bias_table.map(|table| (table.node, table.rows())).zip(position_bias).map(|((n, r), b)| (n, r, b)),
         sizes,
         chunks,
         frame: frame_kept,
@@ -367,12 +369,15 @@ fn to_heads<E: Stored>(cpu: &Cpu, weights: &Weights<E>, qkv: &[E], p_kept: &mut 
 /// Collects rows `[R, parts·D]` of a chunk from heads `[B, A, parts, N, E]`.
 fn collect_rows<E: Stored>(sizes: &Sizes, heads: &[E], parts: usize, rows: &Range<usize>, out: &mut [E]) {
     let (width, stride) = (sizes.head_width(), padded::<E>(parts * sizes.width));
-    for (row, out) in rows.clone().zip(out.chunks_exact_mut(stride)) {
-        let (image, token) = (row / sizes.tokens, row % sizes.tokens);
-        for part in 0..parts {
-            for head in 0..sizes.heads {
-                let from = (((image * sizes.heads + head) * parts + part) * sizes.tokens + token) * width;
-                out[part * sizes.width + head * width..][..width].copy_from_slice(&heads[from..from + width]);
+    // head by head: what is read lies together, what is written stays in cache
+    for image in rows.start / sizes.tokens..rows.end.div_ceil(sizes.tokens) {
+        let tokens = (image * sizes.tokens).max(rows.start)..((image + 1) * sizes.tokens).min(rows.end);
+        for head in 0..sizes.heads {
+            for part in 0..parts {
+                let item = ((image * sizes.heads + head) * parts + part) * sizes.head_len();
+                let from = &heads[item + (tokens.start - image * sizes.tokens) * width..][..tokens.len() * width];
+                let out = &mut out[(tokens.start - rows.start) * stride + part * sizes.width + head * width..];
+                copy_rows(from, width, out, stride);
             }
         }
     }
@@ -430,7 +435,7 @@ struct HeadSums {
     /// From padding tokens, whose projection is the bias alone, `[3D]`.
     d_padding: Vec<f32>,
     /// `[A, M, M]`
-    d_position_bias: Vec<f32>,
+    d_position_bias: Buffer<f32>,
     /// `[A]`
     d_logit_scale: Vec<f32>,
 }
@@ -447,7 +452,8 @@ impl<E: Stored> Backward for Attention<E> {
         let mut d_qkv = Stack::new::<E>(&cpu.shelves, &chunks, 3 * sizes.width, block_height, true);
         let (of_leaving, of_heads, of_entering) = {
             let store = cpu.store.borrow();
-            let weights = Weights::<E>::read(cpu, &store, branch, self.bias_table.as_ref(), &self.keep, sizes);
+            let position_bias = self.position_bias.as_ref().map(|(_, _, bias)| bias);
+            let weights = Weights::<E>::read(cpu, &store, branch, position_bias, &self.keep, sizes);
             let (d_o, of_leaving) = self.to_d_o(cpu, &weights, &d_output, &mut d_f);
             let (d_heads, of_heads) = self.to_d_heads(cpu, &weights, &d_o);
             let of_entering = self.to_d_x(cpu, &weights, &d_heads, &mut d_qkv, &mut d_output);
@@ -459,12 +465,8 @@ impl<E: Stored> Backward for Attention<E> {
             add_scaled(&mut d_qkv_bias, 1.0, &sums.d_qkv_bias);
             add_bias_gradient(cpu, &branch.projection, &sums.d_projection_bias);
         }
-        let mut d_position_bias = vec![0.0; sizes.heads * sizes.scores_len()];
         for sums in &of_heads {
             add_scaled(&mut d_qkv_bias, 1.0, &sums.d_padding);
-            if self.bias_table.is_some() {
-                add_scaled(&mut d_position_bias, 1.0, &sums.d_position_bias);
-            }
             if let Similarity::Cosine { logit_scale } = branch.similarity {
                 add_gradient(cpu, logit_scale, &sums.d_logit_scale);
             }
@@ -477,10 +479,9 @@ impl<E: Stored> Backward for Attention<E> {
                 add_gradient(cpu, value, &d_qkv_bias[2 * sizes.width..]);
             }
         }
-        if let Some(table) = &self.bias_table {
-            let mut d_table = cpu.shelves.f32.zeros(table.data.len());
-            reduce_bias(&d_position_bias, &branch.bias_index, sizes.heads, &mut d_table);
-            gradients.add(table.node, d_table);
+        if let Some((table, rows, _)) = &self.position_bias {
+            let d_bias: Vec<&[f32]> = of_heads.iter().map(|sums| &*sums.d_position_bias).collect();
+            gradients.add(*table, reduce_bias(cpu, &d_bias, &branch.bias_index, sizes.heads, *rows));
         }
         add_weight_gradient::<E>(cpu, branch.projection.weight, &d_f, &self.o);
         add_weight_gradient::<E>(cpu, branch.qkv, &d_qkv, &self.a);
@@ -535,7 +536,7 @@ impl<E: Stored> Attention<E> {
     /// Second phase: gradients of the heads' outputs, `[rows, D]` → of q, k and v, `[B, A, 3, N, E]`.
     fn to_d_heads(&self, cpu: &Cpu, weights: &Weights<E>, d_o: &[E]) -> (Buffer<E>, Vec<HeadSums>) {
         let (sizes, tile) = (self.sizes, cpu.tile);
-        let has_position_bias = self.bias_table.is_some();
+        let has_position_bias = self.position_bias.is_some();
         let item_len = 3 * sizes.head_len();
         let mut d_heads = E::shelf(&cpu.shelves).take(sizes.images * sizes.heads * item_len);
         let groups = cpu.threads.groups(sizes.images * sizes.heads);
@@ -543,7 +544,7 @@ impl<E: Stored> Attention<E> {
             let position = if has_position_bias { sizes.heads * sizes.scores_len() } else { 0 };
             let sums = HeadSums {
                 d_padding: vec![0.0; 3 * sizes.width],
-                d_position_bias: vec![0.0; position],
+                d_position_bias: cpu.shelves.f32.zeros(position),
                 d_logit_scale: vec![0.0; sizes.heads],
             };
             (part, HeadRows::<E>::new(cpu, sizes.head()), sums)

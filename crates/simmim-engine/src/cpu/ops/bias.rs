@@ -1,15 +1,61 @@
 //! Between the table of position biases `[T, A]` and what each head adds to its scores `[A, M, M]`.
 
-/// Looks the position bias of each head up: table `[T, A]`, index `[M, M]` → `[A, M, M]`.
-pub(super) fn expand_bias(table: &[f32], index: &[u32], heads: usize) -> Vec<f32> {
-    (0..heads).flat_map(|head| index.iter().map(move |row| table[*row as usize * heads + head])).collect()
+use crate::cpu::buffers::Buffer;
+use crate::cpu::threads::split_mut;
+use crate::cpu::{Cpu, CpuTensor};
+use std::rc::Rc;
+
+/// The last table that was looked up, and the result: the blocks of a model may share one.
+pub(in crate::cpu) struct Expanded {
+    table: Rc<Buffer<f32>>,
+    index: Rc<[u32]>,
+    bias: Rc<Buffer<f32>>,
 }
 
-/// Adds the gradient of [`expand_bias`] to that of the table.
-pub(super) fn reduce_bias(d_bias: &[f32], index: &[u32], heads: usize, d_table: &mut [f32]) {
-    for (head, d_bias) in d_bias.chunks_exact(index.len()).enumerate() {
-        for (d, row) in d_bias.iter().zip(index) {
-            d_table[*row as usize * heads + head] += d;
+/// Looks the position bias of each head up: table `[T, A]`, index `[M, M]` → `[A, M, M]`.
+pub(super) fn expand_bias(cpu: &Cpu, table: &CpuTensor, index: &Rc<[u32]>, heads: usize) -> Rc<Buffer<f32>> {
+    if let Some(last) = &*cpu.expanded.borrow()
+        && Rc::ptr_eq(&last.table, &table.data)
+        && Rc::ptr_eq(&last.index, index)
+    {
+        return Rc::clone(&last.bias);
+    }
+    let mut bias = cpu.shelves.f32.take(heads * index.len());
+    let groups = cpu.threads.groups(heads);
+    let tasks = groups.iter().zip(split_mut(&mut bias, &groups, index.len())).collect();
+    let (values, rows): (&[f32], &[u32]) = (&table.data, index);
+    cpu.threads.map(tasks, |(group, bias)| {
+        for (head, bias) in group.clone().zip(bias.chunks_exact_mut(rows.len())) {
+            let of_head: Vec<f32> = values.iter().skip(head).step_by(heads).copied().collect();
+            for (bias, row) in bias.iter_mut().zip(rows) {
+                *bias = of_head[*row as usize];
+            }
+        }
+    });
+    let bias = Rc::new(bias);
+    *cpu.expanded.borrow_mut() =
+        Some(Expanded { table: Rc::clone(&table.data), index: Rc::clone(index), bias: Rc::clone(&bias) });
+    bias
+}
+
+/// The gradient of [`expand_bias`]: `[A, M, M]` from each worker → `[T, A]`.
+pub(super) fn reduce_bias(cpu: &Cpu, d_bias: &[&[f32]], index: &[u32], heads: usize, rows: usize) -> Buffer<f32> {
+    let sums = cpu.threads.map(cpu.threads.groups(heads), |group| {
+        let mut sums = vec![0.0f32; group.len() * rows];
+        for (head, sums) in group.zip(sums.chunks_exact_mut(rows)) {
+            for d_bias in d_bias {
+                for (d, row) in d_bias[head * index.len()..][..index.len()].iter().zip(index) {
+                    sums[*row as usize] += d;
+                }
+            }
+        }
+        sums
+    });
+    let mut d_table = cpu.shelves.f32.take(rows * heads);
+    for (head, sums) in sums.iter().flat_map(|sums| sums.chunks_exact(rows)).enumerate() {
+        for (d, sum) in d_table.iter_mut().skip(head).step_by(heads).zip(sums) {
+            *d = *sum;
         }
     }
+    d_table
 }

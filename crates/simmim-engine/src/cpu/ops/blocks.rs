@@ -5,7 +5,7 @@ use simmim_kernels::pack::Packed;
 use simmim_kernels::product::Start;
 
 /// Columns of a block, rounded to whole panels.
-const COLUMNS: usize = 192;
+const COLUMNS: usize = 96;
 
 /// A way to cut packed weights into blocks.
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 
 pub(super) mod add_positions;
 pub(super) mod attention_branch;
-mod bias;
+pub(super) mod bias;
 mod blocks;
 pub(super) mod convolution;
 pub(super) mod cross_entropy;
