@@ -102,6 +102,8 @@ pub(crate) enum Command {
     Masks(MasksArgs),
     /// Shows what is in a run, a weights file, a recipe or a data set.
     Inspect(InspectArgs),
+    /// Times whole updates of a recipe, and says what share of the machine's product peak they reach.
+    Bench(BenchArgs),
     /// Lists the built-in recipes, or prints one to start your own from.
     Recipes(RecipesArgs),
 }
@@ -230,6 +232,30 @@ pub(crate) struct InspectArgs {
     /// Channels to decode a data set to.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) channels: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// A built-in recipe for pre-training (see `simmim recipes`) or a TOML file; images are synthetic.
+    #[arg(long, value_name = "NAME|FILE", default_value = "pretrain-vit-cifar")]
+    pub(crate) recipe: String,
+    /// Timed updates, whose median counts.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
+    pub(crate) steps: usize,
+    /// Measures only the register peak.
+    #[arg(long)]
+    pub(crate) peak: bool,
+    /// Times only AdamW over so many values, beside a copy of as many bytes.
+    #[arg(long, value_name = "N", value_parser = at_least_one, num_args = 0..=1, default_missing_value = "86000000", conflicts_with = "peak")]
+    pub(crate) adamw: Option<usize>,
+}
+
+/// A number of things, not 0.
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        Ok(_) | Err(_) => Err("expected a whole number above 0".into()),
+    }
 }
 
 #[derive(Args)]

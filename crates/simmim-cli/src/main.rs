@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Reconstruct(args) => commands::reconstruct::run(&cli.common, args),
         Command::Masks(args) => commands::masks::run(&cli.common, args),
         Command::Inspect(args) => commands::inspect::run(&cli.common, args),
+        Command::Bench(args) => commands::bench::run(&cli.common, args),
         Command::Recipes(args) => commands::recipes::run(&cli.common, args),
     };
     match done {

@@ -11,6 +11,7 @@
 mod backend;
 mod cpu;
 mod parameters;
+mod peak;
 mod reference;
 
 pub use backend::{
@@ -19,6 +20,7 @@ pub use backend::{
 };
 pub use cpu::{Cpu, CpuTensor, Pass, Spent};
 pub use parameters::{Parameter, ParameterId, ParameterTable};
+pub use peak::ProductPeak;
 pub use reference::{Reference, ReferenceTensor};
 pub use simmim_kernels::loss::Distance;
 pub use simmim_kernels::product::Tile;

@@ -293,9 +293,7 @@ mod tests {
         let [mut d_q, mut d_k, mut d_v] = [(); 3].map(|_| vec![0.0; q.len()]);
         let mut d_bias = vec![0.0; bias.len()];
         let d_s = Some(d_bias.as_mut_slice());
-        attend_backward(
-            tile, shape, &s_q, &s_k, &s_v, &p, &s_d_o, &mut d_q, &mut d_k, &mut d_v, d_s, &mut scratch,
-        );
+        attend_backward(tile, shape, &s_q, &s_k, &s_v, &p, &s_d_o, &mut d_q, &mut d_k, &mut d_v, d_s, &mut scratch);
         assert_close(&d_q, &difference(q, &|q| objective(q, k, v, bias)), tolerance);
         assert_close(&d_k, &difference(k, &|k| objective(q, k, v, bias)), tolerance);
         assert_close(&d_v, &difference(v, &|v| objective(q, k, v, bias)), tolerance);

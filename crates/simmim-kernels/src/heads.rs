@@ -163,7 +163,8 @@ mod tests {
             })
             .collect();
         assert_close(&d_source, &expected, 2e-3);
-        let by_length = (objective(&source, 2.0 * step.exp()) - objective(&source, 2.0 * (-step).exp())) / (2.0 * step as f64);
+        let by_length =
+            (objective(&source, 2.0 * step.exp()) - objective(&source, 2.0 * (-step).exp())) / (2.0 * step as f64);
         assert!((d_log as f64 - by_length).abs() < 2e-3, "{d_log} {by_length}");
     }
 }

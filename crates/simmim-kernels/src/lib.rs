@@ -22,6 +22,7 @@ pub mod math;
 pub mod matrix;
 pub mod pack;
 pub mod patches;
+pub mod peak;
 pub mod pool;
 pub mod position_bias;
 pub mod product;

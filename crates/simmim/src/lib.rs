@@ -16,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod baseline;
+pub mod bench;
 pub mod build;
 pub mod checkpoint;
 pub mod classifier;

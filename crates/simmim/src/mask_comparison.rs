@@ -22,7 +22,7 @@ const DRAWS: u64 = 32;
 const PICTURE_WIDTH_PX: usize = 1100;
 
 // public domain, Ryan Hagerty
-const MOOSE: &[u8] = include_bytes!("../../../assets/photos/moose.jpg");
+pub(crate) const MOOSE: &[u8] = include_bytes!("../../../assets/photos/moose.jpg");
 
 /// The photograph inside the binary.
 ///

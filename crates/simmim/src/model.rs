@@ -57,6 +57,15 @@ impl SimMim {
         self.encoder.flops() + self.head.flops(&self.encoder.spec())
     }
 
+    /// Operations of one update over a batch masked like `hidden`, forward and backward: a backward pass is two
+    /// products for each of the forward pass, but pixels need no gradient, and unweighted cells are not predicted.
+    pub fn training_flops(&self, hidden: &Hidden) -> f64 {
+        let spec = self.encoder.spec();
+        let images = hidden.pixels.len() / (self.cells.height * self.cells.width);
+        let predicted = self.weighted_cells(&hidden.pixels).0.len() as f64 / self.cells.count() as f64;
+        images as f64 * (3.0 * self.encoder.flops() - spec.embed_flops()) + 3.0 * predicted * self.head.flops(&spec)
+    }
+
     /// Masks of any unit, brought to this model's patches and pixels.
     ///
     /// # Panics

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test unwraps is what it claims")]
 
 mod bad_input;
+mod bench;
 mod disk_full;
 mod output;
 mod resume;

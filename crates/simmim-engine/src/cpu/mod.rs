@@ -198,7 +198,9 @@ impl Operations for Cpu {
         bias_table: Option<&CpuTensor>,
         keep: Option<&[f32]>,
     ) -> CpuTensor {
-        self.timed("attention branch", Pass::Forward, || ops::attention_branch::forward(self, x, branch, bias_table, keep))
+        self.timed("attention branch", Pass::Forward, || {
+            ops::attention_branch::forward(self, x, branch, bias_table, keep)
+        })
     }
 
     fn continuous_position_bias(&self, offsets: &[f32], mlp: &PositionMlp) -> CpuTensor {

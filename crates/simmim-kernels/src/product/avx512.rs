@@ -3,9 +3,9 @@
 
 use super::{TileJob, TileKernel, TileStart};
 use std::arch::x86_64::{
-    __m512, __m512bh, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    __m512, __m512bh, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
 };
 
 /// Lanes of a vector.
@@ -14,8 +14,16 @@ const LANES: usize = 16;
 /// Lanes of a panel.
 const WIDTH: usize = 48;
 
-pub(super) const F32: [TileKernel; 8] =
-    [f32_tile::<1>, f32_tile::<2>, f32_tile::<3>, f32_tile::<4>, f32_tile::<5>, f32_tile::<6>, f32_tile::<7>, f32_tile::<8>];
+pub(super) const F32: [TileKernel; 8] = [
+    f32_tile::<1>,
+    f32_tile::<2>,
+    f32_tile::<3>,
+    f32_tile::<4>,
+    f32_tile::<5>,
+    f32_tile::<6>,
+    f32_tile::<7>,
+    f32_tile::<8>,
+];
 
 pub(super) const BF16: [TileKernel; 8] = [
     bf16_tile::<1>,

@@ -369,23 +369,31 @@ mod tests {
         for segments in [1, 3, 400] {
             // each segment is packed on its own, filled up to whole lanes
             let (a, b) = (stored::<E>(segments * depth, m, 1), stored::<E>(segments * depth, n, 2));
-            let (of_a, of_b) =
-                (Layout::new::<E>(depth, m, tile.height()), Layout::new::<E>(depth, n, tile.width()));
+            let (of_a, of_b) = (Layout::new::<E>(depth, m, tile.height()), Layout::new::<E>(depth, n, tile.width()));
             let (of_a, of_b) = (of_a.repeated(segments), of_b.repeated(segments));
             let (mut blocks, mut panels) = (vec![0; of_a.lanes()], vec![0; of_b.lanes()]);
             for s in 0..segments {
                 let (row_a, row_b) = (padded::<E>(m), padded::<E>(n));
                 let part = Matrix::new(&a[s * depth * row_a..][..depth * row_a], depth, m);
-                pack_depth_by_row(part, of_a.repeated(1), &mut blocks[s * of_a.segment_lanes()..][..of_a.segment_lanes()]);
+                pack_depth_by_row(
+                    part,
+                    of_a.repeated(1),
+                    &mut blocks[s * of_a.segment_lanes()..][..of_a.segment_lanes()],
+                );
                 let part = Matrix::new(&b[s * depth * row_b..][..depth * row_b], depth, n);
-                pack_depth_by_row(part, of_b.repeated(1), &mut panels[s * of_b.segment_lanes()..][..of_b.segment_lanes()]);
+                pack_depth_by_row(
+                    part,
+                    of_b.repeated(1),
+                    &mut panels[s * of_b.segment_lanes()..][..of_b.segment_lanes()],
+                );
             }
             let (a, b) = (Matrix::new(&a, segments * depth, m), Matrix::new(&b, segments * depth, n));
             for start in [Start::Zero, Start::Old] {
                 let old = numbers(m * n, 3);
                 let expected: Vec<f32> = (0..m * n)
                     .map(|at| {
-                        let sum: f64 = (0..segments * depth).map(|k| a.at(k, at / n) as f64 * b.at(k, at % n) as f64).sum();
+                        let sum: f64 =
+                            (0..segments * depth).map(|k| a.at(k, at / n) as f64 * b.at(k, at % n) as f64).sum();
                         sum as f32 + if start == Start::Old { old[at] } else { 0.0 }
                     })
                     .collect();

@@ -143,6 +143,12 @@ pub struct EncoderSpec {
 }
 
 impl EncoderSpec {
+    /// Operations of one image's patch embedding.
+    pub fn embed_flops(&self) -> f64 {
+        let patches = (self.image_px.0 / self.patch_px) * (self.image_px.1 / self.patch_px);
+        2.0 * (patches * self.width * self.channels * self.patch_px * self.patch_px) as f64
+    }
+
     /// Features along the vertical and the horizontal axis.
     pub fn feature_grid(&self) -> (usize, usize) {
         (self.image_px.0 / self.stride_px, self.image_px.1 / self.stride_px)

@@ -8,6 +8,7 @@ pub mod groups;
 mod pretrain;
 pub mod schedule;
 mod sitting;
+pub mod step;
 mod trainer;
 mod validate;
 

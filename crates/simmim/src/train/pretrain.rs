@@ -1,20 +1,18 @@
 //! Masked pre-training, from images to a finished run folder.
 
+use super::step::Masked;
 use super::trainer::{Finished, Group, Records, Start, Task, Trainer, start};
 use super::validate::{Measured, Validation};
 use super::{Event, Options, groups};
 use crate::build::{Builder, initial_values};
-use crate::encoder::Pass;
 use crate::error::Result;
-use crate::mask::{Grid, Mask, MaskStrategy, strategy};
 use crate::model::SimMim;
 use crate::recipe::Recipe;
 use crate::report::run_page;
 use crate::run::read_log;
 use serde_json::json;
-use simmim_data::rng::rng;
-use simmim_data::{Augmentation, Batch, Purpose, RandomResizedCrop, Transform};
-use simmim_engine::{Backend, Cpu, Images, Operations};
+use simmim_data::{Augmentation, Batch, RandomResizedCrop, Transform};
+use simmim_engine::Cpu;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -96,56 +94,32 @@ fn transform(start: &Start<Recipe>, augmentation: Augmentation) -> Transform {
 struct Pretraining<'a> {
     options: &'a Options,
     start: &'a Start<Recipe>,
-    model: SimMim,
-    mask: Box<dyn MaskStrategy>,
-    grid: Grid,
+    masked: Masked,
     validation: Validation,
 }
 
 impl<'a> Pretraining<'a> {
     fn new(options: &'a Options, start: &'a Start<Recipe>, model: SimMim) -> Result<Self> {
         let recipe = &options.recipe;
-        let (height, width) = recipe.data.image_size.height_and_width();
-        let grid = Grid { rows: height / recipe.mask.unit_px, columns: width / recipe.mask.unit_px };
-        let mask = strategy(&recipe.mask);
+        let masked = Masked::new(recipe, model, options.seed);
         // without held-out images the pictures are of training images, uncropped
         let looked_at = options.val.as_ref().unwrap_or(&options.data);
         let validation = Validation::new(
             Arc::clone(&looked_at.source),
             transform(start, Augmentation::Centre),
-            mask.as_ref(),
-            grid,
+            masked.mask.as_ref(),
+            masked.grid,
             options.seed,
             recipe.train.batch_size / recipe.train.accumulation_steps,
             options.workers,
         )?;
-        Ok(Self { options, start, model, mask, grid, validation })
+        Ok(Self { options, start, masked, validation })
     }
 }
 
 impl Task for Pretraining<'_> {
     fn gradients(&self, b: &Cpu, batch: &mut Batch) -> f64 {
-        let (recipe, seed) = (&self.options.recipe, self.options.seed);
-        let draw =
-            |sample: &usize| self.mask.sample(&mut rng(seed, Purpose::Mask, batch.epoch, *sample as u64), self.grid);
-        let masks: Vec<Mask> = batch.samples.iter().map(draw).collect();
-        let (height, width) = recipe.data.image_size.height_and_width();
-        let channels = recipe.data.channels;
-        let images = Images { pixels: &batch.images, count: masks.len(), channels, height, width };
-        // all parts of the update share the whole batch's denominator, so cutting it changes nothing
-        let weight_sum = self.model.weight_sum(&self.model.hidden(&masks));
-        let part = recipe.train.batch_size / recipe.train.accumulation_steps;
-        let mut loss = 0.0;
-        for start in (0..masks.len()).step_by(part) {
-            let range = start..start + part;
-            let mut pass = Pass::of_samples(seed, batch.epoch, &batch.samples[range.clone()]);
-            let hidden = self.model.hidden(&masks[range.clone()]);
-            b.start(true);
-            let value = self.model.loss(b, &images.part(range), &hidden, weight_sum, &mut pass);
-            loss += b.read(&value)[0] as f64;
-            b.backward(&value);
-        }
-        loss
+        self.masked.gradients(b, batch, &mut |_| ())
     }
 
     /// Held-out loss, pictures and the report.
@@ -157,13 +131,13 @@ impl Task for Pretraining<'_> {
         let resolved = &self.start.resolved;
         let is_held_out = self.options.val.is_some();
         if is_held_out {
-            let Measured { loss, baseline } = self.validation.measure(b, &self.model);
+            let Measured { loss, baseline } = self.validation.measure(b, self.masked.model());
             (records.state.val_loss, records.state.baseline_loss) = (Some(loss), baseline);
             observe(Event::Validated { updates: update, loss, baseline });
             let entry = json!({ "update": update, "val_loss": loss, "baseline_loss": baseline });
             records.note(&entry, &[("loss/held-out", loss)])?;
         }
-        let sheet = self.validation.pictures(b, &self.model, &resolved.run.normalisation());
+        let sheet = self.validation.pictures(b, self.masked.model(), &resolved.run.normalisation());
         let png = sheet.png_bytes()?;
         let folder = records.folder.path();
         crate::files::write_atomically(&folder.join("pictures").join(format!("update-{update:07}.png")), &png)?;

@@ -5,6 +5,7 @@
 
 use super::average::Average;
 use super::sitting::Sitting;
+use super::step::apply;
 use super::{Event, Options, Schedule};
 use crate::checkpoint::{self, State};
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::run::{Resolved, RunFolder, RunInfo, read_resolved};
 use crate::weights::RECIPE_KEY;
 use serde_json::{Value, json};
 use simmim_data::{Batch, Loader, LoaderConfig, Normalisation, Skipped, Source, Transform};
-use simmim_engine::{Backend, Cpu, ParameterTable, Precision, Slot, StepSize, Update};
+use simmim_engine::{Backend, Cpu, ParameterTable, Precision, Slot, StepSize};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -308,40 +309,16 @@ impl<'a> Trainer<'a> {
 
     /// One optimizer update from the gradients of a loss; returns their norm before clipping.
     fn update(&mut self, number: u64, loss: f64) -> Result<f64> {
-        let norm = self.backend.gradient_norm();
-        self.check_finite(number, loss, norm)?;
-        let train = self.train;
-        // as torch's clip_grad_norm_: the 1e-6 is its own
-        let clip = if train.clip_grad > 0.0 { (train.clip_grad / (norm + 1e-6)).min(1.0) } else { 1.0 };
         let step = |group: &Group| StepSize {
             lr: self.schedule.lr_of_group(number, group.lr_scale) as f32,
-            weight_decay: if group.decays { train.weight_decay as f32 } else { 0.0 },
+            weight_decay: if group.decays { self.train.weight_decay as f32 } else { 0.0 },
         };
-        self.backend.update(&Update {
-            number,
-            betas: (train.betas.0 as f32, train.betas.1 as f32),
-            eps: train.eps as f32,
-            gradient_scale: clip as f32,
-            steps: &self.groups.iter().map(step).collect::<Vec<_>>(),
-        });
+        let steps: Vec<_> = self.groups.iter().map(step).collect();
+        let norm = apply(&self.backend, self.train, number, loss, &steps, &mut |_| ())?;
         if let Some(average) = &mut self.average {
             average.take(number, &self.backend.read_slot(Slot::Values));
         }
         Ok(norm)
-    }
-
-    fn check_finite(&self, update: u64, loss: f64, norm: f64) -> Result<()> {
-        if !loss.is_finite() {
-            return Err(Error::NotFinite { update, what: "the loss".into(), value: loss });
-        }
-        if !norm.is_finite() {
-            let gradients = self.backend.read_slot(Slot::Gradients);
-            let broken =
-                self.backend.table().iter().find(|p| gradients[p.range.clone()].iter().any(|g| !g.is_finite()));
-            let what = broken.map_or("the gradients' norm".into(), |p| format!("the gradient of `{}`", p.name));
-            return Err(Error::NotFinite { update, what, value: norm });
-        }
-        Ok(())
     }
 
     fn note_skipped(&mut self, batch: &Batch, observe: &mut dyn FnMut(Event)) -> Result<()> {

@@ -177,9 +177,7 @@ impl<'a, E: Stored> Weights<'a, E> {
         let one = RowScale::By(1.0);
         match self.logit_scale {
             None => [RowScale::By((self.sizes.head_width() as f32).powf(-0.5)), one, one],
-            Some(logits) => {
-                [RowScale::ToLength(logits[head].min(MAX_LOGIT_SCALE).exp()), RowScale::ToLength(1.0), one]
-            }
+            Some(logits) => [RowScale::ToLength(logits[head].min(MAX_LOGIT_SCALE).exp()), RowScale::ToLength(1.0), one],
         }
     }
 }
@@ -245,7 +243,8 @@ fn forward_in<E: Stored>(
         let weights = Weights::<E>::read(cpu, &store, branch, position_bias.as_ref(), &keep, sizes);
         let qkv = to_qkv(cpu, &weights, branch.qkv, &chunks, &x.data, &mut frame_kept, &mut a_kept);
         let heads = to_heads(cpu, &weights, &qkv, &mut p_kept);
-        let out = to_output(cpu, &weights, branch.projection.weight, &chunks, &x.data, &heads, &mut frame_kept, &mut o_kept);
+        let out =
+            to_output(cpu, &weights, branch.projection.weight, &chunks, &x.data, &heads, &mut frame_kept, &mut o_kept);
         (qkv, out)
     };
     cpu.output(&x.shape, out, || Attention {
@@ -253,7 +252,10 @@ fn forward_in<E: Stored>(
         input: x.node,
         keep,
         x: Rc::clone(&x.data),
-        position_bias: bias_table.map(|table| (table.node, table.rows())).zip(position_bias).map(|((n, r), b)| (n, r, b)),
+        position_bias: bias_table
+            .map(|table| (table.node, table.rows()))
+            .zip(position_bias)
+            .map(|((n, r), b)| (n, r, b)),
         sizes,
         chunks,
         frame: frame_kept,
@@ -338,7 +340,9 @@ fn to_heads<E: Stored>(cpu: &Cpu, weights: &Weights<E>, qkv: &[E], p_kept: &mut 
     let parts = split_mut(&mut heads, &groups, sizes.head_len())
         .into_iter()
         .zip(split_kept(p_kept, &groups, sizes.p_len::<E>()))
-        .map(|part| (part, HeadRows::new(cpu, sizes.head()), cpu.shelves.rows::<E>(sizes.window_tokens, sizes.window_tokens)));
+        .map(|part| {
+            (part, HeadRows::new(cpu, sizes.head()), cpu.shelves.rows::<E>(sizes.window_tokens, sizes.window_tokens))
+        });
     cpu.threads.map(groups.iter().zip(parts).collect(), |(group, ((heads, p_kept), mut rows, mut p_scratch))| {
         let scores_len = sizes.head().scores_len::<E>();
         for (i, item) in group.clone().enumerate() {
@@ -509,27 +513,30 @@ impl<E: Stored> Attention<E> {
             .into_iter()
             .zip(d_f.split(&chunks))
             .map(|part| (part, RowsScratch::<E>::new(cpu, &chunks, width, &blocks), self.sums(weights)));
-        let sums = cpu.threads.map(groups.iter().zip(parts).collect(), |(group, ((d_o, mut packed), mut scratch, mut sums))| {
-            for (chunk, rows) in chunks.of(group.clone()).enumerate() {
-                let count = rows.len();
-                let d_out = &d_out[rows.start * width..rows.end * width];
-                let d_f = &mut scratch.f[..count * width];
-                weights.frame.leave_backward(d_out, &rows, kept, &mut sums.frame, d_f, &mut scratch.rows);
-                add_column_sums(d_f, &mut sums.d_projection_bias);
-                narrow_rows(d_f, width, &mut scratch.stored, row);
-                let d_f = Matrix::new(&scratch.stored[..count * row], count, width);
-                packed.pack(chunk, d_f);
-                let d_o = &mut d_o[(rows.start - group.start) * row..][..count * row];
-                for columns in blocks.of(weight) {
-                    let block = &mut scratch.block[..count * columns.len()];
-                    product(tile, d_f, columns.weight, block, columns.len(), Start::Zero);
-                    if count > 0 {
-                        narrow_rows(block, columns.len(), &mut d_o[columns.left..], row);
+        let sums = cpu.threads.map(
+            groups.iter().zip(parts).collect(),
+            |(group, ((d_o, mut packed), mut scratch, mut sums))| {
+                for (chunk, rows) in chunks.of(group.clone()).enumerate() {
+                    let count = rows.len();
+                    let d_out = &d_out[rows.start * width..rows.end * width];
+                    let d_f = &mut scratch.f[..count * width];
+                    weights.frame.leave_backward(d_out, &rows, kept, &mut sums.frame, d_f, &mut scratch.rows);
+                    add_column_sums(d_f, &mut sums.d_projection_bias);
+                    narrow_rows(d_f, width, &mut scratch.stored, row);
+                    let d_f = Matrix::new(&scratch.stored[..count * row], count, width);
+                    packed.pack(chunk, d_f);
+                    let d_o = &mut d_o[(rows.start - group.start) * row..][..count * row];
+                    for columns in blocks.of(weight) {
+                        let block = &mut scratch.block[..count * columns.len()];
+                        product(tile, d_f, columns.weight, block, columns.len(), Start::Zero);
+                        if count > 0 {
+                            narrow_rows(block, columns.len(), &mut d_o[columns.left..], row);
+                        }
                     }
                 }
-            }
-            sums
-        });
+                sums
+            },
+        );
         (d_o, sums)
     }
 
@@ -594,14 +601,7 @@ impl<E: Stored> Attention<E> {
     }
 
     /// First phase: gradients of q, k and v → of the input, which is added to `d_x`.
-    fn to_d_x(
-        &self,
-        cpu: &Cpu,
-        weights: &Weights<E>,
-        d_heads: &[E],
-        d_qkv: &mut Stack,
-        d_x: &mut [f32],
-    ) -> Vec<Sums> {
+    fn to_d_x(&self, cpu: &Cpu, weights: &Weights<E>, d_heads: &[E], d_qkv: &mut Stack, d_x: &mut [f32]) -> Vec<Sums> {
         let (sizes, chunks, blocks) = (self.sizes, self.chunks, Blocks::new(cpu));
         let (width, groups, row) = (sizes.width, chunks.groups(), padded::<E>(3 * sizes.width));
         let packed = cpu.backward_weight::<E>(self.branch.qkv);
@@ -610,21 +610,24 @@ impl<E: Stored> Attention<E> {
             let rows = cpu.shelves.rows::<E>(chunks.chunk_rows(), 3 * width);
             (part, RowsScratch::<E>::new(cpu, &chunks, width, &blocks), rows, self.sums(weights))
         });
-        cpu.threads.map(groups.iter().zip(parts).collect(), |(group, ((d_x, mut packed), mut scratch, mut stored, mut sums))| {
-            for (chunk, rows) in chunks.of(group.clone()).enumerate() {
-                let count = rows.len();
-                let stored = &mut stored[..count * row];
-                collect_rows(&sizes, d_heads, 3, &rows, stored);
-                add_column_sums_of(stored, row, &mut sums.d_qkv_bias);
-                let d_qkv = Matrix::new(stored, count, 3 * width);
-                packed.pack(chunk, d_qkv);
-                let d_a = &mut scratch.f[..count * width];
-                product(tile, d_qkv, weight, d_a, width, Start::Zero); // [R, D]
-                let x = &x[rows.start * width..rows.end * width];
-                let d_x = &mut d_x[(rows.start - group.start) * width..][..count * width];
-                weights.frame.enter_backward(x, d_a, &rows, kept, &mut sums.frame, d_x);
-            }
-            sums
-        })
+        cpu.threads.map(
+            groups.iter().zip(parts).collect(),
+            |(group, ((d_x, mut packed), mut scratch, mut stored, mut sums))| {
+                for (chunk, rows) in chunks.of(group.clone()).enumerate() {
+                    let count = rows.len();
+                    let stored = &mut stored[..count * row];
+                    collect_rows(&sizes, d_heads, 3, &rows, stored);
+                    add_column_sums_of(stored, row, &mut sums.d_qkv_bias);
+                    let d_qkv = Matrix::new(stored, count, 3 * width);
+                    packed.pack(chunk, d_qkv);
+                    let d_a = &mut scratch.f[..count * width];
+                    product(tile, d_qkv, weight, d_a, width, Start::Zero); // [R, D]
+                    let x = &x[rows.start * width..rows.end * width];
+                    let d_x = &mut d_x[(rows.start - group.start) * width..][..count * width];
+                    weights.frame.enter_backward(x, d_a, &rows, kept, &mut sums.frame, d_x);
+                }
+                sums
+            },
+        )
     }
 }

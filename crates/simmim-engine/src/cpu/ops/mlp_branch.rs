@@ -1,7 +1,7 @@
 //! The MLP half of a block, a chunk of rows at a time from the norm to the residual.
 
-use super::frame::{Frame, FrameKept, FrameKeptPart, FrameSpec, FrameSums};
 use super::blocks::Blocks;
+use super::frame::{Frame, FrameKept, FrameKeptPart, FrameSpec, FrameSums};
 use super::{add_bias_gradient, add_weight_gradient};
 use crate::backend::{MlpBranch, Precision};
 use crate::cpu::buffers::Buffer;

@@ -1,0 +1,175 @@
+//! `simmim bench`.
+
+use super::print_result;
+use crate::cli::{BenchArgs, Common};
+use crate::exit::Exit;
+use serde_json::{Map, Value, json};
+use simmim::bench::{
+    AdamWSpeed, Direction, Measured, Options, ProductPeak, Times, adamw, loader_images_per_second, measure,
+};
+use simmim::precision;
+use simmim::recipe;
+use simmim::train::step::Phase;
+
+pub(crate) fn run(common: &Common, args: &BenchArgs) -> anyhow::Result<Exit> {
+    let threads = common.threads();
+    let (prose, json) = if args.peak {
+        let (precision, _) = precision::choose(common.precision.into());
+        let peak = ProductPeak::measure(precision, threads);
+        (describe_peak(&peak, threads), peak_json(&peak))
+    } else if let Some(parameters) = args.adamw {
+        describe_adamw(&adamw(parameters, threads))
+    } else {
+        describe_recipe(common, args)?
+    };
+    print_result(common.json, prose.trim_end(), &Value::Object(json))?;
+    Ok(Exit::Done)
+}
+
+fn describe_recipe(common: &Common, args: &BenchArgs) -> anyhow::Result<(String, Map<String, Value>)> {
+    let (recipe, threads) = (recipe::resolve(&args.recipe, &common.set)?, common.threads());
+    let batch_size = recipe.train.batch_size;
+    let options = Options { recipe, seed: common.seed, precision: common.precision.into(), threads, steps: args.steps };
+    let measured = measure(&options, &mut |peak| {
+        if !common.quiet {
+            eprintln!("other work takes cores away: {}", describe_peak(peak, threads));
+        }
+    })?;
+    // images of so many channels are not in the embedded photograph's format
+    let loaded = loader_images_per_second(&options.recipe, threads).ok();
+    let mut json = peak_json(&measured.peak);
+    let fields = json!({
+        "recipe": args.recipe,
+        "batch_size": batch_size,
+        "threads": threads,
+        "precision": precision::name(measured.precision),
+        "parameters": measured.parameters,
+        "images_per_second": measured.images_per_second(),
+        "step_ms": measured.step.median(),
+        "step_ms_least": measured.step.least(),
+        "step_ms_most": measured.step.most(),
+        "gflop_per_step": measured.gflop_per_step,
+        "gflops": measured.gflops(),
+        "share_of_peak": measured.share_of_peak(),
+        "is_disturbed": measured.is_disturbed,
+        "attempts": measured.attempts,
+        "forward_images_per_second": measured.forward_images_per_second(),
+        "forward_ms": measured.forward.median(),
+        "forward_ms_least": measured.forward.least(),
+        "forward_ms_most": measured.forward.most(),
+        "phases_ms": phases(&measured).into_iter().map(|(n, ms)| (n.to_owned(), json!(ms))).collect::<Map<_, _>>(),
+        "operations_ms": operations(&measured, args.steps).into_iter().map(|(n, ms)| (n, json!(ms))).collect::<Map<_, _>>(),
+        "loader_images_per_second": loaded,
+        "peak_rss_mb": measured.peak_rss_mb,
+    });
+    if let Value::Object(fields) = fields {
+        json.extend(fields);
+    }
+    Ok((prose(args, &measured, loaded, batch_size, threads), json))
+}
+
+fn prose(args: &BenchArgs, measured: &Measured, loaded: Option<f64>, batch_size: usize, threads: usize) -> String {
+    let mut prose = format!(
+        "{}: {:.2} M parameters, batch {batch_size}, {} ({}), {threads} threads\n\n\
+         update              {}, {:.1} images/s\n\
+         forward             {}, {:.1} images/s\n\
+         products, attention {:.0} GFLOP/s, {:.1} % of the peak\n\
+         {}\n",
+        args.recipe,
+        measured.parameters as f64 / 1e6,
+        precision::name(measured.precision),
+        measured.precision_reason,
+        describe_times(&measured.step),
+        measured.images_per_second(),
+        describe_times(&measured.forward),
+        measured.forward_images_per_second(),
+        measured.gflops(),
+        measured.share_of_peak() * 100.0,
+        describe_peak(&measured.peak, threads),
+    );
+    if measured.is_disturbed {
+        prose += "                    disturbed in every attempt: other work took cores away\n";
+    }
+    if let Some(loaded) = loaded {
+        prose += &format!("loader              {loaded:.0} images/s, JPEG of 250 × 170 px\n");
+    }
+    if let Some(mb) = measured.peak_rss_mb {
+        prose += &format!("peak memory         {mb:.0} MB\n");
+    }
+    let row = |name: &str, ms: f64| format!("  {name:32}{ms:>9.2} ms {:>5.1} %\n", ms / measured.step.median() * 100.0);
+    prose += "\nparts of an update\n";
+    prose += &phases(measured).into_iter().map(|(name, ms)| row(name, ms)).collect::<String>();
+    prose += "\noperations of an update\n";
+    prose + &operations(measured, args.steps).into_iter().map(|(name, ms)| row(&name, ms)).collect::<String>()
+}
+
+fn describe_times(times: &Times) -> String {
+    format!("{:.1} ms ({:.1} to {:.1})", times.median(), times.least(), times.most())
+}
+
+fn describe_peak(peak: &ProductPeak, threads: usize) -> String {
+    format!(
+        "register peak       {:.0} GFLOP/s on {threads} threads, {:.0} on one ({:.2}×), {}",
+        peak.all_threads,
+        peak.one_thread,
+        peak.all_threads / peak.one_thread,
+        peak.instruction
+    )
+}
+
+fn peak_json(peak: &ProductPeak) -> Map<String, Value> {
+    [
+        ("peak_gflops", json!(peak.all_threads)),
+        ("peak_gflops_one_thread", json!(peak.one_thread)),
+        ("peak_instruction", json!(peak.instruction)),
+    ]
+    .into_iter()
+    .map(|(key, value)| (key.to_owned(), value))
+    .collect()
+}
+
+fn phases(measured: &Measured) -> Vec<(&'static str, f64)> {
+    let name = |phase| match phase {
+        Phase::Prepared => "masks and cleared gradients",
+        Phase::Forward => "forward",
+        Phase::Backward => "backward",
+        Phase::Norm => "norm of the gradients",
+        Phase::Updated => "AdamW",
+    };
+    measured.phases.iter().map(|(phase, ms)| (name(*phase), *ms)).collect()
+}
+
+/// The engine's operations, the longest first.
+fn operations(measured: &Measured, steps: usize) -> Vec<(String, f64)> {
+    let direction = |pass| match pass {
+        Direction::Forward => "forward",
+        Direction::Backward => "backward",
+        Direction::Update => "update",
+    };
+    let mut operations: Vec<_> = measured
+        .operations
+        .iter()
+        .map(|spent| {
+            (format!("{}, {}", spent.operation, direction(spent.pass)), spent.seconds * 1e3 / steps.max(1) as f64)
+        })
+        .collect();
+    operations.sort_by(|(_, a), (_, b)| b.total_cmp(a));
+    operations
+}
+
+fn describe_adamw(speed: &AdamWSpeed) -> (String, Map<String, Value>) {
+    let prose = format!(
+        "AdamW, {:.1} M values {}\na copy              {}, {:.2} times",
+        speed.parameters as f64 / 1e6,
+        describe_times(&speed.update),
+        describe_times(&speed.copy),
+        speed.times_a_copy()
+    );
+    let json = [
+        ("parameters", json!(speed.parameters)),
+        ("adamw_ms", json!(speed.update.median())),
+        ("copy_ms", json!(speed.copy.median())),
+        ("times_a_copy", json!(speed.times_a_copy())),
+    ];
+    (prose, json.into_iter().map(|(key, value)| (key.to_owned(), value)).collect())
+}
