@@ -25,7 +25,7 @@ use chunks::Chunks;
 use kept::Shelves;
 use packed::PackedWeights;
 pub use profile::{Pass, Spent};
-use simmim_kernels::element::Element;
+use simmim_kernels::element::{Bf16, Element};
 use simmim_kernels::product::Tile;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -312,5 +312,9 @@ impl Backend for Cpu {
 
     fn update(&self, update: &Update) {
         self.timed("adamw", Pass::Update, || optimizer::update(self, update));
+        self.timed("pack weights", Pass::Update, || match self.precision {
+            Precision::F32 => self.repack::<f32>(),
+            Precision::Bf16 => self.repack::<Bf16>(),
+        });
     }
 }

@@ -4,6 +4,7 @@
 //! packs the second.
 
 use super::Cpu;
+use super::store::Store;
 use super::threads::split_mut;
 use crate::parameters::ParameterId;
 use simmim_kernels::element::Element;
@@ -37,6 +38,15 @@ struct Versioned {
     lanes: Rc<Vec<u32>>,
 }
 
+/// One weight, to be packed.
+#[derive(Clone, Copy)]
+struct Weight<'a> {
+    /// `[out, in]`
+    values: Matrix<'a, f32>,
+    layout: Layout,
+    direction: Direction,
+}
+
 /// One weight, packed.
 #[derive(Clone)]
 pub(super) struct PackedWeight {
@@ -64,34 +74,64 @@ impl Cpu {
 
     fn packed_weight<E: Element>(&self, id: ParameterId, direction: Direction) -> PackedWeight {
         let store = self.store.borrow();
+        let weight = self.weight::<E>(&store, id, direction);
+        let layout = weight.layout;
+        let mut packed = self.packed.borrow_mut();
+        if self.table.len() > KEPT_PARAMETERS && !self.is_recording() {
+            let mut lanes = std::mem::take(&mut packed.spare);
+            self.pack_all::<E>(vec![(weight, &mut lanes)]);
+            return PackedWeight { lanes: Rc::new(lanes), layout };
+        }
+        let packed = packed.by_use.entry((id, direction)).or_default();
+        if packed.version != store.version() {
+            self.pack_all::<E>(vec![(weight, Rc::make_mut(&mut packed.lanes))]);
+            packed.version = store.version();
+        }
+        PackedWeight { lanes: Rc::clone(&packed.lanes), layout }
+    }
+
+    /// Packs every weight again that was packed before: once behind an update, all workers at once.
+    pub(super) fn repack<E: Element>(&self) {
+        let store = self.store.borrow();
+        let mut packed = self.packed.borrow_mut();
+        let mut entries: Vec<_> = packed.by_use.iter_mut().collect();
+        entries.sort_by_key(|((id, direction), _)| (id.0, *direction == Direction::Backward));
+        let weights = entries.into_iter().map(|((id, direction), packed)| {
+            packed.version = store.version();
+            (self.weight::<E>(&store, *id, *direction), Rc::make_mut(&mut packed.lanes))
+        });
+        self.pack_all::<E>(weights.collect());
+    }
+
+    fn weight<'a, E: Element>(&self, store: &'a Store, id: ParameterId, direction: Direction) -> Weight<'a> {
         let parameter = self.table.get(id);
         let (outputs, inputs) = (parameter.shape[0], parameter.range.len() / parameter.shape[0]);
         let layout = match direction {
             Direction::Forward => Layout::new::<E>(inputs, outputs, self.tile.width()),
             Direction::Backward => Layout::new::<E>(outputs, inputs, self.tile.width()),
         };
-        let weight = Matrix::strided(store.value(id), outputs, inputs, inputs);
-        let mut packed = self.packed.borrow_mut();
-        if self.table.len() > KEPT_PARAMETERS && !self.is_recording() {
-            let mut lanes = std::mem::take(&mut packed.spare);
-            self.pack_weight::<E>(weight, layout, direction, &mut lanes);
-            return PackedWeight { lanes: Rc::new(lanes), layout };
-        }
-        let packed = packed.by_use.entry((id, direction)).or_default();
-        if packed.version != store.version() {
-            self.pack_weight::<E>(weight, layout, direction, Rc::make_mut(&mut packed.lanes));
-            packed.version = store.version();
-        }
-        PackedWeight { lanes: Rc::clone(&packed.lanes), layout }
+        Weight { values: Matrix::strided(store.value(id), outputs, inputs, inputs), layout, direction }
     }
 
-    fn pack_weight<E: Element>(&self, weight: Matrix<f32>, layout: Layout, direction: Direction, lanes: &mut Vec<u32>) {
-        lanes.resize(layout.lanes(), 0);
-        let groups = self.threads.groups(layout.groups());
-        let tasks = groups.iter().zip(split_mut(lanes, &groups, layout.group_lanes())).collect();
-        self.threads.map(tasks, |(group, lanes)| match direction {
-            Direction::Forward => pack_weight_by_column::<E>(weight, layout, group.start, lanes),
-            Direction::Backward => pack_weight_by_row::<E>(weight, layout, group.start, lanes),
+    /// Packs weights, each worker a share of the groups of every one.
+    fn pack_all<E: Element>(&self, weights: Vec<(Weight, &mut Vec<u32>)>) {
+        let mut tasks: Vec<Vec<_>> = (0..self.threads.count()).map(|_| Vec::new()).collect();
+        for (weight, lanes) in weights {
+            let layout = weight.layout;
+            lanes.resize(layout.lanes(), 0);
+            let groups = self.threads.groups(layout.groups());
+            let parts = groups.iter().zip(split_mut(lanes, &groups, layout.group_lanes()));
+            for (task, (group, lanes)) in tasks.iter_mut().zip(parts) {
+                task.push((weight, group.start, lanes));
+            }
+        }
+        self.threads.map(tasks, |parts| {
+            for (weight, first, lanes) in parts {
+                match weight.direction {
+                    Direction::Forward => pack_weight_by_column::<E>(weight.values, weight.layout, first, lanes),
+                    Direction::Backward => pack_weight_by_row::<E>(weight.values, weight.layout, first, lanes),
+                }
+            }
         });
     }
 }

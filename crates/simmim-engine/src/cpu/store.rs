@@ -65,12 +65,40 @@ impl Store {
         }
     }
 
-    /// A parameter's gradient, and whether it is to be overwritten or added to: the first product of an
-    /// update saves clearing and reading it.
-    pub(super) fn gradient_to_start(&mut self, id: ParameterId) -> (&mut [f32], Start<'static>) {
+    /// A parameter's gradient, and whether it is to be overwritten or added to.
+    fn gradient_to_start(&mut self, id: ParameterId) -> (&mut [f32], Start<'static>) {
         allocate(&mut self.gradients, self.table.len());
         let start = if std::mem::take(&mut self.is_cleared[id.0]) { Start::Zero } else { Start::Old };
         (&mut self.gradients[self.table.get(id).range.clone()], start)
+    }
+
+    /// The gradients of several parameters, and whether each is to be overwritten or added to: the first
+    /// product of an update saves clearing and reading it.
+    ///
+    /// # Panics
+    /// If a parameter is named twice.
+    pub(super) fn gradients_to_start(
+        &mut self,
+        ids: impl Iterator<Item = ParameterId>,
+    ) -> Vec<(&mut [f32], Start<'static>)> {
+        allocate(&mut self.gradients, self.table.len());
+        let ids: Vec<_> = ids.collect();
+        let mut starts: Vec<_> = ids
+            .iter()
+            .map(|id| if std::mem::take(&mut self.is_cleared[id.0]) { Start::Zero } else { Start::Old })
+            .collect();
+        let ranges: Vec<_> = ids.iter().map(|id| self.table.get(*id).range.clone()).collect();
+        // slices are cut off in the order they lie in, and handed out in the order they were asked for
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|i| ranges[*i].start);
+        let mut slices: Vec<Option<&mut [f32]>> = ids.iter().map(|_| None).collect();
+        let (mut rest, mut offset) = (&mut self.gradients[..], 0);
+        for i in order {
+            let (_, from) = rest.split_at_mut(ranges[i].start - offset);
+            let (slice, behind) = from.split_at_mut(ranges[i].len());
+            (slices[i], rest, offset) = (Some(slice), behind, ranges[i].end);
+        }
+        slices.into_iter().map(|s| s.expect("every slice was cut off")).zip(starts.drain(..)).collect()
     }
 
     /// Makes every gradient count as zero.

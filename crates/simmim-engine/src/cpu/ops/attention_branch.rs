@@ -8,7 +8,7 @@
 use super::bias::{expand_bias, reduce_bias};
 use super::blocks::Blocks;
 use super::frame::{Frame, FrameKept, FrameSpec, FrameSums};
-use super::{add_bias_gradient, add_gradient, add_weight_gradient};
+use super::{add_bias_gradient, add_gradient, add_weight_gradients};
 use crate::backend::{AttentionBranch, Precision, QkvBias, Similarity};
 use crate::cpu::buffers::{Buffer, Pooled};
 use crate::cpu::chunks::Chunks;
@@ -487,8 +487,8 @@ impl<E: Stored> Backward for Attention<E> {
             let d_bias: Vec<&[f32]> = of_heads.iter().map(|sums| &*sums.d_position_bias).collect();
             gradients.add(*table, reduce_bias(cpu, &d_bias, &branch.bias_index, sizes.heads, *rows));
         }
-        add_weight_gradient::<E>(cpu, branch.projection.weight, &d_f, &self.o);
-        add_weight_gradient::<E>(cpu, branch.qkv, &d_qkv, &self.a);
+        let of_projection = (branch.projection.weight, &d_f, &self.o);
+        add_weight_gradients::<E>(cpu, &[of_projection, (branch.qkv, &d_qkv, &self.a)]);
         gradients.add(self.input, d_output);
     }
 }

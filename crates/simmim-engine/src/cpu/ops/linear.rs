@@ -1,6 +1,6 @@
 //! A linear layer on its own: prediction heads, classifiers, and patch merging.
 
-use super::{add_bias_gradient, add_weight_gradient};
+use super::{add_bias_gradient, add_weight_gradients};
 use crate::backend::{Linear, Precision};
 use crate::cpu::buffers::Buffer;
 use crate::cpu::chunks::Chunks;
@@ -138,7 +138,7 @@ impl<E: Stored> Backward for Project<E> {
                 product(tile, Matrix::new(stored, group.len(), outputs), weight, d_x, inputs, Start::Zero);
             });
         });
-        add_weight_gradient::<E>(cpu, linear.weight, &d_y, &self.x);
+        add_weight_gradients::<E>(cpu, &[(linear.weight, &d_y, &self.x)]);
         gradients.add(self.input, d_x);
     }
 }

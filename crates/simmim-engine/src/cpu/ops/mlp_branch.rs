@@ -2,7 +2,7 @@
 
 use super::blocks::Blocks;
 use super::frame::{Frame, FrameKept, FrameKeptPart, FrameSpec, FrameSums};
-use super::{add_bias_gradient, add_weight_gradient};
+use super::{add_bias_gradient, add_weight_gradients};
 use crate::backend::{MlpBranch, Precision};
 use crate::cpu::buffers::Buffer;
 use crate::cpu::chunks::Chunks;
@@ -206,8 +206,8 @@ impl<E: Stored> Backward for Mlp<E> {
             add_bias_gradient(cpu, &branch.fc1, &sums.d_b1);
             add_bias_gradient(cpu, &branch.fc2, &sums.d_b2);
         }
-        add_weight_gradient::<E>(cpu, branch.fc2.weight, &d_f, &self.hidden);
-        add_weight_gradient::<E>(cpu, branch.fc1.weight, &d_hidden, &self.a);
+        let (of_fc1, of_fc2) = ((branch.fc1.weight, &d_hidden, &self.a), (branch.fc2.weight, &d_f, &self.hidden));
+        add_weight_gradients::<E>(cpu, &[of_fc2, of_fc1]);
         gradients.add(self.input, d_output);
     }
 }

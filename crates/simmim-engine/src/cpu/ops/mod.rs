@@ -37,20 +37,34 @@ use simmim_kernels::element::Element;
 use simmim_kernels::elementwise::add_scaled;
 use simmim_kernels::product::product_of_packed;
 
-/// Adds `d_yᵀ·x` to the gradient of a weight `[out, in]`.
+/// The operands of a weight's gradient, `d_yᵀ·x` `[out, in]`.
+type GradientOf<'a> = (ParameterId, &'a Stack, &'a Stack);
+
+/// Adds `d_yᵀ·x` to the gradients of weights.
 ///
 /// Both operands were packed chunk by chunk; now each worker writes rows of its own, with all tokens as
 /// depth: no copy per worker, no sum over workers.
-fn add_weight_gradient<E: Element>(cpu: &Cpu, weight: ParameterId, d_y: &Stack, x: &Stack) {
-    let (tile, (d_y, x)) = (cpu.tile, (d_y.packed(), x.packed()));
+fn add_weight_gradients<E: Element>(cpu: &Cpu, weights: &[GradientOf]) {
+    let tile = cpu.tile;
     let mut store = cpu.store.borrow_mut();
-    let (gradient, start) = store.gradient_to_start(weight);
-    // whole blocks of rows to each worker
-    let groups = cpu.threads.groups(d_y.groups());
-    let row = |block: usize| (block * tile.height()).min(d_y.columns());
-    let groups: Vec<_> = groups.iter().map(|g| row(g.start)..row(g.end)).collect();
-    let tasks = groups.iter().zip(split_mut(gradient, &groups, x.columns())).collect();
-    cpu.threads.map(tasks, |(group, gradient)| product_of_packed::<E>(tile, d_y, group.start, x, gradient, start));
+    let mut tasks: Vec<Vec<_>> = (0..cpu.threads.count()).map(|_| Vec::new()).collect();
+    let gradients = store.gradients_to_start(weights.iter().map(|(weight, _, _)| *weight));
+    for ((_, d_y, x), (gradient, start)) in weights.iter().zip(gradients) {
+        let (d_y, x) = (d_y.packed(), x.packed());
+        // whole blocks of rows to each worker
+        let groups = cpu.threads.groups(d_y.groups());
+        let row = |block: usize| (block * tile.height()).min(d_y.columns());
+        let groups: Vec<_> = groups.iter().map(|g| row(g.start)..row(g.end)).collect();
+        let parts = groups.iter().map(|g| g.start).zip(split_mut(gradient, &groups, x.columns()));
+        for (task, (first, gradient)) in tasks.iter_mut().zip(parts) {
+            task.push((d_y, first, x, gradient, start));
+        }
+    }
+    cpu.threads.map(tasks, |parts| {
+        for (d_y, first, x, gradient, start) in parts {
+            product_of_packed::<E>(tile, d_y, first, x, gradient, start);
+        }
+    });
 }
 
 /// Adds `d`, summed over rows, to the gradient of a bias, if the layer has one.

@@ -1,6 +1,6 @@
 //! Patch embedding: cut into patches, then a linear layer.
 
-use super::add_weight_gradient;
+use super::add_weight_gradients;
 use super::linear::{pack_output_gradient, project_chunks};
 use crate::backend::{Images, Linear, Precision};
 use crate::cpu::buffers::Buffer;
@@ -62,6 +62,6 @@ impl<E: Stored> Backward for PatchEmbed<E> {
 
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, _: &mut Gradients) {
         let d_y = pack_output_gradient::<E>(cpu, &self.linear, &self.chunks, &d_output, |_| {});
-        add_weight_gradient::<E>(cpu, self.linear.weight, &d_y, &self.x);
+        add_weight_gradients::<E>(cpu, &[(self.linear.weight, &d_y, &self.x)]);
     }
 }
