@@ -246,12 +246,15 @@ pub struct Laplace<'a> {
     pub denominator: f64,
 }
 
+/// A function of a tensor that can be called again: what it needs beside its input is its own.
+pub type Block<B> = Box<dyn Fn(&B, &<B as Operations>::Tensor) -> <B as Operations>::Tensor>;
+
 /// The operations a model may use. Tensors are f32 (or wider), row-major and cheap to clone.
 ///
 /// Gradients flow into every tensor argument and every parameter, except where noted.
-pub trait Operations {
+pub trait Operations: Sized {
     /// A tensor of this backend.
-    type Tensor: Clone;
+    type Tensor: Clone + 'static;
 
     /// A tensor holding `data`.
     ///
@@ -320,6 +323,13 @@ pub trait Operations {
     /// # Shapes
     /// `x` `[B, N, D]` → `[B, N, D]`; `keep` as for attention.
     fn mlp_branch(&self, x: &Self::Tensor, branch: &MlpBranch, keep: Option<&[f32]>) -> Self::Tensor;
+
+    /// Computes a block and keeps nothing of it but its input: the backward pass computes it again. The
+    /// gradients are those of [`Operations`] called directly, bit for bit.
+    ///
+    /// # Shapes
+    /// Those of `block`.
+    fn recompute(&self, x: &Self::Tensor, block: Block<Self>) -> Self::Tensor;
 
     /// Layer normalisation over the last axis.
     ///

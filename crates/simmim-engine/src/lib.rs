@@ -15,7 +15,7 @@ mod peak;
 mod reference;
 
 pub use backend::{
-    AttentionBranch, Backend, CrossEntropy, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
+    AttentionBranch, Backend, Block, CrossEntropy, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
     Operations, PositionMlp, Precision, QkvBias, Regression, Similarity, Slot, SoftLabels, StepSize, Update, Windows,
 };
 pub use cpu::{Cpu, CpuTensor, Pass, Spent};

@@ -6,7 +6,7 @@
 mod images;
 
 use crate::backend::{
-    AttentionBranch, CrossEntropy, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder, Operations,
+    AttentionBranch, Block, CrossEntropy, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder, Operations,
     PositionMlp, QkvBias, Regression, Similarity, SoftLabels,
 };
 use crate::parameters::{ParameterId, ParameterTable};
@@ -284,6 +284,10 @@ impl Operations for Reference {
             };
             a.chunks(width).flat_map(row).collect()
         })
+    }
+
+    fn recompute(&self, x: &ReferenceTensor, block: Block<Self>) -> ReferenceTensor {
+        block(self, x)
     }
 
     fn layer_norm(&self, x: &ReferenceTensor, norm: &LayerNorm) -> ReferenceTensor {

@@ -386,3 +386,25 @@ fn gradients_add_up_over_backward_passes() {
     let twice: Vec<f64> = after[0].iter().map(|v| 2.0 * *v as f64).collect();
     assert_close("gradients", &after[1], &twice, 1e-6);
 }
+
+#[test]
+fn what_is_computed_again_has_the_same_gradients_bit_for_bit() {
+    for case in cases() {
+        let cpu = Cpu::new(case.table.clone(), Precision::Bf16, 2);
+        cpu.write_slot(Slot::Values, &numbers(case.table.len(), 1));
+        let mut gradients = Vec::new();
+        for recomputes in [false, true] {
+            cpu.clear_gradients();
+            cpu.start(true);
+            let x = cpu.tensor(&TOKENS, &numbers(TOKENS.iter().product(), 2));
+            let operation = case.operation.clone();
+            let scalar = match recomputes {
+                false => operation.objective(&cpu, &x).1,
+                true => cpu.recompute(&x, Box::new(move |b, x| operation.objective(b, x).1)),
+            };
+            let d_x = cpu.backward_with_gradient_of(&scalar, &x);
+            gradients.push((d_x, cpu.read_slot(Slot::Gradients)));
+        }
+        assert!(gradients[0] == gradients[1], "{}", case.name);
+    }
+}

@@ -16,7 +16,7 @@ mod tape;
 mod threads;
 
 use crate::backend::{
-    AttentionBranch, Backend, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, Operations, PositionMlp,
+    AttentionBranch, Backend, Block, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, Operations, PositionMlp,
     Precision, Regression, Slot, SoftLabels, Update,
 };
 use crate::parameters::{ParameterId, ParameterTable};
@@ -24,6 +24,7 @@ use buffers::Buffer;
 use chunks::Chunks;
 use kept::Shelves;
 use packed::PackedWeights;
+use profile::Profile;
 pub use profile::{Pass, Spent};
 use simmim_kernels::element::{Bf16, Element};
 use simmim_kernels::product::Tile;
@@ -44,7 +45,7 @@ pub struct Cpu {
     store: RefCell<Store>,
     packed: RefCell<PackedWeights>,
     tape: RefCell<Tape>,
-    profile: RefCell<Vec<Spent>>,
+    profile: RefCell<Profile>,
     expanded: RefCell<Option<ops::bias::Expanded>>,
 }
 
@@ -117,8 +118,11 @@ impl Cpu {
 
     fn walk_back(&self, loss: &CpuTensor) -> Gradients {
         assert_eq!(loss.data.len(), 1, "only a scalar has a gradient to start from");
-        let tape = std::mem::take(&mut *self.tape.borrow_mut());
-        tape.backward(self, loss.node, self.shelves.f32.copy(&[1.0]))
+        let records = self.tape.borrow_mut().take_records();
+        let mut gradients = Gradients::default();
+        gradients.add(loss.node, self.shelves.f32.copy(&[1.0]));
+        tape::walk_back(self, records, &mut gradients);
+        gradients
     }
 
     /// Division of `rows` whose widest operand has `columns` values.
@@ -209,6 +213,10 @@ impl Operations for Cpu {
 
     fn mlp_branch(&self, x: &CpuTensor, branch: &MlpBranch, keep: Option<&[f32]>) -> CpuTensor {
         self.timed("mlp branch", Pass::Forward, || ops::mlp_branch::forward(self, x, branch, keep))
+    }
+
+    fn recompute(&self, x: &CpuTensor, block: Block<Self>) -> CpuTensor {
+        ops::recompute::forward(self, x, block)
     }
 
     fn layer_norm(&self, x: &CpuTensor, norm: &LayerNorm) -> CpuTensor {

@@ -27,28 +27,32 @@ pub struct Spent {
     pub count: usize,
 }
 
+/// Time spent in operations, each without those that it calls.
+#[derive(Default)]
+pub(super) struct Profile {
+    spent: Vec<Spent>,
+    total: f64,
+}
+
 impl Cpu {
     /// What was spent since the last call, in the order of first use.
     pub fn take_profile(&self) -> Vec<Spent> {
-        std::mem::take(&mut self.profile.borrow_mut())
+        std::mem::take(&mut self.profile.borrow_mut().spent)
     }
 
-    pub(super) fn note_time(&self, operation: &'static str, pass: Pass, started: Instant) {
-        let seconds = started.elapsed().as_secs_f64();
+    pub(super) fn timed<T>(&self, operation: &'static str, pass: Pass, work: impl FnOnce() -> T) -> T {
+        let (started, before) = (Instant::now(), self.profile.borrow().total);
+        let result = work();
         let mut profile = self.profile.borrow_mut();
-        match profile.iter_mut().find(|s| s.operation == operation && s.pass == pass) {
+        let seconds = started.elapsed().as_secs_f64() - (profile.total - before);
+        profile.total += seconds;
+        match profile.spent.iter_mut().find(|s| s.operation == operation && s.pass == pass) {
             Some(spent) => {
                 spent.seconds += seconds;
                 spent.count += 1;
             }
-            None => profile.push(Spent { operation, pass, seconds, count: 1 }),
+            None => profile.spent.push(Spent { operation, pass, seconds, count: 1 }),
         }
-    }
-
-    pub(super) fn timed<T>(&self, operation: &'static str, pass: Pass, work: impl FnOnce() -> T) -> T {
-        let started = Instant::now();
-        let result = work();
-        self.note_time(operation, pass, started);
         result
     }
 }

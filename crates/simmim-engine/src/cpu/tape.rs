@@ -4,7 +4,6 @@ use super::Cpu;
 use super::buffers::Buffer;
 use super::profile::Pass;
 use simmim_kernels::elementwise::add_scaled;
-use std::time::Instant;
 
 /// Index of a tensor on the tape.
 pub(super) type NodeId = usize;
@@ -42,12 +41,15 @@ impl Gradients {
     }
 }
 
+/// An operation and the node of its output.
+type Record = (NodeId, Box<dyn Backward>);
+
 /// The recorded operations of one forward pass.
 #[derive(Default)]
 pub(super) struct Tape {
     nodes: NodeId,
     recording: bool,
-    records: Vec<(NodeId, Box<dyn Backward>)>,
+    records: Vec<Record>,
 }
 
 impl Tape {
@@ -61,6 +63,11 @@ impl Tape {
         self.recording
     }
 
+    /// Turns recording on or off; returns what it was.
+    pub(super) fn set_recording(&mut self, recording: bool) -> bool {
+        std::mem::replace(&mut self.recording, recording)
+    }
+
     /// A node for a new tensor.
     pub(super) fn node(&mut self) -> NodeId {
         self.nodes += 1;
@@ -72,19 +79,20 @@ impl Tape {
         self.records.push((output, Box::new(operation)));
     }
 
-    /// Walks the tape backwards from `from`, whose gradient is `d`; returns what is left: the
-    /// gradients of tensors that no recorded operation made.
-    pub(super) fn backward(self, cpu: &Cpu, from: NodeId, d: Buffer<f32>) -> Gradients {
-        let mut gradients = Gradients::default();
-        gradients.add(from, d);
-        for (output, operation) in self.records.into_iter().rev() {
-            // an output that nothing used has no gradient, and neither do its inputs through it
-            if let Some(d_output) = gradients.take(output) {
-                let (name, started) = (operation.name(), Instant::now());
-                operation.backward(cpu, d_output, &mut gradients);
-                cpu.note_time(name, Pass::Backward, started);
-            }
+    /// Takes what was recorded and stops recording; nodes are numbered on.
+    pub(super) fn take_records(&mut self) -> Vec<Record> {
+        self.recording = false;
+        std::mem::take(&mut self.records)
+    }
+}
+
+/// Walks records backwards; what is left in `gradients` are those of tensors that no record made.
+pub(super) fn walk_back(cpu: &Cpu, records: Vec<Record>, gradients: &mut Gradients) {
+    for (output, operation) in records.into_iter().rev() {
+        // an output that nothing used has no gradient, and neither do its inputs through it
+        if let Some(d_output) = gradients.take(output) {
+            let name = operation.name();
+            cpu.timed(name, Pass::Backward, || operation.backward(cpu, d_output, gradients));
         }
-        gradients
     }
 }

@@ -2,6 +2,7 @@
 
 use simmim_data::rng::{rng, uniform};
 use simmim_data::{Purpose, Rng};
+use simmim_engine::Operations;
 
 /// Drop path of one forward pass (stochastic depth, arXiv:1603.09382).
 ///
@@ -9,22 +10,41 @@ use simmim_data::{Purpose, Rng};
 /// into micro-batches.
 pub struct Pass {
     images: Vec<Rng>,
+    recomputes_blocks: bool,
 }
 
 impl Pass {
     /// Nothing is dropped.
     pub fn evaluate() -> Self {
-        Self { images: Vec::new() }
+        Self { images: Vec::new(), recomputes_blocks: false }
     }
 
     /// Branches are dropped, one generator per image of the batch.
     pub fn train(images: Vec<Rng>) -> Self {
-        Self { images }
+        Self { images, recomputes_blocks: false }
     }
 
     /// Branches are dropped, for each image of a batch as its number in the source and the epoch say.
     pub fn of_samples(seed: u64, epoch: u64, samples: &[usize]) -> Self {
         Self::train(samples.iter().map(|sample| rng(seed, Purpose::DropPath, epoch, *sample as u64)).collect())
+    }
+
+    /// Whether activations within blocks are computed again in the backward pass rather than kept.
+    pub fn recomputing_blocks(self, recomputes_blocks: bool) -> Self {
+        Self { recomputes_blocks, ..self }
+    }
+
+    /// Takes `x` through a block.
+    pub(super) fn through<B: Operations>(
+        &self,
+        b: &B,
+        x: &B::Tensor,
+        block: impl Fn(&B, &B::Tensor) -> B::Tensor + 'static,
+    ) -> B::Tensor {
+        match self.recomputes_blocks {
+            true => b.recompute(x, Box::new(block)),
+            false => block(b, x),
+        }
     }
 
     /// The factor of each image's branch, 0 or `1 / (1 − rate)`; none where nothing is dropped.

@@ -288,10 +288,13 @@ impl Vit {
         }
         let shared = self.shared_bias.map(|id| b.parameter(id)); // [T, A]
         for block in &self.blocks[..blocks] {
-            let own = block.bias_table.map(|id| b.parameter(id));
-            let table = own.as_ref().or(shared.as_ref());
-            x = b.attention_branch(&x, &block.attention, table, pass.keep(block.drop_rate).as_deref());
-            x = b.mlp_branch(&x, &block.mlp, pass.keep(block.drop_rate).as_deref());
+            let keep = [(); 2].map(|()| pass.keep(block.drop_rate));
+            let (block, shared) = (block.clone(), shared.clone());
+            x = pass.through(b, &x, move |b, x| {
+                let table = block.bias_table.map(|id| b.parameter(id)).or_else(|| shared.clone());
+                let x = b.attention_branch(x, &block.attention, table.as_ref(), keep[0].as_deref());
+                b.mlp_branch(&x, &block.mlp, keep[1].as_deref())
+            });
         }
         x
     }

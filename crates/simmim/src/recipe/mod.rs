@@ -375,6 +375,10 @@ pub struct TrainRecipe {
     pub batch_size: usize,
     /// Parts an update's batch is computed in, to save memory; the result is that of the whole batch.
     pub accumulation_steps: usize,
+    /// Whether the activations within a block are computed again in the backward pass rather than kept: a
+    /// fraction of the memory for about a third more time, and the same result.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub recompute_blocks: bool,
     /// Peak learning rate for 512 images per update; scaled in proportion to the batch.
     pub base_lr: f64,
     /// Learning rate of the first update, scaled likewise.

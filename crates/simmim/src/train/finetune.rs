@@ -225,7 +225,8 @@ impl Task for Finetuning<'_> {
         let mut loss = 0.0;
         for start in (0..count).step_by(part) {
             let range = start..start + part;
-            let mut pass = Pass::of_samples(self.options.seed, batch.epoch, &batch.samples[range.clone()]);
+            let mut pass = Pass::of_samples(self.options.seed, batch.epoch, &batch.samples[range.clone()])
+                .recomputing_blocks(self.options.recipe.train.recompute_blocks);
             let target = &targets[start * classes..][..part * classes];
             b.start(true);
             let soft = SoftLabels { labels, target, weight: &weight, denominator };

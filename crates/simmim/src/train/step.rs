@@ -32,6 +32,7 @@ pub struct Masked {
     seed: u64,
     /// Images of a part; the parts of an update are computed one after the other.
     part: usize,
+    recomputes_blocks: bool,
 }
 
 impl Masked {
@@ -44,6 +45,7 @@ impl Masked {
             grid: Grid { rows: height / recipe.mask.unit_px, columns: width / recipe.mask.unit_px },
             seed,
             part: recipe.train.batch_size / recipe.train.accumulation_steps,
+            recomputes_blocks: recipe.train.recompute_blocks,
         }
     }
 
@@ -72,7 +74,8 @@ impl Masked {
         done(Phase::Prepared);
         for start in (0..masks.len()).step_by(self.part) {
             let range = start..start + self.part;
-            let mut pass = Pass::of_samples(self.seed, batch.epoch, &batch.samples[range.clone()]);
+            let mut pass = Pass::of_samples(self.seed, batch.epoch, &batch.samples[range.clone()])
+                .recomputing_blocks(self.recomputes_blocks);
             let hidden = self.model.hidden(&masks[range.clone()]);
             b.start(true);
             let value = self.model.loss(b, &images.part(range), &hidden, weight_sum, &mut pass);

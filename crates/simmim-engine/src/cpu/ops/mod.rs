@@ -21,6 +21,7 @@ pub(super) mod parameter;
 pub(super) mod patch_embed;
 pub(super) mod position_bias;
 pub(super) mod prepend_token;
+pub(super) mod recompute;
 pub(super) mod regression;
 pub(super) mod relu;
 pub(super) mod soft_labels;

@@ -107,16 +107,20 @@ impl Block {
     /// # Shapes
     /// `[B, N, D]` → `[B, N, D]`.
     pub(super) fn forward<B: Operations>(&self, b: &B, x: &B::Tensor, pass: &mut Pass) -> B::Tensor {
-        let table = match &self.position_bias {
-            PositionBias::Table(table) => b.parameter(*table),
-            PositionBias::Continuous { offsets, mlp } => b.continuous_position_bias(offsets, mlp),
-        }; // [T, A]
-        let x = b.attention_branch(x, &self.attention, Some(&table), pass.keep(self.drop_rate).as_deref());
-        let x = b.mlp_branch(&x, &self.mlp, pass.keep(self.drop_rate).as_deref());
-        match &self.extra_norm {
-            None => x,
-            Some(norm) => b.layer_norm(&x, norm),
-        }
+        let keep = [(); 2].map(|()| pass.keep(self.drop_rate));
+        let block = self.clone();
+        pass.through(b, x, move |b, x| {
+            let table = match &block.position_bias {
+                PositionBias::Table(table) => b.parameter(*table),
+                PositionBias::Continuous { offsets, mlp } => b.continuous_position_bias(offsets, mlp),
+            }; // [T, A]
+            let x = b.attention_branch(x, &block.attention, Some(&table), keep[0].as_deref());
+            let x = b.mlp_branch(&x, &block.mlp, keep[1].as_deref());
+            match &block.extra_norm {
+                None => x,
+                Some(norm) => b.layer_norm(&x, norm),
+            }
+        })
     }
 
     /// Operations of one image's forward pass; `tokens` and `width` are the stage's.
