@@ -100,6 +100,8 @@ pub(crate) enum Command {
     Reconstruct(ReconstructArgs),
     /// Compares masks: pictures of every strategy and unit on a photograph, and a table of AvgDist.
     Masks(MasksArgs),
+    /// Finds the colours that stand for all others in a data set, for the target `colour-clusters`.
+    Palette(PaletteArgs),
     /// Shows what is in a run, a weights file, a recipe or a data set.
     Inspect(InspectArgs),
     /// Times whole updates of a recipe, and says what share of the machine's product peak they reach.
@@ -222,6 +224,22 @@ pub(crate) struct MasksArgs {
     /// The recipe whose image size and [mask] section count.
     #[arg(long, value_name = "NAME|FILE", default_value = "pretrain-vit-photos-192")]
     pub(crate) recipe: String,
+}
+
+#[derive(Args)]
+pub(crate) struct PaletteArgs {
+    /// Images whose colours count: a folder, .tar shards or IDX files.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: String,
+    /// The file to write; a recipe names it as `target.palette`.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) out: PathBuf,
+    /// Colours to find; `target.clusters` of the recipe.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(2..))]
+    pub(crate) colours: u16,
+    /// Channels to decode the images to.
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    pub(crate) channels: usize,
 }
 
 #[derive(Args)]

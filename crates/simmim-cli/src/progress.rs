@@ -61,6 +61,12 @@ impl Progress {
                 let style = ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}").expect("the template is valid");
                 self.bar.set_style(style);
             }
+            Event::Head { head } => self.say(&format!(
+                "head {}: {:.2} M parameters, {:.2} times the operations of a linear head's step",
+                head.kind.name(),
+                head.parameters as f64 / 1e6,
+                head.step_cost
+            )),
             Event::Updated { updates, loss, lr, images_per_second } => {
                 let left_s = (self.total - updates) as f64 * self.batch_size as f64 / images_per_second.max(1e-9);
                 let left = HumanDuration(Duration::from_secs_f64(left_s.min(1e9)));

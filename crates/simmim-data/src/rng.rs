@@ -37,6 +37,8 @@ pub enum Purpose {
     Label = 6,
     /// How images and labels of a batch are mixed.
     Mix = 7,
+    /// Which pixels a palette is made of, and where its colours start.
+    Palette = 9,
 }
 
 /// Returns the generator of one (seed, purpose, epoch, index).

@@ -5,7 +5,7 @@ use crate::classifier::Classifier;
 use crate::encoder::{Encode, EncoderSpec};
 use crate::error::Result;
 use crate::model::SimMim;
-use crate::recipe::{AnyRecipe, Recipe};
+use crate::recipe::{AnyRecipe, HeadKind, HeadRecipe, Recipe};
 use crate::target::Colours;
 use simmim_engine::ParameterTable;
 
@@ -22,6 +22,40 @@ pub struct ModelSummary {
     pub spec: EncoderSpec,
     /// Name and shape of each parameter.
     pub shapes: Vec<(String, Vec<usize>)>,
+}
+
+/// A head and what it costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeadSummary {
+    /// Its kind.
+    pub kind: HeadKind,
+    /// Its parameter values.
+    pub parameters: usize,
+    /// Operations of one image's forward pass through encoder and head over those with a linear head.
+    pub step_cost: f64,
+}
+
+/// The head of a recipe's model, whose parameters are in `table`.
+pub fn head(recipe: &Recipe, model: &SimMim, table: &ParameterTable) -> HeadSummary {
+    HeadSummary {
+        kind: recipe.head.kind,
+        parameters: table.iter().filter(|p| p.name.starts_with("decoder.")).map(|p| p.range.len()).sum(),
+        step_cost: model.flops() / model.flops_with_linear_head(),
+    }
+}
+
+/// Every head that a recipe's model could have, beside each other.
+///
+/// # Errors
+/// If a file that its target needs cannot be used.
+pub fn heads(recipe: &Recipe) -> Result<Vec<HeadSummary>> {
+    let with = |kind: HeadKind| {
+        let recipe = Recipe { head: HeadRecipe { kind, ..recipe.head }, ..recipe.clone() };
+        let mut builder = Builder::default();
+        let model = SimMim::new(&recipe, &Colours::unknown(recipe.data.channels), &mut builder)?;
+        Ok(head(&recipe, &model, &builder.finish().0))
+    };
+    HeadKind::ALL.into_iter().map(with).collect()
 }
 
 /// Summarises the model of a recipe; nothing is allocated for its values.

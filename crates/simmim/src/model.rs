@@ -43,7 +43,7 @@ impl SimMim {
         let cells = Cells { channels: spec.channels, height, width, side: spec.stride_px };
         let target = target(recipe, colours)?;
         let layout = target.layout(&cells);
-        let head = Head::new(recipe.head.kind, &spec, &layout, builder);
+        let head = Head::new(&recipe.head, &spec, &layout, builder);
         Ok(Self { encoder, mask_token, head, target, layout, loss: recipe.loss, cells })
     }
 
@@ -54,7 +54,7 @@ impl SimMim {
 
     /// Operations of one image's forward pass.
     pub fn flops(&self) -> f64 {
-        self.encoder.flops() + self.head.flops(&self.encoder.spec())
+        self.encoder.flops() + self.head.flops(&self.encoder.spec(), 1.0)
     }
 
     /// Operations of one update over a batch masked like `hidden`, forward and backward: a backward pass is two
@@ -62,8 +62,15 @@ impl SimMim {
     pub fn training_flops(&self, hidden: &Hidden) -> f64 {
         let spec = self.encoder.spec();
         let images = hidden.pixels.len() / (self.cells.height * self.cells.width);
-        let predicted = self.weighted_cells(&hidden.pixels).0.len() as f64 / self.cells.count() as f64;
-        images as f64 * (3.0 * self.encoder.flops() - spec.embed_flops()) + 3.0 * predicted * self.head.flops(&spec)
+        let predicted = self.weighted_cells(&hidden.pixels).0.len() as f64 / (images * self.cells.count()) as f64;
+        images as f64 * (3.0 * self.encoder.flops() - spec.embed_flops() + 3.0 * self.head.flops(&spec, predicted))
+    }
+
+    /// The same if the head were linear.
+    pub fn flops_with_linear_head(&self) -> f64 {
+        let spec = self.encoder.spec();
+        let (h, w) = spec.feature_grid();
+        self.encoder.flops() + 2.0 * (h * w * spec.out_width * self.layout.outputs()) as f64
     }
 
     /// Masks of any unit, brought to this model's patches and pixels.

@@ -43,8 +43,9 @@ pub enum Hide {
 
 /// One image's pictures.
 pub struct Reconstruction {
-    /// Mean absolute error of the picture over the hidden pixels, in normalised units.
-    pub masked_l1: f64,
+    /// Mean absolute error of the picture over the hidden pixels, in normalised units; none if it is not
+    /// one of pixels.
+    pub masked_l1: Option<f64>,
     /// What that error measures.
     pub measures: Shows,
     /// The same when every hidden pixel is the mean of the visible ones.
@@ -145,7 +146,7 @@ impl Trained {
         let masked: f64 = (0..pixels.len()).filter(|i| is_hidden(*i)).map(error).sum();
         let per_value = |sum: f64| sum / count.max(1) as f64;
         Ok(Reconstruction {
-            masked_l1: per_value(masked),
+            masked_l1: (self.model.shows() != Shows::Drawing).then(|| per_value(masked)),
             measures: self.model.shows(),
             mean_colour_l1: per_value(sum),
         })

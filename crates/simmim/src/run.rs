@@ -13,7 +13,7 @@
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
 use crate::recipe::{AnyRecipe, FinetuneRecipe, Recipe, RecipeKind, command_of};
-use crate::target::Colours;
+use crate::target::{Colours, Palette};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use simmim_data::Normalisation;
@@ -56,6 +56,9 @@ pub struct RunInfo {
     pub mean: Vec<f32>,
     /// Deviation per channel that pixels are normalised with.
     pub std: Vec<f32>,
+    /// Colours of the target's palette, `rrggbb`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub palette: Vec<String>,
 }
 
 impl RunInfo {
@@ -66,7 +69,7 @@ impl RunInfo {
 
     /// What a target must know of the run's images.
     pub fn colours(&self) -> Colours {
-        Colours { normalisation: self.normalisation() }
+        Colours { normalisation: self.normalisation(), palette: Palette::from_hex(&self.palette) }
     }
 }
 
@@ -321,6 +324,7 @@ mod tests {
             classes: Vec::new(),
             mean: vec![0.5],
             std: vec![0.25],
+            palette: Vec::new(),
         };
         Resolved { recipe: resolve("demo", &edits).unwrap(), run }
     }

@@ -4,7 +4,8 @@ use super::print_result;
 use crate::cli::{Common, InspectArgs};
 use crate::exit::Exit;
 use serde_json::{Value, json};
-use simmim::recipe::{self, AnyRecipe, BUILT_IN};
+use simmim::inspect::HeadSummary;
+use simmim::recipe::{self, AnyRecipe, BUILT_IN, Recipe};
 use simmim::run::{read_known, read_log};
 use simmim::weights::WeightsFile;
 use simmim::{Error, checkpoint, inspect};
@@ -37,6 +38,10 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
     let model = inspect::any_model(&recipe, IMAGENET_CLASSES)?;
     let (height, width) = model.spec.image_px;
     let rows = model.shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n"));
+    let heads = match &recipe {
+        AnyRecipe::Pretrain(recipe) => inspect::heads(recipe)?,
+        AnyRecipe::Finetune(_) => Vec::new(),
+    };
     let prose = format!(
         "{name}\n\n\
          parameters          {:>12}  ({:.2} M)\n\
@@ -50,8 +55,11 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
         model.spec.channels,
         match &recipe {
             AnyRecipe::Pretrain(recipe) => format!(
-                "mask                {:?}, unit {} px, ratio {}\n",
-                recipe.mask.strategy, recipe.mask.unit_px, recipe.mask.ratio
+                "mask                {:?}, unit {} px, ratio {}\n\n{}",
+                recipe.mask.strategy,
+                recipe.mask.unit_px,
+                recipe.mask.ratio,
+                head_rows(recipe, &heads)
             ),
             AnyRecipe::Finetune(_) => format!("classes             {IMAGENET_CLASSES} assumed\n"),
         },
@@ -61,9 +69,24 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
         "parameters": model.parameters,
         "encoder_parameters": model.encoder_parameters,
         "gflops_per_image": model.gflops_per_image,
+        "heads": heads.iter().map(head_json).collect::<Vec<_>>(),
         "recipe": recipe,
     });
     Ok((prose, json))
+}
+
+/// The heads beside each other.
+fn head_rows(recipe: &Recipe, heads: &[HeadSummary]) -> String {
+    let row = |h: &HeadSummary| {
+        let chosen = if h.kind == recipe.head.kind { "  (this one)" } else { "" };
+        format!("  {:16} {:>14} {:>12.2}{chosen}\n", h.kind.name(), h.parameters, h.step_cost)
+    };
+    let rows: String = heads.iter().map(row).collect();
+    format!("head                 parameters  operations over those with a linear head\n{rows}")
+}
+
+fn head_json(head: &HeadSummary) -> Value {
+    json!({ "kind": head.kind, "parameters": head.parameters, "step_cost": head.step_cost })
 }
 
 fn describe_run(path: &Path) -> anyhow::Result<(String, Value)> {

@@ -6,6 +6,7 @@ pub(crate) mod evaluate;
 pub(crate) mod finetune;
 pub(crate) mod inspect;
 pub(crate) mod masks;
+pub(crate) mod palette;
 pub(crate) mod pretrain;
 pub(crate) mod recipes;
 pub(crate) mod reconstruct;

@@ -23,9 +23,9 @@ pub(crate) fn run(common: &Common, args: &ReconstructArgs) -> anyhow::Result<Exi
     for (i, (image, path)) in args.images.iter().zip(&paths).enumerate() {
         let done = trained.reconstruct(image, &hide, path, common.seed.wrapping_add(i as u64))?;
         prose.push(format!(
-            "{}  masked L1 {:.4} (mean colour {:.4}): {}",
+            "{}  masked L1 {} (mean colour {:.4}): {}",
             path.display(),
-            done.masked_l1,
+            done.masked_l1.map_or("–".into(), |l1| format!("{l1:.4}")),
             done.mean_colour_l1,
             done.measures.describe()
         ));

@@ -10,3 +10,4 @@ mod resume;
 mod same_result;
 mod shapes;
 mod support;
+mod targets;

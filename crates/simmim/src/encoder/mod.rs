@@ -10,6 +10,7 @@ mod vit;
 
 pub use pass::Pass;
 pub use resize::resize_bias_table;
+pub(crate) use swin::SwinBlocks;
 pub use swin::{Swin, SwinConfig, SwinV2Config};
 pub use vit::{PositionBias, Vit, VitConfig};
 

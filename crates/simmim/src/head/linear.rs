@@ -27,7 +27,7 @@ impl LinearHead {
         b.linear(&b.gather_rows(features, rows), &self.linear)
     }
 
-    /// See [`Head::flops`](super::Head::flops).
+    /// See [`Head::flops`](super::Head::flops), with every cell predicted.
     pub fn flops(&self, encoder: &EncoderSpec) -> f64 {
         let (h, w) = encoder.feature_grid();
         2.0 * (h * w * encoder.out_width * self.outputs) as f64

@@ -1,6 +1,6 @@
 //! What types cannot say: sizes that divide each other, numbers in their range.
 
-use super::{ImageSize, NormalizationKind, Recipe, RecipeKind, ScheduleKind, check_target};
+use super::{HeadKind, ImageSize, NormalizationKind, Recipe, RecipeKind, ScheduleKind, check_target};
 use crate::error::{Error, Result};
 use std::fmt::Display;
 
@@ -9,7 +9,7 @@ use std::fmt::Display;
 /// # Errors
 /// Names the first key whose value does not fit, and what would.
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
-    let Recipe { encoder, data, mask, target, loss, .. } = recipe;
+    let Recipe { encoder, data, mask, head, loss, .. } = recipe;
     encoder.check()?;
     let patch = encoder.patch_px();
     let unit = mask.unit_px;
@@ -27,7 +27,15 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     at_least_one("mask.min_block_units", mask.min_block_units)?;
     in_order("mask.aspect", mask.aspect, f64::INFINITY)?;
 
-    check_target::check(target, data, encoder.stride_px())?;
+    check_target::check(recipe)?;
+    match (head.kind, head.width) {
+        (HeadKind::InverseSwinT | HeadKind::InverseSwinB, width) => at_least_one("head.width", width.unwrap_or(1))?,
+        (HeadKind::Linear | HeadKind::Mlp, Some(width)) => {
+            let expected = "only an inverse Swin has stages of a width".into();
+            return Err(wrong("head.width", width, expected, Some("leave it out".into())));
+        }
+        (HeadKind::Linear | HeadKind::Mlp, None) => {}
+    }
     if let Some(weight) = loss.visible_weight {
         within("loss.visible_weight", weight as f64, 0.0, 1.0)?;
     }

@@ -1,49 +1,85 @@
 //! Which keys belong to which target, and which of their values fit the image.
 
 use super::check::{within, wrong};
-use super::{DataRecipe, ImageSize, TargetKind, TargetRecipe};
-use crate::error::Result;
+use super::{ImageSize, NormalizeBy, Recipe, TargetKind};
+use crate::error::{Error, Result};
+use crate::target::{Hog, MeanColour, palette};
+use std::fmt::Display;
+use std::path::Path;
 
 /// Numbers that a head may predict for one cell: beyond this its last layer outgrows every encoder.
 const MOST_OUTPUTS: usize = 1 << 18;
 
-/// Checks the target's values; `cell_px` is the encoder's stride.
+/// Checks the target's values.
 ///
 /// # Errors
 /// Names the first key whose value does not fit, and what would.
-pub(super) fn check(target: &TargetRecipe, data: &DataRecipe, cell_px: usize) -> Result<()> {
-    use TargetKind::{ColourBins, NormalizedPixels, Pixels};
-    let kind = target.kind;
-    match (kind, target.window_px) {
-        (NormalizedPixels, Some(window)) if window >= 3 && window % 2 == 1 => {}
-        (NormalizedPixels, window) => {
+pub(super) fn check(recipe: &Recipe) -> Result<()> {
+    let Recipe { target, data, .. } = recipe;
+    let cell_px = recipe.encoder.stride_px();
+    let allowed = Allowed::of(target.kind);
+    match (allowed.window && target.normalize == NormalizeBy::Window, target.window_px) {
+        (true, Some(window)) if window >= 3 && window % 2 == 1 => {}
+        (true, window) => {
             let value = window.map_or("missing".into(), |w| w.to_string());
             let expected = "expected an odd number of pixels, at least 3".into();
-            return Err(wrong("target.window_px", value, expected, Some("SwinV2 takes 47".into())));
+            let hint = "SwinV2 takes 47; `target.normalize = \"patch\"` needs none".into();
+            return Err(wrong("target.window_px", value, expected, Some(hint)));
         }
-        (Pixels | ColourBins, None) => {}
-        (Pixels | ColourBins, Some(window)) => {
-            return Err(foreign("target.window_px", window.to_string(), "`normalized-pixels`"));
+        (false, Some(window)) => {
+            return Err(foreign("target.window_px", window, "`normalized-pixels` by a window"));
         }
+        (false, None) => {}
     }
-    match (kind, target.resolution) {
-        (Pixels | ColourBins, Some(resolution)) => resolution_fits(resolution, data.image_size, cell_px)?,
-        (NormalizedPixels, Some(resolution)) => {
-            return Err(foreign("target.resolution", show(resolution), "`pixels` and `colour-bins`"));
+    if target.normalize == NormalizeBy::Patch && !allowed.window {
+        return Err(foreign("target.normalize", "patch", "`normalized-pixels`"));
+    }
+    match (allowed.resolution, target.resolution) {
+        (true, Some(resolution)) => resolution_fits(resolution, data.image_size, cell_px)?,
+        (false, Some(resolution)) => {
+            let owners = "`pixels`, `colour-bins`, `colour-clusters` and `hog`";
+            return Err(foreign("target.resolution", show(resolution), owners));
         }
-        (Pixels | NormalizedPixels | ColourBins, None) => {}
+        (true | false, None) => {}
     }
     within("target.bins", target.bins as f64, 2.0, 256.0)?;
+    within("target.clusters", target.clusters as f64, 2.0, 65_536.0)?;
+    match (allowed.palette, &target.palette) {
+        (true, Some(path)) if !Path::new(path).is_file() => {
+            let expected = "there is no such file".into();
+            return Err(wrong("target.palette", path, expected, Some(palette::HINT.into())));
+        }
+        (false, Some(path)) => return Err(foreign("target.palette", path, "`colour-clusters`")),
+        (true, Some(_)) | (_, None) => {}
+    }
+    if target.kind == TargetKind::MeanColour && data.channels > 4 {
+        let expected = format!("`data.channels` is {}; three bits of more than 4 are too many classes", data.channels);
+        return Err(wrong("target.kind", "mean-colour", expected, Some("`colour-bins` takes any number".into())));
+    }
+    outputs_are_few(recipe)
+}
 
-    let classes = match kind {
-        Pixels | NormalizedPixels => 1,
-        ColourBins => target.bins,
-    };
-    outputs_are_few(target, data, cell_px, data.channels * classes)
+/// Keys that not every target has.
+struct Allowed {
+    window: bool,
+    resolution: bool,
+    palette: bool,
+}
+
+impl Allowed {
+    fn of(kind: TargetKind) -> Self {
+        let none = Self { window: false, resolution: false, palette: false };
+        match kind {
+            TargetKind::Pixels | TargetKind::ColourBins | TargetKind::Hog => Self { resolution: true, ..none },
+            TargetKind::NormalizedPixels => Self { window: true, ..none },
+            TargetKind::ColourClusters => Self { resolution: true, palette: true, ..none },
+            TargetKind::MeanColour => none,
+        }
+    }
 }
 
 /// The error for a key that belongs to other targets.
-fn foreign(key: &str, value: String, owners: &str) -> crate::error::Error {
+fn foreign(key: &str, value: impl Display, owners: &str) -> Error {
     wrong(key, value, format!("only {owners} can have it"), Some("leave it out".into()))
 }
 
@@ -65,20 +101,24 @@ fn resolution_fits(resolution: ImageSize, image: ImageSize, cell_px: usize) -> R
     Err(wrong("target.resolution", show(resolution), expected, Some(format!("{} would fit", choices.join(", ")))))
 }
 
-/// The last layer stays of a size that can be trained: `per_position` numbers for each position.
-fn outputs_are_few(target: &TargetRecipe, data: &DataRecipe, cell_px: usize, per_position: usize) -> Result<()> {
-    let position_px = target
-        .resolution
-        .map_or(1, |resolution| data.image_size.height_and_width().0 / resolution.height_and_width().0);
+/// The last layer stays of a size that can be trained.
+fn outputs_are_few(recipe: &Recipe) -> Result<()> {
+    let Recipe { target, data, .. } = recipe;
+    let cell_px = recipe.encoder.stride_px();
+    let per_position = match target.kind {
+        TargetKind::Pixels | TargetKind::NormalizedPixels => data.channels,
+        TargetKind::ColourBins => data.channels * target.bins,
+        TargetKind::ColourClusters => target.clusters,
+        TargetKind::MeanColour => MeanColour::classes(data.channels),
+        TargetKind::Hog => Hog::values(data.channels),
+    };
     let outputs = |px: usize| (cell_px / px) * (cell_px / px) * per_position;
-    if outputs(position_px) <= MOST_OUTPUTS {
+    let found = outputs(recipe.position_px());
+    if found <= MOST_OUTPUTS {
         return Ok(());
     }
     let value = target.resolution.map_or("the image's".into(), show);
-    let expected = format!(
-        "a head would have to predict {} numbers per feature, at most {MOST_OUTPUTS} are",
-        outputs(position_px)
-    );
+    let expected = format!("a head would have to predict {found} numbers per feature, at most {MOST_OUTPUTS} are");
     let fits = (1..=cell_px).find(|px| cell_px.is_multiple_of(*px) && outputs(*px) <= MOST_OUTPUTS);
     let hint = fits.map(|px| format!("--set target.resolution={}", size_at(data.image_size, px)));
     Err(wrong("target.resolution", value, expected, hint))
@@ -126,6 +166,20 @@ mod tests {
         check_fails(vit, &["target.kind=colour-bins", "target.bins=1"], "`target.bins` is `1`", "target.bins");
         let bins = ["target.kind=colour-bins", "target.bins=256"];
         check_fails(swin, &bins, "786432 numbers per feature", "--set target.resolution=96");
+        check_fails(vit, &["target.normalize=patch"], "`target.normalize` is `patch`", "leave it out");
+        check_fails(vit, &["target.kind=mean-colour", "target.resolution=8"], "only `pixels`", "leave it out");
+        check_fails(vit, &["target.palette=p.safetensors"], "only `colour-clusters`", "leave it out");
+        let clusters = "target.kind=colour-clusters";
+        check_fails(vit, &[clusters, "target.palette=no.safetensors"], "there is no such file", "simmim palette");
+        check_fails(vit, &[clusters, "target.clusters=1"], "`target.clusters` is `1`", "");
+        check_fails(swin, &[clusters], "524288 numbers per feature", "--set target.resolution=96");
+        let patch = ["target.kind=normalized-pixels", "target.normalize=patch", "target.window_px=47"];
+        check_fails(vit, &patch, "`target.window_px` is `47`", "leave it out");
+        let channels = ["target.kind=mean-colour", "data.channels=5", "data.normalization=measured"];
+        check_fails(vit, &channels, "`target.kind` is `mean-colour`", "colour-bins");
+        check_fails(vit, &["head.kind=inverse-swin"], "`head.kind` is `inverse-swin`", "did you mean `inverse-swin-");
+        check_fails(vit, &["head.width=8"], "`head.width` is `8`", "leave it out");
+        check_fails(vit, &["head.kind=inverse-swin-t", "head.width=0"], "`head.width` is `0`", "");
         check_fails(vit, &["loss.visible_weight=1.5"], "`loss.visible_weight` is `1.5`", "");
         check_fails(vit, &["loss.visible_weihgt=1"], "unknown key", "did you mean `loss.visible_weight`?");
     }

@@ -107,8 +107,19 @@ impl Recipe {
     /// # Panics
     /// If the recipe is not a checked one: the resolution then divides the image.
     pub fn position_px(&self) -> usize {
-        let (height, _) = self.data.image_size.height_and_width();
-        self.target.resolution.map_or(1, |resolution| height / resolution.height_and_width().0)
+        let ((height, _), cell_px) = (self.data.image_size.height_and_width(), self.encoder.stride_px());
+        match (self.target.kind, self.target.resolution) {
+            (TargetKind::MeanColour, _) => cell_px,
+            (TargetKind::NormalizedPixels, _) => 1,
+            (TargetKind::Pixels | TargetKind::ColourBins | TargetKind::ColourClusters, None) => 1,
+            // arXiv:2112.09133
+            (TargetKind::Hog, None) if cell_px.is_multiple_of(8) => 8,
+            (TargetKind::Hog, None) => cell_px,
+            (
+                TargetKind::Pixels | TargetKind::ColourBins | TargetKind::ColourClusters | TargetKind::Hog,
+                Some(resolution),
+            ) => height / resolution.height_and_width().0,
+        }
     }
 
     /// Whether the loss is the mean absolute error of hidden pixels.
@@ -260,6 +271,9 @@ impl MaskStrategyName {
 pub struct HeadRecipe {
     /// Its architecture.
     pub kind: HeadKind,
+    /// Width of the finest stage of an inverse Swin; absent: the one it is named after.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
 }
 
 /// Architecture of the prediction head.
@@ -268,6 +282,27 @@ pub struct HeadRecipe {
 pub enum HeadKind {
     /// One linear layer.
     Linear,
+    /// Two layers with a GELU between them.
+    Mlp,
+    /// Swin-T from its last stage to its first.
+    InverseSwinT,
+    /// Swin-B from its last stage to its first.
+    InverseSwinB,
+}
+
+impl HeadKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Linear, Self::Mlp, Self::InverseSwinT, Self::InverseSwinB];
+
+    /// The name in a recipe.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linear => "linear",
+            Self::Mlp => "mlp",
+            Self::InverseSwinT => "inverse-swin-t",
+            Self::InverseSwinB => "inverse-swin-b",
+        }
+    }
 }
 
 /// What is predicted.
@@ -277,21 +312,38 @@ pub struct TargetRecipe {
     /// What it is.
     pub kind: TargetKind,
     /// Positions along the image's side that are predicted, each the mean of its pixels; absent: every
-    /// pixel.
+    /// pixel. Of `hog`, histograms along the side; absent: of 8 px, or one per feature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<ImageSize>,
-    /// Side of the window that `normalized-pixels` takes mean and deviation over; odd.
+    /// What `normalized-pixels` takes mean and deviation over.
+    #[serde(default)]
+    pub normalize: NormalizeBy,
+    /// Side of that window; odd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_px: Option<usize>,
     /// Bins of a channel of `colour-bins`.
     #[serde(default = "defaults::bins")]
     pub bins: usize,
+    /// Colours of `colour-clusters`.
+    #[serde(default = "defaults::clusters")]
+    pub clusters: usize,
+    /// The file that these colours are in; absent: they are found in the training images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub palette: Option<String>,
 }
 
 impl TargetRecipe {
     /// A target of this kind, everything else as if left unsaid.
     pub fn of(kind: TargetKind) -> Self {
-        Self { kind, resolution: None, window_px: None, bins: defaults::bins() }
+        Self {
+            kind,
+            resolution: None,
+            normalize: NormalizeBy::Window,
+            window_px: None,
+            bins: defaults::bins(),
+            clusters: defaults::clusters(),
+            palette: None,
+        }
     }
 }
 
@@ -301,10 +353,27 @@ impl TargetRecipe {
 pub enum TargetKind {
     /// Pixels, normalised as the input is.
     Pixels,
-    /// Pixels at full resolution, normalised once more by the window around each.
+    /// Pixels at full resolution, normalised once more by what is around them.
     NormalizedPixels,
     /// Which bin of brightness each channel lies in.
     ColourBins,
+    /// Which colour of a palette is nearest.
+    ColourClusters,
+    /// The mean colour of a feature's cell in three bits a channel.
+    MeanColour,
+    /// Histograms of oriented gradients.
+    Hog,
+}
+
+/// What pixels are normalised by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NormalizeBy {
+    /// The window around each, channel by channel: SwinV2.
+    #[default]
+    Window,
+    /// The cell that a feature predicts, all channels together: MAE.
+    Patch,
 }
 
 /// How far off a prediction is.
@@ -430,9 +499,14 @@ pub struct TrainRecipe {
 }
 
 mod defaults {
-    /// arXiv:2111.09886, section 4.1.4: the smaller of its two numbers of bins.
+    /// arXiv:2111.09886, ablation of prediction targets: the smaller of its two numbers of bins.
     pub(super) fn bins() -> usize {
         8
+    }
+
+    /// Chen et al., "Generative Pretraining from Pixels", ICML 2020.
+    pub(super) fn clusters() -> usize {
+        512
     }
 
     /// arXiv:2106.08254, algorithm 1.

@@ -152,6 +152,7 @@ mod tests {
             classes: vec!["cat".into(), "dog".into()],
             mean: vec![0.5],
             std: vec![0.25],
+            palette: Vec::new(),
         };
         let resolved = Resolved { recipe: resolve_as("finetune-vit-cifar", &[]).unwrap(), run };
         let last = Evaluation {

@@ -1,4 +1,4 @@
-//! Bins of each channel's brightness, as classes (arXiv:2111.09886, section 4.1.4: 8 and 256 bins).
+//! Bins of each channel's brightness, as classes (arXiv:2111.09886, ablation of prediction targets: 8 and 256 bins).
 
 use super::cells::{averaged, enlarged};
 use super::{Cells, Colours, Layout, Target, Truth, most_likely};
@@ -48,7 +48,8 @@ mod tests {
     use simmim_data::Normalisation;
 
     fn target(bins: usize, position_px: usize) -> ColourBins {
-        let colours = Colours { normalisation: Normalisation { mean: vec![0.5, 0.0], std: vec![0.25, 1.0] } };
+        let colours =
+            Colours { normalisation: Normalisation { mean: vec![0.5, 0.0], std: vec![0.25, 1.0] }, palette: None };
         ColourBins { bins, position_px, colours }
     }
 

@@ -1,5 +1,6 @@
 //! Colours between the network's numbers and an image's.
 
+use super::Palette;
 use simmim_data::Normalisation;
 
 /// What a target must know of the training images beside the recipe.
@@ -7,12 +8,14 @@ use simmim_data::Normalisation;
 pub struct Colours {
     /// What pixels were normalised with.
     pub normalisation: Normalisation,
+    /// The colours of `colour-clusters`.
+    pub palette: Option<Palette>,
 }
 
 impl Colours {
     /// Those of images of which nothing is known, which is enough to know a model's shapes.
     pub fn unknown(channels: usize) -> Self {
-        Self { normalisation: Normalisation { mean: vec![0.0; channels], std: vec![1.0; channels] } }
+        Self { normalisation: Normalisation { mean: vec![0.0; channels], std: vec![1.0; channels] }, palette: None }
     }
 
     /// A normalised value of a channel as a share of white, 0 to 1.

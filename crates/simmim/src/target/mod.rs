@@ -4,18 +4,28 @@
 
 mod cells;
 mod colour_bins;
+mod colour_clusters;
 mod colours;
+mod hog;
+mod mean_colour;
 mod normalized_pixels;
+pub(crate) mod palette;
+mod patch_normalized_pixels;
 mod pixels;
 
 pub use cells::{Cells, Layout, averaged};
 pub use colour_bins::ColourBins;
+pub use colour_clusters::ColourClusters;
 pub use colours::Colours;
+pub use hog::Hog;
+pub use mean_colour::MeanColour;
 pub use normalized_pixels::NormalizedPixels;
+pub use palette::Palette;
+pub use patch_normalized_pixels::PatchNormalizedPixels;
 pub use pixels::Pixels;
 
 use crate::error::Result;
-use crate::recipe::{Recipe, TargetKind};
+use crate::recipe::{NormalizeBy, Recipe, TargetKind};
 use simmim_engine::Images;
 use std::borrow::Cow;
 
@@ -34,6 +44,8 @@ pub enum Shows {
     Pixels,
     /// What was predicted, with brightness and contrast of the true image.
     Detail,
+    /// Something drawn for the eye, whose pixels cannot be compared with an image's.
+    Drawing,
 }
 
 impl Shows {
@@ -44,6 +56,7 @@ impl Shows {
             Shows::Detail => {
                 "predicted detail with the true image's own mean and deviation put back, against true pixels"
             }
+            Shows::Drawing => "nothing: the picture is a drawing of what was predicted",
         }
     }
 }
@@ -76,15 +89,22 @@ pub trait Target: Send + Sync {
 /// # Errors
 /// If a file that it needs cannot be used.
 pub fn target(recipe: &Recipe, colours: &Colours) -> Result<Box<dyn Target>> {
-    let position_px = recipe.position_px();
+    let (position_px, cell_px) = (recipe.position_px(), recipe.encoder.stride_px());
+    let colours = colours.clone();
     Ok(match recipe.target.kind {
         TargetKind::Pixels => Box::new(Pixels { position_px }),
-        TargetKind::NormalizedPixels => {
-            Box::new(NormalizedPixels { window_px: recipe.target.window_px.expect("recipes are checked") })
+        TargetKind::NormalizedPixels => match recipe.target.normalize {
+            NormalizeBy::Window => {
+                Box::new(NormalizedPixels { window_px: recipe.target.window_px.expect("recipes are checked") })
+            }
+            NormalizeBy::Patch => Box::new(PatchNormalizedPixels { cell_px }),
+        },
+        TargetKind::ColourBins => Box::new(ColourBins { bins: recipe.target.bins, position_px, colours }),
+        TargetKind::ColourClusters => {
+            Box::new(ColourClusters { clusters: recipe.target.clusters, position_px, colours })
         }
-        TargetKind::ColourBins => {
-            Box::new(ColourBins { bins: recipe.target.bins, position_px, colours: colours.clone() })
-        }
+        TargetKind::MeanColour => Box::new(MeanColour { cell_px, colours }),
+        TargetKind::Hog => Box::new(Hog { position_px }),
     })
 }
 

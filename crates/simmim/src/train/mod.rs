@@ -17,6 +17,7 @@ pub use pretrain::{Outcome, pretrain};
 pub use schedule::Schedule;
 
 use crate::error::Error;
+use crate::inspect::HeadSummary;
 use crate::precision::PrecisionChoice;
 use crate::recipe::Recipe;
 use crate::transfer::Transfer;
@@ -74,6 +75,11 @@ pub enum Event<'a> {
         precision_reason: &'a str,
         /// Worker threads.
         threads: usize,
+    },
+    /// What predicts, and what it costs.
+    Head {
+        /// Its size and its cost.
+        head: &'a HeadSummary,
     },
     /// An update is done.
     Updated {

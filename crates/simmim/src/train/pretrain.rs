@@ -6,10 +6,12 @@ use super::validate::{Measured, Validation};
 use super::{Event, Options, groups};
 use crate::build::{Builder, initial_values};
 use crate::error::Result;
+use crate::inspect;
 use crate::model::SimMim;
 use crate::recipe::Recipe;
 use crate::report::run_page;
-use crate::run::read_log;
+use crate::run::{read_log, read_resolved};
+use crate::target::Palette;
 use serde_json::json;
 use simmim_data::{Augmentation, Batch, RandomResizedCrop, Transform};
 use simmim_engine::Cpu;
@@ -54,15 +56,22 @@ impl Outcome {
 /// If the input cannot be used, the disk fills, or a number stops being finite.
 pub fn pretrain(options: &Options, observe: &mut dyn FnMut(Event), stop: &AtomicBool) -> Result<Outcome> {
     let recipe = &options.recipe;
-    let start = start(options, Arc::clone(&options.data.source))?;
+    let mut start = start(options, Arc::clone(&options.data.source))?;
+    // a run that goes on keeps the colours it began with
+    start.resolved.run.palette = match read_resolved::<Recipe>(&options.out) {
+        Ok(known) => known.run.palette,
+        Err(_) => Palette::wanted(recipe, start.data.as_ref(), options.seed)?.map_or(Vec::new(), |p| p.to_hex()),
+    };
     let mut builder = Builder::default();
     let model = SimMim::new(recipe, &start.resolved.run.colours(), &mut builder)?;
     let (table, inits) = builder.finish();
+    let head = inspect::head(recipe, &model, &table);
     let decays = groups::decays(&table, model.encoder(), recipe.train.decay_groups);
     let scales = groups::lr_scales(&table, model.encoder(), recipe.train.layer_decay);
     let groups = decays.into_iter().zip(scales).map(|(decays, lr_scale)| Group { lr_scale, decays }).collect();
     let first_values = |table: &_| Ok(initial_values(table, &inits, options.seed));
     let mut trainer = Trainer::open(options, &start, table, groups, first_values, observe)?;
+    observe(Event::Head { head: &head });
     let mut task = Pretraining::new(options, &start, model)?;
     if options.val.is_some() {
         trainer.records.note_unreadable(task.validation.skipped(), observe)?;

@@ -96,6 +96,7 @@ pub(super) fn start<R: RecipeKind>(options: &Options<R>, data: Arc<dyn Source>) 
             classes: Vec::new(),
             mean: normalisation.mean.clone(),
             std: normalisation.std.clone(),
+            palette: Vec::new(),
         },
     };
     Ok(Start { resolved, data, precision, total, per_epoch })

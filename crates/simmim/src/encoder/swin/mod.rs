@@ -10,9 +10,11 @@
 //! would leave features whose cells lie partly outside of the image.
 
 mod block;
+mod blocks;
 mod config;
 mod windows;
 
+pub(crate) use blocks::SwinBlocks;
 pub(super) use config::Design;
 pub use config::{SwinConfig, SwinV2Config};
 

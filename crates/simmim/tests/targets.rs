@@ -1,0 +1,192 @@
+//! Every head with every target on either kind of encoder: gradients, and training on photographs.
+
+#![allow(clippy::unwrap_used, reason = "a test says where it fails")]
+
+use simmim::build::{Builder, initial_values};
+use simmim::encoder::Pass;
+use simmim::mask::{Grid, Mask, strategy};
+use simmim::model::{Hidden, SimMim};
+use simmim::recipe::{HeadKind, Recipe, resolve};
+use simmim::target::{Colours, Palette};
+use simmim_data::rng::{rng, uniform_between};
+use simmim_data::{Augmentation, Image, Normalisation, Purpose, RandomResizedCrop, Source, Transform};
+use simmim_engine::{Backend, Cpu, Images, Operations, Precision, Reference, Slot, StepSize, Update};
+use std::sync::Arc;
+use std::sync::LazyLock;
+
+const IMAGES: usize = 6;
+const SIDE_PX: usize = 16;
+
+/// Each target, and what sets it apart.
+const TARGETS: &[(&str, &[&str])] = &[
+    ("pixels", &[]),
+    ("pixels in l2", &["loss.kind=l2"]),
+    ("coarse pixels in smooth l1", &["target.resolution=4", "loss.kind=smooth-l1"]),
+    ("pixels of everything", &["loss.scope=all", "loss.visible_weight=0.25"]),
+    ("pixels normalised by window", &["target.kind=normalized-pixels", "target.window_px=15"]),
+    ("pixels normalised by patch", &["target.kind=normalized-pixels", "target.normalize=patch"]),
+    ("colour bins", &["target.kind=colour-bins", "target.resolution=8"]),
+    ("colour clusters", &["target.kind=colour-clusters", "target.clusters=16", "target.resolution=4"]),
+    ("mean colour", &["target.kind=mean-colour"]),
+    ("hog", &["target.kind=hog"]),
+];
+
+/// The photographs, decoded once.
+static PHOTOS: LazyLock<Vec<Image>> = LazyLock::new(|| {
+    let source = photos();
+    (0..source.len()).map(|i| source.get(i).unwrap().image).collect()
+});
+
+fn photos() -> Arc<dyn Source> {
+    simmim_data::open(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/images"), 3).unwrap()
+}
+
+const ENCODERS: &[(&str, &[&str])] = &[
+    ("pretrain-vit-cifar", &["encoder.width=16", "encoder.depth=1", "encoder.heads=2", "encoder.patch_px=8"]),
+    (
+        "pretrain-swin-cifar",
+        &["encoder.width=8", "encoder.depths=[1, 1]", "encoder.heads=[1, 2]", "encoder.patch_px=4"],
+    ),
+];
+
+/// A small model with its first parameters, images and masks.
+struct Case {
+    model: SimMim,
+    recipe: Recipe,
+    backend: Cpu,
+    pixels: Vec<f32>,
+    hidden: Hidden,
+}
+
+impl Case {
+    fn new(encoder: &(&str, &[&str]), head: HeadKind, target: &[&str]) -> Self {
+        let inverse = matches!(head, HeadKind::InverseSwinT | HeadKind::InverseSwinB);
+        let sizes = [format!("data.image_size={SIDE_PX}"), format!("head.kind={}", head.name())];
+        let small = inverse.then(|| "head.width=4".to_owned());
+        let edits: Vec<String> = encoder.1.iter().chain(target).map(|edit| (*edit).to_owned()).collect();
+        let edits: Vec<String> = sizes.into_iter().chain(small).chain(edits).collect();
+        let recipe = resolve(encoder.0, &edits).unwrap();
+        let palette = Palette::wanted(&recipe, photos().as_ref(), 0).unwrap();
+        let colours = Colours { normalisation: Normalisation::imagenet(), palette };
+
+        let mut builder = Builder::default();
+        let model = SimMim::new(&recipe, &colours, &mut builder).unwrap();
+        let (table, inits) = builder.finish();
+        let values = initial_values(&table, &inits, 0);
+        let backend = Cpu::new(table, Precision::F32, 1);
+        backend.write_slot(Slot::Values, &values);
+
+        let crop = RandomResizedCrop { scale: (0.3, 1.0), ratio: (0.75, 1.33), hflip: 0.5 };
+        let augmentation = Augmentation::RandomResizedCrop(crop);
+        let transform =
+            Transform { height: SIDE_PX, width: SIDE_PX, augmentation, normalisation: colours.normalisation };
+        let mut pixels = vec![0.0; IMAGES * transform.values()];
+        for (i, image) in pixels.chunks_exact_mut(transform.values()).enumerate() {
+            transform.apply(&PHOTOS[i % PHOTOS.len()], &mut rng(0, Purpose::Augment, 0, i as u64), image);
+        }
+        let grid = Grid { rows: SIDE_PX / recipe.mask.unit_px, columns: SIDE_PX / recipe.mask.unit_px };
+        let mask = strategy(&recipe.mask);
+        let masks: Vec<Mask> =
+            (0..IMAGES).map(|i| mask.sample(&mut rng(0, Purpose::Mask, 0, i as u64), grid)).collect();
+        let hidden = model.hidden(&masks);
+        Self { model, recipe, backend, pixels, hidden }
+    }
+
+    fn loss<B: Operations>(&self, b: &B) -> B::Tensor {
+        let pixels = &self.pixels;
+        let images = Images { pixels, count: IMAGES, channels: 3, height: SIDE_PX, width: SIDE_PX };
+        self.model.loss(b, &images, &self.hidden, self.model.weight_sum(&self.hidden), &mut Pass::evaluate())
+    }
+
+    /// The loss, and its gradient in the backend.
+    fn step(&self) -> f64 {
+        self.backend.clear_gradients();
+        self.backend.start(true);
+        let loss = self.loss(&self.backend);
+        let value = self.backend.read(&loss)[0] as f64;
+        self.backend.backward(&loss);
+        value
+    }
+
+    fn update(&self, number: u64) {
+        let steps = vec![StepSize { lr: 3e-3, weight_decay: 0.0 }; self.backend.table().iter().len()];
+        let norm = self.backend.gradient_norm();
+        let gradient_scale = (1.0 / norm).min(1.0) as f32;
+        self.backend.update(&Update { number, betas: (0.9, 0.999), eps: 1e-8, gradient_scale, steps: &steps });
+    }
+}
+
+/// Losses of 50 updates on the same photographs.
+fn trains(encoder: &(&str, &[&str]), head: HeadKind, target: &(&str, &[&str])) {
+    let case = Case::new(encoder, head, target.1);
+    let mut losses = Vec::new();
+    for number in 1..=50 {
+        losses.push(case.step());
+        case.update(number);
+    }
+    let what = format!("{} on {} with head {}", target.0, encoder.0, head.name());
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let parts: Vec<f64> = losses.chunks(10).map(mean).collect();
+    assert!(losses.iter().all(|loss| loss.is_finite()), "{what}: {losses:?}");
+    assert!(parts[4] < 0.95 * parts[0], "{what}: means of ten {parts:?}");
+}
+
+#[test]
+fn every_head_learns_every_target_on_vit() {
+    for head in HeadKind::ALL {
+        TARGETS.iter().for_each(|target| trains(&ENCODERS[0], head, target));
+    }
+}
+
+#[test]
+fn every_head_learns_every_target_on_swin() {
+    for head in HeadKind::ALL {
+        TARGETS.iter().for_each(|target| trains(&ENCODERS[1], head, target));
+    }
+}
+
+/// Along a random direction in the parameters of encoder and head each, the gradient is the slope of
+/// the reference.
+fn has_the_slope_of_the_reference(encoder: &(&str, &[&str]), head: HeadKind, target: &(&str, &[&str])) {
+    // L1 bends wherever an error is zero, which no two precisions agree on: it is checked once, without structure
+    let edits = target.1.iter().copied().chain((target.0 != "pixels").then_some("loss.kind=l2"));
+    let case = Case::new(encoder, head, &edits.collect::<Vec<_>>());
+    case.step();
+    let gradients = case.backend.read_slot(Slot::Gradients);
+    let values: Vec<f64> = case.backend.read_slot(Slot::Values).iter().map(|v| *v as f64).collect();
+    for part in ["encoder.", "decoder."] {
+        let mut rng = rng(1, Purpose::Initialise, 0, 0);
+        let mut direction = vec![0.0; values.len()];
+        for parameter in case.backend.table().iter().filter(|p| p.name.starts_with(part)) {
+            direction[parameter.range.clone()].fill_with(|| uniform_between(&mut rng, -1.0, 1.0));
+        }
+        let step = 1e-7; // small beside the distance of an error to where L1 bends
+        let at = |by: f64| {
+            let moved = values.iter().zip(&direction).map(|(v, d)| v + by * d).collect();
+            let reference = Reference::new(case.backend.table().clone(), moved);
+            case.loss(&reference).data()[0]
+        };
+        let expected = (at(step) - at(-step)) / (2.0 * step);
+        let products = gradients.iter().zip(&direction).map(|(g, d)| *g as f64 * d);
+        let (slope, size) = products.fold((0.0, 0.0), |(sum, squares), p| (sum + p, squares + p * p));
+        let what = format!("{} on {} with head {}, {part}", target.0, encoder.0, case.recipe.head.kind.name());
+        // rounding in f32, beside what the terms of the sum are large
+        assert!((slope - expected).abs() < 1e-3 * size.sqrt() + 1e-6, "{what}: {slope}, expected {expected}");
+    }
+}
+
+#[test]
+fn every_target_has_the_gradient_of_the_reference() {
+    for encoder in ENCODERS {
+        TARGETS.iter().for_each(|target| has_the_slope_of_the_reference(encoder, HeadKind::Linear, target));
+    }
+}
+
+#[test]
+fn every_head_has_the_gradient_of_the_reference() {
+    for head in HeadKind::ALL {
+        for target in [&TARGETS[0], &TARGETS[7]] {
+            has_the_slope_of_the_reference(&ENCODERS[0], head, target);
+        }
+    }
+}
