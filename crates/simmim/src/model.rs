@@ -66,7 +66,7 @@ impl SimMim {
         images as f64 * (3.0 * self.encoder.flops() - spec.embed_flops() + 3.0 * self.head.flops(&spec, predicted))
     }
 
-    /// The same if the head were linear.
+    /// Operations of one image's forward pass if the head were linear.
     pub fn flops_with_linear_head(&self) -> f64 {
         let spec = self.encoder.spec();
         let (h, w) = spec.feature_grid();
