@@ -8,7 +8,8 @@ Builds the command, makes a virtual environment with PyTorch from PyPI beside th
 SIMMIM_BENCH_VENV names), and runs ours and theirs in turn, each in a process of its own. In the first round every way of
 running PyTorch is timed: attention written out, attention by `scaled_dot_product_attention`, and `torch.compile` of both.
 The fastest is what the other rounds are run with. Ratios are of medians over rounds; the spread is the least and the
-greatest ratio of a round. The register peak is measured beside every run, and says whether other work took cores away.
+greatest ratio of a round. The register peak is measured before and behind every run, and a run beside which it was well
+below the highest peak so far, because other work took the cores, is repeated.
 """
 
 import argparse
@@ -26,6 +27,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TORCH = "torch==2.15.0"
 WAYS = ["eager", "sdpa", "compile", "compile-sdpa"]
+
+# a run beside a peak below this share of the highest one is repeated, so many times in all
+UNDISTURBED, MOST_ATTEMPTS = 0.9, 3
+highest_peak = {}
 
 # recipe, images per update, precisions
 WORKLOADS = {
@@ -94,22 +99,43 @@ def compare(options, name, recipe, batch, precision):
         for number in range(options.rounds):
             say(f"{name} {precision}: round {number + 1} of {options.rounds}, ours")
             common = ["--threads", str(options.threads), "--precision", precision, "--json", "--quiet"]
-            ours.append(run(options, [options.simmim, "bench", "--recipe", recipe, "--steps", str(options.steps), *edits, *common]))
+            command = [options.simmim, "bench", "--recipe", recipe, "--steps", str(options.steps), *edits, *common]
+            ours.append(undisturbed(options, command, common, "step_ms") or sys.exit("ours failed"))
             for what in options.what:
                 for way in ways[what]:
                     say(f"{name} {precision}: round {number + 1} of {options.rounds}, PyTorch {way}, {what}")
                     command = [options.python, str(HERE / "torch_step.py"), "--recipe", str(file), "--precision", precision]
                     command += ["--way", way, "--what", what, "--steps", str(options.steps), "--threads", str(options.threads)]
-                    result = run(options, command, may_fail=True)
+                    result = undisturbed(options, command, common, "ms")
                     if result is None:
                         continue
                     if result["parameters"] != described["parameters"]:
                         sys.exit(f"{recipe}: ours has {described['parameters']} parameters, theirs {result['parameters']}")
-                    peak = run(options, [options.simmim, "bench", "--peak", *common])
-                    theirs[what].append({**result, "round": number, "peak_gflops": peak["peak_gflops"]})
+                    theirs[what].append({**result, "round": number})
                 if number == 0 and theirs[what]:
                     ways[what] = [min(theirs[what], key=lambda r: r["ms"])["way"]]
     return [summary(name, recipe, batch, precision, what, ours, theirs[what]) for what in options.what if theirs[what]]
+
+
+def undisturbed(options, command, common, key):
+    """The fastest of some runs of a command, one if the peak beside it was high; nothing if the command fails."""
+    best, precision = None, common[common.index("--precision") + 1]
+    for _ in range(MOST_ATTEMPTS):
+        before = run(options, [options.simmim, "bench", "--peak", *common])
+        result = run(options, command, may_fail=True)
+        after = run(options, [options.simmim, "bench", "--peak", *common])
+        if result is None:
+            return None
+        peaks = [before["peak_gflops"], after["peak_gflops"]]
+        result.setdefault("peak_gflops", max(peaks))
+        result["peaks_beside"] = peaks
+        if best is None or result[key] < best[key]:
+            best = result
+        highest_peak[precision] = max(highest_peak.get(precision, 0.0), *peaks)
+        if min(peaks) >= UNDISTURBED * highest_peak[precision]:
+            break
+        say(f"other work took cores away (register peaks {peaks[0]:.0f}, {peaks[1]:.0f} GFLOP/s)")
+    return best
 
 
 def summary(name, recipe, batch, precision, what, ours, theirs):
