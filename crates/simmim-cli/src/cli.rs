@@ -263,6 +263,9 @@ pub(crate) struct BenchArgs {
     /// Measures only the register peak.
     #[arg(long)]
     pub(crate) peak: bool,
+    /// Times only forward passes, with no room for gradients: a model of billions fits.
+    #[arg(long, conflicts_with_all = ["peak", "adamw"])]
+    pub(crate) forward: bool,
     /// Times only AdamW over so many values, beside a copy of as many bytes.
     #[arg(long, value_name = "N", value_parser = at_least_one, num_args = 0..=1, default_missing_value = "86000000", conflicts_with = "peak")]
     pub(crate) adamw: Option<usize>,

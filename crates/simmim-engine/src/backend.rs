@@ -481,6 +481,9 @@ pub trait Backend: Operations {
     /// If the length differs from the table's.
     fn write_slot(&self, slot: Slot, values: &[f32]);
 
+    /// Changes a flat buffer in place.
+    fn edit_slot(&self, slot: Slot, edit: &mut dyn FnMut(&mut [f32]));
+
     /// Sets all gradients to zero.
     fn clear_gradients(&self);
 

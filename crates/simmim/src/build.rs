@@ -103,12 +103,17 @@ impl Builder {
 
 /// Initial values of all parameters, each drawn from a generator of its own.
 pub fn initial_values(table: &ParameterTable, inits: &[Init], seed: u64) -> Vec<f32> {
-    let mut values = Vec::with_capacity(table.len());
+    let mut values = vec![0.0; table.len()];
+    initialise(table, inits, seed, &mut values);
+    values
+}
+
+/// [`initial_values`] written where they are needed: a model of billions has no room for a copy.
+pub fn initialise(table: &ParameterTable, inits: &[Init], seed: u64, values: &mut [f32]) {
     for (index, (parameter, init)) in table.iter().zip(inits).enumerate() {
         let mut rng = rng(seed, Purpose::Initialise, 0, index as u64);
-        values.extend(parameter.range.clone().map(|_| init.draw(&mut rng)));
+        values[parameter.range.clone()].fill_with(|| init.draw(&mut rng));
     }
-    values
 }
 
 #[cfg(test)]

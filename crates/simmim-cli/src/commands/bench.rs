@@ -6,6 +6,7 @@ use crate::exit::Exit;
 use serde_json::{Map, Value, json};
 use simmim::bench::{
     AdamWSpeed, Direction, Measured, Options, ProductPeak, Times, adamw, loader_images_per_second, measure,
+    measure_forward,
 };
 use simmim::precision;
 use simmim::recipe;
@@ -19,11 +20,47 @@ pub(crate) fn run(common: &Common, args: &BenchArgs) -> anyhow::Result<Exit> {
         (describe_peak(&peak, threads), peak_json(&peak))
     } else if let Some(parameters) = args.adamw {
         describe_adamw(&adamw(parameters, threads))
+    } else if args.forward {
+        describe_forward(common, args)?
     } else {
         describe_recipe(common, args)?
     };
     print_result(common.json, prose.trim_end(), &Value::Object(json))?;
     Ok(Exit::Done)
+}
+
+fn describe_forward(common: &Common, args: &BenchArgs) -> anyhow::Result<(String, Map<String, Value>)> {
+    let (recipe, threads) = (recipe::resolve(&args.recipe, &common.set)?, common.threads());
+    let options = Options { recipe, seed: common.seed, precision: common.precision.into(), threads, steps: args.steps };
+    let measured = measure_forward(&options)?;
+    let images_per_second = measured.batch_size as f64 / measured.forward.median() * 1e3;
+    let mut prose = format!(
+        "{}: {:.2} M parameters, batch {}, {} ({}), {threads} threads\n\n\
+         forward             {}, {images_per_second:.2} images/s\n",
+        args.recipe,
+        measured.parameters as f64 / 1e6,
+        measured.batch_size,
+        precision::name(measured.precision),
+        measured.precision_reason,
+        describe_times(&measured.forward),
+    );
+    if let Some(mb) = measured.peak_rss_mb {
+        prose += &format!("peak memory         {mb:.0} MB\n");
+    }
+    let fields = json!({
+        "recipe": args.recipe,
+        "batch_size": measured.batch_size,
+        "threads": threads,
+        "precision": precision::name(measured.precision),
+        "parameters": measured.parameters,
+        "forward_images_per_second": images_per_second,
+        "forward_ms": measured.forward.median(),
+        "forward_ms_least": measured.forward.least(),
+        "forward_ms_most": measured.forward.most(),
+        "peak_rss_mb": measured.peak_rss_mb,
+    });
+    let Value::Object(json) = fields else { unreachable!("an object was written") };
+    Ok((prose, json))
 }
 
 fn describe_recipe(common: &Common, args: &BenchArgs) -> anyhow::Result<(String, Map<String, Value>)> {

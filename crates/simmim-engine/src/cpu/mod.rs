@@ -310,6 +310,10 @@ impl Backend for Cpu {
         self.store.borrow_mut().slot_mut(slot).copy_from_slice(values);
     }
 
+    fn edit_slot(&self, slot: Slot, edit: &mut dyn FnMut(&mut [f32])) {
+        edit(self.store.borrow_mut().slot_mut(slot));
+    }
+
     fn clear_gradients(&self) {
         self.store.borrow_mut().clear_gradients();
     }

@@ -12,7 +12,7 @@ pub use loader::loader_images_per_second;
 pub use memory::peak_rss_mb;
 pub use simmim_engine::{Pass as Direction, ProductPeak, Spent};
 
-use crate::build::{Builder, initial_values};
+use crate::build::{Builder, initialise};
 use crate::encoder::{Encode, Pass};
 use crate::error::Result;
 use crate::model::SimMim;
@@ -182,6 +182,39 @@ pub fn measure(options: &Options, observe: &mut dyn FnMut(&ProductPeak)) -> Resu
     Ok(Measured { forward: bench.time_forward(options.steps), ..best })
 }
 
+/// What was measured of forward passes alone.
+#[derive(Clone, Debug)]
+pub struct MeasuredForward {
+    /// Parameter values.
+    pub parameters: usize,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Why.
+    pub precision_reason: &'static str,
+    /// Times of a forward pass to the features, nothing hidden.
+    pub forward: Times,
+    /// Images of a pass.
+    pub batch_size: usize,
+    /// The most memory the process ever held; where the system tells.
+    pub peak_rss_mb: Option<f64>,
+}
+
+/// Times forward passes alone: no gradients, no optimizer, so that a model of billions fits.
+///
+/// # Errors
+/// If a file that the target needs cannot be used.
+pub fn measure_forward(options: &Options) -> Result<MeasuredForward> {
+    let bench = Bench::new(options)?;
+    Ok(MeasuredForward {
+        parameters: bench.backend.table().len(),
+        precision: bench.backend.precision(),
+        precision_reason: bench.precision_reason,
+        forward: bench.time_forward(options.steps),
+        batch_size: bench.batch.samples.len(),
+        peak_rss_mb: peak_rss_mb(),
+    })
+}
+
 struct Bench {
     masked: Masked,
     recipe: Recipe,
@@ -203,7 +236,7 @@ impl Bench {
         let steps = groups::decays(&table, model.encoder(), recipe.train.decay_groups).into_iter().map(step).collect();
         let (precision, precision_reason) = precision::choose(options.precision);
         let backend = Cpu::new(table, precision, options.threads);
-        backend.write_slot(Slot::Values, &initial_values(backend.table(), &inits, options.seed));
+        backend.edit_slot(Slot::Values, &mut |values| initialise(backend.table(), &inits, options.seed, values));
         let (height, width) = recipe.data.image_size.height_and_width();
         let images = recipe.train.batch_size;
         let mut noise = rng(options.seed, Purpose::Augment, 0, 0);
