@@ -46,20 +46,38 @@ pub enum RowScale {
 /// Copies the rows of `slots`, scaled, to `out` `[M, E]`, stored in whole lanes.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn gather<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, out: &mut [S]) {
-    for (slot, out) in slots.iter().zip(out.chunks_exact_mut(padded::<S>(from.width))) {
-        let row = from.row(*slot as usize);
-        let (out, filling) = out.split_at_mut(row.len());
-        filling.fill(S::default());
-        match scale {
-            RowScale::By(1.0) => out.copy_from_slice(row),
-            RowScale::By(factor) => scale_row(row, factor, out),
-            RowScale::ToLength(length) => scale_row(row, length / norm(row), out),
+    // the usual head widths by name: a row is then a few loads and stores, not a call
+    match from.width {
+        32 => gather_rows::<S, 32>(from, slots, scale, out),
+        64 => gather_rows::<S, 64>(from, slots, scale, out),
+        _ => {
+            for (slot, out) in slots.iter().zip(out.chunks_exact_mut(padded::<S>(from.width))) {
+                let (out, filling) = out.split_at_mut(from.width);
+                filling.fill(S::default());
+                scale_row(from.row(*slot as usize), scale, out);
+            }
         }
     }
 }
 
 #[inline(always)]
-fn scale_row<S: Element>(row: &[S], factor: f32, out: &mut [S]) {
+fn gather_rows<S: Element, const WIDTH: usize>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, out: &mut [S]) {
+    for (slot, out) in slots.iter().zip(out.as_chunks_mut::<WIDTH>().0) {
+        if let Some(row) = from.row(*slot as usize).first_chunk::<WIDTH>() {
+            match scale {
+                RowScale::By(1.0) => *out = *row,
+                RowScale::By(_) | RowScale::ToLength(_) => scale_row(row, scale, out),
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn scale_row<S: Element>(row: &[S], scale: RowScale, out: &mut [S]) {
+    let factor = match scale {
+        RowScale::By(factor) => factor,
+        RowScale::ToLength(length) => length / norm(row),
+    };
     for (out, value) in out.iter_mut().zip(row) {
         *out = S::of(value.value() * factor);
     }
@@ -67,7 +85,15 @@ fn scale_row<S: Element>(row: &[S], factor: f32, out: &mut [S]) {
 
 #[inline(always)]
 fn norm<S: Element>(row: &[S]) -> f32 {
-    row.iter().map(|v| v.value() * v.value()).sum::<f32>().sqrt().max(MIN_NORM)
+    let mut lanes = [0.0f32; 16]; // the compiler may not reorder float sums by itself
+    let (chunks, rest) = row.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, v) in lanes.iter_mut().zip(chunk) {
+            *lane += v.value() * v.value();
+        }
+    }
+    let rest: f32 = rest.iter().map(|v| v.value() * v.value()).sum();
+    (lanes.iter().sum::<f32>() + rest).sqrt().max(MIN_NORM)
 }
 
 /// Turns the gradient of scaled rows, `d` `[M, E]` dense, into that of the rows as they were; returns the

@@ -16,8 +16,8 @@ mod tape;
 mod threads;
 
 use crate::backend::{
-    AttentionBranch, Backend, Block, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, Operations, PositionMlp,
-    Precision, Regression, Slot, SoftLabels, Update,
+    AttentionBranch, Backend, Block, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, Operations,
+    PositionMlp, Precision, Regression, Slot, SoftLabels, Update,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use buffers::Buffer;
