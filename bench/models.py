@@ -330,12 +330,25 @@ class Swin(nn.Module):
 # ---------------------------------------------------------------- SimMIM
 
 
-def normalised_over_windows(x, side):
+def window_means(x, side):
+    """The mean of the window around each value, clipped at the borders: of rows, then of columns."""
+    rows = F.avg_pool2d(x, (side, 1), stride=1, padding=(side // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(rows, (1, side), stride=1, padding=(0, side // 2), count_include_pad=False)
+
+
+def inside_windows(image, side):
+    """How many pixels of the image lie in the window around each."""
+    along = [
+        torch.tensor([min(i + side // 2, n - 1) - max(i - side // 2, 0) + 1 for i in range(n)], dtype=torch.float32)
+        for n in image
+    ]
+    return along[0][:, None] * along[1][None, :]
+
+
+def normalised_over_windows(x, side, inside):
     """Each value less the mean of the window around it, over the window's deviation."""
-    pool = lambda v: F.avg_pool2d(v, side, stride=1, padding=side // 2, count_include_pad=False)
-    inside = F.avg_pool2d(torch.ones_like(x), side, stride=1, padding=side // 2, count_include_pad=True) * side**2
-    mean = pool(x)
-    variance = (pool(x * x) - mean * mean) * inside / (inside - 1)
+    mean = window_means(x, side)
+    variance = (window_means(x * x, side) - mean * mean) * inside / (inside - 1)
     return (x - mean) / (variance.clamp(min=0) + 1e-6).sqrt()
 
 
@@ -352,6 +365,8 @@ class SimMim(nn.Module):
         outputs = self.encoder.stride**2 * self.channels
         self.decoder = nn.Sequential(nn.Conv2d(self.encoder.out_width, outputs, 1), nn.PixelShuffle(self.encoder.stride))
         self.window = recipe["target"].get("window_px") if recipe["target"]["kind"] == "normalized-pixels" else None
+        inside = inside_windows(image, self.window) if self.window else None
+        self.register_buffer("inside", inside, persistent=False)
         self.reset()
 
     def reset(self):
@@ -368,7 +383,7 @@ class SimMim(nn.Module):
     def forward(self, images, mask):
         predicted = self.decoder(self.encoder(images, mask))
         if self.window is not None:
-            images = normalised_over_windows(images, self.window)
+            images = normalised_over_windows(images, self.window, self.inside)
         patch = self.encoder.patch_px
         mask = mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2).unsqueeze(1).to(images.dtype)
         loss = F.l1_loss(images, predicted, reduction="none")
