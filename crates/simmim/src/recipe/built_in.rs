@@ -19,6 +19,9 @@ macro_rules! built_in {
 pub const BUILT_IN: &[BuiltIn] = built_in![
     "demo",
     "pretrain-vit-cifar",
+    "pretrain-igpt-cifar",
+    "pretrain-vit-mean-colour-cifar",
+    "pretrain-context-encoder-cifar",
     "pretrain-vit-photos-192",
     "pretrain-vit-s16-224",
     "pretrain-vit-b16-224",
