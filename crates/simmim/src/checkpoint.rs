@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use simmim_engine::{Backend, ParameterTable, Slot};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// Weights of the model, under the published names.
@@ -172,7 +173,8 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     let entries = match fs::read_dir(&folder) {
         Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        // no run yet, or a file in its place, which whoever opens the run folder says
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(found),
         Err(e) => return Err(Error::io(&folder)(e)),
     };
     for entry in entries {
