@@ -1,6 +1,8 @@
 //! Operations that move pixels along straight lines, as Pillow's `Image.transform` and
 //! `Image.rotate` (`PIL/Image.py`, `libImaging/Geometry.c`).
 
+use std::array::from_fn;
+
 use crate::image::{Image, Pixels};
 use crate::transform::fine_tuning::Filter;
 
@@ -28,21 +30,37 @@ pub(super) fn transform(image: &mut Image, source: Source, filter: Filter, outsi
             let outside: Vec<u8> =
                 outside.iter().map(|value| (f64::from(*value) * 255.0).round_ties_even() as u8).collect();
             // cut off at both ends and rounded down
-            *pixels = warp(pixels, size, source, filter, &outside, |value| value as u8);
+            *pixels = filtered(pixels, size, source, filter, &outside, |value| value as u8);
         }
-        Pixels::F32(pixels) => *pixels = warp(pixels, size, source, filter, outside, |value| value as f32),
+        Pixels::F32(pixels) => *pixels = filtered(pixels, size, source, filter, outside, |value| value as f32),
     }
 }
 
-fn warp<T: Copy + Into<f64>>(
+fn filtered<T: Copy + Into<f64>>(
     pixels: &[T],
-    [height, width, channels]: [usize; 3],
-    [a, b, c, d, e, f]: Source,
+    size: [usize; 3],
+    source: Source,
     filter: Filter,
     outside: &[T],
     of: impl Fn(f64) -> T,
 ) -> Vec<T> {
+    match filter {
+        Filter::Bilinear => warp(pixels, size, source, linear, outside, of),
+        Filter::Bicubic => warp(pixels, size, source, cubic, outside, of),
+    }
+}
+
+/// `curve` goes through the middle two of `N` neighbours along each axis.
+fn warp<T: Copy + Into<f64>, const N: usize>(
+    pixels: &[T],
+    [height, width, channels]: [usize; 3],
+    [a, b, c, d, e, f]: Source,
+    curve: impl Fn([f64; N], f64) -> f64,
+    outside: &[T],
+    of: impl Fn(f64) -> T,
+) -> Vec<T> {
     assert_eq!(pixels.len(), height * width * channels, "pixels of [{height}, {width}, {channels}]");
+    let before = N / 2 - 1;
     let mut warped = Vec::with_capacity(pixels.len());
     for place in 0..height * width {
         let (y, x) = ((place / width) as f64 + 0.5, (place % width) as f64 + 0.5);
@@ -53,33 +71,33 @@ fn warp<T: Copy + Into<f64>>(
         }
         // the middle of a pixel is half a pixel from its border
         let (from_x, from_y) = (from_x - 0.5, from_y - 0.5);
-        let (left, top) = (from_x.floor(), from_y.floor());
-        let (right, down) = (from_x - left, from_y - top);
+        let (left, top) = (floor(from_x), floor(from_y));
+        let (right, down) = (from_x - left as f64, from_y - top as f64);
         // beyond the border the outermost pixels go on
-        let column = |step: isize| clamped(left as isize + step, width) * channels;
-        let row = |step: isize| clamped(top as isize + step, height) * width * channels;
-        match filter {
-            Filter::Bilinear => {
-                let (columns, rows) = ([0, 1].map(column), [0, 1].map(row));
-                for channel in 0..channels {
-                    let along = |row: usize| linear(columns.map(|column| pixels[row + column + channel].into()), right);
-                    warped.push(of(linear(rows.map(along), down)));
+        let neighbour = |first: isize, step: usize, len: usize| {
+            (first + step as isize - before as isize).clamp(0, len as isize - 1) as usize
+        };
+        let columns: [usize; N] = from_fn(|step| neighbour(left, step, width) * channels);
+        let rows: [usize; N] = from_fn(|step| neighbour(top, step, height) * width * channels);
+        for channel in 0..channels {
+            let value = |row: usize, column: usize| -> f64 { pixels[row + column + channel].into() };
+            // a curve at 0 is the value there: most operations move pixels along one axis only
+            let along = |row: usize| {
+                if right == 0.0 {
+                    value(row, columns[before])
+                } else {
+                    curve(columns.map(|column| value(row, column)), right)
                 }
-            }
-            Filter::Bicubic => {
-                let (columns, rows) = ([-1, 0, 1, 2].map(column), [-1, 0, 1, 2].map(row));
-                for channel in 0..channels {
-                    let along = |row: usize| cubic(columns.map(|column| pixels[row + column + channel].into()), right);
-                    warped.push(of(cubic(rows.map(along), down)));
-                }
-            }
+            };
+            warped.push(of(if down == 0.0 { along(rows[before]) } else { curve(rows.map(along), down) }));
         }
     }
     warped
 }
 
-fn clamped(index: isize, len: usize) -> usize {
-    index.clamp(0, len as isize - 1) as usize
+/// The next whole number below a number above -1.
+fn floor(value: f64) -> isize {
+    if value < 0.0 { -1 } else { value as isize }
 }
 
 /// The straight line through two values, `at` of the way.
