@@ -2,12 +2,12 @@
 
 use crate::build::Builder;
 use crate::classifier::Classifier;
-use crate::encoder::{Encode, EncoderSpec};
+use crate::encoder::{Encode, Encoder, EncoderSpec, activation_bytes};
 use crate::error::Result;
 use crate::model::SimMim;
 use crate::recipe::{AnyRecipe, HeadKind, HeadRecipe, Recipe};
 use crate::target::Colours;
-use simmim_engine::ParameterTable;
+use simmim_engine::{ParameterTable, Precision};
 
 /// Sizes of the model a recipe describes.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,9 @@ pub struct ModelSummary {
     pub encoder_parameters: usize,
     /// Operations of one image's forward pass, in 10⁹, a multiplication and an addition counted as two.
     pub gflops_per_image: f64,
+    /// Memory that one image's activations take in training in f32 and in bf16, in 2²⁰ bytes; see
+    /// [`activation_bytes`].
+    pub activation_mb_per_image: [f64; 2],
     /// The encoder's sizes.
     pub spec: EncoderSpec,
     /// Name and shape of each parameter.
@@ -66,7 +69,13 @@ pub fn model(recipe: &Recipe) -> Result<ModelSummary> {
     let mut builder = Builder::default();
     let model = SimMim::new(recipe, &Colours::unknown(recipe.data.channels), &mut builder)?;
     let (table, _) = builder.finish();
-    Ok(summary(&table, |name| name.starts_with("encoder."), model.flops(), model.encoder().spec()))
+    Ok(summary(
+        &table,
+        |name| name.starts_with("encoder."),
+        model.flops(),
+        model.encoder(),
+        recipe.train.recompute_blocks,
+    ))
 }
 
 /// Summarises the model of a recipe of any kind; a classifier's is of `classes` classes.
@@ -82,15 +91,30 @@ pub fn any_model(recipe: &AnyRecipe, classes: usize) -> Result<ModelSummary> {
     let image_px = recipe.data.image_size.height_and_width();
     let model = Classifier::new(&recipe.encoder, image_px, recipe.data.channels, classes, &mut builder);
     let (table, _) = builder.finish();
-    Ok(summary(&table, |name| !name.starts_with("head."), model.flops(), model.encoder().spec()))
+    Ok(summary(
+        &table,
+        |name| !name.starts_with("head."),
+        model.flops(),
+        model.encoder(),
+        recipe.train.recompute_blocks,
+    ))
 }
 
-fn summary(table: &ParameterTable, is_encoder: fn(&str) -> bool, flops: f64, spec: EncoderSpec) -> ModelSummary {
+fn summary(
+    table: &ParameterTable,
+    is_encoder: fn(&str) -> bool,
+    flops: f64,
+    encoder: &Encoder,
+    recomputes_blocks: bool,
+) -> ModelSummary {
+    let blocks = encoder.blocks_kept();
+    let mb = |precision| activation_bytes(&blocks, precision, recomputes_blocks) as f64 / (1u64 << 20) as f64;
     ModelSummary {
         parameters: table.len(),
         encoder_parameters: table.iter().filter(|p| is_encoder(&p.name)).map(|p| p.range.len()).sum(),
         gflops_per_image: flops / 1e9,
-        spec,
+        activation_mb_per_image: [Precision::F32, Precision::Bf16].map(mb),
+        spec: encoder.spec(),
         shapes: table.iter().map(|p| (p.name.clone(), p.shape.clone())).collect(),
     }
 }

@@ -47,11 +47,14 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
          parameters          {:>12}  ({:.2} M)\n\
          of the encoder      {:>12}\n\
          GFLOP per image     {:>12.3}  (forward; two per multiplication and addition)\n\
+         MB per image        {:>12.1}  (activations of a training step in f32; {:.1} in bf16; an estimate)\n\
          input               {height} × {width} × {}\n{}\n{}",
         model.parameters,
         model.parameters as f64 / 1e6,
         model.encoder_parameters,
         model.gflops_per_image,
+        model.activation_mb_per_image[0],
+        model.activation_mb_per_image[1],
         model.spec.channels,
         match &recipe {
             AnyRecipe::Pretrain(recipe) => format!(
@@ -69,6 +72,7 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
         "parameters": model.parameters,
         "encoder_parameters": model.encoder_parameters,
         "gflops_per_image": model.gflops_per_image,
+        "activation_mb_per_image": { "f32": model.activation_mb_per_image[0], "bf16": model.activation_mb_per_image[1] },
         "heads": heads.iter().map(head_json).collect::<Vec<_>>(),
         "recipe": recipe,
     });

@@ -3,11 +3,13 @@
 //! An encoder answers every question about its own architecture; nothing else in the crate branches
 //! on it. To add one: a file with a type that implements [`Encode`], and its arms in [`Encoder`].
 
+mod kept;
 mod pass;
 mod resize;
 mod swin;
 mod vit;
 
+pub use kept::{BlockKept, activation_bytes};
 pub use pass::Pass;
 pub use resize::resize_bias_table;
 pub(crate) use swin::SwinBlocks;
@@ -208,6 +210,9 @@ pub trait Encode {
     /// Operations of one image's forward pass, a multiplication and an addition counted as two.
     fn flops(&self) -> f64;
 
+    /// What each block keeps of one image for the backward pass.
+    fn blocks_kept(&self) -> Vec<BlockKept>;
+
     /// Names without prefix under which `parameter` may be found in other weights, the first found counts.
     fn known_as(&self, parameter: &str) -> Vec<String>;
 
@@ -320,6 +325,13 @@ impl Encode for Encoder {
         match self {
             Encoder::Vit(e) => e.flops(),
             Encoder::Swin(e) => e.flops(),
+        }
+    }
+
+    fn blocks_kept(&self) -> Vec<BlockKept> {
+        match self {
+            Encoder::Vit(e) => e.blocks_kept(),
+            Encoder::Swin(e) => e.blocks_kept(),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::pass::drop_rate;
 use super::resize::{resize_bias_table, resize_positions};
-use super::{Encode, EncoderSpec, Fit, Offered, Pass, Role, plain_name};
+use super::{BlockKept, Encode, EncoderSpec, Fit, Offered, Pass, Role, plain_name};
 use crate::build::{Builder, Init};
 use crate::error::Result;
 use crate::recipe::{at_least_one, within, wrong};
@@ -385,6 +385,12 @@ impl Encode for Vit {
         let products = 2.0 * tokens * d * (4.0 * d + 2.0 * c.hidden() as f64);
         let attention = 4.0 * tokens * tokens * d;
         embed + c.depth as f64 * (products + attention)
+    }
+
+    fn blocks_kept(&self) -> Vec<BlockKept> {
+        let (c, tokens) = (&self.config, self.patches() + 1);
+        let scores = c.heads * tokens * tokens;
+        vec![BlockKept::new(tokens, c.width, c.hidden(), scores, c.layer_scale > 0.0, false); c.depth]
     }
 
     fn known_as(&self, parameter: &str) -> Vec<String> {

@@ -4,7 +4,7 @@ use super::config::{Design, Version};
 use super::windows::StageWindows;
 use super::{NORM_EPS, weight};
 use crate::build::{Builder, Init};
-use crate::encoder::Pass;
+use crate::encoder::{BlockKept, Pass};
 use simmim_engine::{
     AttentionBranch, LayerNorm, Linear, MlpBranch, NormOrder, Operations, ParameterId, PositionMlp, QkvBias, Similarity,
 };
@@ -121,6 +121,17 @@ impl Block {
                 Some(norm) => b.layer_norm(&x, norm),
             }
         })
+    }
+
+    /// What it keeps of one image; `tokens` and `width` are the stage's.
+    pub(super) fn kept(&self, tokens: usize, width: usize, hidden: usize) -> BlockKept {
+        let windows = &self.attention.windows;
+        let scores = self.attention.heads * windows.count() * windows.tokens * windows.tokens;
+        let is_normalised_behind = match self.attention.order {
+            NormOrder::Pre => false,
+            NormOrder::Post => true,
+        };
+        BlockKept::new(tokens, width, hidden, scores, false, is_normalised_behind)
     }
 
     /// Operations of one image's forward pass; `tokens` and `width` are the stage's.

@@ -20,7 +20,7 @@ pub use config::{SwinConfig, SwinV2Config};
 
 use super::pass::drop_rate;
 use super::resize::{resize_bias_table, resize_positions};
-use super::{Encode, EncoderSpec, Fit, Offered, Pass, Role, plain_name};
+use super::{BlockKept, Encode, EncoderSpec, Fit, Offered, Pass, Role, plain_name};
 use crate::build::{Builder, Init};
 use block::{Block, Place};
 use simmim_engine::{Images, LayerNorm, Linear, NormOrder, Operations, Parameter, ParameterId};
@@ -299,6 +299,14 @@ impl Encode for Swin {
             blocks + merge as f64
         };
         embed as f64 + self.stages.iter().map(stage).sum::<f64>()
+    }
+
+    fn blocks_kept(&self) -> Vec<BlockKept> {
+        let of = |stage: &Stage| {
+            let (tokens, width, hidden) = (stage.tokens, stage.width, self.sizes.hidden(stage.width));
+            stage.blocks.iter().map(move |block| block.kept(tokens, width, hidden)).collect::<Vec<_>>()
+        };
+        self.stages.iter().flat_map(of).collect()
     }
 
     fn known_as(&self, parameter: &str) -> Vec<String> {
