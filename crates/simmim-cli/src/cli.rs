@@ -94,6 +94,10 @@ pub(crate) enum Command {
     /// Trains a classifier on labelled images, from a pre-trained encoder or from scratch; goes on if the run folder
     /// holds an unfinished run.
     Finetune(FinetuneArgs),
+    /// Linear probe: how well one linear layer tells classes from frozen features.
+    Probe(ProbeArgs),
+    /// How well the nearest neighbours of frozen features tell classes; nothing is learnt.
+    Knn(KnnArgs),
     /// How well a fine-tuned model tells the classes of labelled images.
     Evaluate(EvaluateArgs),
     /// Pictures of what a trained model predicts: original, masked, prediction, pasted.
@@ -156,6 +160,59 @@ pub(crate) struct FinetuneArgs {
     /// Threads that read and decode images; half of --threads if not given.
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<usize>,
+}
+
+/// Frozen features of labelled images.
+#[derive(Args)]
+pub(crate) struct FrozenArgs {
+    /// A run folder, a checkpoint folder, a weights file, or `scratch` for an encoder that has learnt nothing.
+    #[arg(long, value_name = "RUN|FILE|scratch")]
+    pub(crate) from: String,
+    /// Labelled images to learn from: class sub-folders, .tar shards with .cls, or IDX files.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: String,
+    /// Labelled images to guess, of the same classes.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) val: String,
+    /// The encoder's recipe, if the weights do not say.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) recipe: Option<String>,
+    /// Block whose output is taken, from 1 (the paper's probe of ViT takes 8); the encoder's own output if not given.
+    #[arg(long, value_name = "BLOCK")]
+    pub(crate) layer: Option<usize>,
+    /// Folder to keep features in for the next time; `features` in the run folder if not given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cache: Option<PathBuf>,
+    /// Threads that read and decode images; half of --threads if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<usize>,
+}
+
+#[derive(Args)]
+pub(crate) struct ProbeArgs {
+    #[command(flatten)]
+    pub(crate) frozen: FrozenArgs,
+    /// Passes over the features.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) epochs: u32,
+    /// Learning rates to try, all in one pass; the best on --val is the result.
+    #[arg(long, value_name = "RATE,…", value_delimiter = ',')]
+    pub(crate) rates: Vec<f64>,
+    /// Takes features as they are instead of bringing them to mean 0 and deviation 1.
+    #[arg(long)]
+    pub(crate) no_norm: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct KnnArgs {
+    #[command(flatten)]
+    pub(crate) frozen: FrozenArgs,
+    /// Neighbours that vote.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) k: u32,
+    /// A vote weighs exp(cosine / temperature).
+    #[arg(long, value_name = "T", default_value_t = 0.07)]
+    pub(crate) temperature: f64,
 }
 
 #[derive(Args)]

@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => commands::demo::run(&cli.common, args),
         Command::Pretrain(args) => commands::pretrain::run(&cli.common, args),
         Command::Finetune(args) => commands::finetune::run(&cli.common, args),
+        Command::Probe(args) => commands::probe::run(&cli.common, args),
+        Command::Knn(args) => commands::knn::run(&cli.common, args),
         Command::Evaluate(args) => commands::evaluate::run(&cli.common, args),
         Command::Reconstruct(args) => commands::reconstruct::run(&cli.common, args),
         Command::Masks(args) => commands::masks::run(&cli.common, args),

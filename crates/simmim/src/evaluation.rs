@@ -1,5 +1,6 @@
 //! How well a classifier tells the classes of images: top-1, top-5, loss, and which it takes for which.
 
+use crate::accuracy::{Accuracy, percent};
 use crate::build::Builder;
 use crate::classifier::Classifier;
 use crate::encoder::Pass;
@@ -17,21 +18,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Classes that count for top-5.
-const FEW: usize = 5;
-
 /// Images that are looked at together.
 const BATCH: usize = 64;
 
 /// What came of looking at labelled images.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
-    /// Images looked at.
-    pub images: usize,
+    /// Right guesses among the images.
+    pub accuracy: Accuracy,
     /// Mean loss, without label smoothing or weights of classes.
     pub loss: f64,
-    /// Images whose own class was among the five highest.
-    pub among_five: usize,
     /// How often images of each class (row) were taken for each (column), `[K, K]`.
     pub confusion: Vec<u32>,
     /// Images that could not be read.
@@ -45,17 +41,6 @@ impl Evaluation {
         self.confusion.len().isqrt()
     }
 
-    /// Images whose own class had the highest score, in percent.
-    pub fn top1(&self) -> f64 {
-        let right: u32 = (0..self.classes()).map(|class| self.confusion[class * self.classes() + class]).sum();
-        percent(right as usize, self.images)
-    }
-
-    /// Images whose own class was among the five highest, in percent.
-    pub fn top5(&self) -> f64 {
-        percent(self.among_five, self.images)
-    }
-
     /// For each class: its images, and those told rightly in percent.
     pub fn per_class(&self) -> Vec<(usize, f64)> {
         let rows = self.confusion.chunks_exact(self.classes()).enumerate();
@@ -65,10 +50,6 @@ impl Evaluation {
         })
         .collect()
     }
-}
-
-fn percent(part: usize, whole: usize) -> f64 {
-    100.0 * part as f64 / whole.max(1) as f64
 }
 
 /// Looks at every image of `source`, whose labels are the model's classes.
@@ -88,9 +69,8 @@ pub fn evaluate<B: Backend>(
     let classes = model.classes();
     let (channels, height, width) = (transform.normalisation.mean.len(), transform.height, transform.width);
     let mut done = Evaluation {
-        images: 0,
+        accuracy: Accuracy::default(),
         loss: 0.0,
-        among_five: 0,
         confusion: vec![0; classes * classes],
         skipped: Vec::new(),
         images_per_second: 0.0,
@@ -106,18 +86,16 @@ pub fn evaluate<B: Backend>(
         let logits = b.read(&model.logits(b, &images, &mut Pass::evaluate()));
         for (logits, label) in logits.chunks_exact(classes).zip(&batch.labels) {
             let label = label.expect("every held-out image has a label");
-            let higher = logits.iter().filter(|score| **score > logits[label]).count();
-            let guess = (0..classes).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
-            // of equal scores the class itself counts, as if it came first
-            let guess = if higher == 0 { label } else { guess };
+            done.accuracy.count(logits, label);
+            let best = (0..classes).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
+            // of equal scores the right one counts
+            let guess = if logits[best] > logits[label] { best } else { label };
             done.confusion[label * classes + guess] += 1;
-            done.among_five += usize::from(higher < FEW);
             done.loss += loss(logits, label, labels);
-            done.images += 1;
         }
     }
-    done.loss /= done.images.max(1) as f64;
-    done.images_per_second = done.images as f64 / started.elapsed().as_secs_f64();
+    done.loss /= done.accuracy.images.max(1) as f64;
+    done.images_per_second = done.accuracy.images as f64 / started.elapsed().as_secs_f64();
     Ok(done)
 }
 
@@ -248,16 +226,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accuracies_are_read_off_the_confusion() {
+    fn classes_are_read_off_the_confusion() {
         let done = Evaluation {
-            images: 10,
+            accuracy: Accuracy { images: 10, right: 6, among_five: 9 },
             loss: 0.0,
-            among_five: 9,
             confusion: vec![4, 1, 0, 0, 2, 0, 2, 1, 0],
             skipped: Vec::new(),
             images_per_second: 1.0,
         };
-        assert_eq!((done.top1(), done.top5()), (60.0, 90.0));
         assert_eq!(done.per_class(), [(5, 80.0), (2, 100.0), (3, 0.0)]);
     }
 

@@ -12,7 +12,7 @@ const LISTED: usize = 8;
 ///
 /// # Errors
 /// If there are none, images without label, a single class, or no class with two images.
-pub(crate) fn checked_classes(source: &dyn Source, description: &str) -> Result<Vec<String>> {
+pub fn checked_classes(source: &dyn Source, description: &str) -> Result<Vec<String>> {
     let classes = labelled(source, description)?;
     let sizes = class_sizes(source);
     let most = sizes.iter().max().copied().unwrap_or(0);
@@ -36,7 +36,7 @@ pub(crate) fn checked_classes(source: &dyn Source, description: &str) -> Result<
 ///
 /// # Errors
 /// If there are images without label, or of a class that training does not know.
-pub(crate) fn relabelled(source: Arc<dyn Source>, description: &str, classes: &[String]) -> Result<Arc<dyn Source>> {
+pub fn relabelled(source: Arc<dyn Source>, description: &str, classes: &[String]) -> Result<Arc<dyn Source>> {
     let own = labelled(source.as_ref(), description)?;
     let used = class_sizes(source.as_ref());
     let place = |name: &String| classes.iter().position(|class| class == name);

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod accuracy;
 pub mod baseline;
 pub mod bench;
 pub mod build;
@@ -25,16 +26,19 @@ pub mod encoder;
 pub mod error;
 pub mod evaluation;
 pub mod events;
+pub mod features;
 mod files;
 pub mod found;
 pub mod head;
 pub mod inspect;
-mod labels;
+pub mod knn;
+pub mod labels;
 pub mod mask;
 pub mod mask_comparison;
 pub mod model;
 pub mod picture;
 pub mod precision;
+pub mod probe;
 pub mod recipe;
 pub mod reconstruct;
 pub mod report;

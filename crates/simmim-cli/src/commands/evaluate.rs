@@ -25,20 +25,20 @@ pub(crate) fn run(common: &Common, args: &EvaluateArgs) -> anyhow::Result<Exit> 
         .map(|(name, (images, top1))| (name.clone(), json!({ "images": images, "top1": top1 })))
         .collect();
     let json = json!({
-        "top1": done.top1(),
-        "top5": done.top5(),
+        "top1": done.accuracy.top1(),
+        "top5": done.accuracy.top5(),
         "loss": done.loss,
-        "images": done.images,
+        "images": done.accuracy.images,
         "images_per_second": done.images_per_second,
         "skipped_images": done.skipped.len(),
         "classes": classes,
     });
     let prose = format!(
         "top-1 {:.2} %, top-5 {:.2} %, loss {:.4} on {} images ({:.0} images/s)",
-        done.top1(),
-        done.top5(),
+        done.accuracy.top1(),
+        done.accuracy.top5(),
         done.loss,
-        done.images,
+        done.accuracy.images,
         done.images_per_second
     );
     print_result(common.json, &prose, &json)?;

@@ -4,10 +4,13 @@ pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod evaluate;
 pub(crate) mod finetune;
+mod frozen;
 pub(crate) mod inspect;
+pub(crate) mod knn;
 pub(crate) mod masks;
 pub(crate) mod palette;
 pub(crate) mod pretrain;
+pub(crate) mod probe;
 pub(crate) mod recipes;
 pub(crate) mod reconstruct;
 

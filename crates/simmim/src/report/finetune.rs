@@ -133,6 +133,7 @@ fn confusion(classes: &[String], last: &Evaluation) -> Vec<Section> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::accuracy::Accuracy;
     use crate::recipe::resolve_as;
     use crate::run::RunInfo;
 
@@ -156,9 +157,8 @@ mod tests {
         };
         let resolved = Resolved { recipe: resolve_as("finetune-vit-cifar", &[]).unwrap(), run };
         let last = Evaluation {
-            images: 5,
+            accuracy: Accuracy { images: 5, right: 4, among_five: 5 },
             loss: 0.5,
-            among_five: 5,
             confusion: vec![2, 1, 0, 2],
             skipped: Vec::new(),
             images_per_second: 1.0,

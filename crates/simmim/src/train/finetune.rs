@@ -256,7 +256,7 @@ impl Task for Finetuning<'_> {
                 records.note_unreadable(&done.skipped, observe)?;
                 self.are_unreadable_noted = true;
             }
-            let (loss, top1, top5) = (done.loss, done.top1(), done.top5());
+            let (loss, top1, top5) = (done.loss, done.accuracy.top1(), done.accuracy.top5());
             (records.state.val_loss, records.state.top1, records.state.top5) = (Some(loss), Some(top1), Some(top5));
             observe(Event::Evaluated { updates, loss, top1, top5 });
             let entry = json!({ "update": updates, "val_loss": loss, "top1": top1, "top5": top5 });

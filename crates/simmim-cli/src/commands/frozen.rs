@@ -1,0 +1,66 @@
+//! Frozen features for `simmim probe` and `simmim knn`.
+
+use super::warn_of_damaged;
+use crate::cli::{Common, FrozenArgs};
+use simmim::features::{Extraction, Features, FrozenEncoder};
+use simmim::labels::{checked_classes, relabelled};
+use simmim::train::Beginning;
+use simmim::{Error, precision, recipe};
+use simmim_data::Source;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Images between two lines of progress.
+const LINE_EVERY: usize = 6400;
+
+/// Features of images to learn from and of images to guess.
+pub(super) struct Frozen {
+    pub(super) train: Features,
+    pub(super) val: Features,
+    pub(super) classes: usize,
+}
+
+pub(super) fn features(common: &Common, args: &FrozenArgs) -> anyhow::Result<Frozen> {
+    let beginning = match args.from.as_str() {
+        "scratch" => Beginning::Scratch,
+        path => Beginning::Weights(path.into()),
+    };
+    let recipe = args.recipe.as_ref().map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
+    let (precision, _) = precision::choose(common.precision.into());
+    let mut encoder = FrozenEncoder::load(&beginning, recipe, precision, common.threads(), common.seed)?;
+    warn_of_damaged(encoder.damaged());
+    if let Some(transfer) =
+        encoder.transfer().filter(|done| !common.quiet && !(done.left.is_empty() && done.resized.is_empty()))
+    {
+        transfer.lines().iter().for_each(|line| eprintln!("{line}"));
+    }
+    let open = |spec: &str| simmim_data::open(spec, encoder.channels()).map_err(Error::from);
+    let (train, val) = (open(&args.data)?, open(&args.val)?);
+    let classes = checked_classes(train.as_ref(), &args.data)?;
+    let val = relabelled(val, &args.val, &classes)?;
+    for source in [&train, &val] {
+        simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
+    }
+    encoder.measure(train.as_ref())?;
+    let cache = args.cache.clone().or_else(|| cache_of(Path::new(&args.from)));
+    let extraction = Extraction { block: args.layer, cache: cache.as_deref(), workers: common.workers(args.workers) };
+    let of = |source: Arc<dyn Source>, what: &str| -> anyhow::Result<Features> {
+        let all = source.len();
+        let mut progress = |done: usize| {
+            if !common.quiet && done.is_multiple_of(LINE_EVERY) {
+                eprintln!("{what}: features of {done} of {all} images");
+            }
+        };
+        let features = encoder.features(source, &extraction, &mut progress)?;
+        for skipped in &features.skipped {
+            eprintln!("warning: skipped `{}`: {}", skipped.name, skipped.reason);
+        }
+        Ok(features)
+    };
+    Ok(Frozen { train: of(train, &args.data)?, val: of(val, &args.val)?, classes: classes.len() })
+}
+
+/// A folder of a run for features; weights elsewhere get none unasked.
+fn cache_of(from: &Path) -> Option<PathBuf> {
+    from.join("resolved.toml").is_file().then(|| from.join("features"))
+}
