@@ -87,7 +87,8 @@ impl From<Precision> for PrecisionChoice {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Pre-trains a small encoder on images inside the binary and shows what it predicts.
+    /// Pre-trains a small encoder on images inside the binary, shows what it predicts, and fine-tunes it on few labels
+    /// beside the same network from scratch.
     Demo(DemoArgs),
     /// Pre-trains an encoder on unlabelled images; goes on if the run folder holds an unfinished run.
     Pretrain(PretrainArgs),

@@ -1,12 +1,15 @@
 //! `simmim demo`.
 
+use super::finetune;
 use super::pretrain::{given, train};
 use super::print_result;
 use crate::cli::{Common, DemoArgs};
 use crate::exit::Exit;
 use serde_json::json;
-use simmim::train::Options;
+use simmim::recipe::FinetuneRecipe;
+use simmim::train::{Beginning, Finetuned, Options};
 use simmim::{demo, recipe};
+use std::path::PathBuf;
 
 pub(crate) fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<Exit> {
     let (data, val) = demo::inputs()?;
@@ -21,27 +24,69 @@ pub(crate) fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<Exit> {
         threads: common.threads(),
         workers: 1,
     };
-    if !common.quiet {
-        eprintln!("Pre-training a small vision transformer on grey 28×28 images, most of each hidden;");
-        eprintln!("Ctrl-C saves, and the same command goes on.");
-    }
+    let say = |line: &str| {
+        if !common.quiet {
+            eprintln!("{line}");
+        }
+    };
+    say("Pre-training a small vision transformer on grey 28×28 images, most of each hidden;");
+    say("Ctrl-C saves, and the same command goes on.");
     let outcome = train(common, &options)?;
+    let mut finetuned = None;
+    if outcome.is_finished() {
+        let edits = demo::shared_edits(&common.set);
+        let recipe: FinetuneRecipe = recipe::resolve_as(demo::FINETUNE_RECIPE, &edits)?;
+        let [from_encoder, from_scratch] = demo::finetune_folders(&args.out);
+        let tune = |out: PathBuf, beginning: &Beginning| {
+            let (data, val) = demo::inputs()?;
+            let (recipe, given) = (recipe.clone(), given(demo::FINETUNE_RECIPE, &edits)?);
+            let options = Options {
+                recipe,
+                given,
+                data,
+                val: Some(val),
+                out,
+                seed: common.seed,
+                precision: common.precision.into(),
+                threads: common.threads(),
+                workers: 1,
+            };
+            finetune::train(common, &options, beginning)
+        };
+        say("\nFine-tuning that encoder on few labels:");
+        let pretrained = tune(from_encoder, &Beginning::Weights(args.out.clone()))?;
+        if pretrained.is_finished() {
+            say("\nThe same network and labels from scratch:");
+            let both = [pretrained, tune(from_scratch, &Beginning::Scratch)?];
+            if both[1].is_finished() {
+                demo::write_report(&args.out, &outcome, &both)?;
+                finetuned = Some(both);
+            }
+        }
+    }
     // an edited recipe may have a loss in other units
     let l1 = |loss: Option<f64>| loss.filter(|_| options.recipe.is_masked_l1());
+    let top1 = |which: usize| finetuned.as_ref().and_then(|both: &[Finetuned; 2]| both[which].top1);
     let json = json!({
         "masked_l1": l1(outcome.val_loss),
         "mean_colour_l1": l1(outcome.baseline_loss),
+        "top1_pretrained": top1(0),
+        "top1_scratch": top1(1),
         "report": outcome.report,
         "updates": outcome.updates,
         "images_per_second": outcome.images_per_second,
     });
     let number = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.4}"));
+    let percent = |value: Option<f64>| value.map_or("–".into(), |v| format!("{v:.1} %"));
     let prose = format!(
-        "masked L1 on held-out images: {} (predicting the mean colour: {})\nopen {}",
+        "masked L1 on held-out images: {} (predicting the mean colour: {})\n\
+         top-1 on held-out images after few labels: {} from the encoder, {} from scratch\nopen {}",
         number(l1(outcome.val_loss)),
         number(l1(outcome.baseline_loss)),
+        percent(top1(0)),
+        percent(top1(1)),
         outcome.report.display()
     );
     print_result(common.json, &prose, &json)?;
-    Ok(if outcome.is_finished() { Exit::Done } else { Exit::Interrupted })
+    Ok(if finetuned.is_some() { Exit::Done } else { Exit::Interrupted })
 }

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bench;
 mod disk_full;
+mod finetune;
 mod output;
 mod resume;
 mod same_result;

@@ -67,7 +67,9 @@ fn demo_says_how_it_went() {
     let mut command = simmim(["demo", "--set", "train.max_updates=3", "--set", "encoder.depth=1", "--out"]);
     command.arg(&out);
     let result = json(command);
-    has_keys(&result, &["masked_l1", "mean_colour_l1", "report"]);
+    has_keys(&result, &["masked_l1", "mean_colour_l1", "top1_pretrained", "top1_scratch", "report"]);
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    assert!(page.contains("from scratch") && page.contains("Predictions"));
     assert!(fs::metadata(result["report"].as_str().unwrap()).unwrap().is_file());
 }
 
@@ -121,6 +123,10 @@ fn every_command_helps() {
     for (command, options) in [
         ("demo", &["--out"][..]),
         ("pretrain", &["--recipe", "--data", "--val", "--out", "--workers"]),
+        ("finetune", &["--from", "--recipe", "--data", "--val", "--out", "--workers"]),
+        ("probe", &["--from", "--data", "--val", "--layer", "--rates", "--cache"]),
+        ("knn", &["--from", "--data", "--val", "--layer", "--k", "--temperature"]),
+        ("evaluate", &["--from", "--data"]),
         ("reconstruct", &["--from", "--out", "IMAGE"]),
         ("inspect", &["RUN|FILE|RECIPE|DATA", "--channels"]),
         ("recipes", &["NAME"]),

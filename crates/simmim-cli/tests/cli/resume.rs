@@ -6,7 +6,9 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::support::{checkpoints, fails, fashion, json, log, pretrain, refuses, run, scratch, succeeds, tensors};
+use super::support::{
+    checkpoints, fails, fashion, finetune, json, log, pretrain, refuses, run, scratch, succeeds, tensors,
+};
 
 const UPDATES: u64 = 160;
 const SAVE_EVERY: u64 = 40;
@@ -18,6 +20,23 @@ fn command(out: &Path) -> Command {
     command
 }
 
+/// Fine-tuning with everything that is random, and with a running mean of the weights.
+fn finetuning(out: &Path) -> Command {
+    let edits = [
+        format!("train.max_updates={UPDATES}"),
+        format!("train.checkpoint_every_updates={SAVE_EVERY}"),
+        format!("train.validate_every_updates={SAVE_EVERY}"),
+        "encoder.drop_path=0.1".into(),
+        "augment.mix_probability=1.0".into(),
+        "augment.distortion=randaugment".into(),
+        "augment.erase_probability=0.5".into(),
+        "train.average_decay=0.99".into(),
+    ];
+    let mut command = finetune("scratch", &fashion(), out, &edits.each_ref().map(String::as_str));
+    command.args(["--val", &fashion()]);
+    command
+}
+
 fn signal(child: &Child, name: &str) {
     let status = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", child.id())).status().unwrap();
     assert!(status.success());
@@ -25,7 +44,7 @@ fn signal(child: &Child, name: &str) {
 
 /// Starts a run in `out` and sends it a signal once `update` is logged; returns its exit code. A machine that
 /// was busy with something else may let the run end before the signal comes: then once more.
-fn stopped(out: &Path, update: u64, name: &str) -> Option<i32> {
+fn stopped(command: fn(&Path) -> Command, out: &Path, update: u64, name: &str) -> Option<i32> {
     for _ in 0..5 {
         let _ = fs::remove_dir_all(out);
         let mut child = command(out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -49,7 +68,7 @@ fn stopped(out: &Path, update: u64, name: &str) -> Option<i32> {
 }
 
 #[track_caller]
-fn check_ends_the_same(stopped: &Path, whole: &Path) {
+fn check_ends_the_same(command: fn(&Path) -> Command, stopped: &Path, whole: &Path) {
     let result = json(command(stopped));
     assert_eq!(result["updates"], UPDATES);
     succeeds(command(whole));
@@ -60,24 +79,35 @@ fn check_ends_the_same(stopped: &Path, whole: &Path) {
 #[test]
 fn a_run_stopped_by_ctrl_c_saves_and_ends_with_the_same_bits() {
     let (folder, out) = scratch();
-    assert_eq!(stopped(&out, 50, "INT"), Some(130));
+    assert_eq!(stopped(command, &out, 50, "INT"), Some(130));
     let newest = checkpoints(&out).into_iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max();
     assert!(newest.is_some_and(|update| update >= 50), "{newest:?}");
-    check_ends_the_same(&out, &folder.path().join("whole"));
+    check_ends_the_same(command, &out, &folder.path().join("whole"));
 }
 
 #[test]
 fn a_run_killed_between_checkpoints_ends_with_the_same_bits() {
     let (folder, out) = scratch();
-    assert_eq!(stopped(&out, 90, "KILL"), None);
-    check_ends_the_same(&out, &folder.path().join("whole"));
+    assert_eq!(stopped(command, &out, 90, "KILL"), None);
+    check_ends_the_same(command, &out, &folder.path().join("whole"));
+}
+
+#[test]
+fn fine_tuning_killed_between_checkpoints_ends_with_the_same_bits() {
+    let (folder, out) = scratch();
+    assert_eq!(stopped(finetuning, &out, 90, "KILL"), None);
+    let whole = folder.path().join("whole");
+    check_ends_the_same(finetuning, &out, &whole);
+    for name in ["best.safetensors", &format!("checkpoints/step-{UPDATES}/average.safetensors")] {
+        assert!(fs::read(out.join(name)).unwrap() == fs::read(whole.join(name)).unwrap(), "{name}");
+    }
 }
 
 #[test]
 fn a_run_killed_before_its_first_checkpoint_begins_again_with_the_same_bits() {
     let (folder, out) = scratch();
-    assert_eq!(stopped(&out, 3, "KILL"), None);
-    check_ends_the_same(&out, &folder.path().join("whole"));
+    assert_eq!(stopped(command, &out, 3, "KILL"), None);
+    check_ends_the_same(command, &out, &folder.path().join("whole"));
 }
 
 #[test]

@@ -48,6 +48,28 @@ pub(crate) fn pretrain(data: &str, out: &Path, edits: &[&str]) -> Command {
     command
 }
 
+/// `simmim finetune` of the demo's recipe made tiny, edited further, on all labels.
+pub(crate) fn finetune(from: &str, data: &str, out: &Path, edits: &[&str]) -> Command {
+    let mut command = simmim(["finetune", "--from", from, "--recipe", "finetune-demo", "--data", data, "--out"]);
+    command.arg(out);
+    for edit in TINY.iter().chain(&["labels.fraction=1.0", "train.validate_every_updates=2"]).chain(edits) {
+        command.args(["--set", edit]);
+    }
+    command
+}
+
+/// Writes grey pictures of `classes` classes into sub-folders, `count` of each; a class has a brightness of its own.
+pub(crate) fn class_folders(folder: &Path, classes: &[&str], count: usize) {
+    for (class, name) in classes.iter().enumerate() {
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        for number in 0..count {
+            let value = |x: u32, y: u32| image::Luma([(class * 60) as u8 + ((x * y + number as u32) % 40) as u8]);
+            image::GrayImage::from_fn(28, 28, value).save(folder.join(format!("{number}.png"))).unwrap();
+        }
+    }
+}
+
 /// What a process left behind.
 #[derive(Debug)]
 pub(crate) struct Ran {

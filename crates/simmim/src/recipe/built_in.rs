@@ -37,6 +37,7 @@ pub const BUILT_IN: &[BuiltIn] = built_in![
     "pretrain-swinv2-l-192",
     "pretrain-swinv2-h-192",
     "pretrain-swinv2-g-192",
+    "finetune-demo",
     "finetune-vit-cifar",
     "finetune-vit-s16-224",
     "finetune-vit-b16-224",

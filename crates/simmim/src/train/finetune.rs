@@ -242,7 +242,8 @@ impl Task for Finetuning<'_> {
         let resolved = &self.start.resolved;
         let updates = records.state.updates;
         let mut last: Option<Evaluation> = None;
-        if let Some(source) = &self.held_out {
+        // before the first update the head knows nothing
+        if let Some(source) = self.held_out.as_ref().filter(|_| updates > 0) {
             let done = evaluation::evaluate(
                 b,
                 &self.model,
@@ -253,7 +254,8 @@ impl Task for Finetuning<'_> {
                 self.options.workers,
             )?;
             if !self.are_unreadable_noted {
-                records.note_unreadable(&done.skipped, observe)?;
+                let is_logged = records.state.top1.is_some();
+                records.note_unreadable(&done.skipped, is_logged, observe)?;
                 self.are_unreadable_noted = true;
             }
             let (loss, top1, top5) = (done.loss, done.accuracy.top1(), done.accuracy.top5());
@@ -261,9 +263,7 @@ impl Task for Finetuning<'_> {
             observe(Event::Evaluated { updates, loss, top1, top5 });
             let entry = json!({ "update": updates, "val_loss": loss, "top1": top1, "top5": top5 });
             records.note(&entry, &[("loss/held-out", loss), ("top1", top1), ("top5", top5)])?;
-            if updates > 0 {
-                self.keep_best(b, records, top1)?;
-            }
+            self.keep_best(b, records, top1)?;
             last = Some(done);
         }
         records.events.flush()?;

@@ -74,7 +74,8 @@ pub fn pretrain(options: &Options, observe: &mut dyn FnMut(Event), stop: &Atomic
     observe(Event::Head { head: &head });
     let mut task = Pretraining::new(options, &start, model)?;
     if options.val.is_some() {
-        trainer.records.note_unreadable(task.validation.skipped(), observe)?;
+        let is_logged = trainer.records.state.updates > 0;
+        trainer.records.note_unreadable(task.validation.skipped(), is_logged, observe)?;
     }
     let crop =
         RandomResizedCrop { scale: recipe.data.crop_scale, ratio: recipe.data.crop_ratio, hflip: recipe.data.flip };

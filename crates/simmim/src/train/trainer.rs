@@ -136,15 +136,21 @@ impl Records {
         Ok(())
     }
 
-    /// Names held-out images that cannot be read, in the log once; training images are named when their turn comes.
+    /// Names held-out images that cannot be read, in the log if that was not done before; training images are named when their turn comes.
     ///
     /// # Errors
     /// If writing fails.
-    pub(super) fn note_unreadable(&mut self, skipped: &[Skipped], observe: &mut dyn FnMut(Event)) -> Result<()> {
+    pub(super) fn note_unreadable(
+        &mut self,
+        skipped: &[Skipped],
+        is_logged: bool,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<()> {
         for skipped in skipped {
             observe(Event::Skipped { name: &skipped.name, reason: &skipped.reason });
-            if self.state.updates == 0 {
-                self.folder.log(&json!({ "update": 0, "skipped": skipped.name, "reason": skipped.reason }))?;
+            if !is_logged {
+                self.folder
+                    .log(&json!({ "update": self.state.updates, "skipped": skipped.name, "reason": skipped.reason }))?;
             }
         }
         Ok(())
