@@ -2,7 +2,7 @@
 //! encoder and from scratch, in minutes.
 
 use crate::error::{Error, Result};
-use crate::report::{Chart, Number, Page, Scale, Section, Series, Style, run_page};
+use crate::report::{Chart, Number, Scale, Section, Series, Style, run_page};
 use crate::run::{read_log, read_resolved};
 use crate::train::{Finetuned, Input, Outcome};
 use serde_json::{Map, Value};

@@ -1,7 +1,7 @@
 //! Labels of training and held-out images: whether they can be learnt, and how classes are weighed.
 
 use crate::error::{Error, Result};
-use crate::recipe::ClassWeights;
+use crate::recipe::{ClassWeights, LabelsPerImage};
 use simmim_data::{Relabelled, Source};
 use std::sync::Arc;
 
@@ -99,15 +99,20 @@ fn class_sizes(source: &dyn Source) -> Vec<usize> {
     sizes
 }
 
-/// Weight of each class in the loss; over all images they average to 1.
-pub(crate) fn class_weights(source: &dyn Source, weights: ClassWeights) -> Vec<f32> {
+/// Weight of each class in the loss: on average 1 over all images where each is of one class, else over all classes.
+pub(crate) fn class_weights(source: &dyn Source, weights: ClassWeights, per_image: LabelsPerImage) -> Vec<f32> {
     let sizes = class_sizes(source);
     match weights {
         ClassWeights::None => vec![1.0; sizes.len()],
         ClassWeights::Balanced => {
             let used = sizes.iter().filter(|size| **size > 0).count();
-            let mean = source.len() as f64 / used.max(1) as f64;
-            sizes.iter().map(|size| if *size == 0 { 0.0 } else { (mean / *size as f64) as f32 }).collect()
+            let rarities: Vec<f64> =
+                sizes.iter().map(|size| if *size == 0 { 0.0 } else { 1.0 / *size as f64 }).collect();
+            let mean = match per_image {
+                LabelsPerImage::One => used as f64 / source.len() as f64,
+                LabelsPerImage::Many => rarities.iter().sum::<f64>() / used as f64,
+            };
+            rarities.iter().map(|rarity| (rarity / mean) as f32).collect()
         }
     }
 }

@@ -64,7 +64,9 @@ pub(crate) fn class_folders(folder: &Path, classes: &[&str], count: usize) {
         let folder = folder.join(name);
         fs::create_dir_all(&folder).unwrap();
         for number in 0..count {
-            let value = |x: u32, y: u32| image::Luma([(class * 60) as u8 + ((x * y + number as u32) % 40) as u8]);
+            let value = |x: u32, y: u32| {
+                image::Luma([(class * 200 / classes.len()) as u8 + ((x * y + number as u32) % 40) as u8])
+            };
             image::GrayImage::from_fn(28, 28, value).save(folder.join(format!("{number}.png"))).unwrap();
         }
     }

@@ -164,7 +164,8 @@ impl<'a> Finetuning<'a> {
         model: Classifier,
         held_out: Option<Arc<dyn Source>>,
     ) -> Self {
-        let class_weights = class_weights(start.data.as_ref(), options.recipe.labels.class_weights);
+        let labels = options.recipe.labels;
+        let class_weights = class_weights(start.data.as_ref(), labels.class_weights, labels.per_image);
         Self { options, start, model, held_out, class_weights, are_unreadable_noted: false }
     }
 
