@@ -3,7 +3,7 @@
     python docs/images/targets.py simmim 'cifar10-train-00000.tar' WORK testdata/images/*.jpg
 
 `simmim` is the binary, the second argument training images for `pretrain --data`, WORK a folder for the runs. Eight runs
-of 300 updates, minutes in all on two cores. Needs Pillow.
+of 150 updates, minutes in all on two cores. Needs Pillow.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 BINARY, DATA, WORK, *PHOTOS = sys.argv[1:]
 SMALL = [
     "encoder.width=128", "encoder.depth=4", "encoder.heads=4",
-    "train.batch_size=64", "train.base_lr=8e-3", "train.max_updates=300", "train.checkpoint_every_updates=1000",
+    "train.batch_size=64", "train.base_lr=8e-3", "train.max_updates=150", "train.checkpoint_every_updates=1000",
 ]
 TARGETS = {
     "pixels": [],
@@ -41,7 +41,7 @@ work = pathlib.Path(WORK)
 for name, edits in TARGETS.items():
     run = work / name
     sets = [word for edit in SMALL + edits for word in ("--set", edit)]
-    if not (run / "checkpoints" / "step-300").is_dir():
+    if not (run / "checkpoints" / "step-150").is_dir():
         subprocess.run([BINARY, "pretrain", "--recipe", "pretrain-vit-cifar", "--data", DATA, "--out", run, *sets], check=True)
     subprocess.run([BINARY, "reconstruct", "--from", run, "--out", run / "shown", "--seed", "4", *PHOTOS], check=True)
 
