@@ -268,22 +268,22 @@ mod tests {
                 })
                 .collect()
         };
+        let expected = [
+            difference(&q, &|q| objective(q, &k, &v, &bias)),
+            difference(&k, &|k| objective(&q, k, &v, &bias)),
+            difference(&v, &|v| objective(&q, &k, v, &bias)),
+            difference(&bias, &|b| objective(&q, &k, &v, b)),
+        ];
         // central differences with a step of 1e-2 leave an error of about 1e-4
-        gradients::<f32>(shape, &q, &k, &v, &bias, &d_o, 1e-3, &objective, &difference);
-        // operands of 8 bits
-        gradients::<Bf16>(shape, &q, &k, &v, &bias, &d_o, 2e-2, &objective, &difference);
+        check_gradients::<f32>(shape, [&q, &k, &v, &bias, &d_o], &expected, 1e-3);
+        check_gradients::<Bf16>(shape, [&q, &k, &v, &bias, &d_o], &expected, 2e-2); // operands of 8 bits
     }
 
-    fn gradients<S: Element>(
+    fn check_gradients<S: Element>(
         shape: HeadShape,
-        q: &[f32],
-        k: &[f32],
-        v: &[f32],
-        bias: &[f32],
-        d_o: &[f32],
+        [q, k, v, bias, d_o]: [&[f32]; 5],
+        expected: &[Vec<f32>; 4],
         tolerance: f32,
-        objective: &dyn Fn(&[f32], &[f32], &[f32], &[f32]) -> f64,
-        difference: &dyn Fn(&[f32], &dyn Fn(&[f32]) -> f64) -> Vec<f32>,
     ) {
         let [s_q, s_k, s_v, s_d_o] = [q, k, v, d_o].map(|x| stored::<S>(shape.tokens, shape.width, x));
         let mut p = vec![S::default(); shape.scores_len::<S>()];
@@ -294,9 +294,8 @@ mod tests {
         let mut d_bias = vec![0.0; bias.len()];
         let d_s = Some(d_bias.as_mut_slice());
         attend_backward(tile, shape, &s_q, &s_k, &s_v, &p, &s_d_o, &mut d_q, &mut d_k, &mut d_v, d_s, &mut scratch);
-        assert_close(&d_q, &difference(q, &|q| objective(q, k, v, bias)), tolerance);
-        assert_close(&d_k, &difference(k, &|k| objective(q, k, v, bias)), tolerance);
-        assert_close(&d_v, &difference(v, &|v| objective(q, k, v, bias)), tolerance);
-        assert_close(&d_bias, &difference(bias, &|b| objective(q, k, v, b)), tolerance);
+        for (got, expected) in [d_q, d_k, d_v, d_bias].iter().zip(expected) {
+            assert_close(got, expected, tolerance);
+        }
     }
 }

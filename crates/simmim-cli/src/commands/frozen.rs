@@ -30,7 +30,7 @@ pub(super) fn features(common: &Common, args: &FrozenArgs) -> anyhow::Result<Fro
     let mut encoder = FrozenEncoder::load(&beginning, recipe, precision, common.threads(), common.seed)?;
     warn_of_damaged(encoder.damaged());
     if let Some(transfer) =
-        encoder.transfer().filter(|done| !common.quiet && !(done.left.is_empty() && done.resized.is_empty()))
+        encoder.transfer().filter(|done| !(common.quiet || done.left.is_empty() && done.resized.is_empty()))
     {
         transfer.lines().iter().for_each(|line| eprintln!("{line}"));
     }
