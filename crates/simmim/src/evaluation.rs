@@ -28,6 +28,8 @@ pub struct Evaluation {
     pub accuracy: Accuracy,
     /// Mean loss, without label smoothing or weights of classes.
     pub loss: f64,
+    /// Mean over the classes of the average precision, in percent, where images may be of several classes.
+    pub mean_average_precision: Option<f64>,
     /// How often images of each class (row) were taken for each (column), `[K, K]`.
     pub confusion: Vec<u32>,
     /// Images that could not be read.
@@ -71,11 +73,13 @@ pub fn evaluate<B: Backend>(
     let mut done = Evaluation {
         accuracy: Accuracy::default(),
         loss: 0.0,
+        mean_average_precision: None,
         confusion: vec![0; classes * classes],
         skipped: Vec::new(),
         images_per_second: 0.0,
     };
-    for batch in OrderedPass::new(source, transform, batch_size, workers)? {
+    let mut scores: Vec<(Vec<f32>, Vec<usize>)> = Vec::new();
+    for batch in OrderedPass::new(Arc::clone(&source), transform, batch_size, workers)? {
         let batch = batch?;
         done.skipped.extend(batch.skipped);
         if batch.samples.is_empty() {
@@ -84,33 +88,59 @@ pub fn evaluate<B: Backend>(
         b.start(false);
         let images = Images { pixels: &batch.images, count: batch.samples.len(), channels, height, width };
         let logits = b.read(&model.logits(b, &images, &mut Pass::evaluate()));
-        for (logits, label) in logits.chunks_exact(classes).zip(&batch.labels) {
-            let label = label.expect("every held-out image has a label");
+        for (logits, sample) in logits.chunks_exact(classes).zip(&batch.samples) {
+            let own = source.labels(*sample);
+            // of several classes of its own the one with the highest score
+            let highest = |a: &&usize, b: &&usize| logits[**a].total_cmp(&logits[**b]).then(b.cmp(a));
+            let label = *own.iter().max_by(highest).expect("every held-out image has a label");
             done.accuracy.count(logits, label);
             let best = (0..classes).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
             // of equal scores the right one counts
             let guess = if logits[best] > logits[label] { best } else { label };
             done.confusion[label * classes + guess] += 1;
-            done.loss += loss(logits, label, labels);
+            done.loss += loss(logits, &own, labels);
+            if labels == Labels::Many {
+                scores.push((logits.to_vec(), own));
+            }
         }
     }
+    done.mean_average_precision = (labels == Labels::Many).then(|| mean_average_precision(&scores, classes));
     done.loss /= done.accuracy.images.max(1) as f64;
     done.images_per_second = done.accuracy.images as f64 / started.elapsed().as_secs_f64();
     Ok(done)
 }
 
-/// The loss of one image.
-fn loss(logits: &[f32], label: usize, labels: Labels) -> f64 {
+/// For each class, how far up its images stand when all are ordered by its score; in percent, averaged over the
+/// classes that images have.
+fn mean_average_precision(scores: &[(Vec<f32>, Vec<usize>)], classes: usize) -> f64 {
+    let of_class = |class: usize| {
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|a, b| scores[*b].0[class].total_cmp(&scores[*a].0[class]));
+        let (mut found, mut sum) = (0, 0.0);
+        for (rank, image) in order.into_iter().enumerate() {
+            if scores[image].1.contains(&class) {
+                found += 1;
+                sum += found as f64 / (rank + 1) as f64;
+            }
+        }
+        (found > 0).then(|| sum / found as f64)
+    };
+    let precisions: Vec<f64> = (0..classes).filter_map(of_class).collect();
+    100.0 * precisions.iter().sum::<f64>() / precisions.len().max(1) as f64
+}
+
+/// The loss of one image of the classes `own`.
+fn loss(logits: &[f32], own: &[usize], labels: Labels) -> f64 {
     match labels {
         Labels::One => {
             let largest = logits.iter().fold(f64::NEG_INFINITY, |m, v| m.max(*v as f64));
             let total: f64 = logits.iter().map(|v| (*v as f64 - largest).exp()).sum();
-            largest + total.ln() - logits[label] as f64
+            largest + total.ln() - logits[own[0]] as f64
         }
         Labels::Many => {
             let of_class = |(class, v): (usize, &f32)| {
                 let x = *v as f64;
-                x.max(0.0) + (-x.abs()).exp().ln_1p() - if class == label { x } else { 0.0 }
+                x.max(0.0) + (-x.abs()).exp().ln_1p() - if own.contains(&class) { x } else { 0.0 }
             };
             logits.iter().enumerate().map(of_class).sum::<f64>() / logits.len() as f64
         }
@@ -215,8 +245,9 @@ impl FinetunedModel {
     /// If their classes are not the model's, or they cannot be read.
     pub fn evaluate(&self, source: Arc<dyn Source>, description: &str, workers: usize) -> Result<Evaluation> {
         simmim_data::check_readable(source.as_ref())?;
-        let source = relabelled(source, description, &self.resolved.run.classes)?;
-        let labels = self.resolved.recipe.labels.per_image.loss();
+        let per_image = self.resolved.recipe.labels.per_image;
+        let source = relabelled(source, description, &self.resolved.run.classes, per_image)?;
+        let labels = per_image.loss();
         evaluate(&self.backend, &self.model, source, transform(&self.resolved), labels, BATCH, workers)
     }
 }
@@ -230,6 +261,7 @@ mod tests {
         let done = Evaluation {
             accuracy: Accuracy { images: 10, right: 6, among_five: 9 },
             loss: 0.0,
+            mean_average_precision: None,
             confusion: vec![4, 1, 0, 0, 2, 0, 2, 1, 0],
             skipped: Vec::new(),
             images_per_second: 1.0,
@@ -238,10 +270,19 @@ mod tests {
     }
 
     #[test]
+    fn precision_is_averaged_over_the_places_of_a_class_and_over_classes() {
+        let image = |a: f32, b: f32, own: &[usize]| (vec![a, b], own.to_vec());
+        // class 0 stands at places 1 and 3: (1 + 2/3) / 2; class 1 at 1 and 2
+        let scores = [image(0.9, 0.9, &[0, 1]), image(0.5, 0.8, &[1]), image(0.1, 0.1, &[0])];
+        let expected = 100.0 * (5.0 / 6.0 + 1.0) / 2.0;
+        assert!((mean_average_precision(&scores, 2) - expected).abs() < 1e-9);
+    }
+
+    #[test]
     fn losses_are_those_of_their_definitions() {
-        assert!((loss(&[0.3, 0.3, 0.3, 0.3], 2, Labels::One) - 4f64.ln()).abs() < 1e-7);
+        assert!((loss(&[0.3, 0.3, 0.3, 0.3], &[2], Labels::One) - 4f64.ln()).abs() < 1e-7);
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         let expected = -(sigmoid(1.0).ln() + (1.0 - sigmoid(-2.0)).ln()) / 2.0;
-        assert!((loss(&[1.0, -2.0], 0, Labels::Many) - expected).abs() < 1e-7);
+        assert!((loss(&[1.0, -2.0], &[0], Labels::Many) - expected).abs() < 1e-7);
     }
 }

@@ -11,9 +11,10 @@ const LISTED: usize = 8;
 /// The classes of training images, which `description` names in errors.
 ///
 /// # Errors
-/// If there are none, images without label, a single class, or no class with two images.
-pub fn checked_classes(source: &dyn Source, description: &str) -> Result<Vec<String>> {
-    let classes = labelled(source, description)?;
+/// If there are none, images without label or with more than they may have, a single class, or no class with two
+/// images.
+pub fn checked_classes(source: &dyn Source, description: &str, per_image: LabelsPerImage) -> Result<Vec<String>> {
+    let classes = labelled(source, description, per_image)?;
     let sizes = class_sizes(source);
     let most = sizes.iter().max().copied().unwrap_or(0);
     let used = sizes.iter().filter(|size| **size > 0).count();
@@ -36,8 +37,13 @@ pub fn checked_classes(source: &dyn Source, description: &str) -> Result<Vec<Str
 ///
 /// # Errors
 /// If there are images without label, or of a class that training does not know.
-pub fn relabelled(source: Arc<dyn Source>, description: &str, classes: &[String]) -> Result<Arc<dyn Source>> {
-    let own = labelled(source.as_ref(), description)?;
+pub fn relabelled(
+    source: Arc<dyn Source>,
+    description: &str,
+    classes: &[String],
+    per_image: LabelsPerImage,
+) -> Result<Arc<dyn Source>> {
+    let own = labelled(source.as_ref(), description, per_image)?;
     let used = class_sizes(source.as_ref());
     let place = |name: &String| classes.iter().position(|class| class == name);
     let unknown: Vec<String> = own
@@ -67,14 +73,21 @@ fn quoted(name: &String) -> String {
     format!("`{name}`")
 }
 
-/// The classes of a source whose every image has a label.
-fn labelled(source: &dyn Source, description: &str) -> Result<Vec<String>> {
+/// The classes of a source whose every image has as many labels as it should.
+fn labelled(source: &dyn Source, description: &str, per_image: LabelsPerImage) -> Result<Vec<String>> {
     if source.classes().is_empty() {
         return Err(Error::Input {
             what: format!("the images of `{description}` have no labels"),
             hint: Some(
                 "put them into a sub-folder for each class, or give shards with `.cls` or IDX files with labels".into(),
             ),
+        });
+    }
+    let several = (0..source.len()).find(|index| source.labels(*index).len() > 1);
+    if let Some(index) = several.filter(|_| per_image == LabelsPerImage::One) {
+        return Err(Error::Input {
+            what: format!("`{}` of `{description}` is of {} classes", source.name(index), source.labels(index).len()),
+            hint: Some("images of several classes are learnt with --set labels.per_image=many".into()),
         });
     }
     let unlabelled: Vec<usize> = (0..source.len()).filter(|index| source.label(*index).is_none()).collect();
@@ -95,7 +108,7 @@ fn labelled(source: &dyn Source, description: &str) -> Result<Vec<String>> {
 /// Images of each class.
 fn class_sizes(source: &dyn Source) -> Vec<usize> {
     let mut sizes = vec![0; source.classes().len()];
-    (0..source.len()).filter_map(|index| source.label(index)).for_each(|label| sizes[label] += 1);
+    (0..source.len()).flat_map(|index| source.labels(index)).for_each(|label| sizes[label] += 1);
     sizes
 }
 

@@ -28,6 +28,7 @@ pub(crate) fn run(common: &Common, args: &EvaluateArgs) -> anyhow::Result<Exit> 
         "top1": done.accuracy.top1(),
         "top5": done.accuracy.top5(),
         "loss": done.loss,
+        "mean_average_precision": done.mean_average_precision,
         "images": done.accuracy.images,
         "images_per_second": done.images_per_second,
         "skipped_images": done.skipped.len(),

@@ -4,6 +4,7 @@ use super::warn_of_damaged;
 use crate::cli::{Common, FrozenArgs};
 use simmim::features::{Extraction, Features, FrozenEncoder};
 use simmim::labels::{checked_classes, relabelled};
+use simmim::recipe::LabelsPerImage;
 use simmim::train::Beginning;
 use simmim::{Error, precision, recipe};
 use simmim_data::Source;
@@ -36,8 +37,8 @@ pub(super) fn features(common: &Common, args: &FrozenArgs) -> anyhow::Result<Fro
     }
     let open = |spec: &str| simmim_data::open(spec, encoder.channels()).map_err(Error::from);
     let (train, val) = (open(&args.data)?, open(&args.val)?);
-    let classes = checked_classes(train.as_ref(), &args.data)?;
-    let val = relabelled(val, &args.val, &classes)?;
+    let classes = checked_classes(train.as_ref(), &args.data, LabelsPerImage::One)?;
+    let val = relabelled(val, &args.val, &classes, LabelsPerImage::One)?;
     for source in [&train, &val] {
         simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
     }

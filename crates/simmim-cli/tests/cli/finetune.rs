@@ -208,6 +208,34 @@ fn many_labels_and_balanced_classes_are_options() {
 }
 
 #[test]
+fn images_of_several_classes_are_learnt_as_such() {
+    let (folder, run) = scratch();
+    class_folders(folder.path(), &["a", "b", "c"], 4);
+    let shard = folder.path().join("several.tar");
+    let mut tar = tar::Builder::new(fs::File::create(&shard).unwrap());
+    for number in 0..12 {
+        let name = ["a", "b", "c"][number % 3];
+        tar.append_path_with_name(folder.path().join(format!("{name}/{}.png", number / 3)), format!("{number}.png"))
+            .unwrap();
+        let label = ["0", "1, 2", "2"][number % 3].as_bytes();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(label.len() as u64);
+        tar.append_data(&mut header, format!("{number}.cls"), label).unwrap();
+    }
+    tar.finish().unwrap();
+    let edits = ["labels.per_image=many", "train.max_updates=300", "train.base_lr=0.1"];
+    let mut command = finetune("scratch", &text(&shard), &run, &edits);
+    command.args(["--val", &text(&shard)]);
+    succeeds(command);
+    let mut command = simmim(["evaluate", "--from"]);
+    command.arg(&run).arg("--data").arg(&shard);
+    let result = json(command);
+    assert!(result["mean_average_precision"].as_f64().is_some_and(|mean| mean > 90.0), "{result:?}");
+    let one = finetune("scratch", &text(&shard), &folder.path().join("one"), &[]);
+    refuses(one, "is of 2 classes", "labels.per_image=many");
+}
+
+#[test]
 fn labels_that_cannot_be_learnt_are_refused() {
     let (folder, run) = scratch();
     let at = |name: &str| folder.path().join(name);

@@ -76,4 +76,9 @@ impl Source for Concat {
         let (part, index) = self.place(index);
         if self.classes.is_empty() { None } else { part.label(index) }
     }
+
+    fn labels(&self, index: usize) -> Vec<usize> {
+        let (part, index) = self.place(index);
+        if self.classes.is_empty() { Vec::new() } else { part.labels(index) }
+    }
 }

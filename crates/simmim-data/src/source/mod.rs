@@ -58,8 +58,13 @@ pub trait Source: Send + Sync {
     /// Whatever makes this one sample unreadable.
     fn get(&self, index: usize) -> Result<Sample>;
 
-    /// Returns the class of sample `index` without decoding it.
+    /// Returns the class of sample `index` without decoding it, the first if it is of several.
     fn label(&self, index: usize) -> Option<usize>;
+
+    /// Returns all classes of sample `index` without decoding it.
+    fn labels(&self, index: usize) -> Vec<usize> {
+        self.label(index).into_iter().collect()
+    }
 }
 
 /// The extensions that count as images, in lower case.
@@ -75,8 +80,8 @@ pub const IMAGE_EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "npy"];
 ///   name, are the classes. Otherwise it is unlabelled.
 /// - **a folder without images but with `.tar` files**, which are opened as its shards.
 /// - **a `.tar` shard** with WebDataset names: members that agree up to the first dot are one
-///   sample; `jpg`, `jpeg`, `png` or `npy` is its image and `cls` its class number. A
-///   `classes.json` beside the shards names the classes.
+///   sample; `jpg`, `jpeg`, `png` or `npy` is its image and `cls` its class number, or several with
+///   spaces or commas between them. A `classes.json` beside the shards names the classes.
 /// - **IDX images**, `*-images-idx3-ubyte` or `.gz`, with `*-labels-idx1-ubyte` beside them or not.
 /// - **an image**, unlabelled.
 ///

@@ -48,6 +48,10 @@ impl Source for Relabelled {
     fn label(&self, index: usize) -> Option<usize> {
         Some(self.map[self.source.label(index)?])
     }
+
+    fn labels(&self, index: usize) -> Vec<usize> {
+        self.source.labels(index).into_iter().map(|label| self.map[label]).collect()
+    }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ struct Indexed {
     offset: u64,
     size: u64,
     member: String,
-    label: Option<usize>,
+    labels: Vec<usize>,
 }
 
 impl Shards {
@@ -40,7 +40,7 @@ impl Shards {
             return Err(Error::NoSamples { path: paths.first().cloned().unwrap_or_default() });
         }
         let name = |index: usize| name(&paths[samples[index].shard as usize], &samples[index].member);
-        let labels = samples.iter().map(|sample| sample.label);
+        let labels = samples.iter().map(|sample| sample.labels.iter().max().copied());
         let classes = names::of(labels, given.map(|(_, names)| names), name)?;
         Ok(Self { paths: paths.to_vec(), samples, classes, channels })
     }
@@ -61,8 +61,8 @@ impl Source for Shards {
     }
 
     fn get(&self, index: usize) -> Result<Sample> {
-        let Indexed { shard, offset, size, label, .. } = self.samples[index];
-        let path = &self.paths[shard as usize];
+        let Indexed { shard, offset, size, ref labels, .. } = self.samples[index];
+        let (path, label) = (&self.paths[shard as usize], labels.first().copied());
         // opened anew for every member: a shard more or less does not count against the limit of
         // open files, and no position is shared between threads
         let bytes = File::open(path)
@@ -73,7 +73,11 @@ impl Source for Shards {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.samples[index].label
+        self.samples[index].labels.first().copied()
+    }
+
+    fn labels(&self, index: usize) -> Vec<usize> {
+        self.samples[index].labels.clone()
     }
 }
 
@@ -109,7 +113,7 @@ fn agreed(given: Option<(PathBuf, Vec<String>)>, path: &Path) -> Result<Option<(
 #[derive(Default)]
 struct Members {
     image: Option<(String, u64, u64)>,
-    label: Option<usize>,
+    labels: Vec<usize>,
 }
 
 /// Adds the samples of one shard in the order in which their first members lie.
@@ -148,7 +152,7 @@ fn index(path: &Path, shard: u32, samples: &mut Vec<Indexed>) -> Result<()> {
         });
         if is_label {
             let text = member(&mut labels, offset, size.min(LONGEST_LABEL)).map_err(failed)?;
-            found[place].label = Some(label(&text, path, &member_name)?);
+            found[place].labels = class_numbers(&text, path, &member_name)?;
         } else {
             found[place].image.get_or_insert((member_name, offset, size));
         }
@@ -156,9 +160,9 @@ fn index(path: &Path, shard: u32, samples: &mut Vec<Indexed>) -> Result<()> {
     if end + BLOCK > length {
         return Err(Error::TruncatedTar { path: path.to_owned(), offset: end, length });
     }
-    samples.extend(found.into_iter().filter_map(|Members { image, label }| {
+    samples.extend(found.into_iter().filter_map(|Members { image, labels }| {
         let (member, offset, size) = image?;
-        Some(Indexed { shard, offset, size, member, label })
+        Some(Indexed { shard, offset, size, member, labels })
     }));
     Ok(())
 }
@@ -167,8 +171,8 @@ fn index(path: &Path, shard: u32, samples: &mut Vec<Indexed>) -> Result<()> {
 /// "ustar Interchange Format"). One is accepted, as GNU tar does.
 const BLOCK: u64 = 512;
 
-/// No class number is longer than this many bytes.
-const LONGEST_LABEL: u64 = 32;
+/// No list of class numbers is longer than this many bytes.
+const LONGEST_LABEL: u64 = 4096;
 
 /// An entry at `offset` that the tar reader refuses: cut off by the end of the file, or wrong.
 fn broken(path: &Path, offset: u64, length: u64, cause: std::io::Error) -> Error {
@@ -190,9 +194,18 @@ fn parts(member: &str) -> Option<(&str, String)> {
     Some((&member[..dot], member[dot + 1..].to_ascii_lowercase()))
 }
 
-fn label(text: &[u8], path: &Path, member: &str) -> Result<usize> {
+/// One class number, or several with spaces or commas between them; in their order, each once.
+fn class_numbers(text: &[u8], path: &Path, member: &str) -> Result<Vec<usize>> {
     let text = String::from_utf8_lossy(text);
-    text.trim().parse().map_err(|_| Error::BadLabel { member: name(path, member), text: text.trim().to_owned() })
+    let bad = || Error::BadLabel { member: name(path, member), text: text.trim().to_owned() };
+    let mut numbers = Vec::new();
+    for word in text.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty()) {
+        let number = word.parse().map_err(|_| bad())?;
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    if numbers.is_empty() { Err(bad()) } else { Ok(numbers) }
 }
 
 #[cfg(test)]
@@ -202,6 +215,16 @@ mod tests {
     fn check(member: &str, expected: Option<(&str, &str)>) {
         let found = parts(member);
         assert_eq!(found.as_ref().map(|(key, rest)| (*key, rest.as_str())), expected, "{member}");
+    }
+
+    #[test]
+    fn a_label_is_one_class_number_or_several() {
+        let of = |text: &str| class_numbers(text.as_bytes(), Path::new("s.tar"), "1.cls").ok();
+        assert_eq!(of("7\n"), Some(vec![7]));
+        assert_eq!(of("3, 1 3"), Some(vec![3, 1]));
+        for text in ["", " ", "cat", "1;2", "-1", "1.0"] {
+            assert_eq!(of(text), None, "{text:?}");
+        }
     }
 
     #[test]

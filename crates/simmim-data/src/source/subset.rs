@@ -60,6 +60,10 @@ impl Source for Subset {
     fn label(&self, index: usize) -> Option<usize> {
         self.source.label(self.indices[index])
     }
+
+    fn labels(&self, index: usize) -> Vec<usize> {
+        self.source.labels(self.indices[index])
+    }
 }
 
 #[cfg(test)]

@@ -159,6 +159,7 @@ mod tests {
         let last = Evaluation {
             accuracy: Accuracy { images: 5, right: 4, among_five: 5 },
             loss: 0.5,
+            mean_average_precision: None,
             confusion: vec![2, 1, 0, 2],
             skipped: Vec::new(),
             images_per_second: 1.0,

@@ -88,9 +88,9 @@ pub fn finetune(
 ) -> Result<Finetuned> {
     let recipe = &options.recipe;
     let Input { source, description } = &options.data;
-    let classes = checked_classes(source.as_ref(), description)?;
+    let classes = checked_classes(source.as_ref(), description, recipe.labels.per_image)?;
     let held_out = match &options.val {
-        Some(val) => Some(relabelled(Arc::clone(&val.source), &val.description, &classes)?),
+        Some(val) => Some(relabelled(Arc::clone(&val.source), &val.description, &classes, recipe.labels.per_image)?),
         None => None,
     };
     let data: Arc<dyn Source> = match recipe.labels.fraction < 1.0 {
@@ -175,9 +175,17 @@ impl<'a> Finetuning<'a> {
     /// `[B, K]`.
     fn targets(&self, batch: &mut Batch) -> Vec<f32> {
         let (recipe, classes) = (&self.options.recipe, self.model.classes());
-        let labels: Vec<usize> =
-            batch.labels.iter().map(|label| label.expect("every training image has a label")).collect();
-        let mut targets = soft_targets(&labels, classes, recipe.labels.smoothing);
+        let smoothed = |sample: &usize| {
+            // the targets of each of its labels, joined
+            let labels = self.start.data.labels(*sample);
+            let each = soft_targets(&labels, classes, recipe.labels.smoothing);
+            let join = |mut all: Vec<f32>, one: &[f32]| {
+                all.iter_mut().zip(one).for_each(|(all, one)| *all = all.max(*one));
+                all
+            };
+            each.chunks_exact(classes).fold(vec![0.0; classes], join)
+        };
+        let mut targets: Vec<f32> = batch.samples.iter().flat_map(smoothed).collect();
         let augment = &recipe.augment;
         if augment.mixes() {
             let mix = Mix {
