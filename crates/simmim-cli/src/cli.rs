@@ -107,6 +107,8 @@ pub(crate) enum Command {
     Masks(MasksArgs),
     /// Finds the colours that stand for all others in a data set, for the target `colour-clusters`.
     Palette(PaletteArgs),
+    /// Trains a discrete VAE on unlabelled images, whose tokens `target.kind = "tokens"` predicts.
+    Tokenizer(TokenizerArgs),
     /// Shows what is in a run, a weights file, a recipe or a data set.
     Inspect(InspectArgs),
     /// Times whole updates of a recipe, and says what share of the machine's product peak they reach.
@@ -298,6 +300,25 @@ pub(crate) struct PaletteArgs {
     /// Channels to decode the images to.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) channels: usize,
+}
+
+#[derive(Args)]
+pub(crate) struct TokenizerArgs {
+    /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b work.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: String,
+    /// Held-out images that reconstructions are shown and measured on; training images if not given.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) val: Option<String>,
+    /// Run folder: tokenizer.safetensors, log, checkpoints, pictures, report.html.
+    #[arg(long, value_name = "RUN")]
+    pub(crate) out: PathBuf,
+    /// A built-in recipe of a tokenizer (see `simmim recipes`) or a TOML file.
+    #[arg(long, value_name = "NAME|FILE", default_value = "tokenizer-photos-96")]
+    pub(crate) recipe: String,
+    /// Threads that read and decode images; half of --threads if not given.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<usize>,
 }
 
 #[derive(Args)]

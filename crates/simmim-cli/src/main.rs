@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Reconstruct(args) => commands::reconstruct::run(&cli.common, args),
         Command::Masks(args) => commands::masks::run(&cli.common, args),
         Command::Palette(args) => commands::palette::run(&cli.common, args),
+        Command::Tokenizer(args) => commands::tokenizer::run(&cli.common, args),
         Command::Inspect(args) => commands::inspect::run(&cli.common, args),
         Command::Bench(args) => commands::bench::run(&cli.common, args),
         Command::Recipes(args) => commands::recipes::run(&cli.common, args),

@@ -85,6 +85,10 @@ impl Progress {
             Event::Evaluated { updates, loss, top1, top5 } => {
                 self.say(&format!("update {updates}: top-1 {top1:.2} %, top-5 {top5:.2} %, held-out loss {loss:.4}"));
             }
+            Event::Reconstructed { updates, measured } => self.say(&format!(
+                "update {updates}: pixels from tokens are {:.4} off, {} of {} tokens in use, perplexity {:.0}",
+                measured.l1, measured.tokens_in_use, measured.vocabulary, measured.perplexity
+            )),
             Event::Transferred { transfer } => transfer.lines().iter().for_each(|line| self.say(line)),
             Event::Saved { path } => self.say(&format!("saved {}", path.display())),
             Event::Skipped { name, reason } => self.warn(&format!("warning: skipped `{name}`: {reason}")),

@@ -21,6 +21,12 @@ impl Normalisation {
         Self { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225] }
     }
 
+    /// Returns what leaves the values of `channels` channels as they are.
+    #[must_use]
+    pub fn none(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], std: vec![1.0; channels] }
+    }
+
     /// Measures `at_most` samples of `source`, evenly spaced; unreadable ones are left out.
     ///
     /// Every image counts the same, however large it is, because a network sees all of them at one

@@ -37,6 +37,8 @@ pub enum Purpose {
     Label = 6,
     /// How images and labels of a batch are mixed.
     Mix = 7,
+    /// The noise that relaxed tokens of one image are chosen with.
+    Relax = 8,
     /// Which pixels a palette is made of, and where its colours start.
     Palette = 9,
 }
@@ -135,6 +137,14 @@ fn log_gamma_variable(rng: &mut Rng, shape: f64) -> f64 {
     }
 }
 
+/// Draws from the standard Gumbel distribution: the largest of scores to which such draws are added is a
+/// choice with the probabilities of their softmax.
+pub fn gumbel(rng: &mut Rng) -> f64 {
+    // the middle of one of 2³² equal pieces of (0, 1): neither end is ever drawn
+    let share = (f64::from(rng.next_u32()) + 0.5) * (-32_f64).exp2();
+    -(-share.ln()).ln()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,6 +187,9 @@ mod tests {
         check("below 1", 0.0, 1e-9, |rng| below(rng, 1) as f64);
         check("normal", 0.0, 0.025, normal);
         check("normal, squared", 1.0, 0.036, |rng| normal(rng).powi(2));
+        // mean: Euler's constant; variance π²/6, so second moment 1.978
+        check("gumbel", 0.5772, 0.025, gumbel);
+        check("gumbel, squared", 1.978, 0.08, |rng| gumbel(rng).powi(2));
         check("normal, fourth power", 3.0, 0.25, |rng| normal(rng).powi(4));
         check("second normal, squared", 1.0, 0.036, |rng| normal_pair(rng)[1].powi(2));
         check("product of a pair", 0.0, 0.025, |rng| normal_pair(rng).iter().product());

@@ -209,7 +209,7 @@ impl FinetunedModel {
         let found = Found::at(from)?;
         let resolved = match found.known {
             Some((AnyRecipe::Finetune(recipe), run)) => Resolved { recipe, run },
-            Some((AnyRecipe::Pretrain(_), _)) | None => {
+            Some((AnyRecipe::Pretrain(_) | AnyRecipe::Tokenizer(_), _)) | None => {
                 return Err(Error::Input {
                     what: format!("`{}` holds no fine-tuned model", from.display()),
                     hint: Some(

@@ -98,6 +98,7 @@ impl FrozenEncoder {
         };
         let (role, augmentation) = match &recipe {
             AnyRecipe::Pretrain(_) => (Role::Pretrain, Augmentation::Centre),
+            AnyRecipe::Tokenizer(_) => return Err(no_encoder()),
             AnyRecipe::Finetune(recipe) => {
                 let filter = match recipe.augment.interpolation {
                     InterpolationKind::Bilinear => Filter::Bilinear,
@@ -110,7 +111,8 @@ impl FrozenEncoder {
         let data = recipe.data().clone();
         let mut builder = Builder::default();
         let image_px = data.image_size.height_and_width();
-        let encoder = Encoder::new(recipe.encoder(), role, image_px, data.channels, &mut builder);
+        let architecture = recipe.encoder().ok_or_else(no_encoder)?;
+        let encoder = Encoder::new(architecture, role, image_px, data.channels, &mut builder);
         let (table, inits) = builder.finish();
         let mut values = initial_values(&table, &inits, seed);
         let (mut done, mut damaged) = (None, Vec::new());
@@ -123,6 +125,7 @@ impl FrozenEncoder {
         let normalisation = match (known, data.normalization) {
             (Some((_, run)), _) => Some(run.normalisation()),
             (None, NormalizationKind::Imagenet) => Some(Normalisation::imagenet()),
+            (None, NormalizationKind::None) => Some(Normalisation::none(data.channels)),
             (None, NormalizationKind::Measured) => None,
         };
         Ok(Self { encoder, backend, data, augmentation, normalisation, transfer: done, damaged })
@@ -279,4 +282,11 @@ fn read(path: &Path) -> Result<Features> {
         return Err(damaged());
     }
     Ok(Features { width, values, labels: labels.iter().map(|label| *label as usize).collect(), skipped: Vec::new() })
+}
+/// The error for a model that has no transformer to take features of.
+fn no_encoder() -> Error {
+    Error::Input {
+        what: "a tokenizer has no features to look at".into(),
+        hint: Some("give what `simmim pretrain` or `simmim finetune` wrote".into()),
+    }
 }

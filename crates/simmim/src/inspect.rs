@@ -5,8 +5,9 @@ use crate::classifier::Classifier;
 use crate::encoder::{Encode, Encoder, EncoderSpec, activation_bytes};
 use crate::error::Result;
 use crate::model::SimMim;
-use crate::recipe::{AnyRecipe, HeadKind, HeadRecipe, Recipe};
+use crate::recipe::{AnyRecipe, HeadKind, HeadRecipe, Recipe, TokenizerRecipe};
 use crate::target::Colours;
+use crate::tokenizer::DiscreteVae;
 use simmim_engine::{ParameterTable, Precision};
 
 /// Sizes of the model a recipe describes.
@@ -19,8 +20,8 @@ pub struct ModelSummary {
     /// Operations of one image's forward pass, in 10⁹, a multiplication and an addition counted as two.
     pub gflops_per_image: f64,
     /// Memory that one image's activations take in training in f32 and in bf16, in 2²⁰ bytes; see
-    /// [`activation_bytes`].
-    pub activation_mb_per_image: [f64; 2],
+    /// [`activation_bytes`]. Not known of a tokenizer.
+    pub activation_mb_per_image: Option<[f64; 2]>,
     /// The encoder's sizes.
     pub spec: EncoderSpec,
     /// Name and shape of each parameter.
@@ -86,6 +87,7 @@ pub fn any_model(recipe: &AnyRecipe, classes: usize) -> Result<ModelSummary> {
     let recipe = match recipe {
         AnyRecipe::Pretrain(recipe) => return model(recipe),
         AnyRecipe::Finetune(recipe) => recipe,
+        AnyRecipe::Tokenizer(recipe) => return Ok(tokenizer(recipe)),
     };
     let mut builder = Builder::default();
     let image_px = recipe.data.image_size.height_and_width();
@@ -98,6 +100,32 @@ pub fn any_model(recipe: &AnyRecipe, classes: usize) -> Result<ModelSummary> {
         model.encoder(),
         recipe.train.recompute_blocks,
     ))
+}
+
+/// Summarises a discrete VAE: encoder and decoder, a "feature" being a token's scores.
+fn tokenizer(recipe: &TokenizerRecipe) -> ModelSummary {
+    let mut builder = Builder::default();
+    let vae = DiscreteVae::new(recipe.config(), &mut builder);
+    let (table, _) = builder.finish();
+    let config = vae.config();
+    let spec = EncoderSpec {
+        image_px: recipe.data.image_size.height_and_width(),
+        channels: config.channels,
+        patch_px: 1,
+        stride_px: config.stride_px(),
+        width: config.width,
+        out_width: config.vocabulary,
+        depth: config.groups * config.blocks_per_group,
+    };
+    let of_encoder = table.iter().filter(|p| p.name.starts_with("encoder."));
+    ModelSummary {
+        parameters: table.len(),
+        encoder_parameters: of_encoder.map(|p| p.range.len()).sum(),
+        gflops_per_image: vae.flops(spec.image_px) / 1e9,
+        activation_mb_per_image: None,
+        spec,
+        shapes: table.iter().map(|p| (p.name.clone(), p.shape.clone())).collect(),
+    }
 }
 
 fn summary(
@@ -113,7 +141,7 @@ fn summary(
         parameters: table.len(),
         encoder_parameters: table.iter().filter(|p| is_encoder(&p.name)).map(|p| p.range.len()).sum(),
         gflops_per_image: flops / 1e9,
-        activation_mb_per_image: [Precision::F32, Precision::Bf16].map(mb),
+        activation_mb_per_image: Some([Precision::F32, Precision::Bf16].map(mb)),
         spec: encoder.spec(),
         shapes: table.iter().map(|p| (p.name.clone(), p.shape.clone())).collect(),
     }

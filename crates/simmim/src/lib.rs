@@ -44,6 +44,7 @@ pub mod reconstruct;
 pub mod report;
 pub mod run;
 pub mod target;
+pub mod tokenizer;
 pub mod train;
 pub mod transfer;
 pub mod weights;

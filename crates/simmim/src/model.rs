@@ -91,6 +91,11 @@ impl SimMim {
         hidden
     }
 
+    /// Lets the target compute on so many threads.
+    pub fn use_threads(&mut self, threads: usize) {
+        self.target.use_threads(threads);
+    }
+
     /// What pictures of its predictions show.
     pub fn shows(&self) -> Shows {
         self.target.shows()

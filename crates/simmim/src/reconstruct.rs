@@ -67,6 +67,12 @@ impl Trained {
                     hint: Some("give what `simmim pretrain --out` wrote".into()),
                 });
             }
+            Some((AnyRecipe::Tokenizer(_), _)) => {
+                return Err(Error::Input {
+                    what: format!("`{}` is a tokenizer; its pictures are in the folder of its run", from.display()),
+                    hint: Some("give what `simmim pretrain --out` wrote".into()),
+                });
+            }
             None => {
                 return Err(Error::Input {
                     what: format!("`{}` does not say which recipe it belongs to", weights.path().display()),
@@ -75,7 +81,8 @@ impl Trained {
             }
         };
         let mut builder = Builder::default();
-        let model = SimMim::new(&resolved.recipe, &resolved.run.colours(), &mut builder)?;
+        let mut model = SimMim::new(&resolved.recipe, &resolved.run.colours(), &mut builder)?;
+        model.use_threads(threads);
         let (table, _) = builder.finish();
         let values = weights.flat(&table, "")?;
         let backend = Cpu::new(table, precision, threads);

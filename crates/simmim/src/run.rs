@@ -12,7 +12,7 @@
 
 use crate::error::{Error, Result};
 use crate::files::write_atomically;
-use crate::recipe::{AnyRecipe, FinetuneRecipe, Recipe, RecipeKind, command_of};
+use crate::recipe::{AnyRecipe, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe, command_of};
 use crate::target::{Colours, Palette};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -157,9 +157,10 @@ fn recipe_of<R: RecipeKind>(table: toml::Table, path: &Path) -> Result<R> {
 /// If it is not such a text; `path` is named.
 pub(crate) fn known_of_toml(text: &str, path: &Path) -> Result<(AnyRecipe, RunInfo)> {
     let (table, run) = parts(text, path)?;
-    let recipe = match command_of(&table) == FinetuneRecipe::COMMAND {
-        true => AnyRecipe::Finetune(recipe_of(table, path)?),
-        false => AnyRecipe::Pretrain(recipe_of(table, path)?),
+    let recipe = match command_of(&table) {
+        FinetuneRecipe::COMMAND => AnyRecipe::Finetune(recipe_of(table, path)?),
+        TokenizerRecipe::COMMAND => AnyRecipe::Tokenizer(recipe_of(table, path)?),
+        _ => AnyRecipe::Pretrain(recipe_of(table, path)?),
     };
     Ok((recipe, run))
 }

@@ -24,10 +24,10 @@ pub struct Pretrained {
 impl Pretrained {
     /// Weights that were found, for a model that is to tell `classes` apart.
     pub fn new(found: Found, classes: &[String]) -> Self {
-        let grid = found.known.as_ref().map(|(recipe, _)| {
+        let grid = found.known.as_ref().and_then(|(recipe, _)| {
             let (height, width) = recipe.data().image_size.height_and_width();
-            let patch = recipe.encoder().patch_px();
-            (height / patch, width / patch)
+            let patch = recipe.encoder()?.patch_px();
+            Some((height / patch, width / patch))
         });
         // a file that does not say may well be for the same
         let has_same_classes = found.known.as_ref().is_none_or(|(_, run)| run.classes == classes);

@@ -13,7 +13,8 @@ use simmim::encoder::{EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Confi
 use simmim::mask::{self, Grid, Mask};
 use simmim::model::{Hidden, SimMim};
 use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind, TargetKind, TargetRecipe};
-use simmim::target::Colours;
+use simmim::target::{Colours, most_likely};
+use simmim::tokenizer::{self, TokenizerConfig};
 use simmim::train::{Schedule, groups};
 use simmim::weights::WeightsFile;
 use simmim_engine::{Backend, Cpu, Images, Labels, Operations, Precision, Slot, SoftLabels, StepSize, Update};
@@ -53,6 +54,7 @@ fn trial(path: PathBuf) -> Trial {
         Kind::Pretrain(config) => Trial::test(name, move || pretrain(&path, &config)),
         Kind::Classify(config) => Trial::test(name, move || classify(&path, &config)),
         Kind::BiasTables => Trial::test(name, move || bias_tables(&path)),
+        Kind::Tokenizer(config) => Trial::test(name, move || tokenizer(&path, &config)),
         Kind::Schedules => Trial::test(name, move || schedules(&path)),
         Kind::AvgDist => Trial::test(name, move || avg_dist(&path)),
         Kind::NotBuilt(what) => {
@@ -65,6 +67,7 @@ enum Kind {
     Pretrain(Value),
     Classify(Value),
     BiasTables,
+    Tokenizer(Value),
     Schedules,
     AvgDist,
     NotBuilt(String),
@@ -86,6 +89,7 @@ fn kind(path: &Path) -> Kind {
     match (of("kind").as_str(), of("encoder").as_str()) {
         ("pretrain", "vit" | "swin" | "swinv2") => Kind::Pretrain(config),
         ("classify", "vit" | "swin" | "swinv2") => Kind::Classify(config),
+        ("tokenizer", _) => Kind::Tokenizer(config),
         (kind, encoder) => Kind::NotBuilt(format!("kind `{kind}` with encoder `{encoder}`")),
     }
 }
@@ -307,6 +311,42 @@ fn half_precision(path: &Path, recipe: &Recipe, loss: f64, gradients: &[f32]) ->
     let cosine = dot(gradients, &other) / (dot(gradients, gradients) * dot(&other, &other)).sqrt();
     if cosine < 0.99 {
         return Err(format!("the bf16 gradient's cosine to the f32 one is {cosine}").into());
+    }
+    Ok(())
+}
+
+/// Scores of tokens, and the tokens, of the discrete VAE's encoder.
+fn tokenizer(path: &Path, config: &Value) -> Result<(), Failed> {
+    let file = WeightsFile::read(path).unwrap();
+    let expected = |name: &str| file.tensor(name).unwrap().unwrap_or_else(|| panic!("the fixture has no `{name}`"));
+    let (shape, input) = expected("input");
+    let [count, channels, height, width] = shape[..] else { panic!("input is {shape:?}") };
+    let images = Images { pixels: &input, count, channels, height, width };
+    let vocabulary = integer(config, "vocab_size");
+    let sizes = TokenizerConfig {
+        channels,
+        vocabulary,
+        width: integer(config, "n_hid"),
+        groups: integer(config, "group_count"),
+        blocks_per_group: integer(config, "n_blk_per_group"),
+        token_width: 1, // the fixture has no decoder
+    };
+    let mut builder = Builder::default();
+    let encoder = tokenizer::Encoder::new(&sizes, &mut builder);
+    let (table, _) = builder.finish();
+    let values = file.flat(&table, "param.").unwrap();
+    let backend = Cpu::new(table, Precision::F32, 2);
+    backend.write_slot(Slot::Values, &values);
+    let scores = encoder.scores(&backend, &tokenizer::mapped(&backend, &images));
+    let shape = backend.shape(&scores);
+    assert_eq!(shape, [count, height / sizes.stride_px(), width / sizes.stride_px(), vocabulary]);
+    let scores = backend.read(&scores);
+    let planes = channels_first(&scores, &[count, shape[1] * shape[2], vocabulary]);
+    near("logits", &planes, &expected("logits").1, OUTPUT, 0.0)?;
+    let tokens = most_likely(&scores, vocabulary);
+    let theirs: Vec<u32> = expected("tokens").1.iter().map(|token| *token as u32).collect();
+    if tokens != theirs {
+        return Err(format!("tokens are {tokens:?}, officially {theirs:?}").into());
     }
     Ok(())
 }

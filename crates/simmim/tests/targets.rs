@@ -8,11 +8,15 @@ use simmim::mask::{Grid, Mask, strategy};
 use simmim::model::{Hidden, SimMim};
 use simmim::recipe::{HeadKind, Recipe, resolve};
 use simmim::target::{Colours, Palette};
+use simmim::tokenizer::{DiscreteVae, TOKENIZER_FILE, TokenizerConfig};
+use simmim::weights;
 use simmim_data::rng::{rng, uniform_between};
 use simmim_data::{Augmentation, Image, Normalisation, Purpose, RandomResizedCrop, Source, Transform};
 use simmim_engine::{Backend, Cpu, Images, Operations, Precision, Reference, Slot, StepSize, Update};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::LazyLock;
+use tempfile::TempDir;
 
 const IMAGES: usize = 6;
 const SIDE_PX: usize = 16;
@@ -29,7 +33,21 @@ const TARGETS: &[(&str, &[&str])] = &[
     ("colour clusters", &["target.kind=colour-clusters", "target.clusters=16", "target.resolution=4"]),
     ("mean colour", &["target.kind=mean-colour"]),
     ("hog", &["target.kind=hog"]),
+    ("tokens", &["target.kind=tokens", "target.resolution=4"]),
 ];
+
+/// An untrained tokenizer of 4 px: its tokens are as good as any to be learnt.
+static TOKENIZER: LazyLock<TempDir> = LazyLock::new(|| {
+    let config =
+        TokenizerConfig { channels: 3, vocabulary: 16, width: 8, groups: 3, blocks_per_group: 1, token_width: 8 };
+    let mut builder = Builder::default();
+    DiscreteVae::new(config, &mut builder);
+    let (table, inits) = builder.finish();
+    let folder = tempfile::tempdir().unwrap();
+    let values = initial_values(&table, &inits, 3);
+    weights::save(&folder.path().join(TOKENIZER_FILE), &table, &[("", &values)], HashMap::new()).unwrap();
+    folder
+});
 
 /// The photographs, decoded once.
 static PHOTOS: LazyLock<Vec<Image>> = LazyLock::new(|| {
@@ -64,7 +82,10 @@ impl Case {
         let sizes = [format!("data.image_size={SIDE_PX}"), format!("head.kind={}", head.name())];
         let small = inverse.then(|| "head.width=4".to_owned());
         let edits: Vec<String> = encoder.1.iter().chain(target).map(|edit| (*edit).to_owned()).collect();
-        let edits: Vec<String> = sizes.into_iter().chain(small).chain(edits).collect();
+        let tokenizer = target
+            .contains(&"target.kind=tokens")
+            .then(|| format!("target.tokenizer={:?}", TOKENIZER.path().to_str().unwrap()));
+        let edits: Vec<String> = sizes.into_iter().chain(small).chain(tokenizer).chain(edits).collect();
         let recipe = resolve(encoder.0, &edits).unwrap();
         let palette = Palette::wanted(&recipe, photos().as_ref(), 0).unwrap();
         let colours = Colours { normalisation: Normalisation::imagenet(), palette };

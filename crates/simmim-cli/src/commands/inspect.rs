@@ -40,21 +40,24 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
     let rows = model.shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n"));
     let heads = match &recipe {
         AnyRecipe::Pretrain(recipe) => inspect::heads(recipe)?,
-        AnyRecipe::Finetune(_) => Vec::new(),
+        AnyRecipe::Finetune(_) | AnyRecipe::Tokenizer(_) => Vec::new(),
     };
+    let memory = model.activation_mb_per_image.map_or(String::new(), |[f32, bf16]| {
+        format!(
+            "MB per image        {f32:>12.1}  (activations of a training step in f32; {bf16:.1} in bf16; an estimate)\n"
+        )
+    });
     let prose = format!(
         "{name}\n\n\
          parameters          {:>12}  ({:.2} M)\n\
          of the encoder      {:>12}\n\
          GFLOP per image     {:>12.3}  (forward; two per multiplication and addition)\n\
-         MB per image        {:>12.1}  (activations of a training step in f32; {:.1} in bf16; an estimate)\n\
+         {memory}\
          input               {height} × {width} × {}\n{}\n{}",
         model.parameters,
         model.parameters as f64 / 1e6,
         model.encoder_parameters,
         model.gflops_per_image,
-        model.activation_mb_per_image[0],
-        model.activation_mb_per_image[1],
         model.spec.channels,
         match &recipe {
             AnyRecipe::Pretrain(recipe) => format!(
@@ -64,6 +67,8 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
                 recipe.mask.ratio,
                 head_rows(recipe, &heads)
             ),
+            AnyRecipe::Tokenizer(recipe) =>
+                format!("tokens              {} of {} px\n", recipe.tokenizer.vocabulary, model.spec.stride_px),
             AnyRecipe::Finetune(_) => format!("classes             {IMAGENET_CLASSES} assumed\n"),
         },
         rows.collect::<String>()
@@ -72,7 +77,7 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
         "parameters": model.parameters,
         "encoder_parameters": model.encoder_parameters,
         "gflops_per_image": model.gflops_per_image,
-        "activation_mb_per_image": { "f32": model.activation_mb_per_image[0], "bf16": model.activation_mb_per_image[1] },
+        "activation_mb_per_image": model.activation_mb_per_image.map(|[f32, bf16]| json!({ "f32": f32, "bf16": bf16 })),
         "heads": heads.iter().map(head_json).collect::<Vec<_>>(),
         "recipe": recipe,
     });

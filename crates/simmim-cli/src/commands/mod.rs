@@ -13,6 +13,7 @@ pub(crate) mod pretrain;
 pub(crate) mod probe;
 pub(crate) mod recipes;
 pub(crate) mod reconstruct;
+pub(crate) mod tokenizer;
 
 use serde_json::Value;
 use simmim::Error;

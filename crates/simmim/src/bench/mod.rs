@@ -228,7 +228,8 @@ impl Bench {
     fn new(options: &Options) -> Result<Self> {
         let recipe = &options.recipe;
         let mut builder = Builder::default();
-        let model = SimMim::new(recipe, &Colours::unknown(recipe.data.channels), &mut builder)?;
+        let mut model = SimMim::new(recipe, &Colours::unknown(recipe.data.channels), &mut builder)?;
+        model.use_threads(options.threads);
         let (table, inits) = builder.finish();
         // small enough for any model; the time of an update does not depend on it
         let step =

@@ -1,6 +1,6 @@
 //! What types cannot say: sizes that divide each other, numbers in their range.
 
-use super::{HeadKind, ImageSize, NormalizationKind, Recipe, RecipeKind, ScheduleKind, check_target};
+use super::{DataRecipe, HeadKind, ImageSize, NormalizationKind, Recipe, ScheduleKind, TrainRecipe, check_target};
 use crate::error::{Error, Result};
 use std::fmt::Display;
 
@@ -19,7 +19,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
         return Err(wrong("mask.unit_px", unit, expected, Some(hint)));
     }
     image_is_multiple_of(data.image_size, unit, "mask unit")?;
-    common(recipe)?;
+    common(data, &recipe.train, encoder.stride_px(), "encoder's stride")?;
     within("mask.ratio", mask.ratio, 0.0, 1.0)?;
     if mask.ratio == 0.0 {
         return Err(wrong("mask.ratio", mask.ratio, "nothing would be hidden, so nothing learnt".into(), None));
@@ -42,14 +42,12 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
-/// Checks what recipes of all commands have.
+/// Checks what recipes of all commands have; images are a multiple of `step_px`, the side of `what`.
 ///
 /// # Errors
 /// Names the first key whose value does not fit, and what would.
-pub(super) fn common(recipe: &impl RecipeKind) -> Result<()> {
-    let (encoder, data, train) = (recipe.encoder(), recipe.data(), recipe.train());
-    encoder.check()?;
-    image_is_multiple_of(data.image_size, encoder.stride_px(), "encoder's stride")?;
+pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, what: &str) -> Result<()> {
+    image_is_multiple_of(data.image_size, step_px, what)?;
     at_least_one("data.channels", data.channels)?;
     if data.normalization == NormalizationKind::Imagenet && data.channels != 3 {
         let expected = format!("ImageNet's statistics have three channels, `data.channels` is {}", data.channels);
@@ -64,7 +62,7 @@ pub(super) fn common(recipe: &impl RecipeKind) -> Result<()> {
 
     at_least_one("train.batch_size", train.batch_size)?;
     at_least_one("train.accumulation_steps", train.accumulation_steps)?;
-    if train.batch_size % train.accumulation_steps != 0 {
+    if !train.batch_size.is_multiple_of(train.accumulation_steps) {
         let expected = format!("expected a divisor of `train.batch_size`, {}", train.batch_size);
         return Err(wrong("train.accumulation_steps", train.accumulation_steps, expected, None));
     }

@@ -37,7 +37,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     match (allowed.resolution, target.resolution) {
         (true, Some(resolution)) => resolution_fits(resolution, data.image_size, cell_px)?,
         (false, Some(resolution)) => {
-            let owners = "`pixels`, `colour-bins`, `colour-clusters` and `hog`";
+            let owners = "`pixels`, `colour-bins`, `colour-clusters`, `hog` and `tokens`";
             return Err(foreign("target.resolution", show(resolution), owners));
         }
         (true | false, None) => {}
@@ -51,6 +51,15 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
         }
         (false, Some(path)) => return Err(foreign("target.palette", path, "`colour-clusters`")),
         (true, Some(_)) | (_, None) => {}
+    }
+    match (target.kind == TargetKind::Tokens, &target.tokenizer) {
+        (true, None) => {
+            let expected = "expected the tokenizer that says which token a square is".into();
+            let hint = "`simmim tokenizer --data DATA --out TOK` trains one; then `--set target.tokenizer=TOK`";
+            return Err(wrong("target.tokenizer", "missing", expected, Some(hint.into())));
+        }
+        (false, Some(path)) => return Err(foreign("target.tokenizer", path, "`tokens`")),
+        (true, Some(_)) | (false, None) => {}
     }
     if target.kind == TargetKind::MeanColour && data.channels > 4 {
         let expected = format!("`data.channels` is {}; three bits of more than 4 are too many classes", data.channels);
@@ -70,7 +79,9 @@ impl Allowed {
     fn of(kind: TargetKind) -> Self {
         let none = Self { window: false, resolution: false, palette: false };
         match kind {
-            TargetKind::Pixels | TargetKind::ColourBins | TargetKind::Hog => Self { resolution: true, ..none },
+            TargetKind::Pixels | TargetKind::ColourBins | TargetKind::Hog | TargetKind::Tokens => {
+                Self { resolution: true, ..none }
+            }
             TargetKind::NormalizedPixels => Self { window: true, ..none },
             TargetKind::ColourClusters => Self { resolution: true, palette: true, ..none },
             TargetKind::MeanColour => none,
@@ -111,6 +122,7 @@ fn outputs_are_few(recipe: &Recipe) -> Result<()> {
         TargetKind::ColourClusters => target.clusters,
         TargetKind::MeanColour => MeanColour::classes(data.channels),
         TargetKind::Hog => Hog::values(data.channels),
+        TargetKind::Tokens => return Ok(()), // the vocabulary is the tokenizer's
     };
     let outputs = |px: usize| (cell_px / px) * (cell_px / px) * per_position;
     let found = outputs(recipe.position_px());
@@ -180,6 +192,8 @@ mod tests {
         check_fails(vit, &["head.kind=inverse-swin"], "`head.kind` is `inverse-swin`", "did you mean `inverse-swin-");
         check_fails(vit, &["head.width=8"], "`head.width` is `8`", "leave it out");
         check_fails(vit, &["head.kind=inverse-swin-t", "head.width=0"], "`head.width` is `0`", "");
+        check_fails(vit, &["target.kind=tokens"], "`target.tokenizer` is `missing`", "simmim tokenizer");
+        check_fails(vit, &["target.tokenizer=tok"], "only `tokens` can have it", "leave it out");
         check_fails(vit, &["loss.visible_weight=1.5"], "`loss.visible_weight` is `1.5`", "");
         check_fails(vit, &["loss.visible_weihgt=1"], "unknown key", "did you mean `loss.visible_weight`?");
     }

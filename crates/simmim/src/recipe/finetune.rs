@@ -156,8 +156,9 @@ impl RecipeKind for FinetuneRecipe {
     }
 
     fn check(&self) -> Result<()> {
-        let Self { augment, labels, train, .. } = self;
-        check::common(self)?;
+        let Self { encoder, data, augment, labels, train, .. } = self;
+        encoder.check()?;
+        check::common(data, train, encoder.stride_px(), "encoder's stride")?;
         for (key, value, most) in [
             ("augment.operation_probability", augment.operation_probability, 1.0),
             ("augment.magnitude", augment.magnitude, 10.0),
@@ -180,10 +181,6 @@ impl RecipeKind for FinetuneRecipe {
         }
         above_zero("labels.fraction", labels.fraction)?;
         above_zero("evaluate.crop", self.evaluate.crop)
-    }
-
-    fn encoder(&self) -> &EncoderConfig {
-        &self.encoder
     }
 
     fn data(&self) -> &DataRecipe {

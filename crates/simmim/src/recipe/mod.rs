@@ -8,6 +8,7 @@ mod check;
 mod check_target;
 mod finetune;
 mod parse;
+mod tokenizer;
 
 pub use built_in::{BUILT_IN, BuiltIn};
 pub(crate) use check::{at_least_one, in_order, within, wrong};
@@ -17,6 +18,7 @@ pub use finetune::{
 };
 pub(crate) use parse::command_of;
 pub use parse::{Sections, nearest_built_in, resolve, resolve_any, resolve_as};
+pub use tokenizer::{TokenizerRecipe, VaeRecipe};
 
 use crate::encoder::EncoderConfig;
 use crate::error::Result;
@@ -43,9 +45,6 @@ pub trait RecipeKind: Clone + PartialEq + Serialize + DeserializeOwned {
     /// Names the first key whose value does not fit, and what would.
     fn check(&self) -> Result<()>;
 
-    /// The encoder's architecture.
-    fn encoder(&self) -> &EncoderConfig;
-
     /// Images.
     fn data(&self) -> &DataRecipe;
 
@@ -61,14 +60,17 @@ pub enum AnyRecipe {
     Pretrain(Recipe),
     /// Of fine-tuning.
     Finetune(FinetuneRecipe),
+    /// Of a tokenizer.
+    Tokenizer(TokenizerRecipe),
 }
 
 impl AnyRecipe {
-    /// The encoder's architecture.
-    pub fn encoder(&self) -> &EncoderConfig {
+    /// The encoder's architecture; a tokenizer has none of this kind.
+    pub fn encoder(&self) -> Option<&EncoderConfig> {
         match self {
-            AnyRecipe::Pretrain(recipe) => &recipe.encoder,
-            AnyRecipe::Finetune(recipe) => &recipe.encoder,
+            AnyRecipe::Pretrain(recipe) => Some(&recipe.encoder),
+            AnyRecipe::Finetune(recipe) => Some(&recipe.encoder),
+            AnyRecipe::Tokenizer(_) => None,
         }
     }
 
@@ -77,6 +79,7 @@ impl AnyRecipe {
         match self {
             AnyRecipe::Pretrain(recipe) => &recipe.data,
             AnyRecipe::Finetune(recipe) => &recipe.data,
+            AnyRecipe::Tokenizer(recipe) => &recipe.data,
         }
     }
 }
@@ -115,8 +118,13 @@ impl Recipe {
             // arXiv:2112.09133
             (TargetKind::Hog, None) if cell_px.is_multiple_of(8) => 8,
             (TargetKind::Hog, None) => cell_px,
+            (TargetKind::Tokens, None) => cell_px, // one for each feature, as in BEiT
             (
-                TargetKind::Pixels | TargetKind::ColourBins | TargetKind::ColourClusters | TargetKind::Hog,
+                TargetKind::Pixels
+                | TargetKind::ColourBins
+                | TargetKind::ColourClusters
+                | TargetKind::Hog
+                | TargetKind::Tokens,
                 Some(resolution),
             ) => height / resolution.height_and_width().0,
         }
@@ -148,10 +156,6 @@ impl RecipeKind for Recipe {
 
     fn check(&self) -> Result<()> {
         check::check(self)
-    }
-
-    fn encoder(&self) -> &EncoderConfig {
-        &self.encoder
     }
 
     fn data(&self) -> &DataRecipe {
@@ -219,6 +223,8 @@ pub enum NormalizationKind {
     Imagenet,
     /// Measured on the training images before the first step.
     Measured,
+    /// Not at all: values stay as they are, 0–1 of images of 8 and 16 bits.
+    None,
 }
 
 /// What is hidden.
@@ -330,6 +336,9 @@ pub struct TargetRecipe {
     /// The file that these colours are in; absent: they are found in the training images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub palette: Option<String>,
+    /// Weights file or run folder of the discrete VAE whose `tokens` are predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
 }
 
 impl TargetRecipe {
@@ -343,6 +352,7 @@ impl TargetRecipe {
             bins: defaults::bins(),
             clusters: defaults::clusters(),
             palette: None,
+            tokenizer: None,
         }
     }
 }
@@ -363,6 +373,8 @@ pub enum TargetKind {
     MeanColour,
     /// Histograms of oriented gradients.
     Hog,
+    /// Which word of a discrete VAE's vocabulary each square is.
+    Tokens,
 }
 
 /// What pixels are normalised by.

@@ -1,6 +1,6 @@
 //! From a name or a file, and edits, to a checked recipe.
 
-use super::{AnyRecipe, BUILT_IN, FinetuneRecipe, Recipe, RecipeKind};
+use super::{AnyRecipe, BUILT_IN, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe};
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
 use std::path::Path;
@@ -29,15 +29,22 @@ pub fn resolve_as<R: RecipeKind>(name: &str, edits: &[String]) -> Result<R> {
 /// Those of [`resolve`].
 pub fn resolve_any(name: &str, edits: &[String]) -> Result<AnyRecipe> {
     let table = edited(name, edits)?;
-    match command_of(&table) == FinetuneRecipe::COMMAND {
-        true => Ok(AnyRecipe::Finetune(checked(name, table)?)),
-        false => Ok(AnyRecipe::Pretrain(checked(name, table)?)),
-    }
+    Ok(match command_of(&table) {
+        FinetuneRecipe::COMMAND => AnyRecipe::Finetune(checked(name, table)?),
+        TokenizerRecipe::COMMAND => AnyRecipe::Tokenizer(checked(name, table)?),
+        _ => AnyRecipe::Pretrain(checked(name, table)?),
+    })
 }
 
-/// The command that a recipe is for: only fine-tuning has labels.
+/// The command that a recipe is for: only fine-tuning has labels, only a tokenizer has its own section.
 pub(crate) fn command_of(table: &Table) -> &'static str {
-    if table.contains_key("labels") { FinetuneRecipe::COMMAND } else { Recipe::COMMAND }
+    if table.contains_key("labels") {
+        FinetuneRecipe::COMMAND
+    } else if table.contains_key("tokenizer") {
+        TokenizerRecipe::COMMAND
+    } else {
+        Recipe::COMMAND
+    }
 }
 
 fn edited(name: &str, edits: &[String]) -> Result<Table> {
@@ -54,7 +61,10 @@ fn checked<R: RecipeKind>(name: &str, table: Table) -> Result<R> {
         return Err(Error::RecipeFile {
             name: name.into(),
             reason: format!("is a recipe of `simmim {command}`, not of `simmim {}`", R::COMMAND),
-            hint: Some("recipes with a [labels] section are for fine-tuning; `simmim recipes` lists both kinds".into()),
+            hint: Some(
+                "recipes with a [labels] section are for fine-tuning, those with [tokenizer] for tokenizers; `simmim recipes` lists all"
+                    .into(),
+            ),
         });
     }
     let recipe: R = typed(name, table)?;

@@ -5,6 +5,7 @@ mod chart;
 mod finetune;
 mod page;
 mod run;
+mod tokenizer;
 
 use std::fs;
 use std::io;
@@ -17,6 +18,7 @@ pub use chart::{Chart, Series, Style};
 pub use finetune::finetune_page;
 pub use page::{Number, Page, Section};
 pub use run::run_page;
+pub use tokenizer::tokenizer_page;
 
 use crate::files::with_path;
 

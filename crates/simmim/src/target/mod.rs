@@ -12,6 +12,7 @@ mod normalized_pixels;
 pub(crate) mod palette;
 mod patch_normalized_pixels;
 mod pixels;
+mod tokens;
 
 pub use cells::{Cells, Layout, averaged};
 pub use colour_bins::ColourBins;
@@ -23,11 +24,13 @@ pub use normalized_pixels::NormalizedPixels;
 pub use palette::Palette;
 pub use patch_normalized_pixels::PatchNormalizedPixels;
 pub use pixels::Pixels;
+pub use tokens::Tokens;
 
 use crate::error::Result;
 use crate::recipe::{NormalizeBy, Recipe, TargetKind};
 use simmim_engine::Images;
 use std::borrow::Cow;
+use std::path::Path;
 
 /// What is true of some images, at every position of every channel: a map `[B, C, h, w]`.
 pub enum Truth<'a> {
@@ -46,6 +49,8 @@ pub enum Shows {
     Detail,
     /// Something drawn for the eye, whose pixels cannot be compared with an image's.
     Drawing,
+    /// What a decoder makes of predicted tokens.
+    Decoded,
 }
 
 impl Shows {
@@ -57,12 +62,13 @@ impl Shows {
                 "predicted detail with the true image's own mean and deviation put back, against true pixels"
             }
             Shows::Drawing => "nothing: the picture is a drawing of what was predicted",
+            Shows::Decoded => "what predicted tokens decode to, against true pixels",
         }
     }
 }
 
 /// What is predicted.
-pub trait Target: Send + Sync {
+pub trait Target {
     /// What a head predicts of a cell.
     fn layout(&self, cells: &Cells) -> Layout;
 
@@ -82,6 +88,9 @@ pub trait Target: Send + Sync {
     fn shows(&self) -> Shows {
         Shows::Pixels
     }
+
+    /// How many threads it may compute on from here on; until then it is one.
+    fn use_threads(&mut self, _threads: usize) {}
 }
 
 /// The target a recipe names.
@@ -105,6 +114,10 @@ pub fn target(recipe: &Recipe, colours: &Colours) -> Result<Box<dyn Target>> {
         }
         TargetKind::MeanColour => Box::new(MeanColour { cell_px, colours }),
         TargetKind::Hog => Box::new(Hog { position_px }),
+        TargetKind::Tokens => {
+            let path = recipe.target.tokenizer.as_ref().expect("recipes are checked");
+            Box::new(Tokens::load(Path::new(path), &colours, position_px)?)
+        }
     })
 }
 

@@ -66,7 +66,8 @@ impl Palette {
                 | TargetKind::NormalizedPixels
                 | TargetKind::ColourBins
                 | TargetKind::MeanColour
-                | TargetKind::Hog,
+                | TargetKind::Hog
+                | TargetKind::Tokens,
                 _,
             ) => Ok(None),
         }

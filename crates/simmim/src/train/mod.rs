@@ -1,20 +1,28 @@
 //! Training: the schedule, which parameters decay, and the loop around the model.
 //!
-//! `trainer.rs` is the loop that all kinds of training share; `pretrain.rs` and `finetune.rs` say what is learnt.
+//! `trainer.rs` is the loop that all kinds of training share; `pretrain.rs`, `finetune.rs` and
+//! `tokenizer.rs` say what is learnt.
 
+mod annealing;
 mod average;
 mod finetune;
 pub mod groups;
 mod pretrain;
+mod reconstructed;
 pub mod schedule;
 mod sitting;
 pub mod step;
+mod tokenizer;
 mod trainer;
 mod validate;
 
 pub use finetune::{BEST_FILE, Beginning, Finetuned, finetune};
 pub use pretrain::{Outcome, pretrain};
+pub use reconstructed::Reconstructed;
 pub use schedule::Schedule;
+pub use tokenizer::{TokenizerOutcome, train_tokenizer};
+
+use annealing::Annealing;
 
 use crate::error::Error;
 use crate::inspect::HeadSummary;
@@ -111,6 +119,13 @@ pub enum Event<'a> {
         top1: f64,
         /// Among the five likeliest, in percent.
         top5: f64,
+    },
+    /// A tokenizer was looked at.
+    Reconstructed {
+        /// Updates done.
+        updates: u64,
+        /// What came of images.
+        measured: &'a Reconstructed,
     },
     /// Weights of another model were taken over.
     Transferred {

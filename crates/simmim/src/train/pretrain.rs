@@ -63,7 +63,8 @@ pub fn pretrain(options: &Options, observe: &mut dyn FnMut(Event), stop: &Atomic
         Err(_) => Palette::wanted(recipe, start.data.as_ref(), options.seed)?.map_or(Vec::new(), |p| p.to_hex()),
     };
     let mut builder = Builder::default();
-    let model = SimMim::new(recipe, &start.resolved.run.colours(), &mut builder)?;
+    let mut model = SimMim::new(recipe, &start.resolved.run.colours(), &mut builder)?;
+    model.use_threads(options.threads);
     let (table, inits) = builder.finish();
     let head = inspect::head(recipe, &model, &table);
     let decays = groups::decays(&table, model.encoder(), recipe.train.decay_groups);

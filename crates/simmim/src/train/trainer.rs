@@ -105,6 +105,7 @@ pub(super) fn start<R: RecipeKind>(options: &Options<R>, data: Arc<dyn Source>) 
 fn normalisation(recipe: &DataRecipe, source: &dyn Source) -> Result<Normalisation> {
     match recipe.normalization {
         NormalizationKind::Imagenet => Ok(Normalisation::imagenet()),
+        NormalizationKind::None => Ok(Normalisation::none(recipe.channels)),
         NormalizationKind::Measured => Ok(Normalisation::measure(source, MEASURED_IMAGES)?),
     }
 }

@@ -1,0 +1,103 @@
+//! Sizes of a discrete VAE; a weights file carries them, and those of a file without can be told from its tensors.
+
+use crate::error::{Error, Result};
+use crate::recipe::{at_least_one, wrong};
+use crate::weights::WeightsFile;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Metadata key of a weights file that holds the sizes, as JSON.
+pub const CONFIG_KEY: &str = "simmim.tokenizer";
+
+/// Sizes of encoder and decoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerConfig {
+    /// Channels of the images.
+    pub channels: usize,
+    /// Tokens there are, `K`.
+    pub vocabulary: usize,
+    /// Width at full resolution; it doubles in every group.
+    pub width: usize,
+    /// Groups of blocks; between two of them the resolution halves.
+    pub groups: usize,
+    /// Blocks of a group.
+    pub blocks_per_group: usize,
+    /// Width that the decoder brings a token to.
+    pub token_width: usize,
+}
+
+impl TokenizerConfig {
+    /// Side in pixels of the square that a token stands for.
+    pub fn stride_px(&self) -> usize {
+        1 << (self.groups - 1)
+    }
+
+    /// Width of a group, from 0 at full resolution.
+    pub(super) fn width_of(&self, group: usize) -> usize {
+        self.width << group
+    }
+
+    /// Factor of every residual branch: the more blocks, the smaller (openai/DALL-E, `dall_e/encoder.py`).
+    pub(super) fn gain(&self) -> f32 {
+        1.0 / (self.groups * self.blocks_per_group).pow(2) as f32
+    }
+
+    /// Checks values that a recipe gives.
+    ///
+    /// # Errors
+    /// Names the first key whose value does not fit, and what would.
+    pub fn check(&self) -> Result<()> {
+        at_least_one("data.channels", self.channels)?;
+        at_least_one("tokenizer.blocks_per_group", self.blocks_per_group)?;
+        at_least_one("tokenizer.token_width", self.token_width)?;
+        if self.vocabulary < 2 {
+            let expected = "expected at least 2 tokens to choose from".into();
+            return Err(wrong("tokenizer.vocabulary", self.vocabulary, expected, None));
+        }
+        if self.width < 4 || !self.width.is_multiple_of(4) {
+            let expected = "expected a multiple of 4: blocks are four times as wide as their middle".into();
+            return Err(wrong("tokenizer.width", self.width, expected, None));
+        }
+        if !(1..=6).contains(&self.groups) {
+            let expected = "expected 1 to 6 groups, for tokens of 1 to 32 px".into();
+            return Err(wrong("tokenizer.groups", self.groups, expected, None));
+        }
+        Ok(())
+    }
+
+    /// The sizes of the tokenizer in a weights file: those it carries, or those that its tensors have.
+    ///
+    /// # Errors
+    /// If it is no tokenizer.
+    pub fn of_file(file: &WeightsFile, path: &Path) -> Result<Self> {
+        match file.metadata()?.get(CONFIG_KEY) {
+            Some(text) => serde_json::from_str(text).map_err(|e| Error::Damaged {
+                path: path.to_owned(),
+                reason: format!("its `{CONFIG_KEY}` is not a tokenizer's sizes: {e}"),
+            }),
+            None => Self::of_tensors(&file.shapes()?).ok_or_else(|| Error::Input {
+                what: format!("`{}` holds no tokenizer with encoder and decoder", path.display()),
+                hint: Some(
+                    "give what `simmim tokenizer` wrote, or the tensors of DALL-E's encoder and decoder as `encoder.blocks…` and `decoder.blocks…`"
+                        .into(),
+                ),
+            }),
+        }
+    }
+
+    fn of_tensors(shapes: &[(String, Vec<usize>)]) -> Option<Self> {
+        let shape = |name: &str| shapes.iter().find(|(n, _)| n == name).map(|(_, shape)| shape.as_slice());
+        let count = |prefix: &str| {
+            let has = |i: &usize| shapes.iter().any(|(name, _)| name.starts_with(&format!("{prefix}{i}.")));
+            (1..).take_while(has).count()
+        };
+        let &[width, channels, ..] = shape("encoder.blocks.input.w")? else { return None };
+        let &[vocabulary, ..] = shape("encoder.blocks.output.conv.w")? else { return None };
+        let &[token_width, ..] = shape("decoder.blocks.input.w")? else { return None };
+        let groups = count("encoder.blocks.group_");
+        let blocks_per_group = count("encoder.blocks.group_1.block_");
+        let config = Self { channels, vocabulary, width, groups, blocks_per_group, token_width };
+        config.check().is_ok().then_some(config)
+    }
+}

@@ -1,0 +1,84 @@
+//! What changes along the training of a tokenizer beside the learning rate: half cosines of the temperature and of
+//! the weight of the divergence (arXiv:2102.12092, appendix A.2).
+
+use crate::recipe::TokenizerRecipe;
+
+/// Half cosines over updates.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Annealing {
+    temperature: HalfCosine,
+    divergence_weight: HalfCosine,
+}
+
+impl Annealing {
+    /// The schedules of a recipe over `total` updates; durations are stretched or squeezed with the run.
+    pub(super) fn new(recipe: &TokenizerRecipe, total: u64) -> Self {
+        let updates = |epochs: f64| epochs / recipe.train.epochs * total as f64;
+        let vae = &recipe.tokenizer;
+        Self {
+            temperature: HalfCosine {
+                from: vae.temperature,
+                to: vae.min_temperature,
+                updates: updates(vae.temperature_epochs),
+            },
+            divergence_weight: HalfCosine {
+                from: 0.0,
+                to: vae.divergence_weight,
+                updates: updates(vae.divergence_epochs),
+            },
+        }
+    }
+
+    /// Temperature of the relaxed choice when `done` updates are.
+    pub(super) fn temperature(&self, done: u64) -> f64 {
+        self.temperature.at(done)
+    }
+
+    /// Weight of the divergence when `done` updates are.
+    pub(super) fn divergence_weight(&self, done: u64) -> f64 {
+        self.divergence_weight.at(done)
+    }
+}
+
+/// From one value to another, flat at both ends, then constant.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct HalfCosine {
+    from: f64,
+    to: f64,
+    updates: f64,
+}
+
+impl HalfCosine {
+    fn at(&self, done: u64) -> f64 {
+        let progress = if self.updates > 0.0 { (done as f64 / self.updates).min(1.0) } else { 1.0 };
+        self.to + 0.5 * (self.from - self.to) * (1.0 + (std::f64::consts::PI * progress).cos())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::resolve_as;
+
+    #[test]
+    fn values_go_from_first_to_last_and_stay() {
+        let curve = HalfCosine { from: 1.0, to: 0.0625, updates: 100.0 };
+        for (done, expected) in [(0, 1.0), (50, 0.53125), (100, 0.0625), (1000, 0.0625)] {
+            assert!((curve.at(done) - expected).abs() < 1e-12, "{done}");
+        }
+        assert_eq!(HalfCosine { updates: 0.0, ..curve }.at(0), 0.0625);
+    }
+
+    #[test]
+    fn durations_are_squeezed_with_the_run() {
+        let edits = ["train.epochs=5", "tokenizer.temperature_epochs=4", "tokenizer.divergence_epochs=1"];
+        let edits = edits.map(|e| e.replace("=", " = ") + ".0");
+        let recipe: TokenizerRecipe = resolve_as("tokenizer-cifar", &edits).unwrap();
+        let vae = recipe.tokenizer;
+        let annealing = Annealing::new(&recipe, 50);
+        assert_eq!((annealing.temperature(0), annealing.divergence_weight(0)), (vae.temperature, 0.0));
+        assert_eq!(annealing.divergence_weight(10), vae.divergence_weight);
+        assert_eq!(annealing.temperature(40), vae.min_temperature);
+        assert!(annealing.temperature(39) > vae.min_temperature);
+    }
+}
