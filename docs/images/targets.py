@@ -2,8 +2,8 @@
 
     python docs/images/targets.py simmim 'cifar10-train-00000.tar' WORK testdata/images/*.jpg
 
-`simmim` is the binary, the second argument training images for `pretrain --data`, WORK a folder for the runs. Eight runs
-of 150 updates, minutes in all on two cores. Needs Pillow.
+`simmim` is the binary, the second argument training images for `pretrain --data`, WORK a folder for the runs. Nine runs
+of 150 updates and one of a tokenizer, minutes in all on two cores. Needs Pillow.
 """
 
 import pathlib
@@ -25,8 +25,10 @@ TARGETS = {
     "bins-8": ["target.kind=colour-bins"],
     "clusters": ["target.kind=colour-clusters", "target.resolution=16"],
     "mean-colour": ["target.kind=mean-colour"],
+    "tokens": ["target.kind=tokens", f"target.tokenizer={WORK}/tokenizer/tokenizer.safetensors"],
     "hog": ["target.kind=hog"],
 }
+TOKENIZER = ["train.batch_size=32", "train.max_updates=300", "train.checkpoint_every_updates=1000"]
 # where `simmim reconstruct` draws its four tiles, and how large they are here
 TILE, GUTTER, TOP, SHOWN = 160, 10, 36, 96
 ORIGINAL, MASKED, PREDICTION, PASTED = range(4)
@@ -37,10 +39,17 @@ def tile(sheet, column):
     return sheet.crop((left, TOP, left + TILE, TOP + TILE)).resize((SHOWN, SHOWN), Image.Resampling.NEAREST)
 
 
+def edited(edits):
+    return [word for edit in edits for word in ("--set", edit)]
+
+
 work = pathlib.Path(WORK)
+if not (work / "tokenizer" / "tokenizer.safetensors").is_file():
+    tokenizer = [BINARY, "tokenizer", "--recipe", "tokenizer-cifar", "--data", DATA, "--out", work / "tokenizer"]
+    subprocess.run([*tokenizer, *edited(TOKENIZER)], check=True)
 for name, edits in TARGETS.items():
     run = work / name
-    sets = [word for edit in SMALL + edits for word in ("--set", edit)]
+    sets = edited(SMALL + edits)
     if not (run / "checkpoints" / "step-150").is_dir():
         subprocess.run([BINARY, "pretrain", "--recipe", "pretrain-vit-cifar", "--data", DATA, "--out", run, *sets], check=True)
     subprocess.run([BINARY, "reconstruct", "--from", run, "--out", run / "shown", "--seed", "4", *PHOTOS], check=True)
