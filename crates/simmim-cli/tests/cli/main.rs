@@ -12,3 +12,4 @@ mod same_result;
 mod shapes;
 mod support;
 mod targets;
+mod tokenizer;

@@ -1,0 +1,46 @@
+//! A tokenizer of one's own images: trained, taken up, shown, and its tokens predicted.
+
+use super::support::{json, photos, pretrain, refuses, scratch, simmim, text};
+use std::path::Path;
+use std::process::Command;
+
+const SMALL: &[&str] = &[
+    "data.image_size=16",
+    "tokenizer.width=4",
+    "tokenizer.vocabulary=16",
+    "train.batch_size=2",
+    "train.max_updates=3",
+];
+
+fn tokenizer(out: &Path) -> Command {
+    let mut command = simmim(["tokenizer", "--recipe", "tokenizer-cifar", "--data", &photos(), "--threads", "1"]);
+    command.arg("--out").arg(out);
+    for edit in SMALL {
+        command.args(["--set", edit]);
+    }
+    command
+}
+
+#[test]
+fn a_tokenizer_is_trained_taken_up_and_its_tokens_are_predicted() {
+    let (folder, run) = scratch();
+    let trained = json(tokenizer(&run));
+    assert_eq!(trained["updates"], 3);
+    assert!(trained["l1"].as_f64().is_some_and(f64::is_finite), "{trained:?}");
+    assert_eq!(json(tokenizer(&run))["checkpoint"], trained["checkpoint"], "a finished run is taken up as it is");
+    assert!(run.join("report.html").is_file());
+
+    let file = format!("target.tokenizer={}", text(&run.join("tokenizer.safetensors")));
+    let edits = ["data.channels=3", "data.image_size=28", "train.batch_size=2", "target.kind=tokens", &file];
+    let predicting = folder.path().join("predicting");
+    let result = json(pretrain(&photos(), &predicting, &edits));
+    assert!(result["loss"].as_f64().is_some_and(f64::is_finite), "{result:?}");
+}
+
+#[test]
+fn a_tokenizer_that_does_not_exist_is_named() {
+    let (_folder, run) = scratch();
+    let edits = ["data.channels=3", "train.batch_size=2", "target.kind=tokens", "target.tokenizer=nowhere.safetensors"];
+    refuses(pretrain(&photos(), &run, &edits), "nowhere.safetensors", "");
+    assert!(!run.exists());
+}
