@@ -9,6 +9,7 @@
 //! | times 0.001 | ViT's classification head | the same |
 //! | constant | SwinV2's logit scale, ln 10 | microsoft/Swin-Transformer `models/swin_transformer_v2.py` |
 //! | normal cut at ±cut | weights and tokens, Swin's position tables, std 0.02 | timm `trunc_normal_` |
+//! | uniform ±√(6/(fan-in + fan-out)) | ViT's weights if `init = "xavier"` | facebookresearch/mae `models_mae.py` |
 //! | uniform ±1/√fan-in | prediction head, Swin's patch embedding | PyTorch `Conv2d` |
 
 use simmim_data::rng::{normal, rng, uniform_between};

@@ -9,7 +9,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use simmim::build::Builder;
 use simmim::classifier::Classifier;
-use simmim::encoder::{EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Config, VitConfig, resize_bias_table};
+use simmim::encoder::{
+    EncoderConfig, Pass, PositionBias, SwinConfig, SwinV2Config, VitConfig, WeightInit, resize_bias_table,
+};
 use simmim::mask::{self, Grid, Mask};
 use simmim::model::{Hidden, SimMim};
 use simmim::recipe::{self, DecayGroups, ImageSize, Recipe, ScheduleKind, TargetKind, TargetRecipe};
@@ -139,6 +141,7 @@ fn vit(config: &Value) -> EncoderConfig {
         mlp_ratio: number(config, "mlp_ratio"),
         qkv_bias: config["qkv_bias"].as_bool().unwrap(),
         layer_scale: config["init_values"].as_f64().unwrap_or(0.0) as f32,
+        init: WeightInit::Normal,
         absolute_positions: config["use_abs_pos_emb"].as_bool().unwrap(),
         position_bias: match (is("use_shared_rel_pos_bias"), is("use_rel_pos_bias")) {
             (true, _) => PositionBias::Shared,

@@ -60,7 +60,10 @@ fn photos() -> Arc<dyn Source> {
 }
 
 const ENCODERS: &[(&str, &[&str])] = &[
-    ("pretrain-vit-cifar", &["encoder.width=16", "encoder.depth=1", "encoder.heads=2", "encoder.patch_px=8"]),
+    (
+        "pretrain-vit-cifar",
+        &["encoder.width=16", "encoder.depth=1", "encoder.heads=2", "encoder.patch_px=8", "mask.unit_px=8"],
+    ),
     (
         "pretrain-swin-cifar",
         &["encoder.width=8", "encoder.depths=[1, 1]", "encoder.heads=[1, 2]", "encoder.patch_px=4"],

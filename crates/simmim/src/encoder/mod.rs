@@ -14,7 +14,7 @@ pub use pass::Pass;
 pub use resize::resize_bias_table;
 pub(crate) use swin::SwinBlocks;
 pub use swin::{Swin, SwinConfig, SwinV2Config};
-pub use vit::{PositionBias, Vit, VitConfig};
+pub use vit::{PositionBias, Vit, VitConfig, WeightInit};
 
 use crate::build::{Builder, Init};
 use crate::error::Result;

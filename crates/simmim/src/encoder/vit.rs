@@ -56,6 +56,29 @@ pub struct VitConfig {
     pub position_bias: PositionBias,
     /// Drop-path rate of the last block; rises linearly from 0.
     pub drop_path: f32,
+    /// How the weights of linear layers are drawn.
+    #[serde(default)]
+    pub init: WeightInit,
+}
+
+/// First weights of a vision transformer's linear layers; tokens and positions are always drawn as the paper does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WeightInit {
+    /// Normal with deviation 0.02, cut at one deviation: the paper's, fit for widths of 768 and patches of 16.
+    #[default]
+    Normal,
+    /// Uniform with variance 2 / (inputs + outputs), so of any width and patch (facebookresearch/mae, `models_mae.py`).
+    Xavier,
+}
+
+impl WeightInit {
+    fn draw(self, outputs: usize, inputs: usize, factor: f32) -> Init {
+        match self {
+            Self::Normal => normal(factor),
+            Self::Xavier => Init::Uniform { bound: factor * (6.0 / (outputs + inputs) as f32).sqrt() },
+        }
+    }
 }
 
 /// Relative position bias of a vision transformer.
@@ -144,11 +167,15 @@ impl Vit {
         let bias_index: Rc<[u32]> = relative_position_index(grid).into();
         let bias_shape = [relative_positions(grid), config.heads];
         builder.scope(role.scope(), |b| {
-            let class_token = b.add("cls_token", &[1, 1, width], weight(1.0));
+            let class_token = b.add("cls_token", &[1, 1, width], normal(1.0));
             let positions =
-                config.absolute_positions.then(|| b.add("pos_embed", &[1, patches + 1, width], weight(1.0)));
+                config.absolute_positions.then(|| b.add("pos_embed", &[1, patches + 1, width], normal(1.0)));
             let patch_embed = b.scope("patch_embed.proj", |b| Linear {
-                weight: b.add("weight", &[width, channels, patch, patch], weight(1.0)),
+                weight: b.add(
+                    "weight",
+                    &[width, channels, patch, patch],
+                    config.init.draw(width, channels * patch * patch, 1.0),
+                ),
                 bias: Some(b.add("bias", &[width], Init::Constant(0.0))),
             });
             let shared_bias = (config.position_bias == PositionBias::Shared)
@@ -157,7 +184,8 @@ impl Vit {
                 .map(|i| {
                     b.scope(&format!("blocks.{i}"), |b| {
                         // the output layers of both branches shrink with depth (`fix_init_weight`)
-                        let output = weight(1.0 / (2.0 * (i + 1) as f32).sqrt());
+                        let shrink = 1.0 / (2.0 * (i + 1) as f32).sqrt();
+                        let (hidden, draw) = (config.hidden(), |o, i, factor| config.init.draw(o, i, factor));
                         let gamma = |b: &mut Builder, name| {
                             (config.layer_scale > 0.0)
                                 .then(|| b.add(name, &[width], Init::Constant(config.layer_scale)))
@@ -176,14 +204,15 @@ impl Vit {
                             };
                             let table = (config.position_bias == PositionBias::PerBlock)
                                 .then(|| b.add("relative_position_bias_table", &bias_shape, zeros));
-                            let qkv = b.add("qkv.weight", &[3 * width, width], weight(1.0));
-                            (qkv_bias, table, qkv, b.linear("proj", width, width, output))
+                            let qkv = b.add("qkv.weight", &[3 * width, width], draw(3 * width, width, 1.0));
+                            let projection = b.linear("proj", width, width, draw(width, width, shrink));
+                            (qkv_bias, table, qkv, projection)
                         });
                         let norm2 = b.layer_norm("norm2", width, NORM_EPS);
                         let (fc1, fc2) = b.scope("mlp", |b| {
                             (
-                                b.linear("fc1", config.hidden(), width, weight(1.0)),
-                                b.linear("fc2", width, config.hidden(), output),
+                                b.linear("fc1", hidden, width, draw(hidden, width, 1.0)),
+                                b.linear("fc2", width, hidden, draw(width, hidden, shrink)),
                             )
                         });
                         Block {
@@ -226,7 +255,7 @@ impl Vit {
 }
 
 /// Weights and tokens, cut as the official code cuts them.
-fn weight(factor: f32) -> Init {
+fn normal(factor: f32) -> Init {
     Init::Normal { std: WEIGHT_STD, cut: WEIGHT_STD, factor }
 }
 
@@ -350,11 +379,11 @@ impl Encode for Vit {
     }
 
     fn mask_token_init(&self) -> Init {
-        weight(1.0)
+        normal(1.0)
     }
 
     fn head_init(&self) -> Init {
-        weight(HEAD_SCALE)
+        normal(HEAD_SCALE)
     }
 
     fn layer_of(&self, parameter: &str) -> usize {
@@ -442,6 +471,23 @@ mod tests {
     fn the_index_of_a_two_by_one_grid_is_that_of_the_official_code() {
         // offsets −1, 0, 1 are rows 0, 1, 2; class token rows 3, 4, 5
         assert_eq!(relative_position_index((2, 1)), [5, 3, 3, 4, 1, 0, 4, 2, 1]);
+    }
+
+    #[test]
+    fn first_weights_fit_the_layer_only_where_asked() {
+        let deviation_of = |init: WeightInit, outputs, inputs| {
+            let mut builder = Builder::default();
+            builder.add("w", &[outputs, inputs], init.draw(outputs, inputs, 1.0));
+            let (table, inits) = builder.finish();
+            let values = crate::build::initial_values(&table, &inits, 0);
+            (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt()
+        };
+        for (outputs, inputs) in [(192, 48), (64, 256)] {
+            let xavier = (2.0 / (outputs + inputs) as f32).sqrt();
+            assert!((deviation_of(WeightInit::Xavier, outputs, inputs) / xavier - 1.0).abs() < 0.03);
+            // a normal that is cut at one deviation keeps 0.54 of it
+            assert!((deviation_of(WeightInit::Normal, outputs, inputs) / (0.54 * WEIGHT_STD) - 1.0).abs() < 0.03);
+        }
     }
 
     #[test]

@@ -245,7 +245,7 @@ mod tests {
         check_fails("mask.strategy=randon", "key `mask.strategy` is `randon`", "did you mean `random`?");
         check_fails("train.batch_size=many", "key `train.batch_size`", "simmim recipes");
         check_fails("train.batch_size", "not of the form", "--set");
-        check_fails("data.image_size=36", "`data.image_size` is `36`", "32");
+        check_fails("data.image_size=30", "`data.image_size` is `30`", "32");
         check_fails("mask.unit_px=6", "`mask.unit_px` is `6`", "4");
         check_fails("mask.ratio=1.5", "`mask.ratio` is `1.5`", "");
         check_fails("mask.strategy=blockwize", "key `mask.strategy` is `blockwize`", "did you mean `blockwise`?");
