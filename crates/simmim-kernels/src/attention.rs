@@ -190,6 +190,43 @@ pub fn attend_backward<S: Element>(
     }
 }
 
+/// Specification of [`attend_backward`], in f64: the chain of its three steps, element by element.
+pub fn attend_backward_naive<S: Element>(
+    shape: HeadShape,
+    q: &[S],
+    k: &[S],
+    v: &[S],
+    p: &[S],
+    d_o: &[S],
+    d_q: &mut [f32],
+    d_k: &mut [f32],
+    d_v: &mut [f32],
+    mut d_bias: Option<&mut [f32]>,
+) {
+    let HeadShape { tokens, width } = shape;
+    let [q, k, v, d_o] = [q, k, v, d_o].map(|rows| Matrix::new(rows, tokens, width));
+    let p = Matrix::new(p, tokens, tokens);
+    let [mut sums_q, mut sums_k, mut sums_v] = [(); 3].map(|_| vec![0.0; tokens * width]);
+    for i in 0..tokens {
+        let d_p = |j: usize| (0..width).map(|e| d_o.at(i, e) as f64 * v.at(j, e) as f64).sum::<f64>();
+        let inner: f64 = (0..tokens).map(|j| p.at(i, j) as f64 * d_p(j)).sum();
+        for j in 0..tokens {
+            let d_s = p.at(i, j) as f64 * (d_p(j) - inner);
+            if let Some(d_bias) = &mut d_bias {
+                d_bias[i * tokens + j] += d_s as f32;
+            }
+            for e in 0..width {
+                sums_q[i * width + e] += d_s * k.at(j, e) as f64;
+                sums_k[j * width + e] += d_s * q.at(i, e) as f64;
+                sums_v[j * width + e] += p.at(i, j) as f64 * d_o.at(i, e) as f64;
+            }
+        }
+    }
+    for (d, sums) in [(d_q, sums_q), (d_k, sums_k), (d_v, sums_v)] {
+        d.iter_mut().zip(sums).for_each(|(d, sum)| *d = sum as f32);
+    }
+}
+
 /// Stores dense rows in whole lanes; the filling is zero.
 fn store_rows<S: Element>(values: &[f32], columns: usize, out: &mut [S]) {
     if padded::<S>(columns) == columns {
@@ -233,23 +270,36 @@ mod tests {
             let mut p = vec![S::default(); shape.scores_len::<S>()];
             let mut o = vec![0.0; tokens * width];
             let (mut e_p, mut e_o) = (vec![0.0; tokens * tokens], o.clone());
+            attend_naive(shape, &q, &k, &v, biases, &mut e_p, &mut e_o);
+            let (p_stored, d_o) = (stored::<S>(tokens, tokens, &e_p), stored::<S>(tokens, width, &numbers(o.len(), 5)));
+            let d_bias = numbers(tokens * tokens, 6);
+            let gradients = || ([(); 3].map(|_| vec![9.0; tokens * width]), d_bias.clone());
+            let ([mut e_q, mut e_k, mut e_v], mut e_bias) = gradients();
+            let d_s = biased.then_some(e_bias.as_mut_slice());
+            attend_backward_naive(shape, &q, &k, &v, &p_stored, &d_o, &mut e_q, &mut e_k, &mut e_v, d_s);
             for tile in Tile::all_available() {
-                attend(tile, shape, &q, &k, &v, biases, &mut p, &mut o, &mut Scratch::default());
-                attend_naive(shape, &q, &k, &v, biases, &mut e_p, &mut e_o);
+                let mut scratch = Scratch::default();
+                attend(tile, shape, &q, &k, &v, biases, &mut p, &mut o, &mut scratch);
                 assert_close(&dense(tokens, &p), &e_p, tolerance);
                 assert_close(&o, &e_o, tolerance);
+                let ([mut d_q, mut d_k, mut d_v], mut d_bias) = gradients();
+                let (d_s, p) = (biased.then_some(d_bias.as_mut_slice()), &p_stored);
+                attend_backward(tile, shape, &q, &k, &v, p, &d_o, &mut d_q, &mut d_k, &mut d_v, d_s, &mut scratch);
+                for (got, expected) in [(d_q, &e_q), (d_k, &e_k), (d_v, &e_v), (d_bias, &e_bias)] {
+                    assert_close(&got, expected, tolerance);
+                }
             }
         }
     }
 
     #[test]
-    fn attention_equals_naive() {
+    fn attention_and_its_backward_equal_naive() {
         check::<f32>(5e-6);
         check::<Bf16>(5e-3); // attention weights are rounded to 8 bits of mantissa
     }
 
     #[test]
-    fn backward_equals_finite_differences_of_naive() {
+    fn backward_equals_finite_differences_of_the_forward_twin() {
         let shape = HeadShape { tokens: 5, width: 3 };
         let [q, k, v, d_o] = [1, 2, 3, 4].map(|s| numbers(15, s));
         let bias = numbers(25, 5);

@@ -37,6 +37,13 @@ pub fn widen(values: &[Bf16], out: &mut [f32]) {
     }
 }
 
+/// Specification of [`widen`].
+pub fn widen_naive(values: &[Bf16], out: &mut [f32]) {
+    for (o, b) in out.iter_mut().zip(values) {
+        *o = b.to_f32();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,9 +58,10 @@ mod tests {
         narrow(&values, &mut fast);
         narrow_naive(&values, &mut naive);
         assert_eq!(fast, naive);
-        let mut widened = vec![0.0; values.len()];
-        widen(&fast, &mut widened);
-        assert_eq!(widened, naive.iter().map(|b| b.to_f32()).collect::<Vec<_>>());
+        let [mut wide, mut wide_naive] = [(); 2].map(|_| vec![0.0; values.len()]);
+        widen(&fast, &mut wide);
+        widen_naive(&naive, &mut wide_naive);
+        assert_eq!(wide, wide_naive);
     }
 
     #[test]

@@ -113,11 +113,39 @@ pub fn weight_of_rows(n: &Neighbourhood, weight: &[f32]) -> Vec<f32> {
     ordered
 }
 
+/// Specification of [`weight_of_rows`].
+pub fn weight_of_rows_naive(n: &Neighbourhood, weight: &[f32]) -> Vec<f32> {
+    let mut ordered = vec![0.0; weight.len()];
+    each_weight(n, weight.len(), |published, of_rows| ordered[of_rows] = weight[published]);
+    ordered
+}
+
 /// Adds a gradient in the order of the rows to one in the published order.
 pub fn add_weight_of_rows(n: &Neighbourhood, d_ordered: &[f32], d_weight: &mut [f32]) {
     for (d_ordered, d_kernel) in d_ordered.chunks_exact(n.row_len()).zip(d_weight.chunks_exact_mut(n.row_len())) {
         for (at, value) in d_ordered.iter().enumerate() {
             d_kernel[published(n, at)] += *value;
+        }
+    }
+}
+
+/// Specification of [`add_weight_of_rows`].
+pub fn add_weight_of_rows_naive(n: &Neighbourhood, d_ordered: &[f32], d_weight: &mut [f32]) {
+    each_weight(n, d_weight.len(), |published, of_rows| d_weight[published] += d_ordered[of_rows]);
+}
+
+/// Calls `visit(place in [O, C, k, k], place in [O, k, k, C])` for each of `len` weights.
+fn each_weight(n: &Neighbourhood, len: usize, mut visit: impl FnMut(usize, usize)) {
+    for o in 0..len / n.row_len() {
+        for c in 0..n.channels {
+            for i in 0..n.side {
+                for j in 0..n.side {
+                    visit(
+                        ((o * n.channels + c) * n.side + i) * n.side + j,
+                        ((o * n.side + i) * n.side + j) * n.channels + c,
+                    );
+                }
+            }
         }
     }
 }
@@ -158,8 +186,13 @@ mod tests {
         let ordered = weight_of_rows(&n, &weight);
         // output 1, row 2, column 0, channel 1
         assert_eq!(ordered[18 + (2 * 3) * 2 + 1], weight[18 + 9 + 2 * 3]);
+        assert_eq!(ordered, weight_of_rows_naive(&n, &weight));
         let mut back = vec![0.0; weight.len()];
         add_weight_of_rows(&n, &ordered, &mut back);
         assert_eq!(back, weight);
+        let mut twice = back.clone();
+        add_weight_of_rows(&n, &ordered, &mut back);
+        add_weight_of_rows_naive(&n, &ordered, &mut twice);
+        assert_eq!(back, twice);
     }
 }

@@ -12,6 +12,13 @@ pub fn add_bias(x: &mut [f32], bias: &[f32]) {
     }
 }
 
+/// Specification of [`add_bias`].
+pub fn add_bias_naive(x: &mut [f32], bias: &[f32]) {
+    for i in 0..x.len() {
+        x[i] += bias[i % bias.len()];
+    }
+}
+
 /// `a *= b`, element by element.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn multiply(a: &mut [f32], b: &[f32]) {
@@ -21,12 +28,26 @@ pub fn multiply(a: &mut [f32], b: &[f32]) {
     }
 }
 
+/// Specification of [`multiply`].
+pub fn multiply_naive(a: &mut [f32], b: &[f32]) {
+    for i in 0..a.len() {
+        a[i] *= b[i];
+    }
+}
+
 /// `a += factor·b`, element by element.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn add_scaled(a: &mut [f32], factor: f32, b: &[f32]) {
     assert_eq!(a.len(), b.len());
     for (a, b) in a.iter_mut().zip(b) {
         *a += factor * *b;
+    }
+}
+
+/// Specification of [`add_scaled`], in f64.
+pub fn add_scaled_naive(a: &mut [f32], factor: f32, b: &[f32]) {
+    for i in 0..a.len() {
+        a[i] = (a[i] as f64 + factor as f64 * b[i] as f64) as f32;
     }
 }
 
@@ -45,6 +66,13 @@ pub fn add_residual(x: &[f32], f: &[f32], scale: &[f32], factor: f32, y: &mut [f
     }
 }
 
+/// Specification of [`add_residual`], in f64.
+pub fn add_residual_naive(x: &[f32], f: &[f32], scale: &[f32], factor: f32, y: &mut [f32]) {
+    for i in 0..y.len() {
+        y[i] = (x[i] as f64 + factor as f64 * scale[i % scale.len()] as f64 * f[i] as f64) as f32;
+    }
+}
+
 /// Adds the sum of the rows of `x` to `sums` `[columns]`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
@@ -52,6 +80,14 @@ pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
         for (s, x) in sums.iter_mut().zip(row) {
             *s += *x;
         }
+    }
+}
+
+/// Specification of [`add_column_sums`], each sum in f64.
+pub fn add_column_sums_naive(x: &[f32], sums: &mut [f32]) {
+    let columns = sums.len();
+    for j in 0..columns {
+        sums[j] += (0..x.len() / columns).map(|i| x[i * columns + j] as f64).sum::<f64>() as f32;
     }
 }
 
@@ -63,6 +99,15 @@ pub fn add_column_dots(a: &[f32], b: &[f32], sums: &mut [f32]) {
         for i in 0..width {
             sums[i] += a[i] * b[i];
         }
+    }
+}
+
+/// Specification of [`add_column_dots`], each sum in f64.
+pub fn add_column_dots_naive(a: &[f32], b: &[f32], sums: &mut [f32]) {
+    let columns = sums.len();
+    for j in 0..columns {
+        let product = |i: usize| a[i * columns + j] as f64 * b[i * columns + j] as f64;
+        sums[j] += (0..a.len() / columns).map(product).sum::<f64>() as f32;
     }
 }
 
@@ -80,46 +125,32 @@ pub fn sum_of_squares(x: &[f32]) -> f64 {
     lanes.iter().sum::<f64>() + rest
 }
 
+/// Specification of [`sum_of_squares`].
+pub fn sum_of_squares_naive(x: &[f32]) -> f64 {
+    x.iter().map(|v| (*v as f64).powi(2)).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{assert_close, numbers};
 
     #[test]
-    fn rows_and_columns_equal_index_arithmetic() {
+    fn rows_and_columns_equal_naive() {
         let (rows, width) = (7, 37);
         let (a, b, c) = (numbers(rows * width, 1), numbers(rows * width, 2), numbers(width, 3));
-        let column = |f: &dyn Fn(usize, usize) -> f32| -> Vec<f32> {
-            (0..width).map(|j| (0..rows).map(|i| f(i, j)).sum::<f32>()).collect()
+        let check = |start: &[f32], fast: &dyn Fn(&mut [f32]), naive: &dyn Fn(&mut [f32])| {
+            let (mut got, mut expected) = (start.to_vec(), start.to_vec());
+            fast(&mut got);
+            naive(&mut expected);
+            assert_close(&got, &expected, 1e-6);
         };
-        let table =
-            |f: &dyn Fn(usize, usize) -> f32| -> Vec<f32> { (0..rows * width).map(|i| f(i, i % width)).collect() };
-
-        let mut x = a.clone();
-        add_bias(&mut x, &c);
-        assert_close(&x, &table(&|i, j| a[i] + c[j]), 1e-6);
-
-        let mut x = a.clone();
-        multiply(&mut x, &b);
-        assert_close(&x, &table(&|i, _| a[i] * b[i]), 1e-6);
-
-        let mut x = a.clone();
-        add_scaled(&mut x, -0.5, &b);
-        assert_close(&x, &table(&|i, _| a[i] - 0.5 * b[i]), 1e-6);
-
-        let mut y = vec![0.0; a.len()];
-        add_residual(&a, &b, &c, 2.0, &mut y);
-        assert_close(&y, &table(&|i, j| a[i] + 2.0 * c[j] * b[i]), 1e-6);
-
-        let mut sums = vec![0.0; width];
-        add_column_sums(&a, &mut sums);
-        assert_close(&sums, &column(&|i, j| a[i * width + j]), 1e-6);
-
-        let mut sums = vec![0.0; width];
-        add_column_dots(&a, &b, &mut sums);
-        assert_close(&sums, &column(&|i, j| a[i * width + j] * b[i * width + j]), 1e-6);
-
-        let expected: f64 = a.iter().map(|v| (*v as f64).powi(2)).sum();
-        assert!((sum_of_squares(&a) - expected).abs() < 1e-9);
+        check(&a, &|x| add_bias(x, &c), &|x| add_bias_naive(x, &c));
+        check(&a, &|x| multiply(x, &b), &|x| multiply_naive(x, &b));
+        check(&a, &|x| add_scaled(x, -0.5, &b), &|x| add_scaled_naive(x, -0.5, &b));
+        check(&a, &|y| add_residual(&a, &b, &c, 2.0, y), &|y| add_residual_naive(&a, &b, &c, 2.0, y));
+        check(&c, &|sums| add_column_sums(&a, sums), &|sums| add_column_sums_naive(&a, sums));
+        check(&c, &|sums| add_column_dots(&a, &b, sums), &|sums| add_column_dots_naive(&a, &b, sums));
+        assert!((sum_of_squares(&a) - sum_of_squares_naive(&a)).abs() < 1e-9);
     }
 }

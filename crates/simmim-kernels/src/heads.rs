@@ -60,6 +60,19 @@ pub fn gather<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, 
     }
 }
 
+/// Specification of [`gather`].
+pub fn gather_naive<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, out: &mut [S]) {
+    let columns = padded::<S>(from.width);
+    for (at, out) in out.iter_mut().enumerate() {
+        let (row, e) = (from.row(slots[at / columns] as usize), at % columns);
+        let factor = match scale {
+            RowScale::By(factor) => factor as f64,
+            RowScale::ToLength(length) => length as f64 / norm_naive(row),
+        };
+        *out = if e < from.width { S::of((row[e].value() as f64 * factor) as f32) } else { S::default() };
+    }
+}
+
 #[inline(always)]
 fn gather_rows<S: Element, const WIDTH: usize>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, out: &mut [S]) {
     for (slot, out) in slots.iter().zip(out.as_chunks_mut::<WIDTH>().0) {
@@ -96,6 +109,10 @@ fn norm<S: Element>(row: &[S]) -> f32 {
     (lanes.iter().sum::<f32>() + rest).sqrt().max(MIN_NORM)
 }
 
+fn norm_naive<S: Element>(row: &[S]) -> f64 {
+    row.iter().map(|v| (v.value() as f64).powi(2)).sum::<f64>().sqrt().max(MIN_NORM as f64)
+}
+
 /// Turns the gradient of scaled rows, `d` `[M, E]` dense, into that of the rows as they were; returns the
 /// gradient of `ln length`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
@@ -126,6 +143,29 @@ pub fn scale_backward<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: Ro
     }
 }
 
+/// Specification of [`scale_backward`]: the Jacobian `l·(δ_ij/‖x‖ − x_i x_j/‖x‖³)` written out.
+pub fn scale_backward_naive<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, d: &mut [f32]) -> f32 {
+    let mut d_log_length = 0.0;
+    for (slot, d) in slots.iter().zip(d.chunks_exact_mut(from.width)) {
+        let row = from.row(*slot as usize);
+        let (norm, x) = (norm_naive(row), |i: usize| row[i].value() as f64);
+        let slope = |i: usize, j: usize| {
+            let delta = if i == j { 1.0 } else { 0.0 };
+            match scale {
+                RowScale::By(factor) => delta * factor as f64,
+                RowScale::ToLength(length) => length as f64 * (delta / norm - x(i) * x(j) / norm.powi(3)),
+            }
+        };
+        if let RowScale::ToLength(length) = scale {
+            d_log_length += (0..from.width).map(|i| d[i] as f64 * length as f64 * x(i) / norm).sum::<f64>();
+        }
+        let gradient = |i: usize| (0..from.width).map(|j| d[j] as f64 * slope(i, j)).sum::<f64>() as f32;
+        let gradient: Vec<f32> = (0..from.width).map(gradient).collect();
+        d.copy_from_slice(&gradient);
+    }
+    d_log_length as f32
+}
+
 /// Stores rows `[M, E]` at their slots of `out` `[N, E]`, dense; rows of padding are added to `padding`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn scatter<S: Element>(rows: &[f32], width: usize, slots: &[u32], out: &mut [S], padding: &mut [f32]) {
@@ -137,10 +177,58 @@ pub fn scatter<S: Element>(rows: &[f32], width: usize, slots: &[u32], out: &mut 
     }
 }
 
+/// Specification of [`scatter`].
+pub fn scatter_naive<S: Element>(rows: &[f32], width: usize, slots: &[u32], out: &mut [S], padding: &mut [f32]) {
+    for (at, value) in rows.iter().enumerate() {
+        let (slot, e) = (slots[at / width] as usize, at % width);
+        if slot < out.len() / width {
+            out[slot * width + e] = S::of(*value);
+        } else {
+            padding[e] += *value;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::element::Bf16;
     use crate::testing::{assert_close, numbers};
+
+    fn check<S: Element>(tolerance: f32) {
+        let values = |stored: &[S]| stored.iter().map(|v| v.value()).collect::<Vec<_>>();
+        let stored = |count: usize, seed: u64| numbers(count, seed).into_iter().map(S::of).collect::<Vec<_>>();
+        let slots = [3, 0, 4, 2];
+        for width in [3, 32, 64, 70] {
+            let (tokens, stride) = (4, 2 * width);
+            let (source, padding) = (stored(tokens * stride, 1), stored(width, 2));
+            let from = HeadColumns { rows: &source[width..], stride, width, tokens, padding: &padding };
+            for scale in [RowScale::By(1.0), RowScale::By(-0.3), RowScale::ToLength(5.0)] {
+                let [mut fast, mut naive] = [8.0, 9.0].map(|v| vec![S::of(v); slots.len() * padded::<S>(width)]);
+                gather(from, &slots, scale, &mut fast);
+                gather_naive(from, &slots, scale, &mut naive);
+                assert_close(&values(&fast), &values(&naive), tolerance);
+
+                let mut d_fast = numbers(slots.len() * width, 3);
+                let mut d_naive = d_fast.clone();
+                let got = scale_backward(from, &slots, scale, &mut d_fast);
+                let expected = scale_backward_naive(from, &slots, scale, &mut d_naive);
+                assert_close(&d_fast, &d_naive, 2e-6);
+                assert_close(&[got], &[expected], 1e-5); // a sum of rows of either sign
+            }
+            let rows = numbers(slots.len() * width, 4);
+            let [mut fast, mut naive] = [(); 2].map(|_| (vec![S::default(); tokens * width], numbers(width, 5)));
+            scatter(&rows, width, &slots, &mut fast.0, &mut fast.1);
+            scatter_naive(&rows, width, &slots, &mut naive.0, &mut naive.1);
+            assert_eq!(fast, naive);
+        }
+    }
+
+    #[test]
+    fn moves_equal_naive_at_any_width() {
+        check::<f32>(1e-6);
+        check::<Bf16>(4e-3); // 8 bits of mantissa
+    }
 
     #[test]
     fn rows_are_gathered_by_slot_scaled_and_scattered_back() {

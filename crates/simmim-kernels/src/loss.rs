@@ -70,6 +70,36 @@ pub fn regression(
     sum
 }
 
+/// Specification of [`regression`], in f64.
+pub fn regression_naive(
+    distance: Distance,
+    prediction: &[f32],
+    target: &[f32],
+    weight: &[f32],
+    channels: usize,
+    per_channel: usize,
+    scale: f32,
+    d_prediction: &mut [f32],
+) -> f64 {
+    let mut sum = 0.0;
+    for at in 0..prediction.len() {
+        let weight = weight[at / (channels * per_channel) * per_channel + at % per_channel] as f64;
+        let e = prediction[at] as f64 - target[at] as f64;
+        let sign = if e == 0.0 { 0.0 } else { e.signum() };
+        let (value, slope) = match distance {
+            Distance::L1 => (e.abs(), sign),
+            Distance::L2 => (e.powi(2), 2.0 * e),
+            Distance::SmoothL1 { beta } => {
+                let beta = beta as f64;
+                if e.abs() < beta { (e.powi(2) / (2.0 * beta), e / beta) } else { (e.abs() - beta / 2.0, sign) }
+            }
+        };
+        sum += weight * value;
+        d_prediction[at] = (scale as f64 * weight * slope) as f32;
+    }
+    sum
+}
+
 /// Weighted sum of cross-entropies of soft labels, in f64; `logits` become `scale · weight · gradient`.
 ///
 /// # Shapes
@@ -93,6 +123,23 @@ pub fn cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32], classes
     sum
 }
 
+/// Specification of [`cross_entropy`]: `−Σ t·ln p`, for logits whose exponentials f64 can hold.
+pub fn cross_entropy_naive(logits: &mut [f32], target: &[f32], weight: &[f32], classes: usize, scale: f32) -> f64 {
+    let mut sum = 0.0;
+    for (row, weight) in weight.iter().enumerate() {
+        let logits = &mut logits[row * classes..][..classes];
+        let target = &target[row * classes..][..classes];
+        let total: f64 = logits.iter().map(|v| (*v as f64).exp()).sum();
+        let mass: f64 = target.iter().map(|t| *t as f64).sum();
+        for i in 0..classes {
+            let (p, t) = ((logits[i] as f64).exp() / total, target[i] as f64);
+            sum -= *weight as f64 * t * p.ln();
+            logits[i] = (scale as f64 * *weight as f64 * (mass * p - t)) as f32;
+        }
+    }
+    sum
+}
+
 /// Weighted sum of binary cross-entropies, in f64; `logits` become `scale · weight · gradient`.
 ///
 /// # Shapes
@@ -105,6 +152,18 @@ pub fn binary_cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32], 
         // log(1 + eˣ) − t·x, without overflow
         sum += weight * (x.max(0.0) + (-x.abs()).exp().ln_1p() - t * x);
         *v = scale * (weight * (1.0 / (1.0 + (-x).exp()) - t)) as f32;
+    }
+    sum
+}
+
+/// Specification of [`binary_cross_entropy`]: `−t·ln p − (1 − t)·ln(1 − p)`, for logits of which neither is 0.
+pub fn binary_cross_entropy_naive(logits: &mut [f32], target: &[f32], weight: &[f32], scale: f32) -> f64 {
+    let mut sum = 0.0;
+    for i in 0..logits.len() {
+        let (t, weight) = (target[i] as f64, weight[i] as f64);
+        let p = 1.0 / (1.0 + (-logits[i] as f64).exp());
+        sum -= weight * (t * p.ln() + (1.0 - t) * (1.0 - p).ln());
+        logits[i] = (scale as f64 * weight * (p - t)) as f32;
     }
     sum
 }
@@ -144,10 +203,27 @@ pub fn class_cross_entropy(
     sum
 }
 
+/// Specification of [`class_cross_entropy`]: a class is a soft label that is all in one place.
+pub fn class_cross_entropy_naive(
+    logits: &mut [f32],
+    ids: &[u32],
+    weight: &[f32],
+    channels: usize,
+    positions: usize,
+    classes: usize,
+    scale: f32,
+) -> f64 {
+    let mut labels = vec![0.0; logits.len()];
+    (0..ids.len()).for_each(|i| labels[i * classes + ids[i] as usize] = 1.0);
+    let weight_of = |i: usize| weight[i / (channels * positions) * positions + i % positions];
+    let weights: Vec<f32> = (0..ids.len()).map(weight_of).collect();
+    cross_entropy_naive(logits, &labels, &weights, classes, scale)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::assert_close;
+    use crate::testing::{assert_close, numbers};
 
     #[test]
     fn distances_and_slopes_are_those_of_the_definitions() {
@@ -191,22 +267,43 @@ mod tests {
     }
 
     #[test]
-    fn a_class_is_a_label_that_is_all_in_one_place() {
+    fn regression_equals_naive() {
+        let (rows, channels, positions) = (3, 2, 37);
+        let (prediction, target) = (numbers(rows * channels * positions, 1), numbers(rows * channels * positions, 2));
+        let weight = numbers(rows * positions, 3);
+        for distance in [Distance::L1, Distance::L2, Distance::SmoothL1 { beta: 0.3 }] {
+            let [mut fast, mut naive] = [8.0, 9.0].map(|v| vec![v; prediction.len()]);
+            let got = regression(distance, &prediction, &target, &weight, channels, positions, 0.5, &mut fast);
+            let sum = regression_naive(distance, &prediction, &target, &weight, channels, positions, 0.5, &mut naive);
+            assert!((got - sum).abs() < 1e-5 * sum.abs(), "{distance:?}: {got} {sum}");
+            assert_close(&fast, &naive, 1e-6);
+        }
+    }
+
+    #[test]
+    fn cross_entropies_equal_naive() {
         let (channels, positions, classes, rows) = (2, 3, 5, 4);
         let choices = rows * channels * positions;
-        let logits: Vec<f32> = crate::testing::numbers(choices * classes, 1).iter().map(|v| 9.0 * v).collect();
-        let weight = crate::testing::numbers(rows * positions, 2);
+        let logits: Vec<f32> = numbers(choices * classes, 1).iter().map(|v| 9.0 * v).collect();
+        let target: Vec<f32> = numbers(logits.len(), 2).iter().map(|v| v.abs()).collect();
+        let weight = numbers(logits.len(), 3);
+        let check = |fast: &dyn Fn(&mut [f32]) -> f64, naive: &dyn Fn(&mut [f32]) -> f64| {
+            let (mut d_fast, mut d_naive) = (logits.clone(), logits.clone());
+            let (got, sum) = (fast(&mut d_fast), naive(&mut d_naive));
+            assert!((got - sum).abs() < 1e-4 * sum.abs(), "{got} {sum}");
+            assert_close(&d_fast, &d_naive, 1e-6);
+        };
+        let each = &weight[..choices];
+        check(&|l| cross_entropy(l, &target, each, classes, 0.5), &|l| {
+            cross_entropy_naive(l, &target, each, classes, 0.5)
+        });
+        check(&|l| binary_cross_entropy(l, &target, &weight, 0.5), &|l| {
+            binary_cross_entropy_naive(l, &target, &weight, 0.5)
+        });
         let ids: Vec<u32> = (0..choices).map(|i| (i * 3 % classes) as u32).collect();
-        let mut fast = logits.clone();
-        let sum = class_cross_entropy(&mut fast, &ids, &weight, channels, positions, classes, 0.5);
-
-        let mut labels = vec![0.0; logits.len()];
-        (0..choices).for_each(|i| labels[i * classes + ids[i] as usize] = 1.0);
-        let each: Vec<f32> =
-            (0..choices).map(|i| weight[i / (channels * positions) * positions + i % positions]).collect();
-        let mut soft = logits.clone();
-        let expected = cross_entropy(&mut soft, &labels, &each, classes, 0.5);
-        assert!((sum - expected).abs() < 1e-4 * expected.abs(), "{sum} {expected}");
-        assert_close(&fast, &soft, 1e-6);
+        let shared = &weight[..rows * positions];
+        check(&|l| class_cross_entropy(l, &ids, shared, channels, positions, classes, 0.5), &|l| {
+            class_cross_entropy_naive(l, &ids, shared, channels, positions, classes, 0.5)
+        });
     }
 }

@@ -58,16 +58,12 @@ pub fn cut_patch(grid: &PatchGrid, image: &[f32], n: usize, patch: &mut [f32]) {
     grid.runs(n, |from, to| patch[to..to + grid.patch_width].copy_from_slice(&image[from..from + grid.patch_width]));
 }
 
-/// Specification of [`cut_patch`], for all patches of an image.
-pub fn cut_naive(grid: &PatchGrid, image: &[f32], rows: &mut [f32]) {
+/// Specification of [`cut_patch`].
+pub fn cut_patch_naive(grid: &PatchGrid, image: &[f32], n: usize, patch: &mut [f32]) {
     let g = grid;
-    for (at, value) in rows.iter_mut().enumerate() {
-        let (n, inside) = (at / g.patch_len(), at % g.patch_len());
-        let (c, i, j) = (
-            inside / (g.patch_height * g.patch_width),
-            inside / g.patch_width % g.patch_height,
-            inside % g.patch_width,
-        );
+    for (at, value) in patch.iter_mut().enumerate() {
+        let (c, i, j) =
+            (at / (g.patch_height * g.patch_width), at / g.patch_width % g.patch_height, at % g.patch_width);
         let (y, x) = (n / g.columns() * g.patch_height + i, n % g.columns() * g.patch_width + j);
         *value = image[(c * g.height + y) * g.width + x];
     }
@@ -84,10 +80,12 @@ mod tests {
         {
             let grid = PatchGrid { channels, height, width, patch_height, patch_width };
             let image = numbers(grid.image_len(), 1);
-            let (mut rows, mut expected) = (vec![0.0; image.len()], vec![0.0; image.len()]);
-            rows.chunks_exact_mut(grid.patch_len()).enumerate().for_each(|(n, row)| cut_patch(&grid, &image, n, row));
-            cut_naive(&grid, &image, &mut expected);
-            assert_eq!(rows, expected);
+            let (mut patch, mut expected) = (vec![0.0; grid.patch_len()], vec![0.0; grid.patch_len()]);
+            for n in 0..grid.rows() * grid.columns() {
+                cut_patch(&grid, &image, n, &mut patch);
+                cut_patch_naive(&grid, &image, n, &mut expected);
+                assert_eq!(patch, expected);
+            }
         }
     }
 }

@@ -26,6 +26,12 @@ impl Halving {
         self.large_len() / 4
     }
 
+    /// Which small value is behind the large value at `at`.
+    fn small(&self, at: usize) -> usize {
+        let (y, x, c) = (at / (self.width * self.channels), at / self.channels % self.width, at % self.channels);
+        (y / 2 * (self.width / 2) + x / 2) * self.channels + c
+    }
+
     /// Where the four pixels behind small pixel `pixel` start, row by row.
     fn four(&self, pixel: usize) -> [usize; 4] {
         let (y, x) = (pixel / (self.width / 2), pixel % (self.width / 2));
@@ -77,6 +83,19 @@ pub fn max_pool_backward(h: &Halving, large: &[f32], d_small: &[f32], d_large: &
     }
 }
 
+/// Specification of [`max_pool_backward`].
+pub fn max_pool_backward_naive(h: &Halving, large: &[f32], d_small: &[f32], d_large: &mut [f32]) {
+    let mut largest = vec![f32::NEG_INFINITY; d_small.len()];
+    (0..large.len()).for_each(|at| largest[h.small(at)] = largest[h.small(at)].max(large[at]));
+    let mut is_given = vec![false; d_small.len()];
+    for at in 0..large.len() {
+        let small = h.small(at);
+        let is_first = large[at] == largest[small] && !is_given[small];
+        is_given[small] |= is_first;
+        d_large[at] = if is_first { d_small[small] } else { 0.0 };
+    }
+}
+
 /// Repeats each pixel four times.
 ///
 /// # Shapes
@@ -87,6 +106,11 @@ pub fn repeat(h: &Halving, small: &[f32], large: &mut [f32]) {
             large[start..start + h.channels].copy_from_slice(value);
         }
     }
+}
+
+/// Specification of [`repeat`].
+pub fn repeat_naive(h: &Halving, small: &[f32], large: &mut [f32]) {
+    (0..large.len()).for_each(|at| large[at] = small[h.small(at)]);
 }
 
 /// Sums the gradients of the four pixels that were one.
@@ -103,13 +127,19 @@ pub fn repeat_backward(h: &Halving, d_large: &[f32], d_small: &mut [f32]) {
     }
 }
 
+/// Specification of [`repeat_backward`].
+pub fn repeat_backward_naive(h: &Halving, d_large: &[f32], d_small: &mut [f32]) {
+    d_small.fill(0.0);
+    (0..d_large.len()).for_each(|at| d_small[h.small(at)] += d_large[at]);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::numbers;
+    use crate::testing::{assert_close, numbers};
 
     #[test]
-    fn pooling_equals_naive_and_its_gradient_goes_to_the_largest() {
+    fn halving_and_doubling_and_their_gradients_equal_naive() {
         for (height, width, channels) in [(2, 2, 1), (4, 6, 3), (8, 2, 33)] {
             let h = Halving { height, width, channels };
             let large = numbers(h.large_len(), 1);
@@ -117,12 +147,18 @@ mod tests {
             max_pool(&h, &large, &mut fast);
             max_pool_naive(&h, &large, &mut naive);
             assert_eq!(fast, naive);
-            let mut d_large = vec![9.0; large.len()];
-            max_pool_backward(&h, &large, &naive, &mut d_large);
-            for (i, d) in d_large.iter().enumerate() {
-                assert!(*d == 0.0 || *d == large[i]);
-            }
-            assert_eq!(d_large.iter().filter(|d| **d != 0.0).count(), h.small_len());
+            let d_small = numbers(h.small_len(), 2);
+            let [mut d_fast, mut d_naive] = [8.0, 9.0].map(|v| vec![v; large.len()]);
+            max_pool_backward(&h, &large, &d_small, &mut d_fast);
+            max_pool_backward_naive(&h, &large, &d_small, &mut d_naive);
+            assert_eq!(d_fast, d_naive);
+
+            repeat(&h, &d_small, &mut d_fast);
+            repeat_naive(&h, &d_small, &mut d_naive);
+            assert_eq!(d_fast, d_naive);
+            repeat_backward(&h, &large, &mut fast);
+            repeat_backward_naive(&h, &large, &mut naive);
+            assert_close(&fast, &naive, 1e-6); // the same four in another order
         }
     }
 

@@ -113,6 +113,37 @@ pub fn position_bias_backward(
     }
 }
 
+/// Specification of [`position_bias_backward`]: each gradient as its sum over offsets and heads, in f64.
+pub fn position_bias_backward_naive(
+    mlp: PositionMlp,
+    offsets: &[f32],
+    hidden: &[f32],
+    bias: &[f32],
+    d_bias: &[f32],
+    gradients: &mut PositionMlpGradients,
+) {
+    let (width, heads, rows) = (mlp.b1.len(), mlp.w2.len() / mlp.b1.len(), offsets.len() / 2);
+    let d_logit = |t: usize, a: usize| {
+        let sigmoid = bias[t * heads + a] as f64 / 16.0;
+        d_bias[t * heads + a] as f64 * 16.0 * sigmoid * (1.0 - sigmoid)
+    };
+    for i in 0..width {
+        for a in 0..heads {
+            let d = (0..rows).map(|t| d_logit(t, a) * hidden[t * width + i] as f64).sum::<f64>();
+            gradients.d_w2[a * width + i] += d as f32;
+        }
+        let d_hidden = |t: usize| match hidden[t * width + i] > 0.0 {
+            true => (0..heads).map(|a| d_logit(t, a) * mlp.w2[a * width + i] as f64).sum::<f64>(),
+            false => 0.0,
+        };
+        gradients.d_b1[i] += (0..rows).map(d_hidden).sum::<f64>() as f32;
+        for j in 0..2 {
+            let d = (0..rows).map(|t| d_hidden(t) * offsets[2 * t + j] as f64).sum::<f64>();
+            gradients.d_w1[2 * i + j] += d as f32;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -135,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn backward_equals_the_slope_of_the_naive_twin() {
+    fn backward_equals_naive_and_the_slope_of_the_forward_twin() {
         let parameters = [numbers(2 * WIDTH, 1), numbers(WIDTH, 2), numbers(HEADS * WIDTH, 3)];
         let (offsets, d_bias) = (numbers(2 * OFFSETS, 4), numbers(OFFSETS * HEADS, 5));
         let (mut hidden, mut bias) = (vec![0.0; OFFSETS * WIDTH], vec![0.0; OFFSETS * HEADS]);
@@ -160,5 +191,10 @@ mod tests {
             let expected: Vec<f32> = (0..got.len()).map(slope).collect();
             assert_close(got, &expected, 5e-3); // f32 differences over a step of 1e-3, kinks of the relu
         }
+        let mut naive = mlp.zero_gradients();
+        position_bias_backward_naive(mlp, &offsets, &hidden, &bias, &d_bias, &mut naive);
+        assert_close(&gradients.d_w1, &naive.d_w1, 2e-6);
+        assert_close(&gradients.d_b1, &naive.d_b1, 2e-6);
+        assert_close(&gradients.d_w2, &naive.d_w2, 2e-6);
     }
 }

@@ -10,6 +10,15 @@ pub fn relu(x: &mut [f32]) {
     }
 }
 
+/// Specification of [`relu`].
+pub fn relu_naive(x: &mut [f32]) {
+    for v in x {
+        if *v < 0.0 {
+            *v = 0.0;
+        }
+    }
+}
+
 /// Clears the gradient where the output `y` is not above zero.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn relu_backward(y: &[f32], d: &mut [f32]) {
@@ -19,9 +28,31 @@ pub fn relu_backward(y: &[f32], d: &mut [f32]) {
     }
 }
 
+/// Specification of [`relu_backward`].
+pub fn relu_backward_naive(y: &[f32], d: &mut [f32]) {
+    for i in 0..d.len() {
+        if y[i] <= 0.0 {
+            d[i] = 0.0;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::numbers;
+
+    #[test]
+    fn both_directions_equal_naive() {
+        let (mut fast, mut d_fast) = (numbers(77, 1), numbers(77, 2));
+        let (mut naive, mut d_naive) = (fast.clone(), d_fast.clone());
+        relu(&mut fast);
+        relu_naive(&mut naive);
+        assert_eq!(fast, naive);
+        relu_backward(&naive, &mut d_fast);
+        relu_backward_naive(&naive, &mut d_naive);
+        assert_eq!(d_fast, d_naive);
+    }
 
     #[test]
     fn the_gradient_passes_where_the_value_does() {

@@ -5,7 +5,7 @@
 //! slice from the block's first column on.
 
 use crate::element::Element;
-use crate::gelu::value_and_slope;
+use crate::gelu::{gelu_with_slope_naive, value_and_slope};
 use multiversion::multiversion;
 
 /// Stores a block.
@@ -15,6 +15,13 @@ pub fn narrow_rows<E: Element>(block: &[f32], columns: usize, out: &mut [E], str
         for (out, value) in out.iter_mut().zip(block) {
             *out = E::of(*value);
         }
+    }
+}
+
+/// Specification of [`narrow_rows`].
+pub fn narrow_rows_naive<E: Element>(block: &[f32], columns: usize, out: &mut [E], stride: usize) {
+    for (i, value) in block.iter().enumerate() {
+        out[i / columns * stride + i % columns] = E::of(*value);
     }
 }
 
@@ -30,6 +37,13 @@ pub fn copy_rows<E: Element>(rows: &[E], columns: usize, out: &mut [E], stride: 
                 out[..columns].copy_from_slice(row);
             }
         }
+    }
+}
+
+/// Specification of [`copy_rows`].
+pub fn copy_rows_naive<E: Element>(rows: &[E], columns: usize, out: &mut [E], stride: usize) {
+    for (i, value) in rows.iter().enumerate() {
+        out[i / columns * stride + i % columns] = *value;
     }
 }
 
@@ -62,6 +76,14 @@ pub fn gelu_rows<E: Element>(block: &[f32], columns: usize, out: &mut [E], strid
     }
 }
 
+/// Specification of [`gelu_rows`].
+pub fn gelu_rows_naive<E: Element>(block: &[f32], columns: usize, out: &mut [E], stride: usize, slope: &mut [E]) {
+    let (mut gelu, mut slopes) = (block.to_vec(), vec![0.0; block.len()]);
+    gelu_with_slope_naive(&mut gelu, &mut slopes);
+    narrow_rows_naive(&gelu, columns, out, stride);
+    slope.iter_mut().zip(slopes).for_each(|(slope, s)| *slope = E::of(s));
+}
+
 /// Stores `block·slope` and adds its column sums, the gradient of a bias, to `sums`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn multiply_rows<E: Element>(
@@ -84,6 +106,22 @@ pub fn multiply_rows<E: Element>(
     }
 }
 
+/// Specification of [`multiply_rows`].
+pub fn multiply_rows_naive<E: Element>(
+    block: &[f32],
+    slope: &[E],
+    columns: usize,
+    out: &mut [E],
+    stride: usize,
+    sums: &mut [f32],
+) {
+    for i in 0..block.len() {
+        let d = block[i] * slope[i].value();
+        out[i / columns * stride + i % columns] = E::of(d);
+        sums[i % columns] += d;
+    }
+}
+
 /// Adds the column sums of stored rows to `sums`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn add_column_sums_of<E: Element>(rows: &[E], stride: usize, sums: &mut [f32]) {
@@ -94,11 +132,17 @@ pub fn add_column_sums_of<E: Element>(rows: &[E], stride: usize, sums: &mut [f32
     }
 }
 
+/// Specification of [`add_column_sums_of`].
+pub fn add_column_sums_of_naive<E: Element>(rows: &[E], stride: usize, sums: &mut [f32]) {
+    for j in 0..sums.len() {
+        sums[j] += (0..rows.len().div_ceil(stride)).map(|i| rows[i * stride + j].value()).sum::<f32>();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::element::Bf16;
-    use crate::gelu::gelu_with_slope_naive;
     use crate::testing::{assert_close, numbers};
 
     fn values<E: Element>(stored: &[E]) -> Vec<f32> {
@@ -106,50 +150,44 @@ mod tests {
     }
 
     fn check<E: Element>(tolerance: f32) {
-        let (rows, columns, stride) = (5, 37, 60);
-        let block = numbers(rows * columns, 1);
-        let placed = |f: &dyn Fn(usize) -> f32| -> Vec<f32> {
-            (0..rows * stride)
-                .map(|i| if i % stride < columns { f(i / stride * columns + i % stride) } else { 0.0 })
-                .collect()
-        };
-        let mut out = vec![E::default(); rows * stride];
-        narrow_rows(&block, columns, &mut out, stride);
-        assert_close(&values(&out), &placed(&|i| block[i]), tolerance);
-
+        let (rows, stride) = (5, 60);
         for columns in [32, 37] {
-            let rows = vec![E::of(0.5); rows * columns];
-            let mut copied = vec![E::default(); out.len()];
-            copy_rows(&rows, columns, &mut copied, stride);
-            let at = |i: usize| if i % stride < columns { 0.5 } else { 0.0 };
-            assert_eq!(values(&copied), (0..out.len()).map(at).collect::<Vec<_>>());
+            let block = numbers(rows * columns, 1);
+            let slope: Vec<E> = numbers(block.len(), 2).into_iter().map(E::of).collect();
+            let filled = |len: usize| [(); 2].map(|_| vec![E::of(0.5); len]); // what lies between rows stays
+            let [mut fast, mut naive] = filled(rows * stride);
+
+            narrow_rows(&block, columns, &mut fast, stride);
+            narrow_rows_naive(&block, columns, &mut naive, stride);
+            assert_eq!(fast, naive);
+
+            copy_rows(&slope, columns, &mut fast, stride);
+            copy_rows_naive(&slope, columns, &mut naive, stride);
+            assert_eq!(fast, naive);
+
+            let [mut slope_fast, mut slope_naive] = filled(block.len());
+            gelu_rows(&block, columns, &mut fast, stride, &mut slope_fast);
+            gelu_rows_naive(&block, columns, &mut naive, stride, &mut slope_naive);
+            assert_close(&values(&fast), &values(&naive), tolerance);
+            assert_close(&values(&slope_fast), &values(&slope_naive), tolerance);
+            let [mut alone, _] = filled(rows * stride);
+            gelu_rows(&block, columns, &mut alone, stride, &mut []);
+            assert_eq!(alone, fast);
+
+            let [mut sums, mut sums_naive] = [(); 2].map(|_| numbers(columns, 3));
+            multiply_rows(&block, &slope, columns, &mut fast, stride, &mut sums);
+            multiply_rows_naive(&block, &slope, columns, &mut naive, stride, &mut sums_naive);
+            assert_close(&values(&fast), &values(&naive), tolerance);
+            assert_close(&sums, &sums_naive, 1e-6);
+
+            add_column_sums_of(&naive, stride, &mut sums);
+            add_column_sums_of_naive(&naive, stride, &mut sums_naive);
+            assert_close(&sums, &sums_naive, 1e-6);
         }
-
-        let (mut gelu, mut slope) = (block.clone(), vec![0.0; block.len()]);
-        gelu_with_slope_naive(&mut gelu, &mut slope);
-        let mut stored_slope = vec![E::default(); block.len()];
-        gelu_rows(&block, columns, &mut out, stride, &mut stored_slope);
-        assert_close(&values(&out), &placed(&|i| gelu[i]), tolerance);
-        assert_close(&values(&stored_slope), &slope, tolerance);
-        let mut alone = vec![E::default(); rows * stride];
-        gelu_rows(&block, columns, &mut alone, stride, &mut []);
-        assert_eq!(alone, out);
-
-        let mut sums = vec![0.0; columns];
-        multiply_rows(&block, &stored_slope, columns, &mut out, stride, &mut sums);
-        let product = |i: usize| block[i] * stored_slope[i].value();
-        assert_close(&values(&out), &placed(&product), tolerance);
-        let expected: Vec<f32> = (0..columns).map(|j| (0..rows).map(|i| product(i * columns + j)).sum()).collect();
-        assert_close(&sums, &expected, 1e-6);
-
-        let mut sums = vec![0.0; columns];
-        add_column_sums_of(&out, stride, &mut sums);
-        let expected: Vec<f32> = (0..columns).map(|j| (0..rows).map(|i| out[i * stride + j].value()).sum()).collect();
-        assert_close(&sums, &expected, 1e-6);
     }
 
     #[test]
-    fn blocks_equal_index_arithmetic() {
+    fn passes_equal_naive() {
         check::<f32>(1e-6);
         check::<Bf16>(4e-3); // 8 bits of mantissa
     }

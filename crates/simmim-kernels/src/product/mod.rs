@@ -314,12 +314,27 @@ pub fn product_naive<E: Element>(a: Matrix<E>, b: Matrix<E>, c: &mut [f32], c_st
     for i in 0..a.rows() {
         for j in 0..b.columns() {
             let sum: f64 = (0..a.columns()).map(|k| a.at(i, k) as f64 * b.at(k, j) as f64).sum();
-            let old = match start {
-                Start::Zero => 0.0,
-                Start::Old => c[i * c_stride + j],
-                Start::Bias(bias) => bias[j],
-            };
-            c[i * c_stride + j] = old + sum as f32;
+            c[i * c_stride + j] = start.value(c[i * c_stride + j], j) + sum as f32;
+        }
+    }
+}
+
+/// Specification of [`product_of_packed`], on unpacked operands `[K, M]` and `[K, N]`.
+pub fn product_of_packed_naive<E: Element>(a: Matrix<E>, first_row: usize, b: Matrix<E>, c: &mut [f32], start: Start) {
+    for (at, c) in c.iter_mut().enumerate() {
+        let (i, j) = (first_row + at / b.columns(), at % b.columns());
+        let sum: f64 = (0..a.rows()).map(|k| a.at(k, i) as f64 * b.at(k, j) as f64).sum();
+        *c = start.value(*c, j) + sum as f32;
+    }
+}
+
+impl Start<'_> {
+    /// What one element of column `column` starts from.
+    fn value(self, old: f32, column: usize) -> f32 {
+        match self {
+            Start::Zero => 0.0,
+            Start::Old => old,
+            Start::Bias(bias) => bias[column],
         }
     }
 }
@@ -389,15 +404,11 @@ mod tests {
             }
             let (a, b) = (Matrix::new(&a, segments * depth, m), Matrix::new(&b, segments * depth, n));
             for start in [Start::Zero, Start::Old] {
-                let old = numbers(m * n, 3);
-                let expected: Vec<f32> = (0..m * n)
-                    .map(|at| {
-                        let sum: f64 =
-                            (0..segments * depth).map(|k| a.at(k, at / n) as f64 * b.at(k, at % n) as f64).sum();
-                        sum as f32 + if start == Start::Old { old[at] } else { 0.0 }
-                    })
-                    .collect();
-                let mut fast = old.clone();
+                let mut fast = numbers(m * n, 3);
+                let mut expected = fast.clone();
+                for part in [0..tile.height(), tile.height()..m] {
+                    product_of_packed_naive(a, part.start, b, &mut expected[part.start * n..part.end * n], start);
+                }
                 let (head, tail) = fast.split_at_mut(tile.height() * n);
                 let (blocks, panels) = (Packed::new(&blocks, of_a), Packed::new(&panels, of_b));
                 product_of_packed::<E>(tile, blocks, 0, panels, head, start);
