@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::support::{
-    checkpoints, fails, fashion, finetune, json, log, pretrain, refuses, run, scratch, succeeds, tensors,
+    array, checkpoints, fails, fashion, finetune, json, log, pretrain, refuses, run, scratch, simmim, succeeds, tensors,
 };
 
 const UPDATES: u64 = 160;
@@ -148,6 +148,28 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_it() {
     fs::remove_file(out.join("checkpoints/step-4/model.safetensors")).unwrap();
     succeeds(train());
     assert!(tensors(&out, 4) == weights, "a missing file");
+}
+
+#[test]
+fn pictures_are_of_the_checkpoint_before_a_damaged_one() {
+    let (folder, out) = scratch();
+    succeeds(pretrain(&fashion(), &out, &["train.checkpoint_every_updates=2"]));
+    let image = folder.path().join("image.npy");
+    array(&image, 28, 28, 1, 0);
+    let reconstruct = |to: &str| {
+        let mut command = simmim(["reconstruct", "--from"]);
+        command.arg(&out).arg("--out").arg(folder.path().join(to)).arg(&image);
+        command
+    };
+    let loss = |to: &str| json(reconstruct(to))["pictures"][0]["masked_l1"].as_f64().unwrap();
+    let newest = loss("newest");
+    truncate(&out.join("checkpoints/step-4/model.safetensors"));
+    let ran = succeeds(reconstruct("said"));
+    assert!(ran.stderr.contains("step-4") && ran.stderr.contains("the checkpoint before it"), "{}", ran.stderr);
+    let before = loss("before");
+    assert_ne!(newest, before);
+    fs::remove_dir_all(out.join("checkpoints/step-4")).unwrap();
+    assert_eq!(loss("alone"), before);
 }
 
 #[test]
