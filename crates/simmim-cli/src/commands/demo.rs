@@ -1,29 +1,17 @@
 //! `simmim demo`.
 
-use super::finetune;
-use super::pretrain::{given, train};
 use super::print_result;
+use super::training::{Run, watched};
 use crate::cli::{Common, DemoArgs};
 use crate::exit::Exit;
 use serde_json::json;
-use simmim::recipe::FinetuneRecipe;
-use simmim::train::{Beginning, Finetuned, Options};
-use simmim::{demo, recipe};
-use std::path::PathBuf;
+use simmim::demo;
+use simmim::train::{Beginning, Finetuned, finetune, pretrain};
+use std::path::Path;
 
 pub(crate) fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<Exit> {
-    let (data, val) = demo::inputs()?;
-    let options = Options {
-        recipe: recipe::resolve(demo::RECIPE, &common.set)?,
-        given: given(demo::RECIPE, &common.set)?,
-        data,
-        val: Some(val),
-        out: args.out.clone(),
-        seed: common.seed,
-        precision: common.precision.into(),
-        threads: common.threads(),
-        workers: 1,
-    };
+    let run = Run { common, recipe: demo::RECIPE, edits: &common.set, out: &args.out, workers: 1 };
+    let options = run.on_open(demo::inputs()?)?;
     let say = |line: &str| {
         if !common.quiet {
             eprintln!("{line}");
@@ -31,33 +19,21 @@ pub(crate) fn run(common: &Common, args: &DemoArgs) -> anyhow::Result<Exit> {
     };
     say("Pre-training a small vision transformer on grey 28×28 images, most of each hidden;");
     say("Ctrl-C saves, and the same command goes on.");
-    let outcome = train(common, &options)?;
+    let outcome = watched(common, &options, |observe, stop| pretrain(&options, observe, stop))?;
     let mut finetuned = None;
     if outcome.is_finished() {
         let edits = demo::shared_edits(&common.set);
-        let recipe: FinetuneRecipe = recipe::resolve_as(demo::FINETUNE_RECIPE, &edits)?;
         let [from_encoder, from_scratch] = demo::finetune_folders(&args.out);
-        let tune = |out: PathBuf, beginning: &Beginning| {
-            let (data, val) = demo::inputs()?;
-            let (recipe, given) = (recipe.clone(), given(demo::FINETUNE_RECIPE, &edits)?);
-            let options = Options {
-                recipe,
-                given,
-                data,
-                val: Some(val),
-                out,
-                seed: common.seed,
-                precision: common.precision.into(),
-                threads: common.threads(),
-                workers: 1,
-            };
-            finetune::train(common, &options, beginning)
+        let tune = |out: &Path, beginning: &Beginning| {
+            let run = Run { common, recipe: demo::FINETUNE_RECIPE, edits: &edits, out, workers: 1 };
+            let options = run.on_open(demo::inputs()?)?;
+            watched(common, &options, |observe, stop| finetune(&options, beginning, observe, stop))
         };
         say("\nFine-tuning that encoder on few labels:");
-        let pretrained = tune(from_encoder, &Beginning::Weights(args.out.clone()))?;
+        let pretrained = tune(&from_encoder, &Beginning::Weights(args.out.clone()))?;
         if pretrained.is_finished() {
             say("\nThe same network and labels from scratch:");
-            let both = [pretrained, tune(from_scratch, &Beginning::Scratch)?];
+            let both = [pretrained, tune(&from_scratch, &Beginning::Scratch)?];
             if both[1].is_finished() {
                 demo::write_report(&args.out, &outcome, &both)?;
                 finetuned = Some(both);

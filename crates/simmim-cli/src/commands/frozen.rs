@@ -1,11 +1,10 @@
 //! Frozen features for `simmim probe` and `simmim knn`.
 
-use super::warn_of_damaged;
+use super::{beginning, warn_of_damaged};
 use crate::cli::{Common, FrozenArgs};
 use simmim::features::{Extraction, Features, FrozenEncoder};
 use simmim::labels::{checked_classes, relabelled};
 use simmim::recipe::LabelsPerImage;
-use simmim::train::Beginning;
 use simmim::{Error, precision, recipe};
 use simmim_data::Source;
 use std::path::{Path, PathBuf};
@@ -22,10 +21,7 @@ pub(super) struct Frozen {
 }
 
 pub(super) fn features(common: &Common, args: &FrozenArgs) -> anyhow::Result<Frozen> {
-    let beginning = match args.from.as_str() {
-        "scratch" => Beginning::Scratch,
-        path => Beginning::Weights(path.into()),
-    };
+    let beginning = beginning(&args.from);
     let recipe = args.recipe.as_ref().map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
     let (precision, _) = precision::choose(common.precision.into());
     let mut encoder = FrozenEncoder::load(&beginning, recipe, precision, common.threads(), common.seed)?;

@@ -1,4 +1,4 @@
-//! One file per command.
+//! One file per command, and what several of them share.
 
 pub(crate) mod bench;
 pub(crate) mod demo;
@@ -14,9 +14,11 @@ pub(crate) mod probe;
 pub(crate) mod recipes;
 pub(crate) mod reconstruct;
 pub(crate) mod tokenizer;
+mod training;
 
 use serde_json::Value;
 use simmim::Error;
+use simmim::train::Beginning;
 use simmim_data::Image;
 use std::io::Write;
 use std::path::Path;
@@ -33,6 +35,14 @@ fn print_result(is_json: bool, prose: &str, json: &Value) -> anyhow::Result<()> 
             Err(anyhow::Error::new(error).context("cannot write the result to stdout"))
         }
         _ => Ok(()),
+    }
+}
+
+/// What `--from` names: `scratch`, or weights.
+fn beginning(from: &str) -> Beginning {
+    match from {
+        "scratch" => Beginning::Scratch,
+        path => Beginning::Weights(path.into()),
     }
 }
 

@@ -1,6 +1,6 @@
 //! A tokenizer of one's own images: trained, taken up, shown, and its tokens predicted.
 
-use super::support::{json, photos, pretrain, refuses, scratch, simmim, text};
+use super::support::{json, photos, pretrain, refuses, scratch, simmim, succeeds, text};
 use std::path::Path;
 use std::process::Command;
 
@@ -35,6 +35,17 @@ fn a_tokenizer_is_trained_taken_up_and_its_tokens_are_predicted() {
     let predicting = folder.path().join("predicting");
     let result = json(pretrain(&photos(), &predicting, &edits));
     assert!(result["loss"].as_f64().is_some_and(f64::is_finite), "{result:?}");
+}
+
+#[test]
+fn the_same_command_writes_the_same_bytes() {
+    let (folder, _) = scratch();
+    let written = |name: &str| {
+        let out = folder.path().join(name);
+        succeeds(tokenizer(&out));
+        std::fs::read(out.join("tokenizer.safetensors")).unwrap()
+    };
+    assert!(written("once") == written("again"));
 }
 
 #[test]

@@ -1,17 +1,11 @@
-//! Sizes of a discrete VAE; a weights file carries them, and those of a file without can be told from its tensors.
+//! Sizes of a discrete VAE, and how they are told from the tensors of a weights file.
 
 use crate::error::{Error, Result};
 use crate::recipe::{at_least_one, wrong};
 use crate::weights::WeightsFile;
-use serde::{Deserialize, Serialize};
-use std::path::Path;
-
-/// Metadata key of a weights file that holds the sizes, as JSON.
-pub const CONFIG_KEY: &str = "simmim.tokenizer";
 
 /// Sizes of encoder and decoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenizerConfig {
     /// Channels of the images.
     pub channels: usize,
@@ -66,24 +60,18 @@ impl TokenizerConfig {
         Ok(())
     }
 
-    /// The sizes of the tokenizer in a weights file: those it carries, or those that its tensors have.
+    /// The sizes of the tokenizer in a weights file, which its tensors have.
     ///
     /// # Errors
     /// If it is no tokenizer.
-    pub fn of_file(file: &WeightsFile, path: &Path) -> Result<Self> {
-        match file.metadata()?.get(CONFIG_KEY) {
-            Some(text) => serde_json::from_str(text).map_err(|e| Error::Damaged {
-                path: path.to_owned(),
-                reason: format!("its `{CONFIG_KEY}` is not a tokenizer's sizes: {e}"),
-            }),
-            None => Self::of_tensors(&file.shapes()?).ok_or_else(|| Error::Input {
-                what: format!("`{}` holds no tokenizer with encoder and decoder", path.display()),
-                hint: Some(
-                    "give what `simmim tokenizer` wrote, or the tensors of DALL-E's encoder and decoder as `encoder.blocks…` and `decoder.blocks…`"
-                        .into(),
-                ),
-            }),
-        }
+    pub fn of_file(file: &WeightsFile) -> Result<Self> {
+        Self::of_tensors(&file.shapes()?).ok_or_else(|| Error::Input {
+            what: format!("`{}` holds no tokenizer with encoder and decoder", file.path().display()),
+            hint: Some(
+                "give what `simmim tokenizer` wrote, or the tensors of DALL-E's encoder and decoder as `encoder.blocks…` and `decoder.blocks…`"
+                    .into(),
+            ),
+        })
     }
 
     fn of_tensors(shapes: &[(String, Vec<usize>)]) -> Option<Self> {

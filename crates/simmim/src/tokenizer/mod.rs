@@ -5,17 +5,14 @@ mod config;
 mod network;
 mod pixels;
 
-pub use config::{CONFIG_KEY, TokenizerConfig};
+pub use config::TokenizerConfig;
 pub use network::{Decoder, Encoder};
 
 use crate::build::Builder;
 use crate::error::{Error, Result};
-use crate::recipe::TokenizerRecipe;
-use crate::run::Resolved;
 use crate::target::most_likely;
-use crate::weights::{RECIPE_KEY, WeightsFile};
+use crate::weights::WeightsFile;
 use simmim_engine::{Backend, Cpu, Images, Laplace, Operations, ParameterTable, Precision, Slot};
-use std::collections::HashMap;
 use std::path::Path;
 
 /// Name of the finished tokenizer in the folder of the run that trained it.
@@ -140,7 +137,7 @@ impl Tokenizer {
             return Err(Error::Input { what: format!("there is no tokenizer `{}`", path.display()), hint });
         }
         let file = WeightsFile::read(&path)?;
-        let config = TokenizerConfig::of_file(&file, &path)?;
+        let config = TokenizerConfig::of_file(&file)?;
         let mut builder = Builder::default();
         let vae = DiscreteVae::new(config, &mut builder);
         let (table, _) = builder.finish();
@@ -184,13 +181,4 @@ fn backend(table: ParameterTable, values: &[f32], threads: usize) -> Cpu {
     let backend = Cpu::new(table, Precision::F32, threads);
     backend.write_slot(Slot::Values, values);
     backend
-}
-
-/// The metadata of a tokenizer's weights file: its sizes, and the run that it is from.
-///
-/// # Panics
-/// Never: numbers are JSON.
-pub fn metadata(config: &TokenizerConfig, resolved: &Resolved<TokenizerRecipe>) -> HashMap<String, String> {
-    let sizes = serde_json::to_string(config).expect("numbers are JSON");
-    HashMap::from([(CONFIG_KEY.to_owned(), sizes), (RECIPE_KEY.to_owned(), resolved.to_toml())])
 }

@@ -9,12 +9,13 @@ use crate::files::write_atomically;
 use crate::recipe::TokenizerRecipe;
 use crate::report::tokenizer_page;
 use crate::run::{Resolved, read_log};
-use crate::tokenizer::{DiscreteVae, Relaxation, TOKENIZER_FILE, metadata};
-use crate::weights;
+use crate::tokenizer::{DiscreteVae, Relaxation, TOKENIZER_FILE};
+use crate::weights::{self, RECIPE_KEY};
 use serde_json::json;
 use simmim_data::rng::{gumbel, rng};
 use simmim_data::{Augmentation, Batch, Purpose, RandomResizedCrop, Transform};
 use simmim_engine::{Backend, Cpu, Images, Operations, Slot};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -187,7 +188,8 @@ impl Task for Tokenizing<'_> {
         let page = tokenizer_page(&read_log(folder)?, self.resolved, update, self.total, &png, is_held_out);
         page.write(&folder.join("report.html"))?;
         let (path, values) = (folder.join(TOKENIZER_FILE), b.read_slot(Slot::Values));
-        weights::save_atomically(&path, b.table(), &values, metadata(&self.vae.config(), self.resolved))?;
+        let metadata = HashMap::from([(RECIPE_KEY.to_owned(), self.resolved.to_toml())]);
+        weights::save_atomically(&path, b.table(), &values, metadata)?;
         self.reconstructed = Some(measured);
         Ok(())
     }
