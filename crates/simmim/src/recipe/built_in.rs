@@ -87,6 +87,7 @@ mod tests {
         assert_eq!([train.base_lr, train.warmup_lr, train.min_lr], rates, "{name}");
         let schedule = match epochs {
             800.0 => (ScheduleKind::Multistep, vec![700.0], Some(0.1)),
+            _ if name.starts_with("finetune-swinv2") => (ScheduleKind::CosineAfterWarmup, vec![], None),
             _ => (ScheduleKind::Cosine, vec![], None),
         };
         assert_eq!((train.schedule, train.milestones_epochs, train.decay_factor), schedule, "{name}");

@@ -100,7 +100,7 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
         ))
     };
     match train.schedule {
-        ScheduleKind::Cosine | ScheduleKind::Linear => Ok(()),
+        ScheduleKind::Cosine | ScheduleKind::CosineAfterWarmup | ScheduleKind::Linear => Ok(()),
         ScheduleKind::Step if train.decay_every_epochs.is_none_or(|e| e <= 0.0) => needs("decay_every_epochs", "step"),
         ScheduleKind::Multistep if train.milestones_epochs.is_empty() => needs("milestones_epochs", "multistep"),
         ScheduleKind::Step if train.decay_factor.is_none() => needs("decay_factor", "step"),

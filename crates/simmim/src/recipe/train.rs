@@ -73,8 +73,10 @@ pub struct TrainRecipe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
-    /// Half a cosine down to `min_lr`.
+    /// Half a cosine over the whole run, begun where the warm-up ends, down to `min_lr`.
     Cosine,
+    /// Half a cosine from the peak, where the warm-up ends, down to `min_lr`.
+    CosineAfterWarmup,
     /// A line down to a hundredth of the peak.
     Linear,
     /// Times `decay_factor` every `decay_every_epochs`.

@@ -2,7 +2,8 @@
 //!
 //! As in the official code (microsoft/SimMIM, `lr_scheduler.py`, on timm 0.4.12), cosine and multistep
 //! count from the run's first update, so the cosine is not at its top when the warm-up ends; linear
-//! and step count from the end of the warm-up.
+//! and step count from the end of the warm-up, and so does `cosine-after-warmup` (microsoft/Swin-Transformer,
+//! `lr_scheduler.py`, `WARMUP_PREFIX`).
 
 use crate::recipe::{ScheduleKind, TrainRecipe};
 
@@ -78,16 +79,13 @@ impl Schedule {
         if t < self.warmup_updates {
             return self.warmup_lr + t as f64 * (peak_lr - self.warmup_lr) / self.warmup_updates as f64;
         }
+        let of_whole = t as f64 / self.total_updates as f64;
+        let length = self.total_updates.saturating_sub(self.warmup_updates).max(1);
+        let behind_warmup = (t - self.warmup_updates) as f64 / length as f64;
         match self.kind {
-            ScheduleKind::Cosine => {
-                let progress = (t as f64 / self.total_updates as f64).min(1.0);
-                self.min_lr + 0.5 * (peak_lr - self.min_lr) * (1.0 + (std::f64::consts::PI * progress).cos())
-            }
-            ScheduleKind::Linear => {
-                let length = (self.total_updates - self.warmup_updates.min(self.total_updates)).max(1);
-                let progress = (t - self.warmup_updates) as f64 / length as f64;
-                peak_lr * (1.0 - (1.0 - LINEAR_END) * progress.min(1.0))
-            }
+            ScheduleKind::Cosine => self.cosine(of_whole, peak_lr),
+            ScheduleKind::CosineAfterWarmup => self.cosine(behind_warmup, peak_lr),
+            ScheduleKind::Linear => peak_lr * (1.0 - (1.0 - LINEAR_END) * behind_warmup.min(1.0)),
             ScheduleKind::Step => {
                 let decays = (t - self.warmup_updates) / self.decay_every_updates;
                 peak_lr * self.decay_factor.powi(decays as i32)
@@ -98,12 +96,18 @@ impl Schedule {
             }
         }
     }
+
+    /// Half a cosine, at a share of its length.
+    fn cosine(&self, progress: f64, peak_lr: f64) -> f64 {
+        let angle = std::f64::consts::PI * progress.min(1.0);
+        self.min_lr + 0.5 * (peak_lr - self.min_lr) * (1.0 + angle.cos())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recipe::resolve;
+    use crate::recipe::{FinetuneRecipe, resolve, resolve_as};
 
     #[test]
     fn the_first_two_updates_share_the_warmup_rate() {
@@ -127,6 +131,18 @@ mod tests {
         assert!((schedule.lr_of_group(1002, 0.5) - schedule.min_lr).abs() < 1e-12);
         let (whole, half) = (schedule.lr_of_update(502), schedule.lr_of_group(502, 0.5));
         assert!((whole - half - 0.25 * schedule.peak_lr).abs() < 1e-12, "{whole} {half}");
+    }
+
+    #[test]
+    fn a_cosine_behind_the_warmup_begins_at_the_peak() {
+        let recipe: FinetuneRecipe = resolve_as("finetune-swinv2-b-224", &[]).unwrap();
+        let schedule = Schedule::new(&recipe.train, 1000); // 200 of them warm up
+        let (peak, end) = (schedule.peak_lr, schedule.min_lr);
+        assert!((schedule.lr(200) - peak).abs() < 1e-12);
+        assert!((schedule.lr(600) - 0.5 * (peak + end)).abs() < 1e-12);
+        assert!((schedule.lr(1000) - end).abs() < 1e-12);
+        let whole = Schedule { kind: ScheduleKind::Cosine, ..schedule };
+        assert!((whole.lr(200) - (end + 0.90451 * (peak - end))).abs() < 1e-5 * peak);
     }
 
     #[test]
