@@ -38,7 +38,7 @@ impl Default for Probe {
         Self {
             epochs: 50,
             batch_size: 512,
-            rates: vec![1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
+            rates: vec![1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0],
             is_normalised: true,
             seed: 0,
         }
