@@ -474,20 +474,43 @@ mod tests {
     }
 
     #[test]
-    fn first_weights_fit_the_layer_only_where_asked() {
-        let deviation_of = |init: WeightInit, outputs, inputs| {
+    fn first_weights_fit_their_layer_only_where_asked() {
+        let config = |init| VitConfig {
+            patch_px: 4,
+            width: 64,
+            depth: 1,
+            heads: 2,
+            mlp_ratio: 4.0,
+            qkv_bias: true,
+            layer_scale: 0.0,
+            absolute_positions: true,
+            position_bias: PositionBias::None,
+            drop_path: 0.0,
+            init,
+        };
+        let deviations = |init| {
             let mut builder = Builder::default();
-            builder.add("w", &[outputs, inputs], init.draw(outputs, inputs, 1.0));
+            Vit::new(&config(init), Role::Pretrain, (32, 32), 3, &mut builder);
             let (table, inits) = builder.finish();
             let values = crate::build::initial_values(&table, &inits, 0);
-            (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt()
+            let of = |name: &str| {
+                let parameter = table.iter().find(|p| p.name.ends_with(name)).unwrap();
+                let values = &values[parameter.range.clone()];
+                (values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32).sqrt()
+            };
+            let layers = ["patch_embed.proj.weight", "qkv.weight", "attn.proj.weight", "fc1.weight", "fc2.weight"];
+            (layers.map(of), of("pos_embed"))
         };
-        for (outputs, inputs) in [(192, 48), (64, 256)] {
-            let xavier = (2.0 / (outputs + inputs) as f32).sqrt();
-            assert!((deviation_of(WeightInit::Xavier, outputs, inputs) / xavier - 1.0).abs() < 0.03);
-            // a normal that is cut at one deviation keeps 0.54 of it
-            assert!((deviation_of(WeightInit::Normal, outputs, inputs) / (0.54 * WEIGHT_STD) - 1.0).abs() < 0.03);
+        let is_near = |found: f32, expected: f32| (found / expected - 1.0).abs() < 0.05;
+        let cut = 0.54 * WEIGHT_STD; // what a normal that is cut at one deviation keeps
+        let ends_a_branch = [1.0, 1.0, 0.5f32.sqrt(), 1.0, 0.5f32.sqrt()];
+        let fans = [64 + 48, 64 + 192, 64 + 64, 64 + 256, 64 + 256];
+        let (normal, xavier) = (deviations(WeightInit::Normal), deviations(WeightInit::Xavier));
+        for i in 0..5 {
+            assert!(is_near(normal.0[i], cut * ends_a_branch[i]), "{i}: {normal:?}");
+            assert!(is_near(xavier.0[i], (2.0 / fans[i] as f32).sqrt() * ends_a_branch[i]), "{i}: {xavier:?}");
         }
+        assert!(is_near(normal.1, cut) && is_near(xavier.1, cut), "{normal:?} {xavier:?}");
     }
 
     #[test]
