@@ -9,7 +9,7 @@
 //! | times 0.001 | ViT's classification head | the same |
 //! | constant | SwinV2's logit scale, ln 10 | microsoft/Swin-Transformer `models/swin_transformer_v2.py` |
 //! | normal cut at ±cut | weights and tokens, Swin's position tables, std 0.02 | timm `trunc_normal_` |
-//! | uniform ±√(6/(fan-in + fan-out)) | ViT's weights if `init = "xavier"` | facebookresearch/mae `models_mae.py` |
+//! | uniform ±√(6/(fan-in + fan-out)) | an encoder's weights if `init = "xavier"` | facebookresearch/mae `models_mae.py` |
 //! | uniform ±1/√fan-in | prediction head, Swin's patch embedding | PyTorch `Conv2d` |
 
 use simmim_data::rng::{normal, rng, uniform_between};
@@ -38,6 +38,15 @@ pub enum Init {
 }
 
 impl Init {
+    /// The rule whose values are those of this one times `by`.
+    pub fn scaled(self, by: f32) -> Self {
+        match self {
+            Init::Constant(value) => Init::Constant(value * by),
+            Init::Normal { std, cut, factor } => Init::Normal { std, cut, factor: factor * by },
+            Init::Uniform { bound } => Init::Uniform { bound: bound * by },
+        }
+    }
+
     fn draw(self, rng: &mut Rng) -> f32 {
         match self {
             Init::Constant(value) => value,

@@ -164,12 +164,13 @@ fn swin(config: &Value) -> SwinConfig {
         patch_norm: config["patch_norm"].as_bool().unwrap(),
         absolute_positions: config["ape"].as_bool().unwrap(),
         drop_path: 0.0,
+        init: WeightInit::Normal,
     }
 }
 
 fn swin_v2(config: &Value) -> EncoderConfig {
     let SwinConfig { patch_px, width, depths, heads, window, .. } = swin(config);
-    let SwinConfig { mlp_ratio, qkv_bias, patch_norm, absolute_positions, drop_path, .. } = swin(config);
+    let SwinConfig { mlp_ratio, qkv_bias, patch_norm, absolute_positions, drop_path, init, .. } = swin(config);
     EncoderConfig::SwinV2(SwinV2Config {
         pretrained_window_size: match config["pretrained_window_size"].as_u64() {
             Some(side) => vec![side as usize; depths.len()],
@@ -186,6 +187,7 @@ fn swin_v2(config: &Value) -> EncoderConfig {
         absolute_positions,
         extra_norm_every: 0,
         drop_path,
+        init,
     })
 }
 

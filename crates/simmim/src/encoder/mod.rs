@@ -3,18 +3,20 @@
 //! An encoder answers every question about its own architecture; nothing else in the crate branches
 //! on it. To add one: a file with a type that implements [`Encode`], and its arms in [`Encoder`].
 
+mod init;
 mod kept;
 mod pass;
 mod resize;
 mod swin;
 mod vit;
 
+pub use init::WeightInit;
 pub use kept::{BlockKept, activation_bytes};
 pub use pass::Pass;
 pub use resize::resize_bias_table;
 pub(crate) use swin::SwinBlocks;
 pub use swin::{Swin, SwinConfig, SwinV2Config};
-pub use vit::{PositionBias, Vit, VitConfig, WeightInit};
+pub use vit::{PositionBias, Vit, VitConfig};
 
 use crate::build::{Builder, Init};
 use crate::error::Result;

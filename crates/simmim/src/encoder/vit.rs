@@ -6,7 +6,7 @@
 
 use super::pass::drop_rate;
 use super::resize::{resize_bias_table, resize_positions};
-use super::{BlockKept, Encode, EncoderSpec, Fit, Offered, Pass, Role, plain_name};
+use super::{BlockKept, Encode, EncoderSpec, Fit, Offered, Pass, Role, WeightInit, plain_name};
 use crate::build::{Builder, Init};
 use crate::error::Result;
 use crate::recipe::{at_least_one, within, wrong};
@@ -59,26 +59,6 @@ pub struct VitConfig {
     /// How the weights of linear layers are drawn.
     #[serde(default)]
     pub init: WeightInit,
-}
-
-/// First weights of a vision transformer's linear layers; tokens and positions are always drawn as the paper does.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WeightInit {
-    /// Normal with deviation 0.02, cut at one deviation: the paper's, fit for widths of 768 and patches of 16.
-    #[default]
-    Normal,
-    /// Uniform with variance 2 / (inputs + outputs), so of any width and patch (facebookresearch/mae, `models_mae.py`).
-    Xavier,
-}
-
-impl WeightInit {
-    fn draw(self, outputs: usize, inputs: usize, factor: f32) -> Init {
-        match self {
-            Self::Normal => normal(factor),
-            Self::Xavier => Init::Uniform { bound: factor * (6.0 / (outputs + inputs) as f32).sqrt() },
-        }
-    }
 }
 
 /// Relative position bias of a vision transformer.
@@ -174,7 +154,7 @@ impl Vit {
                 weight: b.add(
                     "weight",
                     &[width, channels, patch, patch],
-                    config.init.draw(width, channels * patch * patch, 1.0),
+                    config.init.rule(normal(1.0), width, channels * patch * patch),
                 ),
                 bias: Some(b.add("bias", &[width], Init::Constant(0.0))),
             });
@@ -185,7 +165,8 @@ impl Vit {
                     b.scope(&format!("blocks.{i}"), |b| {
                         // the output layers of both branches shrink with depth (`fix_init_weight`)
                         let shrink = 1.0 / (2.0 * (i + 1) as f32).sqrt();
-                        let (hidden, draw) = (config.hidden(), |o, i, factor| config.init.draw(o, i, factor));
+                        let (hidden, draw) =
+                            (config.hidden(), |outputs, inputs| config.init.rule(normal(1.0), outputs, inputs));
                         let gamma = |b: &mut Builder, name| {
                             (config.layer_scale > 0.0)
                                 .then(|| b.add(name, &[width], Init::Constant(config.layer_scale)))
@@ -204,15 +185,15 @@ impl Vit {
                             };
                             let table = (config.position_bias == PositionBias::PerBlock)
                                 .then(|| b.add("relative_position_bias_table", &bias_shape, zeros));
-                            let qkv = b.add("qkv.weight", &[3 * width, width], draw(3 * width, width, 1.0));
-                            let projection = b.linear("proj", width, width, draw(width, width, shrink));
+                            let qkv = b.add("qkv.weight", &[3 * width, width], draw(3 * width, width));
+                            let projection = b.linear("proj", width, width, draw(width, width).scaled(shrink));
                             (qkv_bias, table, qkv, projection)
                         });
                         let norm2 = b.layer_norm("norm2", width, NORM_EPS);
                         let (fc1, fc2) = b.scope("mlp", |b| {
                             (
-                                b.linear("fc1", hidden, width, draw(hidden, width, 1.0)),
-                                b.linear("fc2", width, hidden, draw(width, hidden, shrink)),
+                                b.linear("fc1", hidden, width, draw(hidden, width)),
+                                b.linear("fc2", width, hidden, draw(width, hidden).scaled(shrink)),
                             )
                         });
                         Block {

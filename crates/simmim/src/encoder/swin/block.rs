@@ -65,10 +65,11 @@ impl Block {
     pub(super) fn new(design: &Design, place: Place, b: &mut Builder) -> Self {
         let Design { sizes, version } = design;
         let (order, width, heads) = (version.norm_order(), place.width, sizes.heads[place.stage]);
+        let draw = |outputs, inputs| sizes.init.rule(weight(), outputs, inputs);
         let norm1 = branch_norm(b, "norm1", width, order);
         let (similarity, position_bias, qkv, qkv_bias, projection) = b.scope("attn", |b| {
             let (similarity, position_bias) = comparison(design, place, b);
-            let qkv = b.add("qkv.weight", &[3 * width, width], weight());
+            let qkv = b.add("qkv.weight", &[3 * width, width], draw(3 * width, width));
             let mut bias = |name: &str, len: usize| b.add(name, &[len], Init::Constant(0.0));
             let qkv_bias = match (sizes.qkv_bias, version) {
                 (false, _) => QkvBias::None,
@@ -77,12 +78,13 @@ impl Block {
                     QkvBias::QueryValue { query: bias("q_bias", width), value: bias("v_bias", width) }
                 }
             };
-            (similarity, position_bias, qkv, qkv_bias, b.linear("proj", width, width, weight()))
+            (similarity, position_bias, qkv, qkv_bias, b.linear("proj", width, width, draw(width, width)))
         });
         let norm2 = branch_norm(b, "norm2", width, order);
         let hidden = sizes.hidden(width);
-        let [fc1, fc2]: [Linear; 2] =
-            b.scope("mlp", |b| [b.linear("fc1", hidden, width, weight()), b.linear("fc2", width, hidden, weight())]);
+        let [fc1, fc2]: [Linear; 2] = b.scope("mlp", |b| {
+            [b.linear("fc1", hidden, width, draw(hidden, width)), b.linear("fc2", width, hidden, draw(width, hidden))]
+        });
         let extra_norm = version.has_extra_norm_behind(place.block).then(|| b.layer_norm("norm3", width, NORM_EPS));
         Self {
             attention: AttentionBranch {

@@ -5,7 +5,7 @@ use super::block::{Block, Place};
 use super::config::{Design, Version};
 use super::windows::StageWindows;
 use crate::build::Builder;
-use crate::encoder::Pass;
+use crate::encoder::{Pass, WeightInit};
 use simmim_engine::Operations;
 
 /// Blocks of regular and shifted windows in turn, without drop path.
@@ -37,6 +37,7 @@ impl SwinBlocks {
             patch_norm: false,
             absolute_positions: false,
             drop_path: 0.0,
+            init: WeightInit::Normal,
         };
         let design = Design { sizes: sizes.clone(), version: Version::One };
         let windows = StageWindows::new(grid, window);

@@ -1,5 +1,6 @@
 //! Sizes and variants of Swin and SwinV2, as recipes spell them out.
 
+use crate::encoder::WeightInit;
 use crate::error::Result;
 use crate::recipe::{at_least_one, within, wrong};
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,9 @@ pub struct SwinConfig {
     pub absolute_positions: bool,
     /// Drop-path rate of the last block; rises linearly from 0.
     pub drop_path: f32,
+    /// How the weights of linear layers are drawn.
+    #[serde(default)]
+    pub init: WeightInit,
 }
 
 /// Sizes and variants of a SwinV2 transformer.
@@ -60,6 +64,9 @@ pub struct SwinV2Config {
     pub extra_norm_every: usize,
     /// Drop-path rate of the last block; rises linearly from 0.
     pub drop_path: f32,
+    /// How the weights of linear layers are drawn.
+    #[serde(default)]
+    pub init: WeightInit,
 }
 
 /// A Swin transformer of either version.
@@ -155,6 +162,7 @@ impl SwinV2Config {
             patch_norm: self.patch_norm,
             absolute_positions: self.absolute_positions,
             drop_path: self.drop_path,
+            init: self.init,
         }
     }
 }

@@ -119,23 +119,25 @@ impl Stage {
             b.scope(&format!("blocks.{block}"), |b| Block::new(design, place, b))
         });
         let blocks = blocks.collect();
-        let merge =
-            (!is_last).then(|| b.scope("downsample", |b| Merge::new(grid, width, design.version.norm_order(), b)));
+        let merge = (!is_last).then(|| b.scope("downsample", |b| Merge::new(design, grid, width, b)));
         Self { tokens: grid.0 * grid.1, width, blocks, merge }
     }
 }
 
 impl Merge {
-    fn new((h, w): (usize, usize), width: usize, norm_order: NormOrder, b: &mut Builder) -> Self {
+    fn new(design: &Design, (h, w): (usize, usize), width: usize, b: &mut Builder) -> Self {
+        let norm_order = design.version.norm_order();
+        let (from, to) = (4 * width, 2 * width);
+        let first = design.sizes.init.rule(weight(), to, from);
         assert!(h % 2 == 0 && w % 2 == 0, "a grid of {h}×{w} tokens does not merge into whole ones");
         let corners = [(0, 0), (1, 0), (0, 1), (1, 1)]; // the official order
         let merged = (0..h / 2).flat_map(|y| (0..w / 2).map(move |x| (2 * y, 2 * x)));
         Self {
             order: merged.flat_map(|(y, x)| corners.map(|(i, j)| ((y + i) * w + x + j) as u32)).collect(),
-            reduction: Linear { weight: b.add("reduction.weight", &[2 * width, 4 * width], weight()), bias: None },
+            reduction: Linear { weight: b.add("reduction.weight", &[to, from], first), bias: None },
             norm: match norm_order {
-                NormOrder::Pre => b.layer_norm("norm", 4 * width, NORM_EPS),
-                NormOrder::Post => b.layer_norm("norm", 2 * width, NORM_EPS),
+                NormOrder::Pre => b.layer_norm("norm", from, NORM_EPS),
+                NormOrder::Post => b.layer_norm("norm", to, NORM_EPS),
             },
             norm_order,
         }
@@ -329,6 +331,7 @@ impl Encode for Swin {
 mod tests {
     use super::*;
     use crate::build::initial_values;
+    use crate::encoder::WeightInit;
     use simmim_engine::{Backend, Cpu, Precision, Slot};
 
     fn config(depths: &[usize], window: usize) -> SwinConfig {
@@ -343,6 +346,7 @@ mod tests {
             patch_norm: true,
             absolute_positions: true,
             drop_path: 0.0,
+            init: WeightInit::Normal,
         }
     }
 
@@ -378,6 +382,32 @@ mod tests {
         assert_eq!(of("logit_scale"), (false, true));
         assert_eq!(of("qkv.weight"), (false, false));
         assert!(swin.is_exempt_from_decay("encoder.mask_token"));
+    }
+
+    #[test]
+    fn first_weights_fit_their_layer_only_where_asked() {
+        let mean_square = |init, layer: &str| {
+            let mut builder = Builder::default();
+            let config = SwinConfig { init, ..config(&[2, 2], 4) };
+            Swin::new(&config.design(), Role::Pretrain, (32, 32), 3, &mut builder);
+            let (table, inits) = builder.finish();
+            let values = initial_values(&table, &inits, 0);
+            let parameter = table.iter().find(|p| p.name.ends_with(layer)).unwrap();
+            let values = &values[parameter.range.clone()];
+            values.iter().map(|v| v * v).sum::<f32>() / values.len() as f32
+        };
+        for (layer, fans) in [
+            ("layers.1.blocks.0.attn.qkv.weight", 16 + 48),
+            ("layers.1.blocks.0.attn.proj.weight", 16 + 16),
+            ("layers.1.blocks.0.mlp.fc1.weight", 16 + 32),
+            ("layers.1.blocks.0.mlp.fc2.weight", 16 + 32),
+            ("layers.0.downsample.reduction.weight", 32 + 16),
+        ] {
+            let (normal, xavier) = (mean_square(WeightInit::Normal, layer), mean_square(WeightInit::Xavier, layer));
+            let (official, fitting) = (WEIGHT_STD * WEIGHT_STD, 2.0 / fans as f32);
+            assert!((normal / official - 1.0).abs() < 0.3, "{layer}: {normal}");
+            assert!((xavier / fitting - 1.0).abs() < 0.3, "{layer}: {xavier}");
+        }
     }
 
     #[test]
