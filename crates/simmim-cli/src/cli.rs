@@ -27,7 +27,7 @@ pub(crate) struct Common {
     /// Arithmetic of products and attention; auto takes what is faster here and says why.
     #[arg(long, global = true, value_enum, default_value_t = Precision::Auto, help_heading = "Common options")]
     pub(crate) precision: Precision,
-    /// Worker threads; all cores if not given. Another number gives other rounding.
+    /// Worker threads; all cores if not given. Their number changes no result.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Common options")]
     pub(crate) threads: Option<u16>,
     /// Seed of everything random.

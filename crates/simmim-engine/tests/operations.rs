@@ -388,6 +388,25 @@ fn gradients_add_up_over_backward_passes() {
 }
 
 #[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    for case in cases() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let results = [1, 2, 5].map(|threads| {
+                let cpu = Cpu::new(case.table.clone(), precision, threads);
+                cpu.write_slot(Slot::Values, &numbers(case.table.len(), 1));
+                cpu.start(true);
+                let x = cpu.tensor(&TOKENS, &numbers(TOKENS.iter().product(), 2));
+                let (out, scalar) = case.operation.objective(&cpu, &x);
+                let d_input = cpu.backward_with_gradient_of(&scalar, &x);
+                let norm = cpu.gradient_norm();
+                (cpu.read(&out), d_input, cpu.read_slot(Slot::Gradients), norm)
+            });
+            assert!(results[0] == results[1] && results[0] == results[2], "{}", case.name);
+        }
+    }
+}
+
+#[test]
 fn what_is_computed_again_has_the_same_gradients_bit_for_bit() {
     for case in cases() {
         let cpu = Cpu::new(case.table.clone(), Precision::Bf16, 2);

@@ -19,14 +19,14 @@ const COLUMNS: usize = 384;
 /// [`exp`] as kernels have it: in a loop that is compiled for the widest instructions.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn exp_of_each(x: &mut [f32]) {
-    x.iter_mut().for_each(|v| *v = exp(*v));
+    x.iter_mut().for_each(|v| *v = exp::<false>(*v));
 }
 
 /// [`erf_and_gauss`] likewise; the sum keeps both.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn erf_of_each(x: &mut [f32]) {
     for v in x {
-        let (erf, gauss) = erf_and_gauss(*v);
+        let (erf, gauss) = erf_and_gauss::<false>(*v);
         *v = erf + gauss;
     }
 }

@@ -17,7 +17,7 @@ pub fn laplace(prediction: &[f32], target: &[f32], channels: usize, scale: f32, 
     for ((p, d), t) in predicted.zip(target.chunks_exact(channels)) {
         for i in 0..channels {
             let (error, log_b) = (t[i] - p[i], p[channels + i]);
-            let inverse = exp(-log_b);
+            let inverse = exp::<false>(-log_b);
             sum += (error.abs() * inverse + log_b) as f64;
             // no slope where there is no error, as torch.abs
             let sign = if error > 0.0 { 1.0 } else { 0.0 } - if error < 0.0 { 1.0 } else { 0.0 };
@@ -54,7 +54,7 @@ pub fn divergence_from_uniform(logits: &mut [f32], classes: usize, scale: f32) -
     for row in logits.chunks_exact_mut(classes) {
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         for (q, v) in q.iter_mut().zip(row.iter()) {
-            *q = exp(*v - largest);
+            *q = exp::<false>(*v - largest);
         }
         let sum: f32 = q.iter().sum();
         let (inverse, log_sum) = (1.0 / sum, largest + sum.ln());

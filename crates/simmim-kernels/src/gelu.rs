@@ -3,24 +3,25 @@
 //! `gelu(x) = x·Φ(x)` and `gelu'(x) = Φ(x) + x·φ(x)` share the exponential, so the forward kernel
 //! writes both and the backward pass is one multiplication (arXiv:1606.08415).
 
-use crate::math::erf_and_gauss;
-use multiversion::multiversion;
+use crate::math::{erf_and_gauss, mul_add};
+use multiversion::{multiversion, target::target_cfg_f};
 
 const INV_SQRT_2PI: f32 = 0.398_942_3;
 
 /// `gelu(x)` and `gelu'(x)`.
 #[inline(always)]
-pub(crate) fn value_and_slope(x: f32) -> (f32, f32) {
-    let (erf, gauss) = erf_and_gauss(x * std::f32::consts::FRAC_1_SQRT_2);
-    let cdf = 0.5 * (1.0 + erf);
-    (x * cdf, cdf + x * INV_SQRT_2PI * gauss)
+pub(crate) fn value_and_slope<const FUSED: bool>(x: f32) -> (f32, f32) {
+    let (erf, gauss) = erf_and_gauss::<FUSED>(x * std::f32::consts::FRAC_1_SQRT_2);
+    let cdf = mul_add::<FUSED>(0.5, erf, 0.5);
+    (x * cdf, mul_add::<FUSED>(x * INV_SQRT_2PI, gauss, cdf))
 }
 
 /// Replaces `x` by `gelu(x)`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn gelu(x: &mut [f32]) {
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     for v in x {
-        *v = value_and_slope(*v).0;
+        *v = value_and_slope::<FUSED>(*v).0;
     }
 }
 
@@ -33,8 +34,9 @@ pub fn gelu_naive(x: &mut [f32]) {
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn gelu_with_slope(x: &mut [f32], slope: &mut [f32]) {
     assert_eq!(x.len(), slope.len());
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     for (v, s) in x.iter_mut().zip(slope) {
-        (*v, *s) = value_and_slope(*v);
+        (*v, *s) = value_and_slope::<FUSED>(*v);
     }
 }
 

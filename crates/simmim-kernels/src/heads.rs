@@ -132,7 +132,7 @@ pub fn scale_backward<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: Ro
                 for (unit, value) in unit.iter_mut().zip(row) {
                     *unit = value.value() * inverse;
                 }
-                let along = dot(&unit, d);
+                let along = dot::<false>(&unit, d);
                 for (d, unit) in d.iter_mut().zip(&unit) {
                     *d = length * inverse * (*d - along * *unit);
                 }

@@ -3,8 +3,9 @@
 //! The forward kernel keeps mean and reciprocal standard deviation of each row; the backward kernel
 //! recomputes the normalised row from them and the input, which is cheaper than keeping it.
 
+use crate::math::mul_add;
 use crate::softmax::{dot, sum};
-use multiversion::multiversion;
+use multiversion::{multiversion, target::target_cfg_f};
 
 /// Mean and reciprocal standard deviation of one row.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,6 +22,7 @@ pub struct RowStatistics {
 /// `x`, `y` `[rows, D]`; `weight`, `bias` `[D]`; `statistics` `[rows]`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32], statistics: &mut [RowStatistics]) {
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     let width = weight.len();
     assert_eq!(x.len(), y.len());
     assert_eq!(x.len(), statistics.len() * width);
@@ -30,9 +32,9 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f3
         for (y, x) in y.iter_mut().zip(x) {
             *y = *x - mean;
         }
-        let rstd = 1.0 / (dot(y, y) * ones_over_width + eps).sqrt();
+        let rstd = 1.0 / (dot::<FUSED>(y, y) * ones_over_width + eps).sqrt();
         for i in 0..width {
-            y[i] = y[i] * rstd * weight[i] + bias[i];
+            y[i] = mul_add::<FUSED>(y[i] * rstd, weight[i], bias[i]);
         }
         *statistics = RowStatistics { mean, rstd };
     }
@@ -74,6 +76,7 @@ pub fn layer_norm_backward(
     d_weight: &mut [f32],
     d_bias: &mut [f32],
 ) {
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     let width = weight.len();
     assert_eq!(x.len(), statistics.len() * width);
     assert!(d_y.len() == x.len() && d_x.len() == x.len());
@@ -88,13 +91,14 @@ pub fn layer_norm_backward(
         for i in 0..width {
             normalised[i] = (x[i] - s.mean) * s.rstd;
             g[i] = d_y[i] * weight[i];
-            d_weight[i] += d_y[i] * normalised[i];
+            d_weight[i] = mul_add::<FUSED>(d_y[i], normalised[i], d_weight[i]);
             d_bias[i] += d_y[i];
         }
         let mean_g = sum(&g) * ones_over_width;
-        let mean_gx = dot(&g, &normalised) * ones_over_width;
+        let mean_gx = dot::<FUSED>(&g, &normalised) * ones_over_width;
         for i in 0..width {
-            d_x[i] += s.rstd * (g[i] - mean_g - normalised[i] * mean_gx);
+            let centred = mul_add::<FUSED>(normalised[i], -mean_gx, g[i] - mean_g);
+            d_x[i] = mul_add::<FUSED>(s.rstd, centred, d_x[i]);
         }
     }
 }

@@ -55,7 +55,7 @@ pub fn position_bias(mlp: PositionMlp, offsets: &[f32], hidden: &mut [f32], bias
             hidden[i] = (mlp.w1[2 * i] * offset[0] + mlp.w1[2 * i + 1] * offset[1] + mlp.b1[i]).max(0.0);
         }
         for (bias, w2) in bias.iter_mut().zip(mlp.w2.chunks_exact(width)) {
-            *bias = LARGEST / (1.0 + exp(-dot(hidden, w2)));
+            *bias = LARGEST / (1.0 + exp::<false>(-dot::<false>(hidden, w2)));
         }
     }
 }

@@ -1,15 +1,16 @@
 //! Softmax over rows, forward and backward.
 
-use crate::math::exp;
-use multiversion::multiversion;
+use crate::math::{exp, mul_add};
+use multiversion::{multiversion, target::target_cfg_f};
 
 /// Replaces each row of `x` `[rows, columns]` by its softmax.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn softmax(x: &mut [f32], columns: usize) {
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     for row in x.chunks_exact_mut(columns) {
         let largest = max(row);
         for v in row.iter_mut() {
-            *v = exp(*v - largest);
+            *v = exp::<FUSED>(*v - largest);
         }
         let inverse = 1.0 / sum(row);
         for v in row {
@@ -32,9 +33,10 @@ pub fn softmax_naive(x: &mut [f32], columns: usize) {
 /// Replaces `d_p` by the gradient of the scores: `d_s = p · (d_p − Σ p·d_p)`, row by row.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn softmax_backward(p: &[f32], d_p: &mut [f32], columns: usize) {
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     assert_eq!(p.len(), d_p.len());
     for (p, d) in p.chunks_exact(columns).zip(d_p.chunks_exact_mut(columns)) {
-        let inner = dot(p, d);
+        let inner = dot::<FUSED>(p, d);
         for (d, p) in d.iter_mut().zip(p) {
             *d = *p * (*d - inner);
         }
@@ -88,13 +90,13 @@ pub(crate) fn sum(row: &[f32]) -> f32 {
 }
 
 #[inline(always)]
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
     for (x, y) in a_chunks.zip(b_chunks) {
         for i in 0..LANES {
-            lanes[i] += x[i] * y[i];
+            lanes[i] = mul_add::<FUSED>(x[i], y[i], lanes[i]);
         }
     }
     lanes.iter().sum::<f32>() + rest

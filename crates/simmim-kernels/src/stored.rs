@@ -6,15 +6,15 @@
 
 use crate::element::Element;
 use crate::gelu::{gelu_with_slope_naive, value_and_slope};
-use multiversion::multiversion;
+use multiversion::{multiversion, target::target_cfg_f};
+
+/// Results that wait for rounding at a time: a few vectors.
+const RUN: usize = 96;
 
 /// Stores a block.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn narrow_rows<E: Element>(block: &[f32], columns: usize, out: &mut [E], stride: usize) {
     for (block, out) in block.chunks_exact(columns).zip(out.chunks_mut(stride)) {
-        for (out, value) in out.iter_mut().zip(block) {
-            *out = E::of(*value);
-        }
+        E::narrow(block, &mut out[..columns]);
     }
 }
 
@@ -59,19 +59,18 @@ fn copy_runs<E: Element, const COLUMNS: usize>(rows: &[E], out: &mut [E], stride
 /// Stores the GELU of a block, and its slope, dense, unless `slope` is empty.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn gelu_rows<E: Element>(block: &[f32], columns: usize, out: &mut [E], stride: usize, slope: &mut [E]) {
-    if slope.is_empty() {
-        for (block, out) in block.chunks_exact(columns).zip(out.chunks_mut(stride)) {
-            for (out, value) in out.iter_mut().zip(block) {
-                *out = E::of(value_and_slope(*value).0);
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
+    let (mut values, mut slopes) = ([0.0; RUN], [0.0; RUN]);
+    for (i, (block, out)) in block.chunks_exact(columns).zip(out.chunks_mut(stride)).enumerate() {
+        for (j, (block, out)) in block.chunks(RUN).zip(out[..columns].chunks_mut(RUN)).enumerate() {
+            let (values, slopes) = (&mut values[..block.len()], &mut slopes[..block.len()]);
+            for ((value, s), x) in values.iter_mut().zip(slopes.iter_mut()).zip(block) {
+                (*value, *s) = value_and_slope::<FUSED>(*x);
             }
-        }
-        return;
-    }
-    let slopes = slope.chunks_exact_mut(columns);
-    for ((block, out), slope) in block.chunks_exact(columns).zip(out.chunks_mut(stride)).zip(slopes) {
-        for ((out, slope), value) in out.iter_mut().zip(slope).zip(block) {
-            let (value, s) = value_and_slope(*value);
-            (*out, *slope) = (E::of(value), E::of(s));
+            E::narrow(values, out);
+            if !slope.is_empty() {
+                E::narrow(slopes, &mut slope[i * columns + j * RUN..][..block.len()]);
+            }
         }
     }
 }
@@ -94,14 +93,17 @@ pub fn multiply_rows<E: Element>(
     stride: usize,
     sums: &mut [f32],
 ) {
-    let sums = &mut sums[..columns];
+    let mut d = [0.0; RUN];
     let slopes = slope.chunks_exact(columns);
     for ((block, out), slope) in block.chunks_exact(columns).zip(out.chunks_mut(stride)).zip(slopes) {
-        let out = &mut out[..columns];
-        for i in 0..columns {
-            let d = block[i] * slope[i].value();
-            sums[i] += d;
-            out[i] = E::of(d);
+        let runs = block.chunks(RUN).zip(slope.chunks(RUN)).zip(sums[..columns].chunks_mut(RUN));
+        for (((block, slope), sums), out) in runs.zip(out[..columns].chunks_mut(RUN)) {
+            let d = &mut d[..block.len()];
+            for (((d, sum), block), slope) in d.iter_mut().zip(sums).zip(block).zip(slope) {
+                *d = *block * slope.value();
+                *sum += *d;
+            }
+            E::narrow(d, out);
         }
     }
 }

@@ -35,7 +35,7 @@ pub struct RunInfo {
     pub precision: String,
     /// Why this precision.
     pub precision_reason: String,
-    /// Worker threads; other numbers give other rounding.
+    /// Worker threads; their number changes no result.
     pub threads: usize,
     /// Seed of everything random.
     pub seed: u64,

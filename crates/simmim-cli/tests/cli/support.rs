@@ -38,6 +38,13 @@ pub(crate) fn simmim<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Ite
     command
 }
 
+/// The same command on another number of threads.
+pub(crate) fn on_threads(threads: usize, command: &Command) -> Command {
+    let mut other = Command::new(command.get_program());
+    other.arg(format!("--threads={threads}")).args(command.get_args().skip(1)).stdin(Stdio::null());
+    other
+}
+
 /// `simmim pretrain` of the tiny recipe, edited further.
 pub(crate) fn pretrain(data: &str, out: &Path, edits: &[&str]) -> Command {
     let mut command = simmim(["pretrain", "--recipe", "demo", "--data", data, "--out"]);

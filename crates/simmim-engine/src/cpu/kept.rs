@@ -84,13 +84,12 @@ impl Stack {
         Self { lanes: shelves.lanes(layout.lanes()), layout }
     }
 
-    /// One part per group of chunks.
+    /// One part per chunk.
     pub(super) fn split(&mut self, chunks: &Chunks) -> Vec<StackPart<'_>> {
         let segment = self.layout.repeated(1);
-        let is_kept = !self.lanes.is_empty();
-        let stride = if is_kept { chunks.chunks_per_group() * segment.lanes() } else { 0 };
-        let groups: Vec<_> = (0..chunks.groups().len()).map(|g| g..g + 1).collect();
-        split_mut(&mut self.lanes, &groups, stride).into_iter().map(|lanes| StackPart { lanes, segment }).collect()
+        let each: Vec<_> = (0..chunks.count()).map(|chunk| chunk..chunk + 1).collect();
+        let lanes = split_kept(&mut self.lanes, &each, segment.lanes());
+        lanes.into_iter().map(|lanes| StackPart { lanes, segment }).collect()
     }
 
     /// The packed operand.
@@ -99,26 +98,25 @@ impl Stack {
     }
 }
 
-/// A worker's segments of a [`Stack`].
+/// A chunk's segment of a [`Stack`].
 pub(super) struct StackPart<'a> {
     lanes: &'a mut [u32],
     segment: Layout,
 }
 
 impl StackPart<'_> {
-    /// Packs the rows of the worker's chunk number `chunk`, or does nothing if nothing is kept.
-    pub(super) fn pack<E: Element>(&mut self, chunk: usize, rows: Matrix<E>) {
-        let len = self.segment.lanes();
+    /// Packs the chunk's rows, or does nothing if nothing is kept.
+    pub(super) fn pack<E: Element>(&mut self, rows: Matrix<E>) {
         if !self.lanes.is_empty() {
-            pack_depth_by_row(rows, self.segment, &mut self.lanes[chunk * len..][..len]);
+            pack_depth_by_row(rows, self.segment, self.lanes);
         }
     }
 }
 
 /// `buffer` split like [`split_mut`], or as many empty slices if it is empty.
-pub(super) fn split_kept<'a, T>(buffer: &'a mut [T], groups: &[Range<usize>], stride: usize) -> Vec<&'a mut [T]> {
+pub(super) fn split_kept<'a, T>(buffer: &'a mut [T], parts: &[Range<usize>], stride: usize) -> Vec<&'a mut [T]> {
     match buffer.is_empty() {
-        true => groups.iter().map(|_| Default::default()).collect(),
-        false => split_mut(buffer, groups, stride),
+        true => parts.iter().map(|_| Default::default()).collect(),
+        false => split_mut(buffer, parts, stride),
     }
 }

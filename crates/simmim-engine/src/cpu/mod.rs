@@ -1,8 +1,9 @@
 //! The CPU backend: kernels on a fixed pool, a tape, buffers that are used again.
 //!
-//! Work is divided by rows of tokens, each worker taking its share through a branch in chunks that stay in
-//! cache; attention is divided by heads; weight gradients follow with all tokens at once, divided by rows
-//! of the weight. The division is fixed, so the same inputs give the same bits.
+//! Work is divided into chunks of rows that stay in cache from one end of a branch to the other; attention is
+//! divided by heads; weight gradients follow with all tokens at once, divided by rows of the weight. Workers
+//! take what comes next, but the division is fixed and sums are added in its order, so the same inputs give
+//! the same bits on any number of threads.
 
 mod buffers;
 mod chunks;
@@ -127,7 +128,7 @@ impl Cpu {
 
     /// Division of `rows` whose widest operand has `columns` values.
     fn chunks<E: Element>(&self, rows: usize, columns: usize) -> Chunks {
-        Chunks::new(rows, self.threads.count(), columns * size_of::<E>())
+        Chunks::new(rows, columns * size_of::<E>())
     }
 
     fn is_recording(&self) -> bool {

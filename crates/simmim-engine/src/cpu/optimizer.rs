@@ -1,4 +1,4 @@
-//! Clipping norm and AdamW over the flat buffers, in pieces of equal size whatever the thread count.
+//! Clipping norm and AdamW over the flat buffers, in pieces of equal size.
 
 use super::Cpu;
 use crate::backend::Update;

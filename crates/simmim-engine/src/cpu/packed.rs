@@ -5,7 +5,7 @@
 
 use super::Cpu;
 use super::store::Store;
-use super::threads::split_mut;
+use super::threads::{parts, split_mut};
 use crate::parameters::ParameterId;
 use simmim_kernels::element::Element;
 use simmim_kernels::matrix::Matrix;
@@ -113,25 +113,19 @@ impl Cpu {
         Weight { values: Matrix::strided(store.value(id), outputs, inputs, inputs), layout, direction }
     }
 
-    /// Packs weights, each worker a share of the groups of every one.
+    /// Packs weights, all workers at once.
     fn pack_all<E: Element>(&self, weights: Vec<(Weight, &mut Vec<u32>)>) {
-        let mut tasks: Vec<Vec<_>> = (0..self.threads.count()).map(|_| Vec::new()).collect();
+        let mut tasks = Vec::new();
         for (weight, lanes) in weights {
             let layout = weight.layout;
             lanes.resize(layout.lanes(), 0);
-            let groups = self.threads.groups(layout.groups());
-            let parts = groups.iter().zip(split_mut(lanes, &groups, layout.group_lanes()));
-            for (task, (group, lanes)) in tasks.iter_mut().zip(parts) {
-                task.push((weight, group.start, lanes));
-            }
+            let groups = parts(layout.groups());
+            let lanes = split_mut(lanes, &groups, layout.group_lanes());
+            tasks.extend(groups.iter().zip(lanes).map(|(groups, lanes)| (weight, groups.start, lanes)));
         }
-        self.threads.map(tasks, |parts| {
-            for (weight, first, lanes) in parts {
-                match weight.direction {
-                    Direction::Forward => pack_weight_by_column::<E>(weight.values, weight.layout, first, lanes),
-                    Direction::Backward => pack_weight_by_row::<E>(weight.values, weight.layout, first, lanes),
-                }
-            }
+        self.threads.map(tasks, |(weight, first, lanes)| match weight.direction {
+            Direction::Forward => pack_weight_by_column::<E>(weight.values, weight.layout, first, lanes),
+            Direction::Backward => pack_weight_by_row::<E>(weight.values, weight.layout, first, lanes),
         });
     }
 }

@@ -1,9 +1,14 @@
-//! A pool whose work is divided before it starts, never by who is free first.
+//! A pool of workers that take small tasks as they get free, so that a core which somebody else needs for a
+//! moment holds up one task and not half of the work.
 //!
-//! Which images a group holds depends only on their number and the pool's size, so sums taken per
-//! group and then added in order are the same in every run.
+//! How work is cut does not depend on the number of workers, and what tasks return is put together in
+//! their order: any number of threads gives the same bits.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+/// Parts that small work is cut into: enough that uneven parts even out.
+const PARTS: usize = 16;
 
 /// A fixed number of workers: the calling thread and threads of a pool.
 pub(crate) struct Threads {
@@ -34,48 +39,56 @@ impl Threads {
         self.count
     }
 
-    /// `items` divided into as many contiguous groups as there are workers (fewer if items are).
-    pub(crate) fn groups(&self, items: usize) -> Vec<Range<usize>> {
-        let groups = self.count.min(items).max(1);
-        (0..groups).map(|g| items * g / groups..items * (g + 1) / groups).collect()
-    }
-
-    /// Runs `work` on every task, one task per worker at a time, and returns the results in order.
+    /// Runs `work` on every task, in the order of `tasks` whenever a worker is free, and returns the results
+    /// in that order.
     pub(crate) fn map<T: Send, R: Send>(&self, tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
-        let Some(pool) = self.pool.as_ref().filter(|_| tasks.len() > 1) else {
+        let workers = self.count.min(tasks.len());
+        let Some(pool) = self.pool.as_ref().filter(|_| workers > 1) else {
             return tasks.into_iter().map(work).collect();
         };
         let mut results: Vec<Option<R>> = tasks.iter().map(|_| None).collect();
-        let work = &work;
-        pool.in_place_scope(|scope| {
-            let mut tasks = tasks.into_iter().zip(&mut results);
-            let own = tasks.next();
-            for (task, result) in tasks {
-                scope.spawn(move |_| *result = Some(work(task)));
-            }
-            if let Some((task, result)) = own {
+        let waiting = Mutex::new(tasks.into_iter().zip(&mut results));
+        let take_turns = || {
+            loop {
+                let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((task, result)) = next else { break };
                 *result = Some(work(task));
             }
+        };
+        pool.in_place_scope(|scope| {
+            (1..workers).for_each(|_| scope.spawn(|_| take_turns()));
+            take_turns();
         });
         results.into_iter().map(|r| r.expect("scope waits for every task")).collect()
     }
 }
 
-/// Splits `data`, `stride` values per item, into one slice per group.
+/// `items` cut into contiguous parts, each a task.
+pub(crate) fn parts(items: usize) -> Vec<Range<usize>> {
+    divide(items, PARTS)
+}
+
+/// `items` cut into `count` contiguous parts that differ by at most one (fewer if items are).
+pub(crate) fn divide(items: usize, count: usize) -> Vec<Range<usize>> {
+    let count = count.min(items).max(1);
+    (0..count).map(|part| items * part / count..items * (part + 1) / count).collect()
+}
+
+/// Splits `data`, `stride` values per item, into one slice per part.
 ///
 /// # Panics
-/// If the groups do not cover `data` exactly.
-pub(crate) fn split_mut<'a, T>(mut data: &'a mut [T], groups: &[Range<usize>], stride: usize) -> Vec<&'a mut [T]> {
-    let parts = groups
+/// If the parts do not cover `data` exactly.
+pub(crate) fn split_mut<'a, T>(mut data: &'a mut [T], parts: &[Range<usize>], stride: usize) -> Vec<&'a mut [T]> {
+    let slices = parts
         .iter()
-        .map(|g| {
-            let (part, rest) = std::mem::take(&mut data).split_at_mut(g.len() * stride);
+        .map(|part| {
+            let (slice, rest) = std::mem::take(&mut data).split_at_mut(part.len() * stride);
             data = rest;
-            part
+            slice
         })
         .collect();
-    assert!(data.is_empty(), "groups leave {} values over", data.len());
-    parts
+    assert!(data.is_empty(), "parts leave {} values over", data.len());
+    slices
 }
 
 #[cfg(test)]
@@ -83,23 +96,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_contiguous_cover_everything_and_differ_by_at_most_one() {
+    fn parts_are_contiguous_cover_everything_and_differ_by_at_most_one() {
         for (count, items) in [(1, 5), (2, 5), (3, 7), (4, 3), (2, 0)] {
-            let groups = Threads::new(count).groups(items);
+            let parts = divide(items, count);
             let mut next = 0;
-            for g in &groups {
-                assert_eq!(g.start, next);
-                next = g.end;
+            for part in &parts {
+                assert_eq!(part.start, next);
+                next = part.end;
             }
             assert_eq!(next, items);
-            let sizes: Vec<_> = groups.iter().map(Range::len).collect();
+            let sizes: Vec<_> = parts.iter().map(Range::len).collect();
             assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{sizes:?}");
         }
     }
 
     #[test]
     fn results_come_in_the_order_of_tasks() {
-        let squares = Threads::new(2).map((0..100).collect(), |i: usize| i * i);
+        let squares = Threads::new(3).map((0..100).collect(), |i: usize| i * i);
         assert_eq!(squares, (0..100).map(|i| i * i).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_slow_task_holds_up_no_other() {
+        // the first task waits for the last: whoever runs the one must not be meant to run the other
+        let (done, waits) = std::sync::mpsc::channel();
+        let (done, waits) = (Mutex::new(done), Mutex::new(waits));
+        let found = Threads::new(2).map((0..10).collect(), |i: usize| match i {
+            0 => waits.lock().unwrap().recv_timeout(std::time::Duration::from_secs(20)).is_ok(),
+            9 => done.lock().unwrap().send(()).is_ok(),
+            _ => true,
+        });
+        assert!(found.into_iter().all(|is_done| is_done));
     }
 }

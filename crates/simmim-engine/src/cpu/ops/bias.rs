@@ -1,7 +1,7 @@
 //! Between the table of position biases `[T, A]` and what each head adds to its scores `[A, M, M]`.
 
 use crate::cpu::buffers::Buffer;
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use std::rc::Rc;
 
@@ -21,7 +21,7 @@ pub(super) fn expand_bias(cpu: &Cpu, table: &CpuTensor, index: &Rc<[u32]>, heads
         return Rc::clone(&last.bias);
     }
     let mut bias = cpu.shelves.f32.take(heads * index.len());
-    let groups = cpu.threads.groups(heads);
+    let groups = parts(heads);
     let tasks = groups.iter().zip(split_mut(&mut bias, &groups, index.len())).collect();
     let (values, rows): (&[f32], &[u32]) = (&table.data, index);
     cpu.threads.map(tasks, |(group, bias)| {
@@ -38,21 +38,19 @@ pub(super) fn expand_bias(cpu: &Cpu, table: &CpuTensor, index: &Rc<[u32]>, heads
     bias
 }
 
-/// The gradient of [`expand_bias`]: `[A, M, M]` from each worker → `[T, A]`.
+/// The gradient of [`expand_bias`]: of every head equally many `[M, M]` → `[T, A]`.
 pub(super) fn reduce_bias(cpu: &Cpu, d_bias: &[&[f32]], index: &[u32], heads: usize, rows: usize) -> Buffer<f32> {
-    let sums = cpu.threads.map(cpu.threads.groups(heads), |group| {
-        let mut sums = vec![0.0f32; group.len() * rows];
-        for (head, sums) in group.zip(sums.chunks_exact_mut(rows)) {
-            for d_bias in d_bias {
-                for (d, row) in d_bias[head * index.len()..][..index.len()].iter().zip(index) {
-                    sums[*row as usize] += d;
-                }
+    let sums = cpu.threads.map(d_bias.chunks_exact(d_bias.len() / heads).collect(), |of_head| {
+        let mut sums = vec![0.0f32; rows];
+        for d_bias in of_head {
+            for (d, row) in d_bias.iter().zip(index) {
+                sums[*row as usize] += d;
             }
         }
         sums
     });
     let mut d_table = cpu.shelves.f32.take(rows * heads);
-    for (head, sums) in sums.iter().flat_map(|sums| sums.chunks_exact(rows)).enumerate() {
+    for (head, sums) in sums.iter().enumerate() {
         for (d, sum) in d_table.iter_mut().skip(head).step_by(heads).zip(sums) {
             *d = *sum;
         }

@@ -6,7 +6,7 @@
 use crate::backend::Linear;
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::convolution::{Neighbourhood, add_weight_of_rows, fold, unfold, weight_of_rows};
 use simmim_kernels::elementwise::add_column_sums;
@@ -45,7 +45,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuT
         let (weight, tile) = (Packed::new(&panels, layout), cpu.tile);
         let start = linear.bias.map_or(Start::Zero, |b| Start::Bias(store.value(b)));
         let data: &[f32] = &x.data;
-        let groups = pixel_groups(cpu, images, &around);
+        let groups = pixel_groups(images, &around);
         let tasks = groups.iter().zip(split_mut(&mut out, &groups, outputs)).collect();
         cpu.threads.map(tasks, |(group, out)| {
             let mut rows = room(&around);
@@ -66,10 +66,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuT
     })
 }
 
-/// The pixels of whole images for each worker, numbered across images.
-fn pixel_groups(cpu: &Cpu, images: usize, around: &Neighbourhood) -> Vec<Range<usize>> {
+/// The pixels of whole images for each task, numbered across images.
+fn pixel_groups(images: usize, around: &Neighbourhood) -> Vec<Range<usize>> {
     let pixels = around.pixels();
-    cpu.threads.groups(images).iter().map(|g| g.start * pixels..g.end * pixels).collect()
+    parts(images).iter().map(|g| g.start * pixels..g.end * pixels).collect()
 }
 
 fn pieces(group: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
@@ -99,8 +99,8 @@ impl Backward for Convolution {
             let (packed, tile) = (Packed::new(&panels, of_weight), cpu.tile);
             let (x, d_y): (&[f32], &[f32]) = (&self.x, &d_output);
             let images = x.len() / image_len;
-            let parts = split_mut(&mut d_x, &cpu.threads.groups(images), image_len);
-            let tasks = pixel_groups(cpu, images, &around).into_iter().zip(parts).collect();
+            let parts = split_mut(&mut d_x, &parts(images), image_len);
+            let tasks = pixel_groups(images, &around).into_iter().zip(parts).collect();
             cpu.threads.map(tasks, |(group, d_x)| {
                 let (mut rows, mut d_rows) = (room(&around), room(&around));
                 let of_d_y = Layout::new::<f32>(PIXELS_AT_ONCE, outputs, tile.height());

@@ -3,7 +3,7 @@
 use crate::backend::CrossEntropy;
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::elementwise::add_scaled;
 use simmim_kernels::loss::class_cross_entropy;
@@ -19,7 +19,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, logits: &CpuTensor, loss: &CrossEntropy
     let (rows, width) = (logits.rows(), logits.width());
     let mut d_logits = cpu.shelves.f32.copy(&logits.data);
     let scale = (1.0 / loss.denominator) as f32;
-    let groups = cpu.threads.groups(rows);
+    let groups = parts(rows);
     let tasks = groups.iter().zip(split_mut(&mut d_logits, &groups, width)).collect();
     let sums = cpu.threads.map(tasks, |(group, d_logits)| {
         let ids = &loss.ids[group.start * choices..group.end * choices];

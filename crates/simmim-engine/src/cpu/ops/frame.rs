@@ -46,15 +46,14 @@ pub(super) struct FrameKept<E> {
     before_scale: Buffer<E>,
 }
 
-/// One worker's part of a [`FrameKept`], for rows `first ..`.
+/// A chunk's part of a [`FrameKept`].
 pub(super) struct FrameKeptPart<'a, E> {
-    first: usize,
     statistics: &'a mut [RowStatistics],
     before_norm: &'a mut [f32],
     before_scale: &'a mut [E],
 }
 
-/// One worker's gradients of the frame's parameters.
+/// A chunk's gradients of the frame's parameters.
 pub(super) struct FrameSums {
     d_norm_weight: Vec<f32>,
     d_norm_bias: Vec<f32>,
@@ -93,7 +92,7 @@ impl FrameSpec {
         }
     }
 
-    /// Adds a worker's sums to the gradients.
+    /// Adds a chunk's sums to the gradients.
     pub(super) fn add_gradients(&self, cpu: &Cpu, sums: &FrameSums) {
         add_gradient(cpu, self.norm.weight, &sums.d_norm_weight);
         add_gradient(cpu, self.norm.bias, &sums.d_norm_bias);
@@ -104,19 +103,14 @@ impl FrameSpec {
 }
 
 impl<E: Stored> FrameKept<E> {
-    /// One part per group of rows.
-    pub(super) fn split(&mut self, groups: &[Range<usize>], width: usize) -> Vec<FrameKeptPart<'_, E>> {
-        let statistics = split_kept(&mut self.statistics, groups, 1);
-        let before_norm = split_kept(&mut self.before_norm, groups, width);
-        let before_scale = split_kept(&mut self.before_scale, groups, width);
-        let parts = groups.iter().zip(statistics).zip(before_norm).zip(before_scale);
+    /// One part per chunk of rows.
+    pub(super) fn split(&mut self, chunks: &[Range<usize>], width: usize) -> Vec<FrameKeptPart<'_, E>> {
+        let statistics = split_kept(&mut self.statistics, chunks, 1);
+        let before_norm = split_kept(&mut self.before_norm, chunks, width);
+        let before_scale = split_kept(&mut self.before_scale, chunks, width);
+        let parts = statistics.into_iter().zip(before_norm).zip(before_scale);
         parts
-            .map(|(((group, statistics), before_norm), before_scale)| FrameKeptPart {
-                first: group.start,
-                statistics,
-                before_norm,
-                before_scale,
-            })
+            .map(|((statistics, before_norm), before_scale)| FrameKeptPart { statistics, before_norm, before_scale })
             .collect()
     }
 }
@@ -127,25 +121,23 @@ impl Frame<'_> {
         self.norm_weight.len()
     }
 
-    /// Zeroed sums for one worker.
+    /// Zeroed sums for a chunk.
     pub(super) fn sums(&self) -> FrameSums {
         let zeros = || vec![0.0; self.width()];
         FrameSums { d_norm_weight: zeros(), d_norm_bias: zeros(), d_scale: zeros() }
     }
 
-    /// The branch's input for rows `rows` of the batch, `[R, D]`: `x` itself, or its norm in `scratch`.
+    /// The branch's input for a chunk, `[R, D]`: `x` itself, or its norm in `scratch`.
     pub(super) fn enter<'a, E: Stored>(
         &self,
         x: &'a [f32],
-        rows: &Range<usize>,
         kept: &mut FrameKeptPart<E>,
         scratch: &'a mut [f32],
     ) -> &'a [f32] {
         match self.order {
             NormOrder::Pre => {
                 let a = &mut scratch[..x.len()];
-                let statistics = &mut kept.statistics[rows.start - kept.first..][..rows.len()];
-                layer_norm(x, self.norm_weight, self.norm_bias, self.eps, a, statistics);
+                layer_norm(x, self.norm_weight, self.norm_bias, self.eps, a, kept.statistics);
                 a
             }
             NormOrder::Post => x,
@@ -162,19 +154,17 @@ impl Frame<'_> {
         scratch: &mut [f32],
         out: &mut [f32],
     ) {
-        let (width, first) = (self.width(), rows.start - kept.first);
-        let part = first * width..first * width + f.len();
+        let width = self.width();
         if self.order == NormOrder::Post {
             let before = match kept.before_norm.is_empty() {
                 true => &mut scratch[..f.len()],
-                false => &mut kept.before_norm[part.clone()],
+                false => &mut *kept.before_norm,
             };
             before.copy_from_slice(f);
-            let statistics = &mut kept.statistics[first..][..rows.len()];
-            layer_norm(before, self.norm_weight, self.norm_bias, self.eps, f, statistics);
+            layer_norm(before, self.norm_weight, self.norm_bias, self.eps, f, kept.statistics);
         }
         if !kept.before_scale.is_empty() {
-            E::narrow(f, &mut kept.before_scale[part]);
+            E::narrow(f, kept.before_scale);
         }
         for (part, keep) in self.images(rows) {
             let part = part.start * width..part.end * width;

@@ -2,7 +2,7 @@
 
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::elementwise::multiply;
 use simmim_kernels::gelu::gelu_with_slope;
@@ -15,7 +15,7 @@ struct Gelu {
 pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
     let mut out = cpu.shelves.f32.copy(&x.data);
     let mut slope = cpu.shelves.f32.take(x.data.len());
-    let groups = cpu.threads.groups(x.data.len());
+    let groups = parts(x.data.len());
     let tasks = split_mut(&mut out, &groups, 1).into_iter().zip(split_mut(&mut slope, &groups, 1)).collect();
     cpu.threads.map(tasks, |(out, slope)| gelu_with_slope(out, slope));
     cpu.output(&x.shape, out, || Gelu { input: x.node, slope })

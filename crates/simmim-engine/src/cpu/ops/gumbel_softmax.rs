@@ -2,7 +2,7 @@
 
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::elementwise::add_scaled;
 use simmim_kernels::softmax::{softmax, softmax_backward};
@@ -21,7 +21,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, logits: &CpuTensor, noise: &[f32], temp
     let mut choice = cpu.shelves.f32.take(noise.len());
     {
         let data: &[f32] = &logits.data;
-        let groups = cpu.threads.groups(logits.rows());
+        let groups = parts(logits.rows());
         let tasks = groups.iter().zip(split_mut(&mut choice, &groups, classes)).collect();
         cpu.threads.map(tasks, |(group, choice)| {
             let span = group.start * classes..group.end * classes;
@@ -49,7 +49,7 @@ impl Backward for GumbelSoftmax {
         let mut d_logits = cpu.shelves.f32.zeros(d_output.len());
         {
             let choice: &[f32] = &self.choice;
-            let groups = cpu.threads.groups(choice.len() / classes);
+            let groups = parts(choice.len() / classes);
             let parts = split_mut(&mut d_output, &groups, classes).into_iter();
             let tasks = groups.iter().zip(parts).zip(split_mut(&mut d_logits, &groups, classes)).collect();
             cpu.threads.map(tasks, |((group, d_choice), d_logits)| {

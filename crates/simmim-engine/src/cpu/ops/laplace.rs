@@ -3,7 +3,7 @@
 use crate::backend::Laplace;
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::discrete_vae::laplace;
 use simmim_kernels::elementwise::add_scaled;
@@ -21,7 +21,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, prediction: &CpuTensor, loss: &Laplace)
     let scale = (1.0 / loss.denominator) as f32;
     let sums = {
         let data: &[f32] = &prediction.data;
-        let groups = cpu.threads.groups(rows);
+        let groups = parts(rows);
         let tasks = groups.iter().zip(split_mut(&mut d_prediction, &groups, width)).collect();
         cpu.threads.map(tasks, |(group, d)| {
             let target = &loss.target[group.start * channels..group.end * channels];

@@ -4,7 +4,7 @@ use super::add_gradient;
 use crate::backend::LayerNorm;
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::layer_norm::{RowStatistics, layer_norm, layer_norm_backward};
 use std::rc::Rc;
@@ -24,7 +24,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, norm: &LayerNorm) -> Cpu
         let store = cpu.store.borrow();
         let (weight, bias) = (store.value(norm.weight), store.value(norm.bias));
         let data: &[f32] = &x.data;
-        let groups = cpu.threads.groups(x.rows());
+        let groups = parts(x.rows());
         let outs = split_mut(&mut out, &groups, width);
         let parts = split_mut(&mut statistics, &groups, 1);
         let tasks = groups.iter().zip(outs).zip(parts).collect();
@@ -47,7 +47,7 @@ impl Backward for Norm {
             let weight = store.value(self.norm.weight);
             let width = weight.len();
             let (x, d_y, statistics): (&[f32], &[f32], _) = (&self.x, &d_output, &self.statistics);
-            let groups = cpu.threads.groups(statistics.len());
+            let groups = parts(statistics.len());
             let parts = split_mut(&mut d_x, &groups, width);
             let tasks = groups.iter().zip(parts).collect();
             cpu.threads.map(tasks, |(group, d_x)| {

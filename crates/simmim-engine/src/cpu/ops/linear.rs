@@ -11,6 +11,7 @@ use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::element::{Bf16, padded};
 use simmim_kernels::elementwise::add_column_sums;
 use simmim_kernels::matrix::Matrix;
+use simmim_kernels::pack::Packed;
 use simmim_kernels::product::{Start, product};
 use simmim_kernels::stored::narrow_rows;
 use std::marker::PhantomData;
@@ -64,59 +65,58 @@ pub(super) fn project_chunks<E: Stored>(
     kept: &mut Stack,
     fill: impl Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
 ) -> Buffer<f32> {
-    let (tile, outputs, groups) = (cpu.tile, cpu.table.get(linear.weight).shape[0], chunks.groups());
-    let rows = groups.last().map_or(0, |g| g.end);
+    let (tile, outputs, ranges) = (cpu.tile, cpu.table.get(linear.weight).shape[0], chunks.ranges());
+    let rows = ranges.last().map_or(0, |chunk| chunk.end);
     let mut out = cpu.shelves.f32.take(rows * outputs);
     let packed = cpu.forward_weight::<E>(linear.weight);
     let store = cpu.store.borrow();
     let start = linear.bias.map_or(Start::Zero, |b| Start::Bias(store.value(b)));
     let weight = packed.get();
-    let tasks = groups.iter().zip(split_mut(&mut out, &groups, outputs)).zip(kept.split(chunks)).map(|(task, kept)| {
-        let scratch = cpu.shelves.f32.take(chunks.chunk_rows() * inputs);
-        (task, kept, scratch, cpu.shelves.rows::<E>(chunks.chunk_rows(), inputs))
-    });
-    cpu.threads.map(tasks.collect(), |((group, out), mut kept, mut scratch, mut stored)| {
-        for (chunk, rows) in chunks.of(group.clone()).enumerate() {
-            let scratch = &mut scratch[..rows.len() * inputs];
-            fill(rows.clone(), scratch);
-            narrow_rows(scratch, inputs, &mut stored, padded::<E>(inputs));
-            let x = Matrix::new(&stored[..rows.len() * padded::<E>(inputs)], rows.len(), inputs);
-            kept.pack(chunk, x);
-            let out = &mut out[(rows.start - group.start) * outputs..][..rows.len() * outputs];
-            product(tile, x, weight, out, outputs, start);
-        }
+    let (shelves, chunk_rows) = (&cpu.shelves, chunks.chunk_rows());
+    let tasks = ranges.iter().zip(split_mut(&mut out, &ranges, outputs)).zip(kept.split(chunks));
+    cpu.threads.map(tasks.collect(), |((rows, out), mut kept)| {
+        let (mut x, mut stored) = (shelves.f32.take(rows.len() * inputs), shelves.rows::<E>(chunk_rows, inputs));
+        fill(rows.clone(), &mut x);
+        narrow_rows(&x, inputs, &mut stored, padded::<E>(inputs));
+        let x = Matrix::new(&stored[..rows.len() * padded::<E>(inputs)], rows.len(), inputs);
+        kept.pack(x);
+        product(tile, x, weight, out, outputs, start);
     });
     out
 }
 
-/// Packs the gradient of a layer's output and adds that of its bias.
-pub(super) fn pack_output_gradient<E: Stored>(
+/// Packs the gradient of a layer's output and adds that of its bias; writes that of its input, if asked to.
+pub(super) fn output_gradient<E: Stored>(
     cpu: &Cpu,
     linear: &Linear,
     chunks: &Chunks,
     d_y: &[f32],
-    mut with_stored: impl FnMut(&[Buffer<E>]),
+    d_x: Option<(Packed, &mut [f32])>,
 ) -> Stack {
-    let outputs = cpu.table.get(linear.weight).shape[0];
-    let mut packed = Stack::new::<E>(&cpu.shelves, chunks, outputs, cpu.tile.height(), true);
-    let groups = chunks.groups();
-    let tasks = groups.iter().zip(packed.split(chunks)).map(|(group, packed)| {
-        (group, packed, cpu.shelves.rows::<E>(group.len(), outputs), cpu.shelves.f32.zeros(outputs))
-    });
-    let done = cpu.threads.map(tasks.collect(), |(group, mut packed, mut stored, mut sums)| {
-        let row = padded::<E>(outputs);
-        for (chunk, rows) in chunks.of(group.clone()).enumerate() {
-            let d_y = &d_y[rows.start * outputs..rows.end * outputs];
-            add_column_sums(d_y, &mut sums);
-            let stored = &mut stored[(rows.start - group.start) * row..][..rows.len() * row];
-            narrow_rows(d_y, outputs, stored, row);
-            packed.pack(chunk, Matrix::new(stored, rows.len(), outputs));
+    let (tile, outputs, ranges) = (cpu.tile, cpu.table.get(linear.weight).shape[0], chunks.ranges());
+    let mut packed = Stack::new::<E>(&cpu.shelves, chunks, outputs, tile.height(), true);
+    let mut d_x: Vec<_> = match d_x {
+        None => ranges.iter().map(|_| None).collect(),
+        Some((weight, d_x)) => {
+            split_mut(d_x, &ranges, weight.columns()).into_iter().map(|d_x| Some((weight, d_x))).collect()
         }
-        (stored, sums)
+    };
+    let (shelves, chunk_rows) = (&cpu.shelves, chunks.chunk_rows());
+    let tasks = ranges.iter().zip(packed.split(chunks)).zip(d_x.drain(..));
+    let sums = cpu.threads.map(tasks.collect(), |((rows, mut packed), d_x)| {
+        let d_y = &d_y[rows.start * outputs..rows.end * outputs];
+        let mut sums = vec![0.0; outputs];
+        add_column_sums(d_y, &mut sums);
+        let mut stored = shelves.rows::<E>(chunk_rows, outputs);
+        narrow_rows(d_y, outputs, &mut stored, padded::<E>(outputs));
+        let d_y = Matrix::new(&stored[..rows.len() * padded::<E>(outputs)], rows.len(), outputs);
+        packed.pack(d_y);
+        if let Some((weight, d_x)) = d_x {
+            product(tile, d_y, weight, d_x, weight.columns(), Start::Zero);
+        }
+        sums
     });
-    let (stored, sums): (Vec<_>, Vec<_>) = done.into_iter().unzip();
     sums.iter().for_each(|sums| add_bias_gradient(cpu, linear, sums));
-    with_stored(&stored);
     packed
 }
 
@@ -127,17 +127,9 @@ impl<E: Stored> Backward for Project<E> {
 
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let Self { inputs, outputs, chunks, linear, .. } = *self;
-        let groups = chunks.groups();
-        let rows = d_output.len() / outputs;
-        let mut d_x = cpu.shelves.f32.take(rows * inputs);
-        let packed = cpu.backward_weight::<E>(linear.weight);
-        let (weight, tile) = (packed.get(), cpu.tile);
-        let d_y = pack_output_gradient::<E>(cpu, &linear, &chunks, &d_output, |stored| {
-            let tasks = groups.iter().zip(split_mut(&mut d_x, &groups, inputs)).zip(stored).collect();
-            cpu.threads.map(tasks, |((group, d_x), stored): ((&std::ops::Range<usize>, &mut [f32]), &Buffer<E>)| {
-                product(tile, Matrix::new(stored, group.len(), outputs), weight, d_x, inputs, Start::Zero);
-            });
-        });
+        let mut d_x = cpu.shelves.f32.take(d_output.len() / outputs * inputs);
+        let weight = cpu.backward_weight::<E>(linear.weight);
+        let d_y = output_gradient::<E>(cpu, &linear, &chunks, &d_output, Some((weight.get(), &mut d_x)));
         add_weight_gradients::<E>(cpu, &[(linear.weight, &d_y, &self.x)]);
         gradients.add(self.input, d_x);
     }

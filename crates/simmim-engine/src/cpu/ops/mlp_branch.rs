@@ -6,15 +6,17 @@ use super::{add_bias_gradient, add_weight_gradients};
 use crate::backend::{MlpBranch, Precision};
 use crate::cpu::buffers::Buffer;
 use crate::cpu::chunks::Chunks;
-use crate::cpu::kept::{Stack, StackPart, Stored, split_kept};
+use crate::cpu::kept::{Shelves, Stack, StackPart, Stored, split_kept};
 use crate::cpu::tape::{Backward, Gradients, NodeId};
 use crate::cpu::threads::split_mut;
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::element::{Bf16, padded};
 use simmim_kernels::elementwise::add_column_sums;
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::product::{Start, product};
+use simmim_kernels::pack::Packed;
+use simmim_kernels::product::{Start, Tile, product};
 use simmim_kernels::stored::{gelu_rows, multiply_rows, narrow_rows};
+use std::ops::Range;
 use std::rc::Rc;
 
 struct Mlp<E> {
@@ -44,18 +46,17 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep
     }
 }
 
-/// One worker's rows of everything.
+/// A chunk's rows of everything.
 struct Task<'a, E> {
-    rows: std::ops::Range<usize>,
+    rows: Range<usize>,
     out: &'a mut [f32],
     frame: FrameKeptPart<'a, E>,
     a: StackPart<'a>,
     slope: &'a mut [E],
     hidden: StackPart<'a>,
-    scratch: Scratch<E>,
 }
 
-/// One worker's room for a chunk.
+/// Room for a chunk.
 struct Scratch<E> {
     /// `[R, D]`
     rows: Buffer<f32>,
@@ -70,13 +71,13 @@ struct Scratch<E> {
 }
 
 impl<E: Stored> Scratch<E> {
-    fn new(cpu: &Cpu, rows: usize, width: usize, inner: usize, blocks: &Blocks) -> Self {
+    fn new(shelves: &Shelves, rows: usize, width: usize, inner: usize, blocks: &Blocks) -> Self {
         Self {
-            rows: cpu.shelves.f32.take(rows * width),
-            f: cpu.shelves.f32.take(rows * width),
-            block: cpu.shelves.f32.take(rows * blocks.columns()),
-            a: cpu.shelves.rows(rows, width),
-            hidden: cpu.shelves.rows(rows, inner),
+            rows: shelves.f32.take(rows * width),
+            f: shelves.f32.take(rows * width),
+            block: shelves.f32.take(rows * blocks.columns()),
+            a: shelves.rows(rows, width),
+            hidden: shelves.rows(rows, inner),
         }
     }
 }
@@ -88,8 +89,7 @@ fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Opt
     let keep = keep.map_or_else(|| vec![1.0; images], <[f32]>::to_vec);
     let (tile, is_recording) = (cpu.tile, cpu.is_recording());
     let chunks = cpu.chunks::<E>(rows, width.max(inner));
-    let groups = chunks.groups();
-    let blocks = Blocks::new(cpu);
+    let (ranges, blocks, shelves) = (chunks.ranges(), Blocks::new(cpu), &cpu.shelves);
 
     let mut out = cpu.shelves.f32.take(x.data.len());
     let mut frame_kept = frame_spec(branch).keep::<E>(cpu, rows);
@@ -103,42 +103,43 @@ fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Opt
         let start = |bias: Option<_>| bias.map_or(Start::Zero, |b| Start::Bias(store.value(b)));
         let (b1, b2) = (start(branch.fc1.bias), start(branch.fc2.bias));
         let (w1, w2, data): (_, _, &[f32]) = (w1.get(), w2.get(), &x.data);
-        let parts = split_mut(&mut out, &groups, width)
+        let parts = split_mut(&mut out, &ranges, width)
             .into_iter()
-            .zip(frame_kept.split(&groups, width))
+            .zip(frame_kept.split(&ranges, width))
             .zip(a_kept.split(&chunks))
-            .zip(split_kept(&mut slope_kept, &groups, inner))
+            .zip(split_kept(&mut slope_kept, &ranges, inner))
             .zip(hidden_kept.split(&chunks));
-        let tasks = groups.iter().zip(parts).map(|(rows, ((((out, frame), a), slope), hidden))| {
-            let scratch = Scratch::<E>::new(cpu, chunks.chunk_rows(), width, inner, &blocks);
-            Task { rows: rows.clone(), out, frame, a, slope, hidden, scratch }
+        let tasks = ranges.into_iter().zip(parts).map(|(rows, ((((out, frame), a), slope), hidden))| Task {
+            rows,
+            out,
+            frame,
+            a,
+            slope,
+            hidden,
         });
         cpu.threads.map(tasks.collect(), |mut task| {
-            let Scratch { rows: scratch, f, block, a, hidden } = &mut task.scratch;
-            let first = task.rows.start;
-            for (chunk, rows) in chunks.of(task.rows.clone()).enumerate() {
-                let count = rows.len();
-                let x = &data[rows.start * width..rows.end * width];
-                let entered = frame.enter(x, &rows, &mut task.frame, scratch); // [R, D]
-                narrow_rows(entered, width, a, padded::<E>(width));
-                let a = Matrix::new(&a[..count * padded::<E>(width)], count, width);
-                task.a.pack(chunk, a);
-                for columns in blocks.of(w1) {
-                    let block = &mut block[..count * columns.len()];
-                    product(tile, a, columns.weight, block, columns.len(), columns.start(b1));
-                    let slope = match task.slope.is_empty() {
-                        true => &mut [],
-                        false => &mut task.slope[(rows.start - first) * inner + count * columns.left..][..block.len()],
-                    };
-                    gelu_rows(block, columns.len(), &mut hidden[columns.left..], padded::<E>(inner), slope);
-                }
-                let hidden = Matrix::new(&hidden[..count * padded::<E>(inner)], count, inner); // [R, hidden]
-                task.hidden.pack(chunk, hidden);
-                let f = &mut f[..count * width];
-                product(tile, hidden, w2, f, width, b2); // [R, D]
-                let out = &mut task.out[(rows.start - first) * width..][..count * width];
-                frame.leave(x, f, &rows, &mut task.frame, scratch, out);
+            let Scratch { rows: mut scratch, mut f, mut block, mut a, mut hidden } =
+                Scratch::<E>::new(shelves, chunks.chunk_rows(), width, inner, &blocks);
+            let (count, rows) = (task.rows.len(), task.rows);
+            let x = &data[rows.start * width..rows.end * width];
+            let entered = frame.enter(x, &mut task.frame, &mut scratch); // [R, D]
+            narrow_rows(entered, width, &mut a, padded::<E>(width));
+            let a = Matrix::new(&a[..count * padded::<E>(width)], count, width);
+            task.a.pack(a);
+            for columns in blocks.of(w1) {
+                let block = &mut block[..count * columns.len()];
+                product(tile, a, columns.weight, block, columns.len(), columns.start(b1));
+                let slope = match task.slope.is_empty() {
+                    true => &mut [],
+                    false => &mut task.slope[count * columns.left..][..block.len()],
+                };
+                gelu_rows(block, columns.len(), &mut hidden[columns.left..], padded::<E>(inner), slope);
             }
+            let hidden = Matrix::new(&hidden[..count * padded::<E>(inner)], count, inner); // [R, hidden]
+            task.hidden.pack(hidden);
+            let f = &mut f[..count * width];
+            product(tile, hidden, w2, f, width, b2); // [R, D]
+            frame.leave(x, f, &rows, &mut task.frame, &mut scratch, task.out);
         });
     }
     cpu.output(&x.shape, out, || Mlp {
@@ -155,16 +156,15 @@ fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Opt
     })
 }
 
-/// One worker's rows of the gradients.
-struct BackwardTask<'a, E> {
-    rows: std::ops::Range<usize>,
+/// A chunk's rows of the gradients.
+struct BackwardTask<'a> {
+    rows: Range<usize>,
     d_x: &'a mut [f32],
     d_f: StackPart<'a>,
     d_hidden: StackPart<'a>,
-    scratch: Scratch<E>,
 }
 
-/// One worker's gradients of parameters.
+/// A chunk's gradients of parameters.
 struct Sums {
     frame: FrameSums,
     d_b1: Vec<f32>,
@@ -179,7 +179,7 @@ impl<E: Stored> Backward for Mlp<E> {
     fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
         let (branch, chunks) = (self.branch, self.chunks);
         let [width, inner] = cpu.table.get(branch.fc2.weight).shape[..] else { panic!("a weight is [out, in]") };
-        let groups = chunks.groups();
+        let ranges = chunks.ranges();
         let mut d_f = Stack::new::<E>(&cpu.shelves, &chunks, width, cpu.tile.height(), true);
         let mut d_hidden = Stack::new::<E>(&cpu.shelves, &chunks, inner, cpu.tile.height(), true);
         let (w1, w2) = (cpu.backward_weight::<E>(branch.fc1.weight), cpu.backward_weight::<E>(branch.fc2.weight));
@@ -187,18 +187,21 @@ impl<E: Stored> Backward for Mlp<E> {
         let sums = {
             let store = cpu.store.borrow();
             let frame = frame_spec(&branch).frame(&store, &self.keep, self.tokens);
-            let parts = split_mut(&mut d_output, &groups, width)
+            let parts = split_mut(&mut d_output, &ranges, width)
                 .into_iter()
                 .zip(d_f.split(&chunks))
                 .zip(d_hidden.split(&chunks));
-            let tasks = groups.iter().zip(parts).map(|(rows, ((d_x, d_f), d_hidden))| {
-                let scratch = Scratch::<E>::new(cpu, chunks.chunk_rows(), width, inner, &blocks);
-                BackwardTask { rows: rows.clone(), d_x, d_f, d_hidden, scratch }
+            let tasks = ranges.into_iter().zip(parts).map(|(rows, ((d_x, d_f), d_hidden))| BackwardTask {
+                rows,
+                d_x,
+                d_f,
+                d_hidden,
             });
             let (x, kept, slope): (&[f32], _, &[E]) = (&self.x, &self.frame, &self.slope);
-            let (w1, w2, tile) = (w1.get(), w2.get(), cpu.tile);
+            let (w1, w2, tile, shelves) = (w1.get(), w2.get(), cpu.tile, &cpu.shelves);
             cpu.threads.map(tasks.collect(), |task| {
-                input_gradients(tile, &frame, &blocks, (w1, w2), x, kept, slope, &chunks, task)
+                let scratch = Scratch::new(shelves, chunks.chunk_rows(), width, inner, &blocks);
+                input_gradients(tile, &frame, &blocks, (w1, w2), x, kept, slope, task, scratch)
             })
         };
         for sums in &sums {
@@ -212,44 +215,40 @@ impl<E: Stored> Backward for Mlp<E> {
     }
 }
 
-/// One worker's share: turns `d_x` from the gradient of the output into that of the input, and packs the
-/// gradients of both layers' outputs for the weight gradients.
+/// Turns a chunk's `d_x` from the gradient of the output into that of the input, and packs the gradients of
+/// both layers' outputs for the weight gradients.
 fn input_gradients<E: Stored>(
-    tile: simmim_kernels::product::Tile,
+    tile: Tile,
     frame: &Frame,
     blocks: &Blocks,
-    (w1, w2): (simmim_kernels::pack::Packed, simmim_kernels::pack::Packed),
+    (w1, w2): (Packed, Packed),
     x: &[f32],
     kept: &FrameKept<E>,
     slope: &[E],
-    chunks: &Chunks,
-    mut task: BackwardTask<E>,
+    task: BackwardTask,
+    scratch: Scratch<E>,
 ) -> Sums {
     let (width, inner) = (frame.width(), w2.columns());
     let mut sums = Sums { frame: frame.sums(), d_b1: vec![0.0; inner], d_b2: vec![0.0; width] };
-    let Scratch { rows: scratch, f: d_f, block, a, hidden: d_hidden } = &mut task.scratch;
-    let first = task.rows.start;
-    for (chunk, rows) in chunks.of(task.rows.clone()).enumerate() {
-        let count = rows.len();
-        let part = rows.start * width..rows.end * width;
-        let d_x = &mut task.d_x[(rows.start - first) * width..][..count * width];
-        let d_f = &mut d_f[..count * width];
-        frame.leave_backward(d_x, &rows, kept, &mut sums.frame, d_f, scratch);
-        add_column_sums(d_f, &mut sums.d_b2);
-        narrow_rows(d_f, width, a, padded::<E>(width));
-        let stored = Matrix::new(&a[..count * padded::<E>(width)], count, width);
-        task.d_f.pack(chunk, stored);
-        for columns in blocks.of(w2) {
-            let block = &mut block[..count * columns.len()];
-            product(tile, stored, columns.weight, block, columns.len(), Start::Zero); // [R, columns of hidden]
-            let slope = &slope[rows.start * inner + count * columns.left..][..block.len()];
-            let (out, sums) = (&mut d_hidden[columns.left..], &mut sums.d_b1[columns.left..]);
-            multiply_rows(block, slope, columns.len(), out, padded::<E>(inner), sums);
-        }
-        let stored = Matrix::new(&d_hidden[..count * padded::<E>(inner)], count, inner);
-        task.d_hidden.pack(chunk, stored);
-        product(tile, stored, w1, d_f, width, Start::Zero); // the gradient of the entered rows, [R, D]
-        frame.enter_backward(&x[part], d_f, &rows, kept, &mut sums.frame, d_x);
+    let BackwardTask { rows, d_x, d_f: mut packed_d_f, d_hidden: mut packed_d_hidden } = task;
+    let Scratch { rows: mut scratch, f: mut d_f, mut block, mut a, hidden: mut d_hidden } = scratch;
+    let count = rows.len();
+    let d_f = &mut d_f[..count * width];
+    frame.leave_backward(d_x, &rows, kept, &mut sums.frame, d_f, &mut scratch);
+    add_column_sums(d_f, &mut sums.d_b2);
+    narrow_rows(d_f, width, &mut a, padded::<E>(width));
+    let stored = Matrix::new(&a[..count * padded::<E>(width)], count, width);
+    packed_d_f.pack(stored);
+    for columns in blocks.of(w2) {
+        let block = &mut block[..count * columns.len()];
+        product(tile, stored, columns.weight, block, columns.len(), Start::Zero); // [R, columns of hidden]
+        let slope = &slope[rows.start * inner + count * columns.left..][..block.len()];
+        let (out, sums) = (&mut d_hidden[columns.left..], &mut sums.d_b1[columns.left..]);
+        multiply_rows(block, slope, columns.len(), out, padded::<E>(inner), sums);
     }
+    let stored = Matrix::new(&d_hidden[..count * padded::<E>(inner)], count, inner);
+    packed_d_hidden.pack(stored);
+    product(tile, stored, w1, d_f, width, Start::Zero); // the gradient of the entered rows, [R, D]
+    frame.enter_backward(&x[rows.start * width..rows.end * width], d_f, &rows, kept, &mut sums.frame, d_x);
     sums
 }

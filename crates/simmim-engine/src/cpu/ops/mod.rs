@@ -31,40 +31,39 @@ pub(super) mod upsample;
 
 use super::Cpu;
 use super::kept::Stack;
-use super::threads::split_mut;
+use super::threads::{divide, split_mut};
 use crate::backend::Linear;
 use crate::parameters::ParameterId;
 use simmim_kernels::element::Element;
 use simmim_kernels::elementwise::add_scaled;
 use simmim_kernels::product::product_of_packed;
 
+/// Blocks of rows of a weight's gradient that are one task, about: the other operand is read once for each.
+const GRADIENT_BLOCKS: usize = 24;
+
 /// The operands of a weight's gradient, `d_yᵀ·x` `[out, in]`.
 type GradientOf<'a> = (ParameterId, &'a Stack, &'a Stack);
 
 /// Adds `d_yᵀ·x` to the gradients of weights.
 ///
-/// Both operands were packed chunk by chunk; now each worker writes rows of its own, with all tokens as
+/// Both operands were packed chunk by chunk; now each task writes rows of its own, with all tokens as
 /// depth: no copy per worker, no sum over workers.
 fn add_weight_gradients<E: Element>(cpu: &Cpu, weights: &[GradientOf]) {
     let tile = cpu.tile;
     let mut store = cpu.store.borrow_mut();
-    let mut tasks: Vec<Vec<_>> = (0..cpu.threads.count()).map(|_| Vec::new()).collect();
+    let mut tasks = Vec::new();
     let gradients = store.gradients_to_start(weights.iter().map(|(weight, _, _)| *weight));
     for ((_, d_y, x), (gradient, start)) in weights.iter().zip(gradients) {
         let (d_y, x) = (d_y.packed(), x.packed());
-        // whole blocks of rows to each worker
-        let groups = cpu.threads.groups(d_y.groups());
+        // whole blocks of rows to each task
+        let rows = divide(d_y.groups(), d_y.groups().div_ceil(GRADIENT_BLOCKS).next_multiple_of(2));
         let row = |block: usize| (block * tile.height()).min(d_y.columns());
-        let groups: Vec<_> = groups.iter().map(|g| row(g.start)..row(g.end)).collect();
-        let parts = groups.iter().map(|g| g.start).zip(split_mut(gradient, &groups, x.columns()));
-        for (task, (first, gradient)) in tasks.iter_mut().zip(parts) {
-            task.push((d_y, first, x, gradient, start));
-        }
+        let rows: Vec<_> = rows.iter().map(|blocks| row(blocks.start)..row(blocks.end)).collect();
+        let gradients = split_mut(gradient, &rows, x.columns());
+        tasks.extend(rows.iter().zip(gradients).map(|(rows, gradient)| (d_y, rows.start, x, gradient, start)));
     }
-    cpu.threads.map(tasks, |parts| {
-        for (d_y, first, x, gradient, start) in parts {
-            product_of_packed::<E>(tile, d_y, first, x, gradient, start);
-        }
+    cpu.threads.map(tasks, |(d_y, first, x, gradient, start)| {
+        product_of_packed::<E>(tile, d_y, first, x, gradient, start);
     });
 }
 

@@ -1,4 +1,4 @@
-//! SwinV2's continuous position bias: offsets to a bias table, divided among workers by offsets.
+//! SwinV2's continuous position bias: offsets to a bias table, divided by offsets.
 //!
 //! Runs in f32 at either precision: it is a small part of a block, and every score depends on it.
 
@@ -7,7 +7,7 @@ use crate::backend::PositionMlp;
 use crate::cpu::buffers::Buffer;
 use crate::cpu::store::Store;
 use crate::cpu::tape::{Backward, Gradients};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::position_bias::{self as kernel, position_bias, position_bias_backward};
 
@@ -34,7 +34,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, offsets: &[f32], mlp: &PositionMlp) -> 
     {
         let store = cpu.store.borrow();
         let weights = weights(mlp, &store);
-        let groups = cpu.threads.groups(rows);
+        let groups = parts(rows);
         let tasks = groups.iter().zip(split_mut(&mut hidden, &groups, width)).zip(split_mut(&mut bias, &groups, heads));
         cpu.threads.map(tasks.collect(), |((group, hidden), bias)| {
             position_bias(weights, &offsets[2 * group.start..2 * group.end], hidden, bias);
@@ -57,7 +57,7 @@ impl Backward for PositionBias {
             let (width, heads) = (self.hidden.len() / rows, self.bias.len() / rows);
             let (offsets, hidden, bias, d_bias): (&[f32], &[f32], &[f32], &[f32]) =
                 (&self.offsets, &self.hidden, &self.bias, &d_output);
-            cpu.threads.map(cpu.threads.groups(rows), |group| {
+            cpu.threads.map(parts(rows), |group| {
                 let part = |of: usize| group.start * of..group.end * of;
                 let mut gradients = weights.zero_gradients();
                 let (hidden, bias, d_bias) = (&hidden[part(width)], &bias[part(heads)], &d_bias[part(heads)]);

@@ -2,7 +2,7 @@
 
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::relu::{relu, relu_backward};
 use std::rc::Rc;
@@ -15,7 +15,7 @@ struct Relu {
 
 pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
     let mut out = cpu.shelves.f32.copy(&x.data);
-    let groups = cpu.threads.groups(x.data.len());
+    let groups = parts(x.data.len());
     cpu.threads.map(split_mut(&mut out, &groups, 1), relu);
     cpu.output(&x.shape, out, || Relu { input: x.node, x: Rc::clone(&x.data) })
 }

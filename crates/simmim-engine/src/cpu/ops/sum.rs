@@ -2,7 +2,7 @@
 
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::elementwise::add_scaled;
 
@@ -17,7 +17,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, factor: f32, y: &CpuTens
     let mut out = cpu.shelves.f32.copy(&x.data);
     {
         let data: &[f32] = &y.data;
-        let groups = cpu.threads.groups(data.len());
+        let groups = parts(data.len());
         let tasks = groups.iter().zip(split_mut(&mut out, &groups, 1)).collect();
         cpu.threads.map(tasks, |(group, out)| add_scaled(out, factor, &data[group.clone()]));
     }

@@ -2,7 +2,7 @@
 
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::discrete_vae::divergence_from_uniform;
 use simmim_kernels::elementwise::add_scaled;
@@ -15,7 +15,7 @@ struct Divergence {
 pub(in crate::cpu) fn forward(cpu: &Cpu, logits: &CpuTensor, denominator: f64) -> CpuTensor {
     let classes = logits.width();
     let mut d_logits = cpu.shelves.f32.copy(&logits.data);
-    let groups = cpu.threads.groups(logits.rows());
+    let groups = parts(logits.rows());
     let scale = (1.0 / denominator) as f32;
     let tasks = split_mut(&mut d_logits, &groups, classes);
     let sums = cpu.threads.map(tasks, |d_logits| divergence_from_uniform(d_logits, classes, scale));

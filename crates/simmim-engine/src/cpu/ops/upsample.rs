@@ -2,7 +2,7 @@
 
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::pool::{Halving, repeat, repeat_backward};
 
@@ -18,7 +18,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
     let mut out = cpu.shelves.f32.take(images * halving.large_len());
     {
         let data: &[f32] = &x.data;
-        let groups = cpu.threads.groups(images);
+        let groups = parts(images);
         let tasks = groups.iter().zip(split_mut(&mut out, &groups, halving.large_len())).collect();
         cpu.threads.map(tasks, |(group, out)| {
             for (image, out) in group.clone().zip(out.chunks_exact_mut(halving.large_len())) {
@@ -40,7 +40,7 @@ impl Backward for Upsample {
         let mut d_x = cpu.shelves.f32.take(self.images * halving.small_len());
         {
             let d_y: &[f32] = &d_output;
-            let groups = cpu.threads.groups(self.images);
+            let groups = parts(self.images);
             let tasks = groups.iter().zip(split_mut(&mut d_x, &groups, halving.small_len())).collect();
             cpu.threads.map(tasks, |(group, d_x)| {
                 for (image, d_x) in group.clone().zip(d_x.chunks_exact_mut(halving.small_len())) {

@@ -8,7 +8,7 @@ use crate::backend::{AttentionBranch, Precision};
 use crate::cpu::buffers::Buffer;
 use crate::cpu::chunks::Chunks;
 use crate::cpu::kept::{Stack, Stored, split_kept};
-use crate::cpu::threads::split_mut;
+use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use crate::parameters::ParameterId;
 use simmim_kernels::attention::attend;
@@ -92,33 +92,28 @@ fn to_qkv<E: Stored>(
     frame_kept: &mut FrameKept<E>,
     a_kept: &mut Stack,
 ) -> Buffer<E> {
-    let (width, groups, blocks) = (weights.sizes.width, chunks.groups(), Blocks::new(cpu));
+    let (width, ranges, blocks) = (weights.sizes.width, chunks.ranges(), Blocks::new(cpu));
     let stride = padded::<E>(3 * width);
     let mut qkv = cpu.shelves.rows::<E>(weights.sizes.rows(), 3 * width);
     let packed = cpu.forward_weight::<E>(weight);
-    let parts = split_mut(&mut qkv, &groups, stride)
+    let parts = split_mut(&mut qkv, &ranges, stride)
         .into_iter()
-        .zip(frame_kept.split(&groups, width))
-        .zip(a_kept.split(chunks))
-        .map(|part| (part, RowsScratch::<E>::new(cpu, chunks, width, &blocks)));
-    let (weight, tile) = (packed.get(), cpu.tile);
-    cpu.threads.map(groups.iter().zip(parts).collect(), |(group, (((qkv, mut frame), mut a_kept), mut scratch))| {
-        for (chunk, rows) in chunks.of(group.clone()).enumerate() {
-            let count = rows.len();
-            let x = &x[rows.start * width..rows.end * width];
-            let entered = weights.frame.enter(x, &rows, &mut frame, &mut scratch.rows); // [R, D]
-            narrow_rows(entered, width, &mut scratch.stored, padded::<E>(width));
-            let a = Matrix::new(&scratch.stored[..count * padded::<E>(width)], count, width);
-            a_kept.pack(chunk, a);
-            let qkv = &mut qkv[(rows.start - group.start) * stride..][..count * stride];
-            for columns in blocks.of(weight) {
-                let block = &mut scratch.block[..count * columns.len()];
-                let start = columns.start(Start::Bias(&weights.qkv_bias));
-                product(tile, a, columns.weight, block, columns.len(), start);
-                if count > 0 {
-                    narrow_rows(block, columns.len(), &mut qkv[columns.left..], stride);
-                }
-            }
+        .zip(frame_kept.split(&ranges, width))
+        .zip(a_kept.split(chunks));
+    let (weight, tile, shelves) = (packed.get(), cpu.tile, &cpu.shelves);
+    cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((qkv, mut frame), mut a_kept))| {
+        let mut scratch = RowsScratch::<E>::new(shelves, chunks, width, &blocks);
+        let count = rows.len();
+        let x = &x[rows.start * width..rows.end * width];
+        let entered = weights.frame.enter(x, &mut frame, &mut scratch.rows); // [R, D]
+        narrow_rows(entered, width, &mut scratch.stored, padded::<E>(width));
+        let a = Matrix::new(&scratch.stored[..count * padded::<E>(width)], count, width);
+        a_kept.pack(a);
+        for columns in blocks.of(weight) {
+            let block = &mut scratch.block[..count * columns.len()];
+            let start = columns.start(Start::Bias(&weights.qkv_bias));
+            product(tile, a, columns.weight, block, columns.len(), start);
+            narrow_rows(block, columns.len(), &mut qkv[columns.left..], stride);
         }
     });
     qkv
@@ -128,14 +123,16 @@ fn to_qkv<E: Stored>(
 fn to_heads<E: Stored>(cpu: &Cpu, weights: &Weights<E>, qkv: &[E], p_kept: &mut [E]) -> Buffer<E> {
     let (sizes, tile) = (weights.sizes, cpu.tile);
     let mut heads = E::shelf(&cpu.shelves).take(sizes.rows() * sizes.width);
-    let groups = cpu.threads.groups(sizes.images * sizes.heads);
-    let parts = split_mut(&mut heads, &groups, sizes.head_len())
-        .into_iter()
-        .zip(split_kept(p_kept, &groups, sizes.p_len::<E>()))
-        .map(|part| {
-            (part, HeadRows::new(cpu, sizes.head()), cpu.shelves.rows::<E>(sizes.window_tokens, sizes.window_tokens))
-        });
-    cpu.threads.map(groups.iter().zip(parts).collect(), |(group, ((heads, p_kept), mut rows, mut p_scratch))| {
+    let groups = parts(sizes.images * sizes.heads);
+    let tasks = groups.iter().zip(split_mut(&mut heads, &groups, sizes.head_len())).zip(split_kept(
+        p_kept,
+        &groups,
+        sizes.p_len::<E>(),
+    ));
+    let shelves = &cpu.shelves;
+    cpu.threads.map(tasks.collect(), |((group, heads), p_kept)| {
+        let mut rows = HeadRows::new(shelves, sizes.head());
+        let mut p_scratch = shelves.rows::<E>(sizes.window_tokens, sizes.window_tokens);
         let scores_len = sizes.head().scores_len::<E>();
         for (i, item) in group.clone().enumerate() {
             let (image, head) = (item / sizes.heads, item % sizes.heads);
@@ -173,29 +170,24 @@ fn to_output<E: Stored>(
     frame_kept: &mut FrameKept<E>,
     o_kept: &mut Stack,
 ) -> Buffer<f32> {
-    let (sizes, groups, blocks) = (weights.sizes, chunks.groups(), Blocks::new(cpu));
+    let (sizes, ranges, blocks) = (weights.sizes, chunks.ranges(), Blocks::new(cpu));
     let width = sizes.width;
     let mut out = cpu.shelves.f32.take(x.len());
     let packed = cpu.forward_weight::<E>(weight);
-    let (weight, tile) = (packed.get(), cpu.tile);
-    let parts = split_mut(&mut out, &groups, width)
-        .into_iter()
-        .zip(frame_kept.split(&groups, width))
-        .zip(o_kept.split(chunks))
-        .map(|part| (part, RowsScratch::<E>::new(cpu, chunks, width, &blocks)));
-    cpu.threads.map(groups.iter().zip(parts).collect(), |(group, (((out, mut frame), mut o_kept), mut scratch))| {
-        for (chunk, rows) in chunks.of(group.clone()).enumerate() {
-            let count = rows.len();
-            let o = &mut scratch.stored[..count * padded::<E>(width)];
-            collect_rows(&sizes, heads, 1, &rows, o);
-            let o = Matrix::new(o, count, width);
-            o_kept.pack(chunk, o);
-            let f = &mut scratch.f[..count * width];
-            product(tile, o, weight, f, width, weights.projection); // [R, D]
-            let x = &x[rows.start * width..rows.end * width];
-            let out = &mut out[(rows.start - group.start) * width..][..count * width];
-            weights.frame.leave(x, f, &rows, &mut frame, &mut scratch.rows, out);
-        }
+    let (weight, tile, shelves) = (packed.get(), cpu.tile, &cpu.shelves);
+    let parts =
+        split_mut(&mut out, &ranges, width).into_iter().zip(frame_kept.split(&ranges, width)).zip(o_kept.split(chunks));
+    cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((out, mut frame), mut o_kept))| {
+        let mut scratch = RowsScratch::<E>::new(shelves, chunks, width, &blocks);
+        let count = rows.len();
+        let o = &mut scratch.stored[..count * padded::<E>(width)];
+        collect_rows(&sizes, heads, 1, rows, o);
+        let o = Matrix::new(o, count, width);
+        o_kept.pack(o);
+        let f = &mut scratch.f[..count * width];
+        product(tile, o, weight, f, width, weights.projection); // [R, D]
+        let x = &x[rows.start * width..rows.end * width];
+        weights.frame.leave(x, f, rows, &mut frame, &mut scratch.rows, out);
     });
     out
 }

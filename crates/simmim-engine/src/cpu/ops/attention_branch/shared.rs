@@ -6,7 +6,7 @@ use crate::backend::{AttentionBranch, QkvBias, Similarity};
 use crate::cpu::Cpu;
 use crate::cpu::buffers::{Buffer, Pooled};
 use crate::cpu::chunks::Chunks;
-use crate::cpu::kept::{Stack, Stored};
+use crate::cpu::kept::{Shelves, Stack, Stored};
 use crate::cpu::store::Store;
 use crate::cpu::tape::NodeId;
 use simmim_kernels::attention::{HeadShape, Scratch};
@@ -176,7 +176,7 @@ pub(super) fn frame_spec(branch: &AttentionBranch) -> FrameSpec {
     FrameSpec { norm: branch.norm, order: branch.order, layer_scale: branch.layer_scale }
 }
 
-/// One worker's room for a head in a window, each `[M, E]`.
+/// Room for a head in a window, each `[M, E]`.
 pub(super) struct HeadRows<E: Stored> {
     pub(super) stored: [Buffer<E>; 4],
     pub(super) dense: [Buffer<f32>; 3],
@@ -184,16 +184,16 @@ pub(super) struct HeadRows<E: Stored> {
 }
 
 impl<E: Stored> HeadRows<E> {
-    pub(super) fn new(cpu: &Cpu, shape: HeadShape) -> Self {
+    pub(super) fn new(shelves: &Shelves, shape: HeadShape) -> Self {
         Self {
-            stored: [(); 4].map(|_| cpu.shelves.rows(shape.tokens, shape.width)),
-            dense: [(); 3].map(|_| cpu.shelves.f32.take(shape.tokens * shape.width)),
-            products: E::attention(&cpu.shelves).take(),
+            stored: [(); 4].map(|_| shelves.rows(shape.tokens, shape.width)),
+            dense: [(); 3].map(|_| shelves.f32.take(shape.tokens * shape.width)),
+            products: E::attention(shelves).take(),
         }
     }
 }
 
-/// One worker's room for a chunk of rows.
+/// Room for a chunk of rows.
 pub(super) struct RowsScratch<E> {
     /// `[R, D]`
     pub(super) rows: Buffer<f32>,
@@ -206,13 +206,13 @@ pub(super) struct RowsScratch<E> {
 }
 
 impl<E: Stored> RowsScratch<E> {
-    pub(super) fn new(cpu: &Cpu, chunks: &Chunks, width: usize, blocks: &Blocks) -> Self {
+    pub(super) fn new(shelves: &Shelves, chunks: &Chunks, width: usize, blocks: &Blocks) -> Self {
         let rows = chunks.chunk_rows();
         Self {
-            rows: cpu.shelves.f32.take(rows * width),
-            f: cpu.shelves.f32.take(rows * width),
-            block: cpu.shelves.f32.take(rows * blocks.columns()),
-            stored: cpu.shelves.rows::<E>(rows, width),
+            rows: shelves.f32.take(rows * width),
+            f: shelves.f32.take(rows * width),
+            block: shelves.f32.take(rows * blocks.columns()),
+            stored: shelves.rows::<E>(rows, width),
         }
     }
 }
