@@ -206,27 +206,24 @@ fn rows_to_runs<S: Element, E: Element, const WIDTH: usize, const COLUMNS: usize
     for start in (0..columns).step_by(COLUMNS) {
         let used = COLUMNS.min(columns - start);
         let left = first * WIDTH + start;
-        let groups = used.div_ceil(WIDTH);
-        let runs = &mut runs[start / WIDTH * steps..][..groups * steps];
+        let runs = &mut runs[start / WIDTH * steps..][..used.div_ceil(WIDTH) * steps];
         for step in 0..steps {
             let row = step * E::PER_LANE;
             let part = |row: usize| if row < b.rows() { &b.row(row)[left..left + used] } else { &zeros[..used] };
             let (upper, lower) = (part(row), part(row + E::PER_LANE - 1));
-            let mut lanes = [0; COLUMNS];
-            match (upper.first_chunk::<COLUMNS>(), lower.first_chunk::<COLUMNS>()) {
-                (Some(upper), Some(lower)) => {
-                    for j in 0..COLUMNS {
-                        lanes[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
-                    }
-                }
-                _ => {
-                    for j in 0..used {
-                        lanes[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
-                    }
+            let ((upper, upper_rest), (lower, lower_rest)) = (upper.as_chunks::<WIDTH>(), lower.as_chunks::<WIDTH>());
+            for (group, (upper, lower)) in upper.iter().zip(lower).enumerate() {
+                let run = &mut runs[group * steps + step];
+                for j in 0..WIDTH {
+                    run[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
                 }
             }
-            for (group, lanes) in lanes.as_chunks::<WIDTH>().0[..groups].iter().enumerate() {
-                runs[group * steps + step] = *lanes;
+            if !upper_rest.is_empty() {
+                let run = &mut runs[upper.len() * steps + step];
+                run.fill(0);
+                for ((lane, upper), lower) in run.iter_mut().zip(upper_rest).zip(lower_rest) {
+                    *lane = E::lane(&[E::convert(*upper), E::convert(*lower)]);
+                }
             }
         }
     }
@@ -254,11 +251,12 @@ fn columns_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout:
                 let start = part * STEPS_AT_ONCE * E::PER_LANE;
                 let mut square = [[0; STEPS_AT_ONCE]; ROWS_AT_ONCE];
                 for (i, square) in square[..count].iter_mut().enumerate() {
-                    lanes_of_row::<S, E>(&b.row(left + j + i)[start..], square);
+                    *square = lanes_of_row::<S, E>(&b.row(left + j + i)[start..]);
                 }
-                for (step, lanes) in lanes.chunks_exact_mut(width).enumerate() {
-                    for (lane, square) in lanes[j..j + count].iter_mut().zip(&square) {
-                        *lane = square[step];
+                for (step, lanes) in transposed(square).iter().zip(lanes.chunks_exact_mut(width)) {
+                    match lanes[j..].first_chunk_mut() {
+                        Some(run) if count == ROWS_AT_ONCE => *run = *step,
+                        _ => lanes[j..j + count].copy_from_slice(&step[..count]),
                     }
                 }
             }
@@ -266,22 +264,59 @@ fn columns_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout:
     }
 }
 
+/// Rows as columns.
+#[inline(always)]
+fn transposed(rows: [[u32; STEPS_AT_ONCE]; ROWS_AT_ONCE]) -> [[u32; ROWS_AT_ONCE]; STEPS_AT_ONCE] {
+    let mut columns = [[0; ROWS_AT_ONCE]; STEPS_AT_ONCE];
+    for (half, columns) in columns.chunks_exact_mut(8).enumerate() {
+        let part = |row: usize| std::array::from_fn(|i| rows[row][half * 8 + i]);
+        columns.copy_from_slice(&transposed_square(std::array::from_fn(part)));
+    }
+    columns
+}
+
+/// Rows as columns in three rounds of neighbours, pairs and halves, each a shuffle of whole vectors.
+#[inline(always)]
+fn transposed_square(r: [[u32; 8]; 8]) -> [[u32; 8]; 8] {
+    let neighbours = |a: [u32; 8], b: [u32; 8]| {
+        [[a[0], b[0], a[1], b[1], a[4], b[4], a[5], b[5]], [a[2], b[2], a[3], b[3], a[6], b[6], a[7], b[7]]]
+    };
+    let pairs = |a: [u32; 8], b: [u32; 8]| {
+        [[a[0], a[1], b[0], b[1], a[4], a[5], b[4], b[5]], [a[2], a[3], b[2], b[3], a[6], a[7], b[6], b[7]]]
+    };
+    let halves = |a: [u32; 8], b: [u32; 8]| {
+        [[a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]], [a[4], a[5], a[6], a[7], b[4], b[5], b[6], b[7]]]
+    };
+    let four = |[a, b, c, d]: [[u32; 8]; 4]| {
+        let ([ab_0, ab_2], [cd_0, cd_2]) = (neighbours(a, b), neighbours(c, d));
+        let ([first, second], [third, fourth]) = (pairs(ab_0, cd_0), pairs(ab_2, cd_2));
+        [first, second, third, fourth] // columns 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows
+    };
+    let (upper, lower) = (four([r[0], r[1], r[2], r[3]]), four([r[4], r[5], r[6], r[7]]));
+    let mut columns = [[0; 8]; 8];
+    for i in 0..4 {
+        [columns[i], columns[i + 4]] = halves(upper[i], lower[i]);
+    }
+    columns
+}
+
 /// The first lanes of a row; zeros behind its end.
 #[inline(always)]
-fn lanes_of_row<S: Element, E: Element>(row: &[S], lanes: &mut [u32; STEPS_AT_ONCE]) {
-    let mut values = [S::default(); 2 * STEPS_AT_ONCE];
-    let len = (STEPS_AT_ONCE * E::PER_LANE).min(row.len());
+fn lanes_of_row<S: Element, E: Element>(row: &[S]) -> [u32; STEPS_AT_ONCE] {
+    let mut filled = [S::default(); 2 * STEPS_AT_ONCE];
     let values = match row.first_chunk() {
         Some(values) => values,
         None => {
-            values[..len].copy_from_slice(&row[..len]);
-            &values
+            let len = (STEPS_AT_ONCE * E::PER_LANE).min(row.len());
+            filled[..len].copy_from_slice(&row[..len]);
+            &filled
         }
     };
-    for (step, lane) in lanes.iter_mut().enumerate() {
-        let at = step * E::PER_LANE;
-        *lane = E::lane(&[E::convert(values[at]), E::convert(values[at + E::PER_LANE - 1])]);
+    let mut elements = [E::default(); 2 * STEPS_AT_ONCE];
+    for (element, value) in elements.iter_mut().zip(values) {
+        *element = E::convert(*value);
     }
+    std::array::from_fn(|step| E::lane(&[elements[step * E::PER_LANE], elements[(step + 1) * E::PER_LANE - 1]]))
 }
 
 #[cfg(test)]

@@ -150,7 +150,8 @@ impl<E: Stored> Attention<E> {
         let no_padding = vec![E::default(); sizes.head_width()]; // nothing reads the output of padding
         let sums = cpu.threads.map(tasks, |HeadTask { head, images, d_heads }| {
             let (scores_len, row) = (sizes.head().scores_len::<E>(), padded::<E>(sizes.width));
-            let (mut rows, scales) = (HeadRows::<E>::new(shelves, sizes.head()), weights.scales(head));
+            let (scales, gradient_scales) = (weights.scales(head), weights.gradient_scales(head));
+            let mut rows = HeadRows::<E>::new(shelves, sizes.head());
             let mut sums = HeadSums {
                 head,
                 d_padding: vec![0.0; 3 * sizes.head_width()],
@@ -178,7 +179,7 @@ impl<E: Stored> Attention<E> {
                     let ([q, k, v, d_o], [d_q, d_k, d_v]) = (&rows.stored, &mut rows.dense);
                     let products = &mut rows.products;
                     attend_backward(tile, sizes.head(), q, k, v, p, d_o, d_q, d_k, d_v, d_position, products);
-                    for (part, (d, scale)) in rows.dense.iter_mut().zip(scales).enumerate() {
+                    for (part, (d, scale)) in rows.dense.iter_mut().zip(gradient_scales).enumerate() {
                         let d_log = scale_backward(weights.columns(qkv, image, part, head), slots, scale, d);
                         if part == 0 && is_below_bound {
                             sums.d_logit_scale += d_log;

@@ -113,6 +113,11 @@ fn to_qkv<E: Stored>(
             let block = &mut scratch.block[..count * columns.len()];
             let start = columns.start(Start::Bias(&weights.qkv_bias));
             product(tile, a, columns.weight, block, columns.len(), start);
+            let queries = width.saturating_sub(columns.left).min(columns.len());
+            if queries > 0 && weights.query_factor != 1.0 {
+                let rows = block.chunks_exact_mut(columns.len());
+                rows.for_each(|row| row[..queries].iter_mut().for_each(|q| *q *= weights.query_factor));
+            }
             narrow_rows(block, columns.len(), &mut qkv[columns.left..], stride);
         }
     });

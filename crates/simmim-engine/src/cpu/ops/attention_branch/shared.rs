@@ -33,7 +33,7 @@ pub(super) struct Attention<E> {
     pub(super) frame: FrameKept<E>,
     /// Input of the joint projection, `[rows, D]`.
     pub(super) a: Stack,
-    /// Its output with bias, `[rows, 3D]`.
+    /// Its output with bias, queries multiplied, `[rows, 3D]`.
     pub(super) qkv: Buffer<E>,
     /// Attention weights, `[B, A, windows, M, M]`.
     pub(super) p: Buffer<E>,
@@ -90,7 +90,9 @@ pub(super) struct Weights<'a, E> {
     pub(super) mask_of: &'a [Option<u32>],
     /// Bias of the joint projection, zeros where the layer has none, `[3D]`.
     pub(super) qkv_bias: Vec<f32>,
-    /// The same as an operand: the projection of padding.
+    /// What queries are multiplied by before they are stored: 1 for cosines, whose lengths are set later.
+    pub(super) query_factor: f32,
+    /// The projection of padding: the bias, with queries multiplied.
     pub(super) padding: Vec<E>,
     pub(super) projection: Start<'a>,
     /// Position bias of each head, `[A, M, M]`; empty without a table.
@@ -114,8 +116,14 @@ impl<'a, E: Stored> Weights<'a, E> {
             QkvBias::Full(id) => store.value(id).to_vec(),
             QkvBias::QueryValue { query, value } => [store.value(query), &zeros(), store.value(value)].concat(),
         };
+        let query_factor = match branch.similarity {
+            Similarity::ScaledDot => (sizes.head_width() as f32).powf(-0.5),
+            Similarity::Cosine { .. } => 1.0,
+        };
+        let mut of_padding = qkv_bias.clone();
+        of_padding[..width].iter_mut().for_each(|q| *q *= query_factor);
         let mut padding = vec![E::default(); 3 * width];
-        E::narrow(&qkv_bias, &mut padding);
+        E::narrow(&of_padding, &mut padding);
         Self {
             frame: frame_spec(branch).frame(store, keep, sizes.tokens),
             sizes,
@@ -123,6 +131,7 @@ impl<'a, E: Stored> Weights<'a, E> {
             masks: &branch.windows.masks,
             mask_of: &branch.windows.mask_of,
             qkv_bias,
+            query_factor,
             padding,
             projection: branch.projection.bias.map_or(Start::Zero, |b| Start::Bias(store.value(b))),
             position_bias: position_bias.map_or(&[], |bias| bias),
@@ -162,12 +171,20 @@ impl<'a, E: Stored> Weights<'a, E> {
         }
     }
 
-    /// How q and k of a head are scaled; v is not.
+    /// How stored q and k of a head are scaled when they are gathered; v is not.
     pub(super) fn scales(&self, head: usize) -> [RowScale; 3] {
         let one = RowScale::By(1.0);
         match self.logit_scale {
-            None => [RowScale::By((self.sizes.head_width() as f32).powf(-0.5)), one, one],
+            None => [one; 3],
             Some(logits) => [RowScale::ToLength(logits[head].min(MAX_LOGIT_SCALE).exp()), RowScale::ToLength(1.0), one],
+        }
+    }
+
+    /// How gradients of gathered q, k and v become those of the projection's output.
+    pub(super) fn gradient_scales(&self, head: usize) -> [RowScale; 3] {
+        match self.logit_scale {
+            None => [RowScale::By(self.query_factor), RowScale::By(1.0), RowScale::By(1.0)],
+            Some(_) => self.scales(head),
         }
     }
 }
