@@ -35,6 +35,11 @@ impl Layout {
         Self { segments, ..self }
     }
 
+    /// Columns without filling.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
     /// Groups of columns.
     pub fn groups(&self) -> usize {
         self.columns.div_ceil(self.width)

@@ -131,6 +131,11 @@ impl Cpu {
         Chunks::new(rows, columns * size_of::<E>())
     }
 
+    fn update_in<E: Element>(&self, update: &Update) {
+        self.timed("adamw", Pass::Update, || optimizer::update::<E>(self, update));
+        self.timed("pack weights", Pass::Update, || self.repack::<E>());
+    }
+
     fn is_recording(&self) -> bool {
         self.tape.borrow().is_recording()
     }
@@ -324,10 +329,9 @@ impl Backend for Cpu {
     }
 
     fn update(&self, update: &Update) {
-        self.timed("adamw", Pass::Update, || optimizer::update(self, update));
-        self.timed("pack weights", Pass::Update, || match self.precision {
-            Precision::F32 => self.repack::<f32>(),
-            Precision::Bf16 => self.repack::<Bf16>(),
-        });
+        match self.precision {
+            Precision::F32 => self.update_in::<f32>(update),
+            Precision::Bf16 => self.update_in::<Bf16>(update),
+        }
     }
 }

@@ -61,6 +61,20 @@ impl PackedWeight {
     }
 }
 
+impl PackedWeights {
+    /// The lanes of every weight that was packed for the forward product, which the caller packs again for
+    /// `version`.
+    pub(super) fn forward_lanes(&mut self, version: u64) -> HashMap<ParameterId, &mut [u32]> {
+        let forward = self.by_use.iter_mut().filter(|((_, direction), _)| *direction == Direction::Forward);
+        forward
+            .map(|((id, _), packed)| {
+                packed.version = version;
+                (*id, &mut Rc::make_mut(&mut packed.lanes)[..])
+            })
+            .collect()
+    }
+}
+
 impl Cpu {
     /// Panels of `Wᵀ` `[in, out]` of a weight `[out, in]`.
     pub(super) fn forward_weight<E: Element>(&self, id: ParameterId) -> PackedWeight {
@@ -90,12 +104,12 @@ impl Cpu {
         PackedWeight { lanes: Rc::clone(&packed.lanes), layout }
     }
 
-    /// Packs every weight again that was packed before: once behind an update, all workers at once.
+    /// Packs every weight again that was packed before, except where that was done with the update.
     pub(super) fn repack<E: Element>(&self) {
         let store = self.store.borrow();
         let mut packed = self.packed.borrow_mut();
-        let mut entries: Vec<_> = packed.by_use.iter_mut().collect();
-        entries.sort_by_key(|((id, direction), _)| (id.0, *direction == Direction::Backward));
+        let mut entries: Vec<_> = packed.by_use.iter_mut().filter(|(_, p)| p.version != store.version()).collect();
+        entries.sort_by_key(|((id, _), _)| id.0);
         let weights = entries.into_iter().map(|((id, direction), packed)| {
             packed.version = store.version();
             (self.weight::<E>(&store, *id, *direction), Rc::make_mut(&mut packed.lanes))

@@ -23,6 +23,8 @@ pub(super) struct Store {
 
 /// The buffers that one optimizer pass touches.
 pub(super) struct UpdateBuffers<'a> {
+    /// Of the values behind the pass.
+    pub(super) version: u64,
     pub(super) values: &'a mut [f32],
     pub(super) gradients: &'a [f32],
     pub(super) first: &'a mut [f32],
@@ -161,6 +163,7 @@ impl Store {
         allocate(&mut self.first, self.table.len());
         allocate(&mut self.second, self.table.len());
         UpdateBuffers {
+            version: self.version,
             values: &mut self.values,
             gradients: &self.gradients,
             first: &mut self.first,
