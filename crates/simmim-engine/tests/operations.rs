@@ -6,7 +6,7 @@
 use simmim_engine::{
     AttentionBranch, Backend, Cpu, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch,
     NormOrder, Operations, ParameterId, ParameterTable, PositionMlp, Precision, QkvBias, Reference, Regression,
-    Similarity, Slot, SoftLabels, Windows,
+    Similarity, Slot, SoftLabels, StepSize, Update, Windows,
 };
 use std::rc::Rc;
 
@@ -367,6 +367,41 @@ fn every_operation_equals_the_reference_in_f32() {
 fn every_operation_is_near_the_reference_in_bf16() {
     for case in cases() {
         check(&case, Precision::Bf16, 2, 5e-2); // bf16 keeps 8 bits: 4e-3 per operand, several in a row
+    }
+}
+
+#[test]
+fn an_update_leaves_panels_of_the_new_values() {
+    // a weight of several pieces, whose outputs are no whole panels of any tile
+    let (outputs, inputs) = (1003, 200);
+    let mut table = ParameterTable::default();
+    let linear = Linear { weight: table.add("weight", &[outputs, inputs]), bias: Some(table.add("bias", &[outputs])) };
+    for precision in [Precision::F32, Precision::Bf16] {
+        let forward = |cpu: &Cpu, records: bool| {
+            cpu.start(records);
+            let x = cpu.tensor(&[5, inputs], &numbers(5 * inputs, 2));
+            let y = cpu.linear(&x, &linear);
+            let loss = Regression {
+                distance: Distance::L2,
+                target: &vec![0.0; 5 * outputs],
+                weight: &vec![1.0; 5 * outputs],
+                channels: 1,
+                denominator: 5.0,
+            };
+            let loss = cpu.regression(&y, &loss);
+            (cpu.read(&y), loss)
+        };
+        let updated = Cpu::new(table.clone(), precision, 2);
+        updated.write_slot(Slot::Values, &numbers(table.len(), 1));
+        let (before, loss) = forward(&updated, true);
+        updated.backward(&loss);
+        let step = StepSize { lr: 0.1, weight_decay: 0.1 };
+        let update = Update { number: 1, betas: (0.9, 0.99), eps: 1e-8, gradient_scale: 1.0, steps: &[step; 2] };
+        updated.update(&update);
+        let fresh = Cpu::new(table.clone(), precision, 2);
+        fresh.write_slot(Slot::Values, &updated.read_slot(Slot::Values));
+        let after = forward(&updated, false).0;
+        assert!(after != before && after == forward(&fresh, false).0, "{precision:?}");
     }
 }
 

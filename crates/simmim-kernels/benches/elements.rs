@@ -4,7 +4,7 @@ mod common;
 
 use common::{beside_naive, numbers};
 use criterion::{Criterion, criterion_group, criterion_main};
-use multiversion::multiversion;
+use multiversion::{multiversion, target::target_cfg_f};
 use simmim_kernels::adamw::{AdamWStep, adamw, adamw_naive};
 use simmim_kernels::bf16::{narrow, narrow_naive, widen, widen_naive};
 use simmim_kernels::element::Bf16;
@@ -19,14 +19,16 @@ const COLUMNS: usize = 384;
 /// [`exp`] as kernels have it: in a loop that is compiled for the widest instructions.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn exp_of_each(x: &mut [f32]) {
-    x.iter_mut().for_each(|v| *v = exp::<false>(*v));
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
+    x.iter_mut().for_each(|v| *v = exp::<FUSED>(*v));
 }
 
 /// [`erf_and_gauss`] likewise; the sum keeps both.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn erf_of_each(x: &mut [f32]) {
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     for v in x {
-        let (erf, gauss) = erf_and_gauss::<false>(*v);
+        let (erf, gauss) = erf_and_gauss::<FUSED>(*v);
         *v = erf + gauss;
     }
 }

@@ -44,10 +44,11 @@ pub fn narrow(values: &[f32], out: &mut [Bf16]) {
 
 #[cfg(target_arch = "x86_64")]
 #[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bf16")]
 fn round_vector(values: &[f32; 16]) -> [Bf16; 16] {
     use std::arch::x86_64::{_mm512_cvtneps_pbh, _mm512_loadu_ps};
-    // SAFETY: sixteen values are read, and a vector of bf16 is as many of them.
+    // SAFETY: sixteen values are read, from wherever they lie; a vector of bf16 is as many of them, and any bits are
+    // a bf16.
     unsafe { std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()))) }
 }
 

@@ -11,7 +11,7 @@ pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 
     /// Neighbours along the depth of a product that share one 32-bit lane of a packed operand.
     const PER_LANE: usize;
 
-    /// Stores `values`, rounded to nearest, ties to even.
+    /// Stores `values`, rounded to nearest, ties to even; what is smaller than any normal number may become zero.
     fn narrow(values: &[f32], out: &mut [Self]);
 
     /// Reads `values` back.

@@ -2,7 +2,7 @@
 //!
 //! Both are plain arithmetic on one `f32`; inside a `multiversion` kernel the compiler turns a loop
 //! of them into the widest instructions the CPU has. It may not fuse a multiplication and an addition by
-//! itself, though: a kernel says by `FUSED` whether its version has an instruction for both.
+//! itself, though: a kernel says by `FUSED` whether its version has an instruction for both, where that is worth a line.
 
 /// `a·b + c`: one instruction if `FUSED`, which would be a slow call on a CPU without it.
 #[inline(always)]

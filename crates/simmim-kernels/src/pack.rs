@@ -8,8 +8,8 @@
 //! several segments, each all groups over a part of the depth, lie one behind the other
 //! ```
 //!
-//! Panels of B and blocks of Aᵀ are the same thing with another width. Segments let several workers pack
-//! one operand, each the rows that it has just computed.
+//! Panels of B and blocks of Aᵀ are the same thing with another width. Segments let an operand
+//! be packed chunk by chunk, each while it is in cache.
 
 use crate::element::Element;
 use crate::matrix::Matrix;

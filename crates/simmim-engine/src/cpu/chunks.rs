@@ -9,10 +9,10 @@ use std::ops::Range;
 /// Bytes of the widest operand that a chunk of rows may take: a quarter of a second-level cache of 1 MiB.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// Rows of a chunk, at most and at least: more gain nothing, and fewer read the weights too often.
+/// Rows of a chunk, at most and at least: more gain nothing, and fewer read the weights too often (`docs/LOG.md`).
 const ROWS: Range<usize> = 24..128;
 
-/// The number of chunks is a multiple of this, so that they can be shared evenly.
+/// The number of chunks is about a multiple of this where rows are many, so that they can be shared evenly.
 const SHARES: usize = 4;
 
 /// Rows of every full chunk are a multiple of this: whole lanes of any operand.
@@ -29,7 +29,10 @@ impl Chunks {
     /// Divides `rows` into chunks whose widest operand has `row_bytes` a row.
     pub(super) fn new(rows: usize, row_bytes: usize) -> Self {
         let most = (CHUNK_BYTES / row_bytes.max(1)).clamp(ROWS.start, ROWS.end);
-        let count = rows.div_ceil(most).next_multiple_of(SHARES).max(SHARES);
+        let count = match rows / ROWS.start {
+            0..SHARES => (rows / ROWS.start).max(1),
+            _ => rows.div_ceil(most).next_multiple_of(SHARES),
+        };
         Self { rows, chunk_rows: rows.div_ceil(count).next_multiple_of(GRAIN).max(GRAIN) }
     }
 

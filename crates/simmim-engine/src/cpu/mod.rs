@@ -132,8 +132,8 @@ impl Cpu {
     }
 
     fn update_in<E: Element>(&self, update: &Update) {
-        self.timed("adamw", Pass::Update, || optimizer::update::<E>(self, update));
-        self.timed("pack weights", Pass::Update, || self.repack::<E>());
+        self.timed("adamw and forward panels", Pass::Update, || optimizer::update::<E>(self, update));
+        self.timed("backward panels", Pass::Update, || self.repack::<E>());
     }
 
     fn is_recording(&self) -> bool {

@@ -56,7 +56,7 @@ pub(super) fn update<E: Element>(cpu: &Cpu, update: &Update) {
             let len = left.min(piece);
             let panels = lanes.as_mut().map(|lanes| {
                 let layout = Layout::new::<E>(inputs, len / inputs, cpu.tile.width());
-                (layout, lanes.split_off_mut(..layout.lanes()))
+                (layout, lanes.split_off_mut(..layout.lanes()).expect("a packed weight has lanes for all its panels"))
             });
             let (p, g) = (values.split_off_mut(..len), gradients.split_off(..len));
             let (m, v) = (first.split_off_mut(..len), second.split_off_mut(..len));
@@ -69,7 +69,7 @@ pub(super) fn update<E: Element>(cpu: &Cpu, update: &Update) {
             unreachable!("the table's ranges lie within the buffers")
         };
         adamw(&step, p, g, m, v);
-        if let Some((layout, Some(lanes))) = panels {
+        if let Some((layout, lanes)) = panels {
             let (outputs, inputs) = (layout.columns(), p.len() / layout.columns());
             pack_weight_by_column::<E>(Matrix::strided(p, outputs, inputs, inputs), layout, 0, lanes);
         }

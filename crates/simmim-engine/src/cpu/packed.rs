@@ -1,7 +1,7 @@
 //! Weights packed for products: once per direction after each change of the parameters.
 //!
 //! The forward product reads panels of `Wᵀ`, the input gradient panels of `W`; an evaluation never
-//! packs the second.
+//! packs the second. An update writes the first together with the values (`optimizer.rs`).
 
 use super::Cpu;
 use super::store::Store;
@@ -28,8 +28,6 @@ enum Direction {
 #[derive(Default)]
 pub(super) struct PackedWeights {
     by_use: HashMap<(ParameterId, Direction), Versioned>,
-    /// The lanes of the last weight that was not kept.
-    spare: Vec<u32>,
 }
 
 #[derive(Default)]
@@ -92,7 +90,7 @@ impl Cpu {
         let layout = weight.layout;
         let mut packed = self.packed.borrow_mut();
         if self.table.len() > KEPT_PARAMETERS && !self.is_recording() {
-            let mut lanes = std::mem::take(&mut packed.spare);
+            let mut lanes = Vec::new();
             self.pack_all::<E>(vec![(weight, &mut lanes)]);
             return PackedWeight { lanes: Rc::new(lanes), layout };
         }

@@ -23,7 +23,7 @@ pub(super) struct Store {
 
 /// The buffers that one optimizer pass touches.
 pub(super) struct UpdateBuffers<'a> {
-    /// Of the values behind the pass.
+    /// Version of the values once the pass has written them.
     pub(super) version: u64,
     pub(super) values: &'a mut [f32],
     pub(super) gradients: &'a [f32],

@@ -7,7 +7,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-/// Parts that small work is cut into: enough that uneven parts even out.
+/// Parts that small work is cut into: several for each of a few cores, and few enough for sums of their own.
 const PARTS: usize = 16;
 
 /// A fixed number of workers: the calling thread and threads of a pool.

@@ -256,6 +256,9 @@ pub fn product_of_packed<E: Element>(tile: Tile, a: Packed, first_row: usize, b:
     assert!(a.width() == height && first_row.is_multiple_of(height), "A is packed in blocks of {height}");
     assert!(first_row + rows <= a.columns(), "rows {first_row}+{rows} of {}", a.columns());
     check(tile, &b, rows, c, columns, start);
+    if a.segments() == 0 && start == Start::Zero {
+        c.fill(0.0); // a sum of nothing
+    }
     let first_block = first_row / height;
     let blocks = rows.div_ceil(height);
     let pass = (PASS_STEPS / a.steps().max(1)).max(1);
@@ -381,7 +384,7 @@ mod tests {
 
     fn check_segments<E: Element>(tile: Tile) {
         let (depth, m, n) = (13, 21, 100);
-        for segments in [1, 3, 400] {
+        for segments in [0, 1, 3, 400] {
             // each segment is packed on its own, filled up to whole lanes
             let (a, b) = (stored::<E>(segments * depth, m, 1), stored::<E>(segments * depth, n, 2));
             let (of_a, of_b) = (Layout::new::<E>(depth, m, tile.height()), Layout::new::<E>(depth, n, tile.width()));

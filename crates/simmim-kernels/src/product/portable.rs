@@ -1,6 +1,7 @@
 //! Tiles as arithmetic on arrays, which the compiler keeps in registers: AVX2, NEON, and any other CPU.
 
 use super::{TileJob, TileKernel, TileStart};
+use crate::math::mul_add;
 
 /// Columns of a tile.
 pub(super) const WIDTH: usize = 16;
@@ -33,11 +34,6 @@ unsafe fn plain<const HEIGHT: usize, const IS_BF16: bool>(job: &TileJob) {
     unsafe { tile::<HEIGHT, IS_BF16, FUSED>(job) }
 }
 
-#[inline(always)]
-fn multiply_add<const FUSED: bool>(a: f32, b: f32, sum: f32) -> f32 {
-    if FUSED { a.mul_add(b, sum) } else { a * b + sum }
-}
-
 /// Sums and stores a tile. bf16 lanes are two values: the lower half lies first along the depth.
 ///
 /// # Safety
@@ -56,10 +52,10 @@ unsafe fn tile<const HEIGHT: usize, const IS_BF16: bool, const FUSED: bool>(job:
                     let a = a.add(i * job.a_row + step * job.a_step).read_unaligned();
                     for j in 0..WIDTH {
                         sums[i][j] = if IS_BF16 {
-                            let sum = multiply_add::<FUSED>(low(a), low(b[j]), sums[i][j]);
-                            multiply_add::<FUSED>(high(a), high(b[j]), sum)
+                            let sum = mul_add::<FUSED>(low(a), low(b[j]), sums[i][j]);
+                            mul_add::<FUSED>(high(a), high(b[j]), sum)
                         } else {
-                            multiply_add::<FUSED>(f32::from_bits(a), f32::from_bits(b[j]), sums[i][j])
+                            mul_add::<FUSED>(f32::from_bits(a), f32::from_bits(b[j]), sums[i][j])
                         };
                     }
                 }

@@ -3,7 +3,8 @@
 use crate::build::Init;
 use serde::{Deserialize, Serialize};
 
-/// First weights of an encoder's linear layers; tokens and positions are always drawn as the official code does.
+/// First weights of an encoder's linear layers. Tokens, positions, Swin's patch embedding (which PyTorch draws by its
+/// size) and SwinV2's position MLP are always drawn as the official code does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WeightInit {

@@ -122,7 +122,7 @@ pub struct Tokenizer {
     backend: Cpu,
 }
 
-/// Pixels that go through a network at the same time: enough for every thread, few enough for memory.
+/// Pixels that go through a network at the same time: enough to share, few enough for memory.
 const PIXELS_AT_ONCE: usize = 1 << 18;
 
 impl Tokenizer {
@@ -158,7 +158,7 @@ impl Tokenizer {
 
     /// See [`DiscreteVae::tokens`].
     pub fn tokens(&self, images: &Images) -> Vec<u32> {
-        let at_once = (PIXELS_AT_ONCE / (images.height * images.width)).max(self.backend.threads());
+        let at_once = (PIXELS_AT_ONCE / (images.height * images.width)).max(1);
         let mut tokens = Vec::new();
         for start in (0..images.count).step_by(at_once) {
             self.backend.start(false);

@@ -6,7 +6,7 @@
 use crate::backend::Linear;
 use crate::cpu::buffers::Buffer;
 use crate::cpu::tape::{Backward, Gradients, NodeId};
-use crate::cpu::threads::{parts, split_mut};
+use crate::cpu::threads::{divide, parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::convolution::{Neighbourhood, add_weight_of_rows, fold, unfold, weight_of_rows};
 use simmim_kernels::elementwise::add_column_sums;
@@ -19,6 +19,9 @@ use std::rc::Rc;
 /// Pixels whose neighbourhoods are rows at the same time: enough for a product to run at speed, few
 /// enough for the rows to stay in cache.
 const PIXELS_AT_ONCE: usize = 256;
+
+/// Tasks of a backward pass: each has a gradient of the whole weight.
+const BACKWARD_TASKS: usize = 4;
 
 struct Convolution {
     linear: Linear,
@@ -45,7 +48,7 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuT
         let (weight, tile) = (Packed::new(&panels, layout), cpu.tile);
         let start = linear.bias.map_or(Start::Zero, |b| Start::Bias(store.value(b)));
         let data: &[f32] = &x.data;
-        let groups = pixel_groups(images, &around);
+        let groups = pixels_of(&parts(images), &around);
         let tasks = groups.iter().zip(split_mut(&mut out, &groups, outputs)).collect();
         cpu.threads.map(tasks, |(group, out)| {
             let mut rows = room(&around);
@@ -66,10 +69,10 @@ pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuT
     })
 }
 
-/// The pixels of whole images for each task, numbered across images.
-fn pixel_groups(images: usize, around: &Neighbourhood) -> Vec<Range<usize>> {
+/// The pixels of whole images, numbered across images.
+fn pixels_of(images: &[Range<usize>], around: &Neighbourhood) -> Vec<Range<usize>> {
     let pixels = around.pixels();
-    parts(images).iter().map(|g| g.start * pixels..g.end * pixels).collect()
+    images.iter().map(|images| images.start * pixels..images.end * pixels).collect()
 }
 
 fn pieces(group: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
@@ -98,9 +101,9 @@ impl Backward for Convolution {
             pack_depth_by_row(Matrix::new(&weight, outputs, row_len), of_weight, &mut panels);
             let (packed, tile) = (Packed::new(&panels, of_weight), cpu.tile);
             let (x, d_y): (&[f32], &[f32]) = (&self.x, &d_output);
-            let images = x.len() / image_len;
-            let parts = split_mut(&mut d_x, &parts(images), image_len);
-            let tasks = pixel_groups(images, &around).into_iter().zip(parts).collect();
+            let images = divide(x.len() / image_len, BACKWARD_TASKS);
+            let d_x = split_mut(&mut d_x, &images, image_len);
+            let tasks = pixels_of(&images, &around).into_iter().zip(d_x).collect();
             cpu.threads.map(tasks, |(group, d_x)| {
                 let (mut rows, mut d_rows) = (room(&around), room(&around));
                 let of_d_y = Layout::new::<f32>(PIXELS_AT_ONCE, outputs, tile.height());

@@ -85,8 +85,9 @@ pub(super) fn project_chunks<E: Stored>(
     out
 }
 
-/// Packs the gradient of a layer's output and adds that of its bias; writes that of its input, if asked to.
-pub(super) fn output_gradient<E: Stored>(
+/// The chunks of a layer's backward pass: packs the gradient of its output for that of its weight, adds that of its
+/// bias, and writes that of its input if it is given panels and room.
+pub(super) fn backward_chunks<E: Stored>(
     cpu: &Cpu,
     linear: &Linear,
     chunks: &Chunks,
@@ -95,14 +96,14 @@ pub(super) fn output_gradient<E: Stored>(
 ) -> Stack {
     let (tile, outputs, ranges) = (cpu.tile, cpu.table.get(linear.weight).shape[0], chunks.ranges());
     let mut packed = Stack::new::<E>(&cpu.shelves, chunks, outputs, tile.height(), true);
-    let mut d_x: Vec<_> = match d_x {
+    let d_x_parts: Vec<_> = match d_x {
         None => ranges.iter().map(|_| None).collect(),
         Some((weight, d_x)) => {
             split_mut(d_x, &ranges, weight.columns()).into_iter().map(|d_x| Some((weight, d_x))).collect()
         }
     };
     let (shelves, chunk_rows) = (&cpu.shelves, chunks.chunk_rows());
-    let tasks = ranges.iter().zip(packed.split(chunks)).zip(d_x.drain(..));
+    let tasks = ranges.iter().zip(packed.split(chunks)).zip(d_x_parts);
     let sums = cpu.threads.map(tasks.collect(), |((rows, mut packed), d_x)| {
         let d_y = &d_y[rows.start * outputs..rows.end * outputs];
         let mut sums = vec![0.0; outputs];
@@ -129,7 +130,7 @@ impl<E: Stored> Backward for Project<E> {
         let Self { inputs, outputs, chunks, linear, .. } = *self;
         let mut d_x = cpu.shelves.f32.take(d_output.len() / outputs * inputs);
         let weight = cpu.backward_weight::<E>(linear.weight);
-        let d_y = output_gradient::<E>(cpu, &linear, &chunks, &d_output, Some((weight.get(), &mut d_x)));
+        let d_y = backward_chunks::<E>(cpu, &linear, &chunks, &d_output, Some((weight.get(), &mut d_x)));
         add_weight_gradients::<E>(cpu, &[(linear.weight, &d_y, &self.x)]);
         gradients.add(self.input, d_x);
     }

@@ -38,8 +38,9 @@ use simmim_kernels::element::Element;
 use simmim_kernels::elementwise::add_scaled;
 use simmim_kernels::product::product_of_packed;
 
-/// Blocks of rows of a weight's gradient that are one task, about: the other operand is read once for each.
-const GRADIENT_BLOCKS: usize = 24;
+/// Blocks of rows of a weight's gradient that are one task, about: the product reads its other operand again
+/// after six of them, so two times six cost no more than all.
+const GRADIENT_BLOCKS: usize = 12;
 
 /// The operands of a weight's gradient, `d_yᵀ·x` `[out, in]`.
 type GradientOf<'a> = (ParameterId, &'a Stack, &'a Stack);
@@ -47,7 +48,7 @@ type GradientOf<'a> = (ParameterId, &'a Stack, &'a Stack);
 /// Adds `d_yᵀ·x` to the gradients of weights.
 ///
 /// Both operands were packed chunk by chunk; now each task writes rows of its own, with all tokens as
-/// depth: no copy per worker, no sum over workers.
+/// depth: no copy per task, no sum over tasks.
 fn add_weight_gradients<E: Element>(cpu: &Cpu, weights: &[GradientOf]) {
     let tile = cpu.tile;
     let mut store = cpu.store.borrow_mut();
@@ -55,7 +56,7 @@ fn add_weight_gradients<E: Element>(cpu: &Cpu, weights: &[GradientOf]) {
     let gradients = store.gradients_to_start(weights.iter().map(|(weight, _, _)| *weight));
     for ((_, d_y, x), (gradient, start)) in weights.iter().zip(gradients) {
         let (d_y, x) = (d_y.packed(), x.packed());
-        // whole blocks of rows to each task
+        // whole blocks of rows to each task, and tasks that two workers share evenly
         let rows = divide(d_y.groups(), d_y.groups().div_ceil(GRADIENT_BLOCKS).next_multiple_of(2));
         let row = |block: usize| (block * tile.height()).min(d_y.columns());
         let rows: Vec<_> = rows.iter().map(|blocks| row(blocks.start)..row(blocks.end)).collect();

@@ -1,7 +1,7 @@
 //! Patch embedding: cut into patches, then a linear layer.
 
 use super::add_weight_gradients;
-use super::linear::{output_gradient, project_chunks};
+use super::linear::{backward_chunks, project_chunks};
 use crate::backend::{Images, Linear, Precision};
 use crate::cpu::buffers::Buffer;
 use crate::cpu::chunks::Chunks;
@@ -61,7 +61,7 @@ impl<E: Stored> Backward for PatchEmbed<E> {
     }
 
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, _: &mut Gradients) {
-        let d_y = output_gradient::<E>(cpu, &self.linear, &self.chunks, &d_output, None);
+        let d_y = backward_chunks::<E>(cpu, &self.linear, &self.chunks, &d_output, None);
         add_weight_gradients::<E>(cpu, &[(self.linear.weight, &d_y, &self.x)]);
     }
 }

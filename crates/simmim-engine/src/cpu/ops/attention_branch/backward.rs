@@ -20,13 +20,11 @@ use simmim_kernels::product::{Start, product};
 use simmim_kernels::stored::{add_column_sums_of, narrow_rows};
 use std::ops::Range;
 
-/// A chunk's gradients of parameters.
+/// A chunk's gradients of parameters, in one of the two phases that go by rows.
 struct Sums {
     frame: FrameSums,
-    /// `[D]`
-    d_projection_bias: Vec<f32>,
-    /// `[3D]`
-    d_qkv_bias: Vec<f32>,
+    /// Of the phase's layer: output projection `[D]`, joint projection `[3D]`.
+    d_bias: Vec<f32>,
 }
 
 /// Images of one head.
@@ -50,13 +48,6 @@ struct HeadSums {
 /// Tasks that the heads are divided into, at least, if there are as many images: each adds up scores of its own.
 const HEAD_TASKS: usize = 12;
 
-impl Sums {
-    fn new<E>(weights: &Weights<E>) -> Self {
-        let width = weights.sizes.width;
-        Self { frame: weights.frame.sums(), d_projection_bias: vec![0.0; width], d_qkv_bias: vec![0.0; 3 * width] }
-    }
-}
-
 impl<E: Stored> Backward for Attention<E> {
     fn name(&self) -> &'static str {
         "attention branch"
@@ -77,10 +68,13 @@ impl<E: Stored> Backward for Attention<E> {
             (of_leaving, of_heads, of_entering)
         };
         let mut d_qkv_bias = vec![0.0; 3 * sizes.width];
-        for sums in of_leaving.iter().chain(&of_entering) {
+        for sums in &of_leaving {
             frame_spec(branch).add_gradients(cpu, &sums.frame);
-            add_scaled(&mut d_qkv_bias, 1.0, &sums.d_qkv_bias);
-            add_bias_gradient(cpu, &branch.projection, &sums.d_projection_bias);
+            add_bias_gradient(cpu, &branch.projection, &sums.d_bias);
+        }
+        for sums in &of_entering {
+            frame_spec(branch).add_gradients(cpu, &sums.frame);
+            add_scaled(&mut d_qkv_bias, 1.0, &sums.d_bias);
         }
         let mut d_logit_scale = vec![0.0; sizes.heads];
         for sums in &of_heads {
@@ -121,12 +115,13 @@ impl<E: Stored> Attention<E> {
         let (weight, tile, kept, shelves) = (packed.get(), cpu.tile, &self.frame, &cpu.shelves);
         let parts = split_mut(&mut d_o, &ranges, row).into_iter().zip(d_f.split(&chunks));
         let sums = cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, (d_o, mut packed))| {
-            let (mut sums, mut scratch) = (Sums::new(weights), RowsScratch::<E>::new(shelves, &chunks, width, &blocks));
+            let mut sums = Sums { frame: weights.frame.sums(), d_bias: vec![0.0; width] };
+            let mut scratch = RowsScratch::<E>::new(shelves, &chunks, width, &blocks);
             let count = rows.len();
             let d_out = &d_out[rows.start * width..rows.end * width];
             let d_f = &mut scratch.f[..count * width];
             weights.frame.leave_backward(d_out, rows, kept, &mut sums.frame, d_f, &mut scratch.rows);
-            add_column_sums(d_f, &mut sums.d_projection_bias);
+            add_column_sums(d_f, &mut sums.d_bias);
             narrow_rows(d_f, width, &mut scratch.stored, row);
             let d_f = Matrix::new(&scratch.stored[..count * row], count, width);
             packed.pack(d_f);
@@ -197,25 +192,25 @@ impl<E: Stored> Attention<E> {
 
     /// First phase: gradients of q, k and v → of the input, which is added to `d_x`.
     fn to_d_x(&self, cpu: &Cpu, weights: &Weights<E>, d_heads: &[E], d_qkv: &mut Stack, d_x: &mut [f32]) -> Vec<Sums> {
-        let (sizes, chunks, blocks) = (self.sizes, self.chunks, Blocks::new(cpu));
+        let (sizes, chunks) = (self.sizes, self.chunks);
         let (width, ranges, row) = (sizes.width, chunks.ranges(), padded::<E>(3 * sizes.width));
         let packed = cpu.backward_weight::<E>(self.branch.qkv);
         let (weight, tile, kept, x): (_, _, _, &[f32]) = (packed.get(), cpu.tile, &self.frame, &self.x);
         let parts = split_mut(d_x, &ranges, width).into_iter().zip(d_qkv.split(&chunks));
         let shelves = &cpu.shelves;
         cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, (d_x, mut packed))| {
-            let (mut sums, mut scratch) = (Sums::new(weights), RowsScratch::<E>::new(shelves, &chunks, width, &blocks));
-            let mut stored = shelves.rows::<E>(chunks.chunk_rows(), 3 * width);
+            let mut sums = Sums { frame: weights.frame.sums(), d_bias: vec![0.0; 3 * width] };
+            let (mut d_a, mut stored) =
+                (shelves.f32.take(rows.len() * width), shelves.rows::<E>(chunks.chunk_rows(), 3 * width));
             let count = rows.len();
             let stored = &mut stored[..count * row];
             collect_rows(&sizes, d_heads, 3, rows, stored);
-            add_column_sums_of(stored, row, &mut sums.d_qkv_bias);
+            add_column_sums_of(stored, row, &mut sums.d_bias);
             let d_qkv = Matrix::new(stored, count, 3 * width);
             packed.pack(d_qkv);
-            let d_a = &mut scratch.f[..count * width];
-            product(tile, d_qkv, weight, d_a, width, Start::Zero); // [R, D]
+            product(tile, d_qkv, weight, &mut d_a, width, Start::Zero); // [R, D]
             let x = &x[rows.start * width..rows.end * width];
-            weights.frame.enter_backward(x, d_a, rows, kept, &mut sums.frame, d_x);
+            weights.frame.enter_backward(x, &d_a, rows, kept, &mut sums.frame, d_x);
             sums
         })
     }

@@ -8,7 +8,7 @@ use crate::backend::{AttentionBranch, Precision};
 use crate::cpu::buffers::Buffer;
 use crate::cpu::chunks::Chunks;
 use crate::cpu::kept::{Stack, Stored, split_kept};
-use crate::cpu::threads::{parts, split_mut};
+use crate::cpu::threads::{divide, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use crate::parameters::ParameterId;
 use simmim_kernels::attention::attend;
@@ -124,11 +124,14 @@ fn to_qkv<E: Stored>(
     qkv
 }
 
+/// Tasks that the heads of all images are divided into, at most: they have no sums, so many cost nothing.
+const HEAD_TASKS: usize = 64;
+
 /// Second phase: attention, rows `[B·N, 3D]` → heads `[B, A, N, E]`; keeps the weights if `p_kept` has room.
 fn to_heads<E: Stored>(cpu: &Cpu, weights: &Weights<E>, qkv: &[E], p_kept: &mut [E]) -> Buffer<E> {
     let (sizes, tile) = (weights.sizes, cpu.tile);
     let mut heads = E::shelf(&cpu.shelves).take(sizes.rows() * sizes.width);
-    let groups = parts(sizes.images * sizes.heads);
+    let groups = divide(sizes.images * sizes.heads, HEAD_TASKS);
     let tasks = groups.iter().zip(split_mut(&mut heads, &groups, sizes.head_len())).zip(split_kept(
         p_kept,
         &groups,

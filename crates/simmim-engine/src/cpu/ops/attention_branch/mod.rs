@@ -3,7 +3,7 @@
 //! backward pass goes through the same phases in reverse.
 //!
 //! What one phase writes, the next one reads in another order: rows `[B·N, 3D]` become heads
-//! `[B, A, N, E]`, so that each worker writes a contiguous share of its own.
+//! `[B, A, N, E]`, so that each task writes slices of its own.
 
 mod backward;
 mod forward;
