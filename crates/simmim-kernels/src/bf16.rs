@@ -4,7 +4,7 @@
 //! smaller than any normal number for zero.
 
 use crate::element::Bf16;
-use multiversion::{multiversion, target::target_cfg_f};
+use multiversion::multiversion;
 
 /// The bits of the bf16 nearest to `x`, ties to even; NaN stays NaN.
 #[inline(always)]
@@ -16,40 +16,37 @@ pub(crate) fn to_bits(x: f32) -> u16 {
 }
 
 /// Stores `values` as bf16.
-#[multiversion(targets(
-    "x86_64+avx512f+avx512bw+avx512vl+avx512dq+avx512bf16+fma",
-    "x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma",
-    "x86_64+avx2+fma",
-    "aarch64+neon"
-))]
 pub fn narrow(values: &[f32], out: &mut [Bf16]) {
     assert_eq!(values.len(), out.len());
-    let (mut values, mut out) = (values, out);
     #[cfg(target_arch = "x86_64")]
-    if target_cfg_f!(target_feature = "avx512bf16") {
-        let ((runs, rest), (out_runs, out_rest)) = (values.as_chunks(), out.as_chunks_mut());
-        for (run, out) in runs.iter().zip(out_runs) {
-            // SAFETY: only the version that is compiled for these instructions gets here, and that one may even do without
-            // `unsafe`.
-            #[allow(unused_unsafe)]
-            let rounded = unsafe { round_vector(run) };
-            *out = rounded;
-        }
-        (values, out) = (rest, out_rest);
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
+        // SAFETY: this CPU has the instructions.
+        return unsafe { narrow_by_vectors(values, out) };
     }
+    narrow_by_bits(values, out);
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn narrow_by_bits(values: &[f32], out: &mut [Bf16]) {
     for (o, v) in out.iter_mut().zip(values) {
         *o = Bf16::from_bits(to_bits(*v));
     }
 }
 
 #[cfg(target_arch = "x86_64")]
-#[inline]
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn round_vector(values: &[f32; 16]) -> [Bf16; 16] {
-    use std::arch::x86_64::{_mm512_cvtneps_pbh, _mm512_loadu_ps};
-    // SAFETY: sixteen values are read, from wherever they lie; a vector of bf16 is as many of them, and any bits are
-    // a bf16.
-    unsafe { std::mem::transmute(_mm512_cvtneps_pbh(_mm512_loadu_ps(values.as_ptr()))) }
+fn narrow_by_vectors(values: &[f32], out: &mut [Bf16]) {
+    use std::arch::x86_64::{__m256bh, _mm512_cvtneps_pbh, _mm512_loadu_ps};
+    use std::mem::transmute;
+    let ((vectors, rest), (out_vectors, out_rest)) = (values.as_chunks::<16>(), out.as_chunks_mut::<16>());
+    for (vector, out) in vectors.iter().zip(out_vectors) {
+        // SAFETY: sixteen values are read, from wherever they lie; a vector of bf16 is as many of them, and any bits are
+        // a bf16.
+        *out = unsafe { transmute::<__m256bh, [Bf16; 16]>(_mm512_cvtneps_pbh(_mm512_loadu_ps(vector.as_ptr()))) };
+    }
+    for (o, v) in out_rest.iter_mut().zip(rest) {
+        *o = Bf16::from_bits(to_bits(*v));
+    }
 }
 
 /// Specification of [`narrow`].
@@ -85,10 +82,12 @@ mod tests {
         let mut values = numbers(1000, 3);
         values.extend([0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN_POSITIVE]);
         values.extend([1.003_906_2, 1.011_718_8, -1.003_906_2, 1.2e-38]);
-        let [mut fast, mut naive] = [(); 2].map(|_| vec![Bf16::default(); values.len()]);
+        let [mut fast, mut by_bits, mut naive] = [(); 3].map(|_| vec![Bf16::default(); values.len()]);
         narrow(&values, &mut fast);
+        narrow_by_bits(&values, &mut by_bits);
         narrow_naive(&values, &mut naive);
         assert_eq!(fast, naive);
+        assert_eq!(by_bits, naive); // what a CPU without the instruction runs
         let [mut wide, mut wide_naive] = [(); 2].map(|_| vec![0.0; values.len()]);
         widen(&fast, &mut wide);
         widen_naive(&naive, &mut wide_naive);
@@ -97,8 +96,9 @@ mod tests {
 
     #[test]
     fn nan_stays_nan() {
-        let values = [f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0xffff_ffff)];
-        let mut stored = [Bf16::default(); 3];
+        // whole vectors and a rest
+        let values = [f32::NAN, f32::from_bits(0x7f80_0001), f32::from_bits(0xffff_ffff)].repeat(7);
+        let mut stored = [Bf16::default(); 21];
         narrow(&values, &mut stored);
         assert!(stored.iter().all(|v| v.is_nan()));
     }
