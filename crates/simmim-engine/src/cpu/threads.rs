@@ -117,6 +117,17 @@ mod tests {
     }
 
     #[test]
+    fn the_calling_thread_goes_on_working() {
+        let own = std::thread::current().id();
+        let ran_here = Threads::new(2).map((0..60).collect(), |_: usize| {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+            std::thread::current().id() == own
+        });
+        let own = ran_here.iter().filter(|here| **here).count();
+        assert!((2..59).contains(&own), "{own} of 60 tasks");
+    }
+
+    #[test]
     fn a_slow_task_holds_up_no_other() {
         // the first task waits for the last: whoever runs the one must not be meant to run the other
         let (done, waits) = std::sync::mpsc::channel();
