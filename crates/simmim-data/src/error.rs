@@ -165,6 +165,14 @@ pub enum Error {
         /// What the decoder says.
         cause: ::image::ImageError,
     },
+    /// A JPEG that ends before its picture does.
+    #[error("cannot decode `{name}`: the picture is cut short, the file ends at byte {length} before its end marker")]
+    TruncatedJpeg {
+        /// The image.
+        name: String,
+        /// How many bytes there are.
+        length: usize,
+    },
     /// An image that brings its decoder down.
     #[error("cannot decode `{name}`: the decoder of {format} panicked: {message}")]
     DecoderPanicked {
@@ -306,7 +314,7 @@ impl Error {
             Self::UnknownKind { .. } => {
                 Some("give a folder of images, `.tar` shards or `*-images-idx3-ubyte[.gz]`".into())
             }
-            Self::TruncatedTar { .. } | Self::IdxLength { .. } => Some("copy or download the file again".into()),
+            Self::TruncatedTar { .. } | Self::TruncatedJpeg { .. } | Self::IdxLength { .. } => Some("copy or download the file again".into()),
             Self::BadLabel { .. } => Some("a `.cls` member holds one integer from 0 up".into()),
             Self::LabelOutOfRange { .. } => Some("`classes.json` lists the name of every class, in order".into()),
             Self::BadClassNames { .. } => Some("as in `[\"cat\", \"dog\"]`".into()),
@@ -361,6 +369,7 @@ impl Error {
             | Self::LabelCount { .. }
             | Self::UnknownFormat { .. }
             | Self::Decode { .. }
+            | Self::TruncatedJpeg { .. }
             | Self::DecoderPanicked { .. }
             | Self::NoPixels { .. }
             | Self::BadArray { .. }

@@ -1,5 +1,6 @@
 //! Bytes of a JPEG, PNG or `.npy` file to an image.
 
+mod jpeg;
 mod npy;
 
 use std::io::Cursor;
@@ -69,6 +70,9 @@ impl Format {
 
     fn decode(self, bytes: &[u8], name: &str) -> Result<Image> {
         match self {
+            Self::Jpeg if jpeg::is_cut_short(bytes) => {
+                Err(Error::TruncatedJpeg { name: name.to_owned(), length: bytes.len() })
+            }
             Self::Jpeg => picture(bytes, name, ImageFormat::Jpeg),
             Self::Png => picture(bytes, name, ImageFormat::Png),
             Self::Npy => npy::array(bytes, name),

@@ -113,6 +113,20 @@ fn what_is_no_image_is_refused_with_its_reason() {
 }
 
 #[test]
+fn a_jpeg_that_lacks_any_of_its_end_is_refused() {
+    let whole = std::fs::read(photos().join("tools-plier1.jpg")).unwrap();
+    for length in [whole.len() - 1, whole.len() - 2, whole.len() / 2, whole.len() / 5] {
+        check_refused(&whole[..length], 3, "cut short");
+    }
+    let expected = decode(&whole, "whole", 3).unwrap();
+    assert_eq!(decode(&[&whole[..], b"something behind it"].concat(), "whole", 3).unwrap(), expected);
+    // a thumbnail within the application data ends before the picture starts
+    let thumbnail = [&whole[..2], &[0xff, 0xe1, 0, 8, 0xff, 0xd8, 0xff, 0xda, 0xff, 0xd9], &whole[2..]].concat();
+    assert_eq!(decode(&thumbnail, "with thumbnail", 3).unwrap(), expected);
+    check_refused(&thumbnail[..thumbnail.len() / 2], 3, "cut short");
+}
+
+#[test]
 fn a_decompression_bomb_is_refused_by_its_header() {
     let mut bomb = grey(1);
     // the header chunk: 4 bytes of length from 8, `IHDR`, width, height, five bytes, checksum
