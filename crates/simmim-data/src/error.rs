@@ -314,7 +314,9 @@ impl Error {
             Self::UnknownKind { .. } => {
                 Some("give a folder of images, `.tar` shards or `*-images-idx3-ubyte[.gz]`".into())
             }
-            Self::TruncatedTar { .. } | Self::TruncatedJpeg { .. } | Self::IdxLength { .. } => Some("copy or download the file again".into()),
+            Self::TruncatedTar { .. } | Self::TruncatedJpeg { .. } | Self::IdxLength { .. } => {
+                Some("copy or download the file again".into())
+            }
             Self::BadLabel { .. } => Some("a `.cls` member holds one integer from 0 up".into()),
             Self::LabelOutOfRange { .. } => Some("`classes.json` lists the name of every class, in order".into()),
             Self::BadClassNames { .. } => Some("as in `[\"cat\", \"dog\"]`".into()),

@@ -8,7 +8,7 @@ use multiversion::{multiversion, target::target_cfg_f};
 use simmim_kernels::adamw::{AdamWStep, adamw, adamw_naive};
 use simmim_kernels::bf16::{narrow, narrow_naive, widen, widen_naive};
 use simmim_kernels::element::Bf16;
-use simmim_kernels::gelu::{gelu, gelu_naive, gelu_with_slope, gelu_with_slope_naive};
+use simmim_kernels::gelu::{gelu, gelu_naive};
 use simmim_kernels::math::{erf_and_gauss, erf_and_gauss_naive, exp, exp_naive};
 use simmim_kernels::relu::{relu, relu_backward, relu_backward_naive, relu_naive};
 
@@ -35,7 +35,7 @@ fn erf_of_each(x: &mut [f32]) {
 
 fn functions(c: &mut Criterion) {
     let x: Vec<f32> = numbers(LEN).iter().map(|v| 3.0 * v).collect();
-    let (d, mut slope) = (numbers(LEN), vec![0.0; LEN]);
+    let (d, [mut values, mut slopes]) = (numbers(LEN), [(); 2].map(|_| vec![0.0; LEN]));
 
     let kernels: [fn(&mut [f32]); 2] = [exp_of_each, |x| x.iter_mut().for_each(|v| *v = exp_naive(*v) as f32)];
     beside_naive(c, "exp", kernels, &x, COLUMNS, |kernel, x| kernel(x));
@@ -47,11 +47,9 @@ fn functions(c: &mut Criterion) {
     }];
     beside_naive(c, "erf_and_gauss", kernels, &x, COLUMNS, |kernel, x| kernel(x));
     let kernels = [gelu, gelu_naive];
-    beside_naive(c, "gelu", kernels, &x, COLUMNS, |kernel, x| kernel(x));
-    let kernels = [gelu_with_slope, gelu_with_slope_naive];
-    beside_naive(c, "gelu_with_slope", kernels, &x, COLUMNS, |kernel, x| {
-        let slope = &mut slope[..x.len()];
-        kernel(x, slope);
+    beside_naive(c, "gelu", kernels, &x, COLUMNS, |kernel, x| {
+        let len = x.len();
+        kernel(x, &mut values[..len], &mut slopes[..len]);
     });
     let kernels = [relu, relu_naive];
     beside_naive(c, "relu", kernels, &x, COLUMNS, |kernel, x| kernel(x));

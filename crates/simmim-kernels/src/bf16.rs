@@ -19,7 +19,10 @@ pub(crate) fn to_bits(x: f32) -> u16 {
 pub fn narrow(values: &[f32], out: &mut [Bf16]) {
     assert_eq!(values.len(), out.len());
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
+    if is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+    {
         // SAFETY: this CPU has the instructions.
         return unsafe { narrow_by_vectors(values, out) };
     }
@@ -34,9 +37,11 @@ fn narrow_by_bits(values: &[f32], out: &mut [Bf16]) {
 }
 
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 fn narrow_by_vectors(values: &[f32], out: &mut [Bf16]) {
-    use std::arch::x86_64::{__m256bh, _mm512_cvtneps_pbh, _mm512_loadu_ps};
+    use std::arch::x86_64::{
+        __m256bh, __m256i, _mm256_mask_storeu_epi16, _mm512_cvtneps_pbh, _mm512_loadu_ps, _mm512_maskz_loadu_ps,
+    };
     use std::mem::transmute;
     let ((vectors, rest), (out_vectors, out_rest)) = (values.as_chunks::<16>(), out.as_chunks_mut::<16>());
     for (vector, out) in vectors.iter().zip(out_vectors) {
@@ -44,8 +49,13 @@ fn narrow_by_vectors(values: &[f32], out: &mut [Bf16]) {
         // a bf16.
         *out = unsafe { transmute::<__m256bh, [Bf16; 16]>(_mm512_cvtneps_pbh(_mm512_loadu_ps(vector.as_ptr()))) };
     }
-    for (o, v) in out_rest.iter_mut().zip(rest) {
-        *o = Bf16::from_bits(to_bits(*v));
+    if !rest.is_empty() {
+        let mask = (1 << rest.len()) - 1;
+        // SAFETY: what the mask leaves out, behind the rest, is neither read nor written.
+        unsafe {
+            let rounded = _mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, rest.as_ptr()));
+            _mm256_mask_storeu_epi16(out_rest.as_mut_ptr().cast(), mask, transmute::<__m256bh, __m256i>(rounded));
+        }
     }
 }
 

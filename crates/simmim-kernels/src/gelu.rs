@@ -16,41 +16,36 @@ pub(crate) fn value_and_slope<const FUSED: bool>(x: f32) -> (f32, f32) {
     (x * cdf, mul_add::<FUSED>(x * INV_SQRT_2PI, gauss, cdf))
 }
 
-/// Replaces `x` by `gelu(x)`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn gelu(x: &mut [f32]) {
+/// Writes `gelu(x)` and `gelu'(x)`, as many as there are `x`.
+pub fn gelu(x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
+    assert!(x.len() == values.len() && x.len() == slopes.len());
+    #[cfg(target_arch = "x86_64")]
+    if crate::avx512::is_available() {
+        // SAFETY: this CPU has the instructions, and the lengths are as asserted.
+        return unsafe { crate::avx512::gelu(x, values, slopes) };
+    }
+    gelu_portable(x, values, slopes);
+}
+
+#[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
+fn gelu_portable(x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
     const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
-    for v in x {
-        *v = value_and_slope::<FUSED>(*v).0;
+    for ((value, slope), x) in values.iter_mut().zip(slopes).zip(x) {
+        (*value, *slope) = value_and_slope::<FUSED>(*x);
     }
 }
 
-/// Specification of [`gelu`].
-pub fn gelu_naive(x: &mut [f32]) {
-    gelu_with_slope_naive(x, &mut vec![0.0; x.len()]);
-}
-
-/// Replaces `x` by `gelu(x)` and writes `gelu'(x)` to `slope`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn gelu_with_slope(x: &mut [f32], slope: &mut [f32]) {
-    assert_eq!(x.len(), slope.len());
-    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
-    for (v, s) in x.iter_mut().zip(slope) {
-        (*v, *s) = value_and_slope::<FUSED>(*v);
-    }
-}
-
-/// Specification of [`gelu_with_slope`]: the integral of the normal density by Simpson's rule in f64.
-pub fn gelu_with_slope_naive(x: &mut [f32], slope: &mut [f32]) {
+/// Specification of [`gelu`]: the integral of the normal density by Simpson's rule in f64.
+pub fn gelu_naive(x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
     let density = |t: f64| (-0.5 * t * t).exp() / (2.0 * std::f64::consts::PI).sqrt();
-    for (v, s) in x.iter_mut().zip(slope) {
-        let x = *v as f64;
+    for ((value, slope), x) in values.iter_mut().zip(slopes).zip(x) {
+        let x = *x as f64;
         let steps = 2000;
         let h = x / steps as f64;
         let inner: f64 = (1..steps).map(|i| density(i as f64 * h) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
         let cdf = 0.5 + h / 3.0 * (density(0.0) + inner + density(x));
-        *v = (x * cdf) as f32;
-        *s = (cdf + x * density(x)) as f32;
+        *value = (x * cdf) as f32;
+        *slope = (cdf + x * density(x)) as f32;
     }
 }
 
@@ -60,17 +55,16 @@ mod tests {
 
     #[test]
     fn gelu_and_its_slope_equal_naive() {
-        let mut fast: Vec<f32> = (-300..300).map(|i| i as f32 * 0.02).collect();
-        let [mut naive, mut plain, mut plain_naive] = [(); 3].map(|_| fast.clone());
-        let (mut fast_slope, mut naive_slope) = (vec![0.0; 600], vec![0.0; 600]);
-        gelu(&mut plain);
-        gelu_naive(&mut plain_naive);
-        gelu_with_slope(&mut fast, &mut fast_slope);
-        gelu_with_slope_naive(&mut naive, &mut naive_slope);
-        for i in 0..600 {
-            assert!((fast[i] - naive[i]).abs() < 1e-6, "gelu at {i}: {} {}", fast[i], naive[i]);
-            assert!((fast_slope[i] - naive_slope[i]).abs() < 1e-6, "slope at {i}");
-            assert_eq!((plain[i], plain_naive[i]), (fast[i], naive[i]));
+        let x: Vec<f32> = (-305..300).map(|i| i as f32 * 0.02).collect();
+        let [mut naive, mut naive_slopes] = [(); 2].map(|_| vec![0.0; x.len()]);
+        gelu_naive(&x, &mut naive, &mut naive_slopes);
+        for kernel in [gelu, gelu_portable] {
+            let [mut fast, mut slopes] = [(); 2].map(|_| vec![9.0; x.len()]);
+            kernel(&x, &mut fast, &mut slopes);
+            for i in 0..x.len() {
+                assert!((fast[i] - naive[i]).abs() < 1e-6, "gelu({}): {} {}", x[i], fast[i], naive[i]);
+                assert!((slopes[i] - naive_slopes[i]).abs() < 1e-6, "slope at {}", x[i]);
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! The forward kernel keeps mean and reciprocal standard deviation of each row; the backward kernel
 //! recomputes the normalised row from them and the input, which is cheaper than keeping it.
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx512;
 use crate::math::mul_add;
 use crate::softmax::{dot, sum};
 use multiversion::{multiversion, target::target_cfg_f};
@@ -20,12 +22,29 @@ pub struct RowStatistics {
 ///
 /// # Shapes
 /// `x`, `y` `[rows, D]`; `weight`, `bias` `[D]`; `statistics` `[rows]`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32], statistics: &mut [RowStatistics]) {
+    assert_eq!(weight.len(), bias.len());
+    assert_eq!(x.len(), y.len());
+    assert_eq!(x.len(), statistics.len() * weight.len());
+    #[cfg(target_arch = "x86_64")]
+    if avx512::is_available() {
+        // SAFETY: this CPU has the instructions, and the lengths are as asserted.
+        return unsafe { avx512::layer_norm(x, weight, bias, eps, y, statistics) };
+    }
+    layer_norm_portable(x, weight, bias, eps, y, statistics);
+}
+
+#[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
+fn layer_norm_portable(
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    eps: f32,
+    y: &mut [f32],
+    statistics: &mut [RowStatistics],
+) {
     const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     let width = weight.len();
-    assert_eq!(x.len(), y.len());
-    assert_eq!(x.len(), statistics.len() * width);
     let ones_over_width = 1.0 / width as f32;
     for ((x, y), statistics) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(statistics) {
         let mean = sum(x) * ones_over_width;
@@ -66,8 +85,29 @@ pub fn layer_norm_naive(
 ///
 /// # Shapes
 /// `x`, `d_y`, `d_x` `[rows, D]`; `weight`, `d_weight`, `d_bias` `[D]`; `statistics` `[rows]`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn layer_norm_backward(
+    x: &[f32],
+    weight: &[f32],
+    statistics: &[RowStatistics],
+    d_y: &[f32],
+    d_x: &mut [f32],
+    d_weight: &mut [f32],
+    d_bias: &mut [f32],
+) {
+    let width = weight.len();
+    assert_eq!(x.len(), statistics.len() * width);
+    assert!(d_y.len() == x.len() && d_x.len() == x.len());
+    assert!(d_weight.len() == width && d_bias.len() == width);
+    #[cfg(target_arch = "x86_64")]
+    if avx512::is_available() {
+        // SAFETY: this CPU has the instructions, and the lengths are as asserted.
+        return unsafe { avx512::layer_norm_backward(x, weight, statistics, d_y, d_x, d_weight, d_bias) };
+    }
+    layer_norm_backward_portable(x, weight, statistics, d_y, d_x, d_weight, d_bias);
+}
+
+#[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
+fn layer_norm_backward_portable(
     x: &[f32],
     weight: &[f32],
     statistics: &[RowStatistics],
@@ -78,9 +118,6 @@ pub fn layer_norm_backward(
 ) {
     const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     let width = weight.len();
-    assert_eq!(x.len(), statistics.len() * width);
-    assert!(d_y.len() == x.len() && d_x.len() == x.len());
-    assert!(d_weight.len() == width && d_bias.len() == width);
     let ones_over_width = 1.0 / width as f32;
     // x̂ and g = d_y·weight of the row at hand
     let (mut normalised, mut g) = (vec![0.0; width], vec![0.0; width]);
@@ -138,23 +175,28 @@ mod tests {
         for (rows, width) in [(1, 1), (3, 36), (5, 192), (2, 200)] {
             let x: Vec<f32> = numbers(rows * width, 1).iter().map(|v| 3.0 + 2.0 * v).collect();
             let (weight, bias) = (numbers(width, 2), numbers(width, 3));
-            let (mut y, mut expected) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-            let mut s = vec![RowStatistics::default(); rows];
-            let mut s_naive = s.clone();
-            layer_norm(&x, &weight, &bias, 1e-6, &mut y, &mut s);
+            let mut expected = vec![0.0; x.len()];
+            let mut s_naive = vec![RowStatistics::default(); rows];
             layer_norm_naive(&x, &weight, &bias, 1e-6, &mut expected, &mut s_naive);
-            if width > 1 {
-                assert_close(&y, &expected, 5e-6);
-            }
-
             let d_y = numbers(x.len(), 4);
-            let (mut d_x, mut d_w, mut d_b) = (numbers(x.len(), 5), numbers(width, 6), numbers(width, 7));
-            let (mut e_x, mut e_w, mut e_b) = (d_x.clone(), d_w.clone(), d_b.clone());
-            layer_norm_backward(&x, &weight, &s_naive, &d_y, &mut d_x, &mut d_w, &mut d_b);
+            let sums = || (numbers(x.len(), 5), numbers(width, 6), numbers(width, 7));
+            let (mut e_x, mut e_w, mut e_b) = sums();
             layer_norm_backward_naive(&x, &weight, &s_naive, &d_y, &mut e_x, &mut e_w, &mut e_b);
-            assert_close(&d_x, &e_x, 5e-6);
-            assert_close(&d_w, &e_w, 5e-6);
-            assert_close(&d_b, &e_b, 5e-6);
+
+            for kernel in [layer_norm, layer_norm_portable] {
+                let (mut y, mut s) = (vec![0.0; x.len()], vec![RowStatistics::default(); rows]);
+                kernel(&x, &weight, &bias, 1e-6, &mut y, &mut s);
+                if width > 1 {
+                    assert_close(&y, &expected, 5e-6);
+                }
+            }
+            for kernel in [layer_norm_backward, layer_norm_backward_portable] {
+                let (mut d_x, mut d_w, mut d_b) = sums();
+                kernel(&x, &weight, &s_naive, &d_y, &mut d_x, &mut d_w, &mut d_b);
+                assert_close(&d_x, &e_x, 5e-6);
+                assert_close(&d_w, &e_w, 5e-6);
+                assert_close(&d_b, &e_b, 5e-6);
+            }
         }
     }
 }

@@ -9,6 +9,8 @@
 
 pub mod adamw;
 pub mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod bf16;
 pub mod convolution;
 pub mod discrete_vae;

@@ -1,11 +1,22 @@
 //! Softmax over rows, forward and backward.
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx512;
 use crate::math::{exp, mul_add};
 use multiversion::{multiversion, target::target_cfg_f};
 
 /// Replaces each row of `x` `[rows, columns]` by its softmax.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn softmax(x: &mut [f32], columns: usize) {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::is_available() {
+        // SAFETY: this CPU has the instructions.
+        return unsafe { avx512::softmax(x, columns) };
+    }
+    softmax_portable(x, columns);
+}
+
+#[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
+fn softmax_portable(x: &mut [f32], columns: usize) {
     const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     for row in x.chunks_exact_mut(columns) {
         let largest = max(row);
@@ -31,10 +42,19 @@ pub fn softmax_naive(x: &mut [f32], columns: usize) {
 }
 
 /// Replaces `d_p` by the gradient of the scores: `d_s = p · (d_p − Σ p·d_p)`, row by row.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn softmax_backward(p: &[f32], d_p: &mut [f32], columns: usize) {
-    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     assert_eq!(p.len(), d_p.len());
+    #[cfg(target_arch = "x86_64")]
+    if avx512::is_available() {
+        // SAFETY: this CPU has the instructions.
+        return unsafe { avx512::softmax_backward(p, d_p, columns) };
+    }
+    softmax_backward_portable(p, d_p, columns);
+}
+
+#[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
+fn softmax_backward_portable(p: &[f32], d_p: &mut [f32], columns: usize) {
+    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     for (p, d) in p.chunks_exact(columns).zip(d_p.chunks_exact_mut(columns)) {
         let inner = dot::<FUSED>(p, d);
         for (d, p) in d.iter_mut().zip(p) {
@@ -107,20 +127,26 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, numbers};
 
+    type Backward = fn(&[f32], &mut [f32], usize);
+
     #[test]
     fn softmax_and_its_backward_equal_naive() {
-        for columns in [1, 3, 16, 50, 197] {
-            let mut fast: Vec<f32> = numbers(columns * 4, 5).iter().map(|v| v * 9.0).collect();
-            let mut naive = fast.clone();
-            softmax(&mut fast, columns);
+        for columns in [1, 3, 16, 36, 50, 197] {
+            let scores: Vec<f32> = numbers(columns * 4, 5).iter().map(|v| v * 9.0).collect();
+            let (mut naive, d) = (scores.clone(), numbers(columns * 4, 6));
             softmax_naive(&mut naive, columns);
-            assert_close(&fast, &naive, 1e-6);
-
-            let mut d_fast = numbers(columns * 4, 6);
-            let mut d_naive = d_fast.clone();
-            softmax_backward(&naive, &mut d_fast, columns);
+            let mut d_naive = d.clone();
             softmax_backward_naive(&naive, &mut d_naive, columns);
-            assert_close(&d_fast, &d_naive, 2e-6);
+            for (forward, backward) in [
+                (softmax as fn(&mut [f32], usize), softmax_backward as Backward),
+                (softmax_portable, softmax_backward_portable),
+            ] {
+                let (mut fast, mut d_fast) = (scores.clone(), d.clone());
+                forward(&mut fast, columns);
+                assert_close(&fast, &naive, 1e-6);
+                backward(&naive, &mut d_fast, columns);
+                assert_close(&d_fast, &d_naive, 2e-6);
+            }
         }
     }
 

@@ -5,8 +5,8 @@
 //! slice from the block's first column on.
 
 use crate::element::Element;
-use crate::gelu::{gelu_with_slope_naive, value_and_slope};
-use multiversion::{multiversion, target::target_cfg_f};
+use crate::gelu::{gelu, gelu_naive};
+use multiversion::multiversion;
 
 /// Results that wait for rounding at a time: a few vectors.
 const RUN: usize = 96;
@@ -57,16 +57,12 @@ fn copy_runs<E: Element, const COLUMNS: usize>(rows: &[E], out: &mut [E], stride
 }
 
 /// Stores the GELU of a block, and its slope, dense, unless `slope` is empty.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn gelu_rows<E: Element>(block: &[f32], columns: usize, out: &mut [E], stride: usize, slope: &mut [E]) {
-    const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     let (mut values, mut slopes) = ([0.0; RUN], [0.0; RUN]);
     for (i, (block, out)) in block.chunks_exact(columns).zip(out.chunks_mut(stride)).enumerate() {
         for (j, (block, out)) in block.chunks(RUN).zip(out[..columns].chunks_mut(RUN)).enumerate() {
             let (values, slopes) = (&mut values[..block.len()], &mut slopes[..block.len()]);
-            for ((value, s), x) in values.iter_mut().zip(slopes.iter_mut()).zip(block) {
-                (*value, *s) = value_and_slope::<FUSED>(*x);
-            }
+            gelu(block, values, slopes);
             E::narrow(values, out);
             if !slope.is_empty() {
                 E::narrow(slopes, &mut slope[i * columns + j * RUN..][..block.len()]);
@@ -77,9 +73,9 @@ pub fn gelu_rows<E: Element>(block: &[f32], columns: usize, out: &mut [E], strid
 
 /// Specification of [`gelu_rows`].
 pub fn gelu_rows_naive<E: Element>(block: &[f32], columns: usize, out: &mut [E], stride: usize, slope: &mut [E]) {
-    let (mut gelu, mut slopes) = (block.to_vec(), vec![0.0; block.len()]);
-    gelu_with_slope_naive(&mut gelu, &mut slopes);
-    narrow_rows_naive(&gelu, columns, out, stride);
+    let [mut values, mut slopes] = [(); 2].map(|_| vec![0.0; block.len()]);
+    gelu_naive(block, &mut values, &mut slopes);
+    narrow_rows_naive(&values, columns, out, stride);
     slope.iter_mut().zip(slopes).for_each(|(slope, s)| *slope = E::of(s));
 }
 

@@ -5,7 +5,7 @@ use crate::cpu::tape::{Backward, Gradients, NodeId};
 use crate::cpu::threads::{parts, split_mut};
 use crate::cpu::{Cpu, CpuTensor};
 use simmim_kernels::elementwise::multiply;
-use simmim_kernels::gelu::gelu_with_slope;
+use simmim_kernels::gelu::gelu;
 
 struct Gelu {
     input: NodeId,
@@ -13,11 +13,12 @@ struct Gelu {
 }
 
 pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor) -> CpuTensor {
-    let mut out = cpu.shelves.f32.copy(&x.data);
-    let mut slope = cpu.shelves.f32.take(x.data.len());
-    let groups = parts(x.data.len());
-    let tasks = split_mut(&mut out, &groups, 1).into_iter().zip(split_mut(&mut slope, &groups, 1)).collect();
-    cpu.threads.map(tasks, |(out, slope)| gelu_with_slope(out, slope));
+    let x_data: &[f32] = &x.data;
+    let [mut out, mut slope] = [(); 2].map(|_| cpu.shelves.f32.take(x_data.len()));
+    let groups = parts(x_data.len());
+    let outputs = split_mut(&mut out, &groups, 1).into_iter().zip(split_mut(&mut slope, &groups, 1));
+    let tasks = groups.iter().zip(outputs).collect();
+    cpu.threads.map(tasks, |(part, (out, slope))| gelu(&x_data[part.clone()], out, slope));
     cpu.output(&x.shape, out, || Gelu { input: x.node, slope })
 }
 

@@ -1,0 +1,84 @@
+//! Kernels that go through rows by vectors of sixteen values, by intrinsics of AVX-512.
+//!
+//! The compiler turns loops over elements into vectors by itself, but a sum over a row it may not reorder, and what
+//! is left of a row behind the last whole vector it does one by one: rows of attention scores are two or three
+//! vectors and a rest. Here the rest is a vector with a mask. Each kernel is the twin of a portable one, which calls it where
+//! the CPU has the instructions ([`is_available`]).
+
+mod gelu;
+mod layer_norm;
+mod softmax;
+
+pub(crate) use gelu::gelu;
+pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
+pub(crate) use softmax::{softmax, softmax_backward};
+
+use std::arch::x86_64::{
+    __m512, __mmask16, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
+};
+
+/// Values of a vector.
+const LANES: usize = 16;
+
+/// Whether this CPU has the instructions.
+pub(crate) fn is_available() -> bool {
+    is_x86_feature_detected!("avx512f")
+}
+
+/// A vector's place in a row: its first value, and which of its lanes are within the row.
+#[derive(Clone, Copy)]
+struct Part {
+    at: usize,
+    mask: __mmask16,
+}
+
+/// The parts that a row of `len` values falls into.
+#[inline(always)]
+fn parts(len: usize) -> impl Iterator<Item = Part> {
+    let mask = move |at: usize| if len - at < LANES { (1 << (len - at)) - 1 } else { __mmask16::MAX };
+    (0..len).step_by(LANES).map(move |at| Part { at, mask: mask(at) })
+}
+
+impl Part {
+    /// Reads its values of a row, zeros outside.
+    ///
+    /// # Safety
+    /// The row is at least as long as the one that the part was made for.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn load(self, row: &[f32]) -> __m512 {
+        debug_assert!(self.at < row.len());
+        // SAFETY: the lanes of the mask are within the row; others are not read.
+        unsafe { _mm512_maskz_loadu_ps(self.mask, row.as_ptr().add(self.at)) }
+    }
+
+    /// Writes its values to a row.
+    ///
+    /// # Safety
+    /// The row is at least as long as the one that the part was made for.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn store(self, row: &mut [f32], values: __m512) {
+        debug_assert!(self.at < row.len());
+        // SAFETY: the lanes of the mask are within the row; others are not written.
+        unsafe { _mm512_mask_storeu_ps(row.as_mut_ptr().add(self.at), self.mask, values) }
+    }
+}
+
+/// e to the power of each value: [`crate::math::exp`] with the power of two applied by one instruction.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn exp(x: __m512) -> __m512 {
+    let constant = |value: f32| _mm512_set1_ps(value);
+    let x = _mm512_min_ps(_mm512_max_ps(x, constant(-87.0)), constant(88.0));
+    // to the nearest whole number (0), without raising a flag (8)
+    let n = _mm512_roundscale_ps::<8>(_mm512_mul_ps(x, constant(std::f32::consts::LOG2_E)));
+    let r = _mm512_fmadd_ps(n, constant(2.121_944_4e-4), _mm512_fmadd_ps(n, constant(-0.693_359_4), x));
+    let mut p = constant(1.987_569_1e-4);
+    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = _mm512_fmadd_ps(p, r, constant(coefficient));
+    }
+    let one_and_r = _mm512_fmadd_ps(constant(1.0), r, constant(1.0));
+    _mm512_scalef_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, one_and_r), n)
+}
