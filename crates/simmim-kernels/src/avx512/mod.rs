@@ -14,8 +14,8 @@ pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
 pub(crate) use softmax::{softmax, softmax_backward};
 
 use std::arch::x86_64::{
-    __m512, __mmask16, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
+    __m512, __mmask16, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
 };
 
 /// Values of a vector.
@@ -62,16 +62,23 @@ impl Part {
     unsafe fn store(self, row: &mut [f32], values: __m512) {
         debug_assert!(self.at < row.len());
         // SAFETY: the lanes of the mask are within the row; others are not written.
-        unsafe { _mm512_mask_storeu_ps(row.as_mut_ptr().add(self.at), self.mask, values) }
+        unsafe {
+            let to = row.as_mut_ptr().add(self.at);
+            match self.mask {
+                __mmask16::MAX => _mm512_storeu_ps(to, values), // what a mask stored, no load gets before it is in the cache
+                mask => _mm512_mask_storeu_ps(to, mask, values),
+            }
+        }
     }
 }
 
-/// e to the power of each value: [`crate::math::exp`] with the power of two applied by one instruction.
+/// e to the power of each value, which must be at most 88: [`crate::math::exp`] with the power of two applied by one
+/// instruction.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn exp(x: __m512) -> __m512 {
     let constant = |value: f32| _mm512_set1_ps(value);
-    let x = _mm512_min_ps(_mm512_max_ps(x, constant(-87.0)), constant(88.0));
+    let x = _mm512_max_ps(x, constant(-87.0));
     // to the nearest whole number (0), without raising a flag (8)
     let n = _mm512_roundscale_ps::<8>(_mm512_mul_ps(x, constant(std::f32::consts::LOG2_E)));
     let r = _mm512_fmadd_ps(n, constant(2.121_944_4e-4), _mm512_fmadd_ps(n, constant(-0.693_359_4), x));
