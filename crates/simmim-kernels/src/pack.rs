@@ -11,6 +11,8 @@
 //! Panels of B and blocks of Aᵀ are the same thing with another width. Segments let an operand
 //! be packed chunk by chunk, each while it is in cache.
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx512;
 use crate::element::Element;
 use crate::matrix::Matrix;
 use multiversion::multiversion;
@@ -38,6 +40,11 @@ impl Layout {
     /// Columns without filling.
     pub fn columns(&self) -> usize {
         self.columns
+    }
+
+    /// Columns of a group.
+    pub fn width(&self) -> usize {
+        self.width
     }
 
     /// Groups of columns.
@@ -241,8 +248,17 @@ const STEPS_AT_ONCE: usize = 16;
 /// more than a lane at each place.
 const ROWS_AT_ONCE: usize = 8;
 
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn columns_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
+    #[cfg(target_arch = "x86_64")]
+    if avx512::packs_columns(layout.width) {
+        // SAFETY: this CPU has the instructions for groups of this width.
+        return unsafe { avx512::columns_to_groups::<S, E>(b, first, layout, out) };
+    }
+    columns_to_groups_portable::<S, E>(b, first, layout, out);
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn columns_to_groups_portable<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
     let Layout { width, columns, .. } = layout;
     for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
         let left = (first + group) * width;
@@ -348,7 +364,9 @@ mod tests {
                     pack_naive::<E>(depth, layout, by_column, &mut naive);
                     let rows = Matrix::strided(&weight, columns, depth, depth);
                     pack_weight_by_column::<E>(rows, layout, first, &mut fast[rest.clone()]);
-                    assert_eq!(fast[rest.clone()], naive[rest], "{depth}×{columns} by column, width {width}");
+                    assert_eq!(fast[rest.clone()], naive[rest.clone()], "{depth}×{columns} by column, width {width}");
+                    columns_to_groups_portable::<f32, E>(rows, first, layout, &mut fast[rest.clone()]);
+                    assert_eq!(fast[rest.clone()], naive[rest], "{depth}×{columns} by column, width {width}, portable");
                 }
                 // stored operands, with two rows more in the layout than there are
                 let stored = |rows: usize, columns: usize| -> Vec<E> {
@@ -360,6 +378,9 @@ mod tests {
                 };
                 pack_naive::<E>(depth, layout, by_column, &mut naive);
                 pack_depth_by_column(Matrix::new(&stored(columns, depth), columns, depth), layout, &mut fast);
+                assert_eq!(fast, naive);
+                let (mut fast, rows) = (vec![1; layout.lanes()], stored(columns, depth));
+                columns_to_groups_portable::<E, E>(Matrix::new(&rows, columns, depth), 0, layout, &mut fast);
                 assert_eq!(fast, naive);
                 let longer = Layout::new::<E>(depth + 2, columns, width);
                 let [mut fast, mut naive] = [1, 2].map(|v| vec![v; longer.lanes()]);

@@ -7,10 +7,12 @@
 
 mod gelu;
 mod layer_norm;
+mod pack;
 mod softmax;
 
 pub(crate) use gelu::gelu;
 pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
+pub(crate) use pack::{columns_to_groups, packs_columns};
 pub(crate) use softmax::{softmax, softmax_backward};
 
 use std::arch::x86_64::{

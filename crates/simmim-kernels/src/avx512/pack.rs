@@ -1,0 +1,116 @@
+//! Packing by column, a square of sixteen rows and sixteen lanes at a time.
+
+use super::LANES;
+use crate::element::{Element, Kind};
+use crate::matrix::Matrix;
+use crate::pack::Layout;
+use std::arch::x86_64::{
+    __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
+    _mm512_cvtne2ps_pbh, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
+};
+use std::mem::transmute;
+
+/// Whether groups of `width` columns can be packed here, by this CPU.
+pub(crate) fn packs_columns(width: usize) -> bool {
+    width.is_multiple_of(LANES)
+        && is_x86_feature_detected!("avx512bf16")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+/// Packs groups `first ..`, as many as `out` has room for, of rows `b` that are the columns.
+///
+/// # Safety
+/// The CPU and the layout's width are those of [`packs_columns`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(crate) unsafe fn columns_to_groups<S: Element, E: Element>(
+    b: Matrix<S>,
+    first: usize,
+    layout: Layout,
+    out: &mut [u32],
+) {
+    let (width, columns) = (layout.width(), layout.columns());
+    for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
+        let left = (first + group) * width;
+        // sixteen rows to their end before the next: few enough streams for the hardware to fetch ahead
+        for j in (0..width).step_by(LANES) {
+            for (part, lanes) in lanes.chunks_mut(LANES * width).enumerate() {
+                let start = part * LANES * E::PER_LANE;
+                let mut square = [_mm512_setzero_si512(); LANES];
+                for (i, square) in square.iter_mut().enumerate() {
+                    if left + j + i < columns {
+                        *square = lanes_of::<S, E>(&b.row(left + j + i)[start..]);
+                    }
+                }
+                for (step, lanes) in transposed(square).iter().zip(lanes.chunks_exact_mut(width)) {
+                    let run = &mut lanes[j..j + LANES];
+                    // SAFETY: the run has room for sixteen lanes.
+                    unsafe { _mm512_storeu_si512(run.as_mut_ptr().cast(), *step) };
+                }
+            }
+        }
+    }
+}
+
+/// The first sixteen lanes of a row; zeros behind its end.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+#[inline]
+fn lanes_of<S: Element, E: Element>(row: &[S]) -> __m512i {
+    let mask = |len: usize| if len < LANES { (1 << len) - 1 } else { __mmask16::MAX };
+    let values = row.as_ptr();
+    // SAFETY: values behind the row's end are not read; the kind says what an element is, and a vector of bf16 is as good
+    // as one of integers.
+    unsafe {
+        match (S::KIND, E::KIND) {
+            (Kind::F32, Kind::F32) => _mm512_castps_si512(_mm512_maskz_loadu_ps(mask(row.len()), values.cast())),
+            (Kind::Bf16, Kind::Bf16) => {
+                let both = if row.len() < 2 * LANES { (1 << row.len()) - 1 } else { __mmask32::MAX };
+                _mm512_maskz_loadu_epi16(both, values.cast())
+            }
+            (Kind::F32, Kind::Bf16) => {
+                let rest = &row[LANES.min(row.len())..];
+                let lower = _mm512_maskz_loadu_ps(mask(row.len()), values.cast());
+                let upper = _mm512_maskz_loadu_ps(mask(rest.len()), rest.as_ptr().cast());
+                transmute(_mm512_cvtne2ps_pbh(upper, lower))
+            }
+            (Kind::Bf16, Kind::F32) => {
+                let half = _mm256_maskz_loadu_epi16(mask(row.len()), values.cast());
+                _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))
+            }
+        }
+    }
+}
+
+/// Rows as columns: neighbours and pairs of four rows each, then quarters of vectors.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
+    // of[g][k] has, in its quarter l, column 4·l + k of rows 4·g ..
+    let mut of = [[_mm512_setzero_si512(); 4]; 4];
+    for (g, of) in of.iter_mut().enumerate() {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|i| rows[4 * g + i]);
+        let (ab, cd) = (_mm512_unpacklo_epi32(a, b), _mm512_unpacklo_epi32(c, d));
+        let (ab_high, cd_high) = (_mm512_unpackhi_epi32(a, b), _mm512_unpackhi_epi32(c, d));
+        *of = [
+            _mm512_unpacklo_epi64(ab, cd),
+            _mm512_unpackhi_epi64(ab, cd),
+            _mm512_unpacklo_epi64(ab_high, cd_high),
+            _mm512_unpackhi_epi64(ab_high, cd_high),
+        ];
+    }
+    const EVEN: i32 = 0b10_00_10_00; // quarters 0 and 2 of both operands
+    const ODD: i32 = 0b11_01_11_01;
+    let mut columns = rows;
+    for k in 0..4 {
+        let [a, b, c, d] = of.map(|of| of[k]);
+        let (ab, cd) = (_mm512_shuffle_i32x4::<EVEN>(a, b), _mm512_shuffle_i32x4::<EVEN>(c, d));
+        let (ab_odd, cd_odd) = (_mm512_shuffle_i32x4::<ODD>(a, b), _mm512_shuffle_i32x4::<ODD>(c, d));
+        columns[k] = _mm512_shuffle_i32x4::<EVEN>(ab, cd);
+        columns[k + 4] = _mm512_shuffle_i32x4::<EVEN>(ab_odd, cd_odd);
+        columns[k + 8] = _mm512_shuffle_i32x4::<ODD>(ab, cd);
+        columns[k + 12] = _mm512_shuffle_i32x4::<ODD>(ab_odd, cd_odd);
+    }
+    columns
+}
