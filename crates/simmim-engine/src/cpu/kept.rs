@@ -58,9 +58,14 @@ impl Shelves {
         }
     }
 
-    /// Room for lanes.
-    pub(super) fn lanes(&self, len: usize) -> Buffer<u32> {
-        self.lanes.take(len)
+    /// Like [`Self::rows`], for the time of one operation.
+    pub(super) fn temporary_rows<E: Stored>(&self, rows: usize, columns: usize) -> Buffer<E> {
+        let row = padded::<E>(columns);
+        let mut buffer = E::shelf(self).temporary(rows * row);
+        if row != columns {
+            buffer.fill(E::default());
+        }
+        buffer
     }
 }
 
@@ -71,8 +76,8 @@ pub(super) struct Stack {
 }
 
 impl Stack {
-    /// Room for the chunks' rows of `columns` values, in groups of `width`; none if nothing is to be kept.
-    pub(super) fn new<E: Element>(
+    /// Room for the chunks' rows of `columns` values, in groups of `width`, to be kept; none if nothing is.
+    pub(super) fn kept<E: Element>(
         shelves: &Shelves,
         chunks: &Chunks,
         columns: usize,
@@ -81,7 +86,13 @@ impl Stack {
     ) -> Self {
         let segments = if is_kept { chunks.count() } else { 0 };
         let layout = Layout::new::<E>(chunks.chunk_rows(), columns, width).repeated(segments);
-        Self { lanes: shelves.lanes(layout.lanes()), layout }
+        Self { lanes: shelves.lanes.take(layout.lanes()), layout }
+    }
+
+    /// Such room for the time of one operation.
+    pub(super) fn temporary<E: Element>(shelves: &Shelves, chunks: &Chunks, columns: usize, width: usize) -> Self {
+        let layout = Layout::new::<E>(chunks.chunk_rows(), columns, width).repeated(chunks.count());
+        Self { lanes: shelves.lanes.temporary(layout.lanes()), layout }
     }
 
     /// One part per chunk.

@@ -5,7 +5,7 @@ use crate::element::{Element, Kind};
 use crate::matrix::Matrix;
 use crate::pack::Layout;
 use std::arch::x86_64::{
-    __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
+    __m512bh, __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
     _mm512_cvtne2ps_pbh, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
     _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
     _mm512_unpacklo_epi64,
@@ -73,7 +73,7 @@ fn lanes_of<S: Element, E: Element>(row: &[S]) -> __m512i {
                 let rest = &row[LANES.min(row.len())..];
                 let lower = _mm512_maskz_loadu_ps(mask(row.len()), values.cast());
                 let upper = _mm512_maskz_loadu_ps(mask(rest.len()), rest.as_ptr().cast());
-                transmute(_mm512_cvtne2ps_pbh(upper, lower))
+                transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower))
             }
             (Kind::Bf16, Kind::F32) => {
                 let half = _mm256_maskz_loadu_epi16(mask(row.len()), values.cast());

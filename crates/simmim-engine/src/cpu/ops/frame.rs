@@ -41,7 +41,7 @@ pub(super) struct Frame<'a> {
 pub(super) struct FrameKept<E> {
     statistics: Vec<RowStatistics>,
     /// Post-norm: the branch's output before the norm, `[rows, D]`.
-    before_norm: Buffer<f32>,
+    before_norm: Buffer<E>,
     /// Layer scale: the branch's output before the scale, `[rows, D]`.
     before_scale: Buffer<E>,
 }
@@ -49,7 +49,7 @@ pub(super) struct FrameKept<E> {
 /// A chunk's part of a [`FrameKept`].
 pub(super) struct FrameKeptPart<'a, E> {
     statistics: &'a mut [RowStatistics],
-    before_norm: &'a mut [f32],
+    before_norm: &'a mut [E],
     before_scale: &'a mut [E],
 }
 
@@ -84,7 +84,7 @@ impl FrameSpec {
         let len = |is_kept: bool| if is_kept && is_recording { rows * width } else { 0 };
         FrameKept {
             statistics: vec![RowStatistics::default(); rows],
-            before_norm: cpu.shelves.f32.take(match self.order {
+            before_norm: E::shelf(&cpu.shelves).take(match self.order {
                 NormOrder::Pre => 0,
                 NormOrder::Post => len(true),
             }),
@@ -156,11 +156,11 @@ impl Frame<'_> {
     ) {
         let width = self.width();
         if self.order == NormOrder::Post {
-            let before = match kept.before_norm.is_empty() {
-                true => &mut scratch[..f.len()],
-                false => &mut *kept.before_norm,
-            };
+            let before = &mut scratch[..f.len()];
             before.copy_from_slice(f);
+            if !kept.before_norm.is_empty() {
+                E::narrow(f, kept.before_norm);
+            }
             layer_norm(before, self.norm_weight, self.norm_bias, self.eps, f, kept.statistics);
         }
         if !kept.before_scale.is_empty() {
@@ -182,7 +182,8 @@ impl Frame<'_> {
         })
     }
 
-    /// Turns the gradient of rows `rows` of the output into that of the branch's output, `d_f` `[R, D]`.
+    /// Turns the gradient of rows `rows` of the output into that of the branch's output, `d_f` `[R, D]`; `scratch` is twice
+    /// as large.
     pub(super) fn leave_backward<E: Stored>(
         &self,
         d_out: &[f32],
@@ -200,24 +201,25 @@ impl Frame<'_> {
                 d_f[part.start * width..part.end * width].iter_mut().for_each(|d| *d *= keep);
             }
         }
-        let scratch = &mut scratch[..d_f.len()];
+        let (scratch, more) = scratch[..2 * d_f.len()].split_at_mut(d_f.len());
         if self.has_layer_scale {
             E::widen(&kept.before_scale[kept_part.clone()], scratch);
             add_column_dots(d_f, scratch, &mut sums.d_scale);
             d_f.chunks_exact_mut(width).for_each(|row| multiply(row, &self.scale));
         }
         if self.order == NormOrder::Post {
-            scratch.fill(0.0);
+            E::widen(&kept.before_norm[kept_part], scratch);
+            more.copy_from_slice(d_f);
+            d_f.fill(0.0);
             layer_norm_backward(
-                &kept.before_norm[kept_part],
+                scratch,
                 self.norm_weight,
                 &kept.statistics[rows.clone()],
+                more,
                 d_f,
-                scratch,
                 &mut sums.d_norm_weight,
                 &mut sums.d_norm_bias,
             );
-            d_f.copy_from_slice(scratch);
         }
     }
 

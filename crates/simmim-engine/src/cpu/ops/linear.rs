@@ -38,7 +38,7 @@ fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuTensor
     let (rows, inputs) = (x.rows(), x.width());
     let outputs = cpu.table.get(linear.weight).shape[0];
     let chunks = cpu.chunks::<E>(rows, inputs);
-    let mut kept = Stack::new::<E>(&cpu.shelves, &chunks, inputs, cpu.tile.width(), cpu.is_recording());
+    let mut kept = Stack::kept::<E>(&cpu.shelves, &chunks, inputs, cpu.tile.width(), cpu.is_recording());
     let data: &[f32] = &x.data;
     let out = project_chunks::<E>(cpu, linear, &chunks, inputs, &mut kept, |rows, chunk| {
         chunk.copy_from_slice(&data[rows.start * inputs..rows.end * inputs]);
@@ -95,7 +95,7 @@ pub(super) fn backward_chunks<E: Stored>(
     d_x: Option<(Packed, &mut [f32])>,
 ) -> Stack {
     let (tile, outputs, ranges) = (cpu.tile, cpu.table.get(linear.weight).shape[0], chunks.ranges());
-    let mut packed = Stack::new::<E>(&cpu.shelves, chunks, outputs, tile.height(), true);
+    let mut packed = Stack::temporary::<E>(&cpu.shelves, chunks, outputs, tile.height());
     let d_x_parts: Vec<_> = match d_x {
         None => ranges.iter().map(|_| None).collect(),
         Some((weight, d_x)) => {

@@ -58,7 +58,7 @@ struct Task<'a, E> {
 
 /// Room for a chunk.
 struct Scratch<E> {
-    /// `[R, D]`
+    /// `[2, R, D]`
     rows: Buffer<f32>,
     /// `[R, D]`
     f: Buffer<f32>,
@@ -73,7 +73,7 @@ struct Scratch<E> {
 impl<E: Stored> Scratch<E> {
     fn new(shelves: &Shelves, rows: usize, width: usize, inner: usize, blocks: &Blocks) -> Self {
         Self {
-            rows: shelves.f32.take(rows * width),
+            rows: shelves.f32.take(2 * rows * width),
             f: shelves.f32.take(rows * width),
             block: shelves.f32.take(rows * blocks.columns()),
             a: shelves.rows(rows, width),
@@ -93,9 +93,9 @@ fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Opt
 
     let mut out = cpu.shelves.f32.take(x.data.len());
     let mut frame_kept = frame_spec(branch).keep::<E>(cpu, rows);
-    let mut a_kept = Stack::new::<E>(&cpu.shelves, &chunks, width, tile.width(), is_recording);
+    let mut a_kept = Stack::kept::<E>(&cpu.shelves, &chunks, width, tile.width(), is_recording);
     let mut slope_kept = E::shelf(&cpu.shelves).take(if is_recording { rows * inner } else { 0 });
-    let mut hidden_kept = Stack::new::<E>(&cpu.shelves, &chunks, inner, tile.width(), is_recording);
+    let mut hidden_kept = Stack::kept::<E>(&cpu.shelves, &chunks, inner, tile.width(), is_recording);
     let (w1, w2) = (cpu.forward_weight::<E>(branch.fc1.weight), cpu.forward_weight::<E>(branch.fc2.weight));
     {
         let store = cpu.store.borrow();
@@ -180,8 +180,8 @@ impl<E: Stored> Backward for Mlp<E> {
         let (branch, chunks) = (self.branch, self.chunks);
         let [width, inner] = cpu.table.get(branch.fc2.weight).shape[..] else { panic!("a weight is [out, in]") };
         let ranges = chunks.ranges();
-        let mut d_f = Stack::new::<E>(&cpu.shelves, &chunks, width, cpu.tile.height(), true);
-        let mut d_hidden = Stack::new::<E>(&cpu.shelves, &chunks, inner, cpu.tile.height(), true);
+        let mut d_f = Stack::temporary::<E>(&cpu.shelves, &chunks, width, cpu.tile.height());
+        let mut d_hidden = Stack::temporary::<E>(&cpu.shelves, &chunks, inner, cpu.tile.height());
         let (w1, w2) = (cpu.backward_weight::<E>(branch.fc1.weight), cpu.backward_weight::<E>(branch.fc2.weight));
         let blocks = Blocks::new(cpu);
         let sums = {

@@ -44,7 +44,7 @@ fn forward_in<E: Stored>(cpu: &Cpu, images: &Images, patch: (usize, usize), line
     let tokens = grid.rows() * grid.columns();
     let inputs = grid.patch_len();
     let chunks = cpu.chunks::<E>(images.count * tokens, inputs);
-    let mut kept = Stack::new::<E>(&cpu.shelves, &chunks, inputs, cpu.tile.width(), cpu.is_recording());
+    let mut kept = Stack::kept::<E>(&cpu.shelves, &chunks, inputs, cpu.tile.width(), cpu.is_recording());
     let out = project_chunks::<E>(cpu, linear, &chunks, inputs, &mut kept, |rows, chunk| {
         for (row, patch) in rows.zip(chunk.chunks_exact_mut(inputs)) {
             cut_patch(&grid, images.image(row / tokens), row % tokens, patch);

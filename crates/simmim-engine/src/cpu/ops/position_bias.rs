@@ -15,8 +15,6 @@ struct PositionBias {
     mlp: PositionMlp,
     /// `[T, 2]`
     offsets: Vec<f32>,
-    /// `[T, hidden]`
-    hidden: Buffer<f32>,
     /// `[T, A]`
     bias: Vec<f32>,
 }
@@ -29,19 +27,19 @@ fn weights<'a>(mlp: &PositionMlp, store: &'a Store) -> kernel::PositionMlp<'a> {
 pub(in crate::cpu) fn forward(cpu: &Cpu, offsets: &[f32], mlp: &PositionMlp) -> CpuTensor {
     let rows = offsets.len() / 2;
     let [heads, width] = cpu.table.get(mlp.fc2_weight).shape[..] else { panic!("the second weight is [A, hidden]") };
-    let mut hidden = cpu.shelves.f32.take(rows * width);
     let mut bias = cpu.shelves.f32.take(rows * heads);
     {
         let store = cpu.store.borrow();
         let weights = weights(mlp, &store);
         let groups = parts(rows);
-        let tasks = groups.iter().zip(split_mut(&mut hidden, &groups, width)).zip(split_mut(&mut bias, &groups, heads));
-        cpu.threads.map(tasks.collect(), |((group, hidden), bias)| {
-            position_bias(weights, &offsets[2 * group.start..2 * group.end], hidden, bias);
+        let (tasks, shelf) = (groups.iter().zip(split_mut(&mut bias, &groups, heads)), &cpu.shelves.f32);
+        cpu.threads.map(tasks.collect(), |(group, bias)| {
+            let mut hidden = shelf.take(group.len() * width);
+            position_bias(weights, &offsets[2 * group.start..2 * group.end], &mut hidden, bias);
         });
     }
     let kept = bias.to_vec();
-    cpu.output(&[rows, heads], bias, || PositionBias { mlp: *mlp, offsets: offsets.to_vec(), hidden, bias: kept })
+    cpu.output(&[rows, heads], bias, || PositionBias { mlp: *mlp, offsets: offsets.to_vec(), bias: kept })
 }
 
 impl Backward for PositionBias {
@@ -54,14 +52,17 @@ impl Backward for PositionBias {
             let store = cpu.store.borrow();
             let weights = weights(&self.mlp, &store);
             let rows = self.offsets.len() / 2;
-            let (width, heads) = (self.hidden.len() / rows, self.bias.len() / rows);
-            let (offsets, hidden, bias, d_bias): (&[f32], &[f32], &[f32], &[f32]) =
-                (&self.offsets, &self.hidden, &self.bias, &d_output);
+            let (width, heads) = (weights.b1.len(), self.bias.len() / rows);
+            let (offsets, bias, d_bias): (&[f32], &[f32], &[f32]) = (&self.offsets, &self.bias, &d_output);
+            let shelf = &cpu.shelves.f32;
             cpu.threads.map(parts(rows), |group| {
                 let part = |of: usize| group.start * of..group.end * of;
                 let mut gradients = weights.zero_gradients();
-                let (hidden, bias, d_bias) = (&hidden[part(width)], &bias[part(heads)], &d_bias[part(heads)]);
-                position_bias_backward(weights, &offsets[part(2)], hidden, bias, d_bias, &mut gradients);
+                let (offsets, bias, d_bias) = (&offsets[part(2)], &bias[part(heads)], &d_bias[part(heads)]);
+                // computed again: it is small work, and as large as a block's activations when kept
+                let (mut hidden, mut again) = (shelf.take(group.len() * width), shelf.take(bias.len()));
+                position_bias(weights, offsets, &mut hidden, &mut again);
+                position_bias_backward(weights, offsets, &hidden, bias, d_bias, &mut gradients);
                 gradients
             })
         };

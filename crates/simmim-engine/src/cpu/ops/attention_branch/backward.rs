@@ -56,8 +56,8 @@ impl<E: Stored> Backward for Attention<E> {
     fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
         let (branch, sizes, chunks) = (&self.branch, self.sizes, self.chunks);
         let block_height = cpu.tile.height();
-        let mut d_f = Stack::new::<E>(&cpu.shelves, &chunks, sizes.width, block_height, true);
-        let mut d_qkv = Stack::new::<E>(&cpu.shelves, &chunks, 3 * sizes.width, block_height, true);
+        let mut d_f = Stack::temporary::<E>(&cpu.shelves, &chunks, sizes.width, block_height);
+        let mut d_qkv = Stack::temporary::<E>(&cpu.shelves, &chunks, 3 * sizes.width, block_height);
         let (of_leaving, of_heads, of_entering) = {
             let store = cpu.store.borrow();
             let position_bias = self.position_bias.as_ref().map(|(_, _, bias)| bias);
@@ -110,7 +110,7 @@ impl<E: Stored> Attention<E> {
     fn to_d_o(&self, cpu: &Cpu, weights: &Weights<E>, d_out: &[f32], d_f: &mut Stack) -> (Buffer<E>, Vec<Sums>) {
         let (width, chunks, blocks) = (self.sizes.width, self.chunks, Blocks::new(cpu));
         let (ranges, row) = (chunks.ranges(), padded::<E>(width));
-        let mut d_o = cpu.shelves.rows::<E>(self.sizes.rows(), width);
+        let mut d_o = cpu.shelves.temporary_rows::<E>(self.sizes.rows(), width);
         let packed = cpu.backward_weight::<E>(self.branch.projection.weight);
         let (weight, tile, kept, shelves) = (packed.get(), cpu.tile, &self.frame, &cpu.shelves);
         let parts = split_mut(&mut d_o, &ranges, row).into_iter().zip(d_f.split(&chunks));
@@ -139,7 +139,7 @@ impl<E: Stored> Attention<E> {
     fn to_d_heads(&self, cpu: &Cpu, weights: &Weights<E>, d_o: &[E]) -> (Buffer<E>, Vec<HeadSums>) {
         let (sizes, tile, shelves) = (self.sizes, cpu.tile, &cpu.shelves);
         let has_position_bias = self.position_bias.is_some();
-        let mut d_heads = E::shelf(shelves).take(sizes.images * sizes.heads * 3 * sizes.head_len());
+        let mut d_heads = E::shelf(shelves).temporary(sizes.images * sizes.heads * 3 * sizes.head_len());
         let tasks = head_tasks(&sizes, &mut d_heads);
         let (qkv, p): (&[E], &[E]) = (&self.qkv, &self.p);
         let no_padding = vec![E::default(); sizes.head_width()]; // nothing reads the output of padding

@@ -49,7 +49,7 @@ fn forward_in<E: Stored>(
     let chunks = cpu.chunks::<E>(sizes.rows(), width);
 
     let mut frame_kept = frame_spec(branch).keep::<E>(cpu, sizes.rows());
-    let stack = || Stack::new::<E>(&cpu.shelves, &chunks, width, cpu.tile.width(), is_recording);
+    let stack = || Stack::kept::<E>(&cpu.shelves, &chunks, width, cpu.tile.width(), is_recording);
     let (mut a_kept, mut o_kept) = (stack(), stack());
     let p_len = if is_recording { images * sizes.heads * sizes.p_len::<E>() } else { 0 };
     let mut p_kept = E::shelf(&cpu.shelves).take(p_len);
@@ -130,7 +130,7 @@ const HEAD_TASKS: usize = 64;
 /// Second phase: attention, rows `[B·N, 3D]` → heads `[B, A, N, E]`; keeps the weights if `p_kept` has room.
 fn to_heads<E: Stored>(cpu: &Cpu, weights: &Weights<E>, qkv: &[E], p_kept: &mut [E]) -> Buffer<E> {
     let (sizes, tile) = (weights.sizes, cpu.tile);
-    let mut heads = E::shelf(&cpu.shelves).take(sizes.rows() * sizes.width);
+    let mut heads = E::shelf(&cpu.shelves).temporary(sizes.rows() * sizes.width);
     let groups = divide(sizes.images * sizes.heads, HEAD_TASKS);
     let tasks = groups.iter().zip(split_mut(&mut heads, &groups, sizes.head_len())).zip(split_kept(
         p_kept,

@@ -212,7 +212,7 @@ impl<E: Stored> HeadRows<E> {
 
 /// Room for a chunk of rows.
 pub(super) struct RowsScratch<E> {
-    /// `[R, D]`
+    /// `[2, R, D]`
     pub(super) rows: Buffer<f32>,
     /// `[R, D]`
     pub(super) f: Buffer<f32>,
@@ -226,7 +226,7 @@ impl<E: Stored> RowsScratch<E> {
     pub(super) fn new(shelves: &Shelves, chunks: &Chunks, width: usize, blocks: &Blocks) -> Self {
         let rows = chunks.chunk_rows();
         Self {
-            rows: shelves.f32.take(rows * width),
+            rows: shelves.f32.take(2 * rows * width),
             f: shelves.f32.take(rows * width),
             block: shelves.f32.take(rows * blocks.columns()),
             stored: shelves.rows::<E>(rows, width),
