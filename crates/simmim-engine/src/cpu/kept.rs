@@ -21,6 +21,10 @@ pub(super) struct Shelves {
 
 /// An element whose buffers are kept for reuse.
 pub(super) trait Stored: Element {
+    /// Whether what a pass over rows gives back in the backward pass is computed again there, not kept: norms and
+    /// GELUs. Where products are half as fast and values twice as long, time is lost less and memory more.
+    const COMPUTES_AGAIN: bool;
+
     /// Where its buffers wait.
     fn shelf(shelves: &Shelves) -> &Shelf<Self>;
 
@@ -29,6 +33,8 @@ pub(super) trait Stored: Element {
 }
 
 impl Stored for f32 {
+    const COMPUTES_AGAIN: bool = true;
+
     fn shelf(shelves: &Shelves) -> &Shelf<f32> {
         &shelves.f32
     }
@@ -39,6 +45,8 @@ impl Stored for f32 {
 }
 
 impl Stored for Bf16 {
+    const COMPUTES_AGAIN: bool = false;
+
     fn shelf(shelves: &Shelves) -> &Shelf<Bf16> {
         &shelves.bf16
     }
@@ -87,6 +95,14 @@ impl Stack {
         let segments = if is_kept { chunks.count() } else { 0 };
         let layout = Layout::new::<E>(chunks.chunk_rows(), columns, width).repeated(segments);
         Self { lanes: shelves.lanes.take(layout.lanes()), layout }
+    }
+
+    /// Such room in the backward pass if its element is one that [`Stored::COMPUTES_AGAIN`], or else none.
+    pub(super) fn again<E: Stored>(shelves: &Shelves, chunks: &Chunks, columns: usize, width: usize) -> Self {
+        match E::COMPUTES_AGAIN {
+            true => Self::temporary::<E>(shelves, chunks, columns, width),
+            false => Self::kept::<E>(shelves, chunks, columns, width, false),
+        }
     }
 
     /// Such room for the time of one operation.

@@ -134,10 +134,19 @@ impl Frame<'_> {
         kept: &mut FrameKeptPart<E>,
         scratch: &'a mut [f32],
     ) -> &'a [f32] {
+        self.enter_with(x, kept.statistics, scratch)
+    }
+
+    /// The same in the backward pass, which has the statistics already.
+    pub(super) fn enter_again<'a>(&self, x: &'a [f32], scratch: &'a mut [f32]) -> &'a [f32] {
+        self.enter_with(x, &mut vec![RowStatistics::default(); x.len() / self.width()], scratch)
+    }
+
+    fn enter_with<'a>(&self, x: &'a [f32], statistics: &mut [RowStatistics], scratch: &'a mut [f32]) -> &'a [f32] {
         match self.order {
             NormOrder::Pre => {
                 let a = &mut scratch[..x.len()];
-                layer_norm(x, self.norm_weight, self.norm_bias, self.eps, a, kept.statistics);
+                layer_norm(x, self.norm_weight, self.norm_bias, self.eps, a, statistics);
                 a
             }
             NormOrder::Post => x,

@@ -27,11 +27,11 @@ struct Mlp<E> {
     x: Rc<Buffer<f32>>,
     chunks: Chunks,
     frame: FrameKept<E>,
-    /// Input of the first layer, `[rows, D]`.
+    /// Input of the first layer, `[rows, D]`, unless it is computed again.
     a: Stack,
-    /// Slope of the GELU, `[rows, hidden]`, block by block of each chunk.
-    slope: Buffer<E>,
-    /// Input of the second layer, `[rows, hidden]`.
+    /// Slope of the GELU, or its input if it is computed again, `[rows, hidden]`, block by block of each chunk.
+    gelu: Buffer<E>,
+    /// Input of the second layer, `[rows, hidden]`, unless it is computed again.
     hidden: Stack,
 }
 
@@ -52,7 +52,7 @@ struct Task<'a, E> {
     out: &'a mut [f32],
     frame: FrameKeptPart<'a, E>,
     a: StackPart<'a>,
-    slope: &'a mut [E],
+    gelu: &'a mut [E],
     hidden: StackPart<'a>,
 }
 
@@ -68,6 +68,27 @@ struct Scratch<E> {
     a: Buffer<E>,
     /// `[R, hidden]`
     hidden: Buffer<E>,
+}
+
+/// Room for what a chunk of the backward pass computes again.
+struct Again<E> {
+    /// `[R, columns of a block]`
+    input: Buffer<f32>,
+    /// `[R, columns of a block]`
+    slope: Buffer<E>,
+    /// `[R, hidden]`
+    hidden: Buffer<E>,
+}
+
+impl<E: Stored> Again<E> {
+    fn new(shelves: &Shelves, rows: usize, inner: usize, blocks: &Blocks) -> Self {
+        let rows = if E::COMPUTES_AGAIN { rows } else { 0 };
+        Self {
+            input: shelves.f32.take(rows * blocks.columns()),
+            slope: E::shelf(shelves).take(rows * blocks.columns()),
+            hidden: shelves.rows(rows, inner),
+        }
+    }
 }
 
 impl<E: Stored> Scratch<E> {
@@ -93,9 +114,10 @@ fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Opt
 
     let mut out = cpu.shelves.f32.take(x.data.len());
     let mut frame_kept = frame_spec(branch).keep::<E>(cpu, rows);
-    let mut a_kept = Stack::kept::<E>(&cpu.shelves, &chunks, width, tile.width(), is_recording);
-    let mut slope_kept = E::shelf(&cpu.shelves).take(if is_recording { rows * inner } else { 0 });
-    let mut hidden_kept = Stack::kept::<E>(&cpu.shelves, &chunks, inner, tile.width(), is_recording);
+    let stack =
+        |columns| Stack::kept::<E>(&cpu.shelves, &chunks, columns, tile.width(), is_recording && !E::COMPUTES_AGAIN);
+    let (mut a_kept, mut hidden_kept) = (stack(width), stack(inner));
+    let mut gelu_kept = E::shelf(&cpu.shelves).take(if is_recording { rows * inner } else { 0 });
     let (w1, w2) = (cpu.forward_weight::<E>(branch.fc1.weight), cpu.forward_weight::<E>(branch.fc2.weight));
     {
         let store = cpu.store.borrow();
@@ -107,14 +129,14 @@ fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Opt
             .into_iter()
             .zip(frame_kept.split(&ranges, width))
             .zip(a_kept.split(&chunks))
-            .zip(split_kept(&mut slope_kept, &ranges, inner))
+            .zip(split_kept(&mut gelu_kept, &ranges, inner))
             .zip(hidden_kept.split(&chunks));
-        let tasks = ranges.into_iter().zip(parts).map(|(rows, ((((out, frame), a), slope), hidden))| Task {
+        let tasks = ranges.into_iter().zip(parts).map(|(rows, ((((out, frame), a), gelu), hidden))| Task {
             rows,
             out,
             frame,
             a,
-            slope,
+            gelu,
             hidden,
         });
         cpu.threads.map(tasks.collect(), |mut task| {
@@ -129,9 +151,16 @@ fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Opt
             for columns in blocks.of(w1) {
                 let block = &mut block[..count * columns.len()];
                 product(tile, a, columns.weight, block, columns.len(), columns.start(b1));
-                let slope = match task.slope.is_empty() {
+                let kept = match task.gelu.is_empty() {
                     true => &mut [],
-                    false => &mut task.slope[count * columns.left..][..block.len()],
+                    false => &mut task.gelu[count * columns.left..][..block.len()],
+                };
+                let slope = match E::COMPUTES_AGAIN && !kept.is_empty() {
+                    true => {
+                        E::narrow(block, kept);
+                        &mut []
+                    }
+                    false => kept,
                 };
                 gelu_rows(block, columns.len(), &mut hidden[columns.left..], padded::<E>(inner), slope);
             }
@@ -151,7 +180,7 @@ fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Opt
         chunks,
         frame: frame_kept,
         a: a_kept,
-        slope: slope_kept,
+        gelu: gelu_kept,
         hidden: hidden_kept,
     })
 }
@@ -162,6 +191,8 @@ struct BackwardTask<'a> {
     d_x: &'a mut [f32],
     d_f: StackPart<'a>,
     d_hidden: StackPart<'a>,
+    a_again: StackPart<'a>,
+    hidden_again: StackPart<'a>,
 }
 
 /// A chunk's gradients of parameters.
@@ -182,6 +213,8 @@ impl<E: Stored> Backward for Mlp<E> {
         let ranges = chunks.ranges();
         let mut d_f = Stack::temporary::<E>(&cpu.shelves, &chunks, width, cpu.tile.height());
         let mut d_hidden = Stack::temporary::<E>(&cpu.shelves, &chunks, inner, cpu.tile.height());
+        let again = |columns| Stack::again::<E>(&cpu.shelves, &chunks, columns, cpu.tile.width());
+        let (mut a_again, mut hidden_again) = (again(width), again(inner));
         let (w1, w2) = (cpu.backward_weight::<E>(branch.fc1.weight), cpu.backward_weight::<E>(branch.fc2.weight));
         let blocks = Blocks::new(cpu);
         let sums = {
@@ -190,18 +223,19 @@ impl<E: Stored> Backward for Mlp<E> {
             let parts = split_mut(&mut d_output, &ranges, width)
                 .into_iter()
                 .zip(d_f.split(&chunks))
-                .zip(d_hidden.split(&chunks));
-            let tasks = ranges.into_iter().zip(parts).map(|(rows, ((d_x, d_f), d_hidden))| BackwardTask {
-                rows,
-                d_x,
-                d_f,
-                d_hidden,
-            });
-            let (x, kept, slope): (&[f32], _, &[E]) = (&self.x, &self.frame, &self.slope);
+                .zip(d_hidden.split(&chunks))
+                .zip(a_again.split(&chunks))
+                .zip(hidden_again.split(&chunks));
+            let tasks =
+                ranges.into_iter().zip(parts).map(|(rows, ((((d_x, d_f), d_hidden), a_again), hidden_again))| {
+                    BackwardTask { rows, d_x, d_f, d_hidden, a_again, hidden_again }
+                });
+            let (x, kept, gelu): (&[f32], _, &[E]) = (&self.x, &self.frame, &self.gelu);
             let (w1, w2, tile, shelves) = (w1.get(), w2.get(), cpu.tile, &cpu.shelves);
             cpu.threads.map(tasks.collect(), |task| {
                 let scratch = Scratch::new(shelves, chunks.chunk_rows(), width, inner, &blocks);
-                input_gradients(tile, &frame, &blocks, (w1, w2), x, kept, slope, task, scratch)
+                let again = Again::new(shelves, chunks.chunk_rows(), inner, &blocks);
+                input_gradients(tile, &frame, &blocks, (w1, w2), x, kept, gelu, task, scratch, again)
             })
         };
         for sums in &sums {
@@ -209,14 +243,15 @@ impl<E: Stored> Backward for Mlp<E> {
             add_bias_gradient(cpu, &branch.fc1, &sums.d_b1);
             add_bias_gradient(cpu, &branch.fc2, &sums.d_b2);
         }
-        let (of_fc1, of_fc2) = ((branch.fc1.weight, &d_hidden, &self.a), (branch.fc2.weight, &d_f, &self.hidden));
+        let (a, hidden) = if E::COMPUTES_AGAIN { (&a_again, &hidden_again) } else { (&self.a, &self.hidden) };
+        let (of_fc1, of_fc2) = ((branch.fc1.weight, &d_hidden, a), (branch.fc2.weight, &d_f, hidden));
         add_weight_gradients::<E>(cpu, &[of_fc2, of_fc1]);
         gradients.add(self.input, d_output);
     }
 }
 
 /// Turns a chunk's `d_x` from the gradient of the output into that of the input, and packs the gradients of
-/// both layers' outputs for the weight gradients.
+/// both layers' outputs for the weight gradients, as well as their inputs if they were not kept.
 fn input_gradients<E: Stored>(
     tile: Tile,
     frame: &Frame,
@@ -224,15 +259,22 @@ fn input_gradients<E: Stored>(
     (w1, w2): (Packed, Packed),
     x: &[f32],
     kept: &FrameKept<E>,
-    slope: &[E],
+    gelu: &[E],
     task: BackwardTask,
     scratch: Scratch<E>,
+    mut again: Again<E>,
 ) -> Sums {
     let (width, inner) = (frame.width(), w2.columns());
     let mut sums = Sums { frame: frame.sums(), d_b1: vec![0.0; inner], d_b2: vec![0.0; width] };
-    let BackwardTask { rows, d_x, d_f: mut packed_d_f, d_hidden: mut packed_d_hidden } = task;
+    let BackwardTask { rows, d_x, d_f: mut packed_d_f, d_hidden: mut packed_d_hidden, mut a_again, mut hidden_again } =
+        task;
     let Scratch { rows: mut scratch, f: mut d_f, mut block, mut a, hidden: mut d_hidden } = scratch;
     let count = rows.len();
+    let x = &x[rows.start * width..rows.end * width];
+    if E::COMPUTES_AGAIN {
+        narrow_rows(frame.enter_again(x, &mut scratch), width, &mut a, padded::<E>(width));
+        a_again.pack(Matrix::new(&a[..count * padded::<E>(width)], count, width));
+    }
     let d_f = &mut d_f[..count * width];
     frame.leave_backward(d_x, &rows, kept, &mut sums.frame, d_f, &mut scratch);
     add_column_sums(d_f, &mut sums.d_b2);
@@ -242,13 +284,25 @@ fn input_gradients<E: Stored>(
     for columns in blocks.of(w2) {
         let block = &mut block[..count * columns.len()];
         product(tile, stored, columns.weight, block, columns.len(), Start::Zero); // [R, columns of hidden]
-        let slope = &slope[rows.start * inner + count * columns.left..][..block.len()];
+        let kept = &gelu[rows.start * inner + count * columns.left..][..block.len()];
+        let slope = match E::COMPUTES_AGAIN {
+            true => {
+                let (input, slope) = (&mut again.input[..block.len()], &mut again.slope[..block.len()]);
+                E::widen(kept, input);
+                gelu_rows(input, columns.len(), &mut again.hidden[columns.left..], padded::<E>(inner), slope);
+                slope
+            }
+            false => kept,
+        };
         let (out, sums) = (&mut d_hidden[columns.left..], &mut sums.d_b1[columns.left..]);
         multiply_rows(block, slope, columns.len(), out, padded::<E>(inner), sums);
     }
     let stored = Matrix::new(&d_hidden[..count * padded::<E>(inner)], count, inner);
     packed_d_hidden.pack(stored);
+    if E::COMPUTES_AGAIN {
+        hidden_again.pack(Matrix::new(&again.hidden[..count * padded::<E>(inner)], count, inner));
+    }
     product(tile, stored, w1, d_f, width, Start::Zero); // the gradient of the entered rows, [R, D]
-    frame.enter_backward(&x[rows.start * width..rows.end * width], d_f, &rows, kept, &mut sums.frame, d_x);
+    frame.enter_backward(x, d_f, &rows, kept, &mut sums.frame, d_x);
     sums
 }

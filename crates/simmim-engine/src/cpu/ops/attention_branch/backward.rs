@@ -58,13 +58,14 @@ impl<E: Stored> Backward for Attention<E> {
         let block_height = cpu.tile.height();
         let mut d_f = Stack::temporary::<E>(&cpu.shelves, &chunks, sizes.width, block_height);
         let mut d_qkv = Stack::temporary::<E>(&cpu.shelves, &chunks, 3 * sizes.width, block_height);
+        let mut a_again = Stack::again::<E>(&cpu.shelves, &chunks, sizes.width, cpu.tile.width());
         let (of_leaving, of_heads, of_entering) = {
             let store = cpu.store.borrow();
             let position_bias = self.position_bias.as_ref().map(|(_, _, bias)| bias);
             let weights = Weights::<E>::read(cpu, &store, branch, position_bias, &self.keep, sizes);
             let (d_o, of_leaving) = self.to_d_o(cpu, &weights, &d_output, &mut d_f);
             let (d_heads, of_heads) = self.to_d_heads(cpu, &weights, &d_o);
-            let of_entering = self.to_d_x(cpu, &weights, &d_heads, &mut d_qkv, &mut d_output);
+            let of_entering = self.to_d_x(cpu, &weights, &d_heads, &mut d_qkv, &mut a_again, &mut d_output);
             (of_leaving, of_heads, of_entering)
         };
         let mut d_qkv_bias = vec![0.0; 3 * sizes.width];
@@ -100,7 +101,8 @@ impl<E: Stored> Backward for Attention<E> {
             gradients.add(*table, reduce_bias(cpu, &d_bias, &branch.bias_index, sizes.heads, *rows));
         }
         let of_projection = (branch.projection.weight, &d_f, &self.o);
-        add_weight_gradients::<E>(cpu, &[of_projection, (branch.qkv, &d_qkv, &self.a)]);
+        let a = if E::COMPUTES_AGAIN { &a_again } else { &self.a };
+        add_weight_gradients::<E>(cpu, &[of_projection, (branch.qkv, &d_qkv, a)]);
         gradients.add(self.input, d_output);
     }
 }
@@ -191,14 +193,22 @@ impl<E: Stored> Attention<E> {
     }
 
     /// First phase: gradients of q, k and v → of the input, which is added to `d_x`.
-    fn to_d_x(&self, cpu: &Cpu, weights: &Weights<E>, d_heads: &[E], d_qkv: &mut Stack, d_x: &mut [f32]) -> Vec<Sums> {
+    fn to_d_x(
+        &self,
+        cpu: &Cpu,
+        weights: &Weights<E>,
+        d_heads: &[E],
+        d_qkv: &mut Stack,
+        a_again: &mut Stack,
+        d_x: &mut [f32],
+    ) -> Vec<Sums> {
         let (sizes, chunks) = (self.sizes, self.chunks);
         let (width, ranges, row) = (sizes.width, chunks.ranges(), padded::<E>(3 * sizes.width));
         let packed = cpu.backward_weight::<E>(self.branch.qkv);
         let (weight, tile, kept, x): (_, _, _, &[f32]) = (packed.get(), cpu.tile, &self.frame, &self.x);
-        let parts = split_mut(d_x, &ranges, width).into_iter().zip(d_qkv.split(&chunks));
+        let parts = split_mut(d_x, &ranges, width).into_iter().zip(d_qkv.split(&chunks)).zip(a_again.split(&chunks));
         let shelves = &cpu.shelves;
-        cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, (d_x, mut packed))| {
+        cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((d_x, mut packed), mut a_again))| {
             let mut sums = Sums { frame: weights.frame.sums(), d_bias: vec![0.0; 3 * width] };
             let (mut d_a, mut stored) =
                 (shelves.f32.take(rows.len() * width), shelves.rows::<E>(chunks.chunk_rows(), 3 * width));
@@ -210,6 +220,11 @@ impl<E: Stored> Attention<E> {
             packed.pack(d_qkv);
             product(tile, d_qkv, weight, &mut d_a, width, Start::Zero); // [R, D]
             let x = &x[rows.start * width..rows.end * width];
+            if E::COMPUTES_AGAIN {
+                let (mut room, a) = (shelves.f32.take(count * width), &mut stored[..count * padded::<E>(width)]);
+                narrow_rows(weights.frame.enter_again(x, &mut room), width, a, padded::<E>(width));
+                a_again.pack(Matrix::new(a, count, width));
+            }
             weights.frame.enter_backward(x, &d_a, rows, kept, &mut sums.frame, d_x);
             sums
         })

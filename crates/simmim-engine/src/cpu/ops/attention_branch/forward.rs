@@ -49,8 +49,8 @@ fn forward_in<E: Stored>(
     let chunks = cpu.chunks::<E>(sizes.rows(), width);
 
     let mut frame_kept = frame_spec(branch).keep::<E>(cpu, sizes.rows());
-    let stack = || Stack::kept::<E>(&cpu.shelves, &chunks, width, cpu.tile.width(), is_recording);
-    let (mut a_kept, mut o_kept) = (stack(), stack());
+    let stack = |is_kept| Stack::kept::<E>(&cpu.shelves, &chunks, width, cpu.tile.width(), is_kept);
+    let (mut a_kept, mut o_kept) = (stack(is_recording && !E::COMPUTES_AGAIN), stack(is_recording));
     let p_len = if is_recording { images * sizes.heads * sizes.p_len::<E>() } else { 0 };
     let mut p_kept = E::shelf(&cpu.shelves).take(p_len);
     let position_bias = bias_table.map(|table| expand_bias(cpu, table, &branch.bias_index, branch.heads));

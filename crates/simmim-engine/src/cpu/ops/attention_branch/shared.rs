@@ -31,7 +31,7 @@ pub(super) struct Attention<E> {
     pub(super) sizes: Sizes,
     pub(super) chunks: Chunks,
     pub(super) frame: FrameKept<E>,
-    /// Input of the joint projection, `[rows, D]`.
+    /// Input of the joint projection, `[rows, D]`, unless it is computed again.
     pub(super) a: Stack,
     /// Its output with bias, queries multiplied, `[rows, 3D]`.
     pub(super) qkv: Buffer<E>,
