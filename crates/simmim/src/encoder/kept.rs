@@ -1,12 +1,12 @@
 //! How much memory the activations of a training step take: what the engine's two branches of a block keep for the
 //! backward pass.
 //!
-//! | per token | in the operands' type | in f32 |
-//! | --- | --- | --- |
-//! | attention | input of the projection to q, k, v `D`, its output `3D`, input of the output projection `D`, attention weights `A·M` | input `D` |
-//! | MLP | input of both layers `D` and `hidden`, slope of the GELU `hidden` | input `D` |
-//! | each, with layer scale | output before it `D` | |
-//! | each, normalised behind | | output before the norm `D` |
+//! | per token | in the operands' type | only in bf16, computed again in f32 | in f32 |
+//! | --- | --- | --- | --- |
+//! | attention | output of the projection to q, k, v `3D`, input of the output projection `D`, attention weights `A·M` | input of the first `D` | input `D` |
+//! | MLP | slope of the GELU, in f32 its input, `hidden` | input of both layers `D` and `hidden` | input `D` |
+//! | each, with layer scale | output before it `D` | | |
+//! | each, normalised behind | output before the norm `D` | | |
 //!
 //! Patch embedding, head, norms between blocks and the filling of packed operands are left out: a few per cent.
 
@@ -16,6 +16,7 @@ use simmim_engine::Precision;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BlockKept {
     operands: usize,
+    only_in_bf16: usize,
     f32: usize,
     input: usize,
 }
@@ -34,18 +35,18 @@ impl BlockKept {
         let scaled = 2 * width * has_layer_scale as usize;
         let normalised = 2 * width * is_normalised_behind as usize;
         Self {
-            operands: tokens * (6 * width + 2 * hidden + scaled) + scores,
-            f32: tokens * (2 * width + normalised),
+            operands: tokens * (4 * width + hidden + scaled + normalised) + scores,
+            only_in_bf16: tokens * (2 * width + hidden),
+            f32: tokens * 2 * width,
             input: tokens * width,
         }
     }
 
     fn bytes(&self, precision: Precision) -> usize {
-        let operand = match precision {
-            Precision::F32 => 4,
-            Precision::Bf16 => 2,
-        };
-        operand * self.operands + 4 * self.f32
+        match precision {
+            Precision::F32 => 4 * (self.operands + self.f32),
+            Precision::Bf16 => 2 * (self.operands + self.only_in_bf16) + 4 * self.f32,
+        }
     }
 }
 
@@ -67,10 +68,11 @@ mod tests {
     fn a_block_keeps_what_the_table_says() {
         // by hand: 10 tokens, D 4, hidden 16, 3 heads of 10×10 scores
         let block = BlockKept::new(10, 4, 16, 300, false, false);
-        let (operands, f32) = (10 * (5 * 4 + 4 + 2 * 16) + 300, 10 * 2 * 4);
+        let (operands, only_in_bf16, f32) = (10 * (4 * 4 + 16) + 300, 10 * (2 * 4 + 16), 10 * 2 * 4);
+        let in_bf16 = 2 * (operands + only_in_bf16) + 4 * f32;
         assert_eq!(activation_bytes(&[block; 2], Precision::F32, false), 2 * 4 * (operands + f32));
-        assert_eq!(activation_bytes(&[block; 2], Precision::Bf16, false), 2 * (2 * operands + 4 * f32));
-        assert_eq!(activation_bytes(&[block; 2], Precision::Bf16, true), 2 * 4 * 40 + 2 * operands + 4 * f32);
+        assert_eq!(activation_bytes(&[block; 2], Precision::Bf16, false), 2 * in_bf16);
+        assert_eq!(activation_bytes(&[block; 2], Precision::Bf16, true), 2 * 4 * 40 + in_bf16);
         let scaled = BlockKept::new(10, 4, 16, 300, true, true);
         assert_eq!(activation_bytes(&[scaled], Precision::F32, false), 4 * (operands + f32 + 160));
     }
