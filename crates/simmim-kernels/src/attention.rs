@@ -5,6 +5,7 @@
 //! kernel serves scaled dot products (arXiv:1706.03762) and the cosine similarity of SwinV2
 //! (arXiv:2111.09883).
 
+use crate::aligned::Aligned;
 use crate::element::{Element, padded};
 use crate::elementwise::add_scaled;
 use crate::matrix::Matrix;
@@ -34,19 +35,13 @@ impl HeadShape {
 }
 
 /// Room for packed operands and a few rows of scores; grows as needed and is kept by the caller.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Scratch<S> {
-    panels: [Vec<u32>; 2],
-    blocks: Vec<u32>,
-    scores: Vec<f32>,
-    p_rows: Vec<f32>,
-    d_s: Vec<S>,
-}
-
-impl<S> Default for Scratch<S> {
-    fn default() -> Self {
-        Self { panels: Default::default(), blocks: Vec::new(), scores: Vec::new(), p_rows: Vec::new(), d_s: Vec::new() }
-    }
+    panels: [Aligned<u32>; 2],
+    blocks: Aligned<u32>,
+    scores: Aligned<f32>,
+    p_rows: Aligned<f32>,
+    d_s: Aligned<S>,
 }
 
 /// Scores that are worked on at a time: 16 KiB, half of a first-level cache.
@@ -238,9 +233,9 @@ fn store_rows<S: Element>(values: &[f32], columns: usize, out: &mut [S]) {
     }
 }
 
-fn room<T: Copy + Default>(buffer: &mut Vec<T>, len: usize) -> &mut [T] {
+fn room<T: Copy + Default>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
-        buffer.resize(len, T::default());
+        *buffer = Aligned::new(len);
     }
     &mut buffer[..len]
 }

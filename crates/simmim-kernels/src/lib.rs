@@ -8,6 +8,7 @@
 //! `N` tokens, `D` width, `A` heads, `E = D/A` head width, `M` tokens of a window.
 
 pub mod adamw;
+pub mod aligned;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;

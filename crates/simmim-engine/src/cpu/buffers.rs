@@ -3,6 +3,7 @@
 //! Large allocations come from the system anew on every step otherwise, and each page of them costs
 //! a fault.
 
+use simmim_kernels::aligned::Aligned;
 use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Buffers that nobody uses.
 struct Waiting<T> {
     /// What operations keep and what tasks need, by length: as many of each as a step has at a time.
-    by_length: HashMap<usize, Vec<Vec<T>>>,
+    by_length: HashMap<usize, Vec<Aligned<T>>>,
     /// What an operation needs for itself alone, as long as any needed yet.
-    temporaries: Vec<Vec<T>>,
+    temporaries: Vec<Aligned<T>>,
 }
 
 /// Where buffers of one element type wait for reuse.
@@ -31,7 +32,7 @@ impl<T: Clone + Default> Shelf<T> {
     /// A buffer of `len` values left over from earlier use: write before reading.
     pub(crate) fn take(&self, len: usize) -> Buffer<T> {
         let reused = lock(&self.waiting).by_length.get_mut(&len).and_then(Vec::pop);
-        let data = reused.unwrap_or_else(|| vec![T::default(); len]);
+        let data = reused.unwrap_or_else(|| Aligned::new(len));
         Buffer { data, len, is_temporary: false, home: Arc::clone(&self.waiting) }
     }
 
@@ -47,7 +48,7 @@ impl<T: Clone + Default> Shelf<T> {
                 // the longest grows, and the shorter ones stay what they are
                 let longest = (0..waiting.len()).max_by_key(|i| waiting[*i].len());
                 drop(longest.map(|i| waiting.swap_remove(i)));
-                vec![T::default(); len]
+                Aligned::new(len)
             }
         };
         Buffer { data, len, is_temporary: true, home: Arc::clone(&self.waiting) }
@@ -70,7 +71,7 @@ impl<T: Clone + Default> Shelf<T> {
 
 /// Values that return to their shelf when dropped.
 pub(crate) struct Buffer<T> {
-    data: Vec<T>,
+    data: Aligned<T>,
     /// How many are in use.
     len: usize,
     is_temporary: bool,
@@ -174,7 +175,8 @@ mod tests {
         assert_eq!([again_short.len(), again_long.len()], [8, 60]);
         drop((again_short, again_long));
         drop(shelf.temporary(200)); // longer than any: one of them grows
-        let lengths = |shelf: &Shelf<f32>| lock(&shelf.waiting).temporaries.iter().map(Vec::len).collect::<Vec<_>>();
+        let lengths =
+            |shelf: &Shelf<f32>| lock(&shelf.waiting).temporaries.iter().map(|data| data.len()).collect::<Vec<_>>();
         assert_eq!(lengths(&shelf), [10, 200]);
         assert_ne!(shelf.take(10).as_ptr(), at_short, "what is kept has buffers of its own");
     }

@@ -7,6 +7,7 @@ use super::Cpu;
 use super::store::Store;
 use super::threads::{parts, split_mut};
 use crate::parameters::ParameterId;
+use simmim_kernels::aligned::Aligned;
 use simmim_kernels::element::Element;
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::{Layout, Packed, pack_weight_by_column, pack_weight_by_row};
@@ -33,7 +34,7 @@ pub(super) struct PackedWeights {
 #[derive(Default)]
 struct Versioned {
     version: u64,
-    lanes: Rc<Vec<u32>>,
+    lanes: Rc<Aligned<u32>>,
 }
 
 /// One weight, to be packed.
@@ -48,7 +49,7 @@ struct Weight<'a> {
 /// One weight, packed.
 #[derive(Clone)]
 pub(super) struct PackedWeight {
-    lanes: Rc<Vec<u32>>,
+    lanes: Rc<Aligned<u32>>,
     layout: Layout,
 }
 
@@ -90,7 +91,7 @@ impl Cpu {
         let layout = weight.layout;
         let mut packed = self.packed.borrow_mut();
         if self.table.len() > KEPT_PARAMETERS && !self.is_recording() {
-            let mut lanes = Vec::new();
+            let mut lanes = Aligned::default();
             self.pack_all::<E>(vec![(weight, &mut lanes)]);
             return PackedWeight { lanes: Rc::new(lanes), layout };
         }
@@ -126,11 +127,13 @@ impl Cpu {
     }
 
     /// Packs weights, all workers at once.
-    fn pack_all<E: Element>(&self, weights: Vec<(Weight, &mut Vec<u32>)>) {
+    fn pack_all<E: Element>(&self, weights: Vec<(Weight, &mut Aligned<u32>)>) {
         let mut tasks = Vec::new();
         for (weight, lanes) in weights {
             let layout = weight.layout;
-            lanes.resize(layout.lanes(), 0);
+            if lanes.len() != layout.lanes() {
+                *lanes = Aligned::new(layout.lanes());
+            }
             let groups = parts(layout.groups());
             let lanes = split_mut(lanes, &groups, layout.group_lanes());
             tasks.extend(groups.iter().zip(lanes).map(|(groups, lanes)| (weight, groups.start, lanes)));

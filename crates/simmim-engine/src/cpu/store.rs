@@ -4,6 +4,7 @@
 
 use crate::backend::Slot;
 use crate::parameters::{ParameterId, ParameterTable};
+use simmim_kernels::aligned::Aligned;
 use simmim_kernels::product::Start;
 use std::rc::Rc;
 
@@ -12,13 +13,13 @@ pub(super) struct Store {
     table: Rc<ParameterTable>,
     /// Counts the changes of `values`, from 1.
     version: u64,
-    values: Vec<f32>,
+    values: Aligned<f32>,
     /// Garbage where `is_cleared` says that it should be zero.
-    gradients: Vec<f32>,
+    gradients: Aligned<f32>,
     /// For each parameter, whether its gradient counts as zero.
     is_cleared: Vec<bool>,
-    first: Vec<f32>,
-    second: Vec<f32>,
+    first: Aligned<f32>,
+    second: Aligned<f32>,
 }
 
 /// The buffers that one optimizer pass touches.
@@ -37,11 +38,11 @@ impl Store {
         let parameters = table.iter().len();
         Self {
             version: 1,
-            values: vec![0.0; table.len()],
-            gradients: Vec::new(),
+            values: Aligned::new(table.len()),
+            gradients: Aligned::default(),
             is_cleared: vec![true; parameters],
-            first: Vec::new(),
-            second: Vec::new(),
+            first: Aligned::default(),
+            second: Aligned::default(),
             table,
         }
     }
@@ -129,7 +130,7 @@ impl Store {
             Slot::FirstMoment => &self.first,
             Slot::SecondMoment => &self.second,
         };
-        if buffer.is_empty() { vec![0.0; self.table.len()] } else { buffer.clone() }
+        if buffer.is_empty() { vec![0.0; self.table.len()] } else { buffer.to_vec() }
     }
 
     /// All gradients.
@@ -172,8 +173,8 @@ impl Store {
     }
 }
 
-fn allocate(buffer: &mut Vec<f32>, len: usize) {
+fn allocate(buffer: &mut Aligned<f32>, len: usize) {
     if buffer.len() < len {
-        *buffer = vec![0.0; len];
+        *buffer = Aligned::new(len);
     }
 }
