@@ -37,7 +37,7 @@ fn packed<E: Element>(rows: &[E], depth: usize, columns: usize, width: usize) ->
 fn peak<E: Element>(c: &mut Criterion) {
     const ROUNDS: u64 = 10_000;
     let mut group = c.benchmark_group("register peak");
-    for (name, peak) in [("best", Peak::detect(E::KIND)), ("portable", Peak::portable(E::KIND))] {
+    for (name, peak) in [("best", Peak::detect(E::KIND)), ("portable", Peak::portable())] {
         group.throughput(Throughput::Elements(ROUNDS * peak.flops_per_round()));
         let id = BenchmarkId::new(format!("{name} {:?}", E::KIND), peak.name());
         group.bench_function(id, |bench| bench.iter(|| peak.run(black_box(ROUNDS))));

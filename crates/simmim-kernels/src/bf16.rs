@@ -19,10 +19,7 @@ pub(crate) fn to_bits(x: f32) -> u16 {
 pub fn narrow(values: &[f32], out: &mut [Bf16]) {
     assert_eq!(values.len(), out.len());
     #[cfg(target_arch = "x86_64")]
-    if is_x86_feature_detected!("avx512bf16")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
-    {
+    if crate::instructions::has_avx512_bf16() {
         // SAFETY: this CPU has the instructions.
         return unsafe { narrow_by_vectors(values, out) };
     }

@@ -3,8 +3,17 @@
 use crate::bf16;
 pub use half::bf16 as Bf16;
 
+mod sealed {
+    /// Kernels take [`super::Element::KIND`] for what lies in memory, so nobody else may say what it is.
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for super::Bf16 {}
+}
+
+use sealed::Sealed;
+
 /// A stored operand value. Sums are f32 whatever the operands are.
-pub trait Element: Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 'static {
+pub trait Element: Sealed + Copy + Default + PartialEq + std::fmt::Debug + Send + Sync + 'static {
     /// Which of the two this is.
     const KIND: Kind;
 

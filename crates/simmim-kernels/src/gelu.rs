@@ -1,12 +1,13 @@
 //! The exact (erf) GELU and its derivative.
 //!
 //! `gelu(x) = x·Φ(x)` and `gelu'(x) = Φ(x) + x·φ(x)` share the exponential, so the forward kernel
-//! writes both and the backward pass is one multiplication (arXiv:1606.08415).
+//! writes both, and the backward pass multiplies by the slope (arXiv:1606.08415).
 
 use crate::math::{erf_and_gauss, mul_add};
 use multiversion::{multiversion, target::target_cfg_f};
 
-const INV_SQRT_2PI: f32 = 0.398_942_3;
+/// `1/√(2π)`
+pub(crate) const INV_SQRT_2PI: f32 = 0.398_942_3;
 
 /// `gelu(x)` and `gelu'(x)`.
 #[inline(always)]
@@ -20,7 +21,7 @@ pub(crate) fn value_and_slope<const FUSED: bool>(x: f32) -> (f32, f32) {
 pub fn gelu(x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
     assert!(x.len() == values.len() && x.len() == slopes.len());
     #[cfg(target_arch = "x86_64")]
-    if crate::avx512::is_available() {
+    if crate::instructions::has_avx512() {
         // SAFETY: this CPU has the instructions, and the lengths are as asserted.
         return unsafe { crate::avx512::gelu(x, values, slopes) };
     }

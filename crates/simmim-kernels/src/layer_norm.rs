@@ -3,10 +3,10 @@
 //! The forward kernel keeps mean and reciprocal standard deviation of each row; the backward kernel
 //! recomputes the normalised row from them and the input, which is cheaper than keeping it.
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512;
 use crate::math::mul_add;
 use crate::softmax::{dot, sum};
+#[cfg(target_arch = "x86_64")]
+use crate::{avx512, instructions::has_avx512};
 use multiversion::{multiversion, target::target_cfg_f};
 
 /// Mean and reciprocal standard deviation of one row.
@@ -27,7 +27,7 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f3
     assert_eq!(x.len(), y.len());
     assert_eq!(x.len(), statistics.len() * weight.len());
     #[cfg(target_arch = "x86_64")]
-    if avx512::is_available() {
+    if has_avx512() {
         // SAFETY: this CPU has the instructions, and the lengths are as asserted.
         return unsafe { avx512::layer_norm(x, weight, bias, eps, y, statistics) };
     }
@@ -99,7 +99,7 @@ pub fn layer_norm_backward(
     assert!(d_y.len() == x.len() && d_x.len() == x.len());
     assert!(d_weight.len() == width && d_bias.len() == width);
     #[cfg(target_arch = "x86_64")]
-    if avx512::is_available() {
+    if has_avx512() {
         // SAFETY: this CPU has the instructions, and the lengths are as asserted.
         return unsafe { avx512::layer_norm_backward(x, weight, statistics, d_y, d_x, d_weight, d_bias) };
     }

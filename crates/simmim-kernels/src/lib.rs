@@ -19,6 +19,7 @@ pub mod element;
 pub mod elementwise;
 pub mod gelu;
 pub mod heads;
+mod instructions;
 pub mod layer_norm;
 pub mod loss;
 pub mod math;

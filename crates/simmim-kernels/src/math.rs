@@ -10,6 +10,19 @@ pub(crate) fn mul_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
+/// −ln 2 in two parts, the first of so few digits that its multiples are exact.
+pub(crate) const MINUS_LN_2: [f32; 2] = [-0.693_359_4, 2.121_944_4e-4];
+
+/// Coefficients of `(e^r − 1 − r) / r²`, the highest power first.
+pub(crate) const EXP_POLYNOMIAL: [f32; 6] =
+    [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5];
+
+/// Abramowitz & Stegun 7.1.26: `erf(x) = 1 − (a₁t + a₂t² + …)·e^(−x²)` with `t = 1 / (1 + px)`.
+pub(crate) const ERF_P: f32 = 0.327_591_1;
+
+/// `a₅ … a₁` of the same formula.
+pub(crate) const ERF_POLYNOMIAL: [f32; 5] = [1.061_405_4, -1.453_152, 1.421_413_8, -0.284_496_73, 0.254_829_6];
+
 /// e to the power `x`, within 3e-7 relative; clamps to the finite range of `f32`.
 ///
 /// Range reduction to `|r| <= ln 2 / 2` and the polynomial of Cephes' `expf` (Moshier, netlib).
@@ -20,9 +33,9 @@ pub fn exp<const FUSED: bool>(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     let shifted = mul_add::<FUSED>(x, std::f32::consts::LOG2_E, MAGIC);
     let n = shifted - MAGIC;
-    let r = mul_add::<FUSED>(n, 2.121_944_4e-4, mul_add::<FUSED>(n, -0.693_359_4, x));
-    let mut p = 1.987_569_1e-4;
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+    let r = mul_add::<FUSED>(n, MINUS_LN_2[1], mul_add::<FUSED>(n, MINUS_LN_2[0], x));
+    let [mut p, lower @ ..] = EXP_POLYNOMIAL;
+    for coefficient in lower {
         p = mul_add::<FUSED>(p, r, coefficient);
     }
     let y = mul_add::<FUSED>(p * r, r, r) + 1.0;
@@ -35,16 +48,14 @@ pub fn exp_naive(x: f32) -> f64 {
     (x as f64).clamp(-87.0, 88.0).exp()
 }
 
-/// The error function, within 2e-7, and `exp(-x²)`, which its formula computes on the way.
-///
-/// Abramowitz & Stegun 7.1.26.
+/// The error function, within 2e-7, and `exp(-x²)`, which its formula ([`ERF_P`]) computes on the way.
 #[inline(always)]
 pub fn erf_and_gauss<const FUSED: bool>(x: f32) -> (f32, f32) {
     let a = x.abs();
-    let t = 1.0 / mul_add::<FUSED>(a, 0.327_591_1, 1.0);
+    let t = 1.0 / mul_add::<FUSED>(a, ERF_P, 1.0);
     let gauss = exp::<FUSED>(-a * a);
-    let mut p = 1.061_405_4;
-    for coefficient in [-1.453_152, 1.421_413_8, -0.284_496_73, 0.254_829_6] {
+    let [mut p, lower @ ..] = ERF_POLYNOMIAL;
+    for coefficient in lower {
         p = mul_add::<FUSED>(p, t, coefficient);
     }
     let erf = mul_add::<FUSED>(-p * t, gauss, 1.0);

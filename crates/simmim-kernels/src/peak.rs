@@ -5,48 +5,29 @@
 //! share of this peak.
 
 use crate::element::Kind;
+use crate::instructions::Instructions;
 
 /// Independent sums of the vector loops: latency times instructions per cycle is at most 12 on known CPUs.
 const SUMS: usize = 12;
 
 /// The instructions of a loop.
+///
+/// Only detection makes one that needs instructions, so having it proves that they are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peak(Instructions);
-
-/// Only [`Peak::detect`] makes one that needs instructions, so having it proves that they are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Instructions {
-    #[cfg(target_arch = "x86_64")]
-    Avx512Bf16,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Portable,
-}
 
 impl Peak {
     /// The fastest multiply-add of operands of a kind on this CPU; bf16 is widened where there is none for it.
     pub fn detect(kind: Kind) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        {
-            let has_avx512 = is_x86_feature_detected!("avx512f");
-            match kind {
-                Kind::Bf16 if has_avx512 && is_x86_feature_detected!("avx512bf16") => {
-                    return Peak(Instructions::Avx512Bf16);
-                }
-                Kind::Bf16 | Kind::F32 if has_avx512 => return Peak(Instructions::Avx512),
-                Kind::Bf16 | Kind::F32 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
-                    return Peak(Instructions::Avx2);
-                }
-                Kind::Bf16 | Kind::F32 => {}
-            }
+        match (Instructions::available()[0], kind) {
+            #[cfg(target_arch = "x86_64")]
+            (Instructions::Avx512Bf16, Kind::F32) => Peak(Instructions::Avx512),
+            (best, Kind::F32 | Kind::Bf16) => Peak(best),
         }
-        Self::portable(kind)
     }
 
     /// The loop that runs on any CPU.
-    pub fn portable(_kind: Kind) -> Self {
+    pub fn portable() -> Self {
         Peak(Instructions::Portable)
     }
 
@@ -187,7 +168,7 @@ mod tests {
             "multiply and add" => portable::LANES as f32,
             _ => 0.0,
         };
-        for peak in [Peak::detect(Kind::F32), Peak::portable(Kind::F32)] {
+        for peak in [Peak::detect(Kind::F32), Peak::portable()] {
             assert_eq!(peak.run(0), 66.0 * lanes(peak), "{}", peak.name());
             assert_eq!(peak.run(1), (33.0 + 12.0) * lanes(peak), "{}", peak.name());
             assert!((peak.run(100) - 24.0 * lanes(peak)).abs() < 1e-3, "{}", peak.name());

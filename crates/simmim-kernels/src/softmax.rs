@@ -1,14 +1,14 @@
 //! Softmax over rows, forward and backward.
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512;
 use crate::math::{exp, mul_add};
+#[cfg(target_arch = "x86_64")]
+use crate::{avx512, instructions::has_avx512};
 use multiversion::{multiversion, target::target_cfg_f};
 
 /// Replaces each row of `x` `[rows, columns]` by its softmax.
 pub fn softmax(x: &mut [f32], columns: usize) {
     #[cfg(target_arch = "x86_64")]
-    if avx512::is_available() {
+    if has_avx512() {
         // SAFETY: this CPU has the instructions.
         return unsafe { avx512::softmax(x, columns) };
     }
@@ -45,7 +45,7 @@ pub fn softmax_naive(x: &mut [f32], columns: usize) {
 pub fn softmax_backward(p: &[f32], d_p: &mut [f32], columns: usize) {
     assert_eq!(p.len(), d_p.len());
     #[cfg(target_arch = "x86_64")]
-    if avx512::is_available() {
+    if has_avx512() {
         // SAFETY: this CPU has the instructions.
         return unsafe { avx512::softmax_backward(p, d_p, columns) };
     }
@@ -146,6 +146,21 @@ mod tests {
                 assert_close(&fast, &naive, 1e-6);
                 backward(&naive, &mut d_fast, columns);
                 assert_close(&d_fast, &d_naive, 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_with_a_broken_score_is_broken_as_a_whole() {
+        for broken in [f32::NAN, f32::INFINITY] {
+            for at in [0, 1, 20] {
+                for kernel in [softmax, softmax_portable] {
+                    let mut rows = [0.5; 42];
+                    rows[at] = broken;
+                    kernel(&mut rows, 21);
+                    assert!(rows[..21].iter().any(|v| v.is_nan()), "{broken} at {at}: {rows:?}");
+                    assert!(rows[21..].iter().all(|v| (v * 21.0 - 1.0).abs() < 1e-5), "the row behind is whole");
+                }
             }
         }
     }

@@ -1,13 +1,14 @@
 //! Whether a JPEG is all there: decoders fill up what is missing with grey and say nothing.
 
 const MARKER: u8 = 0xff;
+const START_OF_IMAGE: u8 = 0xd8;
 const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;
 
-/// Returns whether a file that starts as a JPEG ends within the data of a scan, that is, before the
-/// marker that closes the image (ITU-T T.81, B.1.1).
+/// Returns whether a file that starts as a JPEG ends, or another one starts, behind the first scan's header and before
+/// the marker that closes the image (ITU-T T.81, B.1.1).
 ///
-/// A file without any scan is left to the decoder, which has more to say about it.
+/// A file without any scan, and one with other damage, is left to the decoder, which has more to say about it.
 pub(super) fn is_cut_short(bytes: &[u8]) -> bool {
     let Some(mut rest) = after_first_scan_header(bytes) else { return false };
     // within a scan a marker byte that means itself is followed by 0, so that no data looks like the end
@@ -15,8 +16,9 @@ pub(super) fn is_cut_short(bytes: &[u8]) -> bool {
         rest = &rest[at + 1..];
         match rest.first() {
             Some(&END_OF_IMAGE) => return false,
-            // tables and scans that follow: their contents are no data of a scan and are stepped over
-            Some(&kind) if has_length(kind) => match segment(&rest[1..]) {
+            Some(&START_OF_IMAGE) => return true,
+            // what may stand between scans: its contents are no data of a scan and are stepped over
+            Some(0xc4 | 0xcc | 0xda..=0xdd | 0xe0..=0xef | 0xfe) => match segment(&rest[1..]) {
                 Some(after) => rest = after,
                 None => return true,
             },
@@ -48,7 +50,7 @@ fn segment(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(usize::from(length)..)
 }
 
-/// Markers without a segment: stuffing, fill bytes, restarts, start and end of an image.
+/// Whether a segment follows: not so behind stuffing, fill bytes, restarts, start and end of an image.
 fn has_length(kind: u8) -> bool {
     !matches!(kind, 0x00 | 0x01 | 0xd0..=0xd9 | MARKER)
 }

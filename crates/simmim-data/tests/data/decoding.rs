@@ -124,6 +124,7 @@ fn a_jpeg_that_lacks_any_of_its_end_is_refused() {
     let thumbnail = [&whole[..2], &[0xff, 0xe1, 0, 8, 0xff, 0xd8, 0xff, 0xda, 0xff, 0xd9], &whole[2..]].concat();
     assert_eq!(decode(&thumbnail, "with thumbnail", 3).unwrap(), expected);
     check_refused(&thumbnail[..thumbnail.len() / 2], 3, "cut short");
+    check_refused(&[&whole[..whole.len() / 2], &whole].concat(), 3, "cut short");
 }
 
 #[test]

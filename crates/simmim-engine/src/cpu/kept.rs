@@ -21,8 +21,8 @@ pub(super) struct Shelves {
 
 /// An element whose buffers are kept for reuse.
 pub(super) trait Stored: Element {
-    /// Whether what a pass over rows gives back in the backward pass is computed again there, not kept: norms and
-    /// GELUs. Where products are half as fast and values twice as long, time is lost less and memory more.
+    /// Whether the outputs of norms and GELUs are computed again in the backward pass instead of being kept. With values
+    /// twice as long this saves twice the memory, and costs a smaller part of a time that is twice as long.
     const COMPUTES_AGAIN: bool;
 
     /// Where its buffers wait.

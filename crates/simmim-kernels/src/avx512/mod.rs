@@ -2,8 +2,8 @@
 //!
 //! The compiler turns loops over elements into vectors by itself, but a sum over a row it may not reorder, and what
 //! is left of a row behind the last whole vector it does one by one: rows of attention scores are two or three
-//! vectors and a rest. Here the rest is a vector with a mask. Each kernel is the twin of a portable one, which calls it where
-//! the CPU has the instructions ([`is_available`]).
+//! vectors and a rest. Here the rest is a vector with a mask. Each kernel has a portable twin, and a function above both that
+//! picks the one for the CPU at hand ([`crate::instructions`]).
 
 mod gelu;
 mod layer_norm;
@@ -15,6 +15,7 @@ pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
 pub(crate) use pack::{columns_to_groups, packs_columns};
 pub(crate) use softmax::{softmax, softmax_backward};
 
+use crate::math::{EXP_POLYNOMIAL, MINUS_LN_2};
 use std::arch::x86_64::{
     __m512, __mmask16, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
     _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
@@ -22,11 +23,6 @@ use std::arch::x86_64::{
 
 /// Values of a vector.
 const LANES: usize = 16;
-
-/// Whether this CPU has the instructions.
-pub(crate) fn is_available() -> bool {
-    is_x86_feature_detected!("avx512f")
-}
 
 /// A vector's place in a row: its first value, and which of its lanes are within the row.
 #[derive(Clone, Copy)]
@@ -80,13 +76,14 @@ impl Part {
 #[inline]
 fn exp(x: __m512) -> __m512 {
     let constant = |value: f32| _mm512_set1_ps(value);
-    let x = _mm512_max_ps(x, constant(-87.0));
+    let x = _mm512_max_ps(constant(-87.0), x); // in this order NaN stays NaN
     // to the nearest whole number (0), without raising a flag (8)
     let n = _mm512_roundscale_ps::<8>(_mm512_mul_ps(x, constant(std::f32::consts::LOG2_E)));
-    let r = _mm512_fmadd_ps(n, constant(2.121_944_4e-4), _mm512_fmadd_ps(n, constant(-0.693_359_4), x));
-    let mut p = constant(1.987_569_1e-4);
-    for coefficient in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
-        p = _mm512_fmadd_ps(p, r, constant(coefficient));
+    let [upper, lower] = MINUS_LN_2.map(constant);
+    let r = _mm512_fmadd_ps(n, lower, _mm512_fmadd_ps(n, upper, x));
+    let mut p = constant(EXP_POLYNOMIAL[0]);
+    for coefficient in &EXP_POLYNOMIAL[1..] {
+        p = _mm512_fmadd_ps(p, r, constant(*coefficient));
     }
     let one_and_r = _mm512_fmadd_ps(constant(1.0), r, constant(1.0));
     _mm512_scalef_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, one_and_r), n)

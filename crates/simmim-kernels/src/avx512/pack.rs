@@ -2,6 +2,7 @@
 
 use super::LANES;
 use crate::element::{Element, Kind};
+use crate::instructions::has_avx512_bf16;
 use crate::matrix::Matrix;
 use crate::pack::Layout;
 use std::arch::x86_64::{
@@ -12,12 +13,10 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-/// Whether groups of `width` columns can be packed here, by this CPU.
+/// Whether groups of `width` columns can be packed here, by this CPU; it must round to bf16 itself, whatever is packed, so
+/// that there is one kernel.
 pub(crate) fn packs_columns(width: usize) -> bool {
-    width.is_multiple_of(LANES)
-        && is_x86_feature_detected!("avx512bf16")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl")
+    width.is_multiple_of(LANES) && has_avx512_bf16()
 }
 
 /// Packs groups `first ..`, as many as `out` has room for, of rows `b` that are the columns.

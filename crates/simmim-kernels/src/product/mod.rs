@@ -30,6 +30,7 @@ mod avx512;
 mod portable;
 
 use crate::element::{Element, Kind};
+use crate::instructions::Instructions;
 use crate::matrix::Matrix;
 use crate::pack::Packed;
 
@@ -45,20 +46,10 @@ pub enum Start<'a> {
 }
 
 /// The instructions that products use on the CPU at hand.
+///
+/// Only detection makes one that needs instructions, so having it proves that they are there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tile(Instructions);
-
-/// Only [`Tile::detect`] makes one that needs instructions, so having it proves that they are there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Instructions {
-    #[cfg(target_arch = "x86_64")]
-    Avx512Bf16,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    Portable,
-}
 
 impl Tile {
     /// The best this CPU can run.
@@ -68,25 +59,7 @@ impl Tile {
 
     /// Everything this CPU can run, the best first.
     pub fn all_available() -> Vec<Self> {
-        let mut available = Vec::new();
-        #[cfg(target_arch = "x86_64")]
-        {
-            let has_avx512 = is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512vl")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512bw");
-            if has_avx512 && is_x86_feature_detected!("avx512bf16") {
-                available.push(Tile(Instructions::Avx512Bf16));
-            }
-            if has_avx512 {
-                available.push(Tile(Instructions::Avx512));
-            }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                available.push(Tile(Instructions::Avx2));
-            }
-        }
-        available.push(Self::portable());
-        available
+        Instructions::available().into_iter().map(Tile).collect()
     }
 
     /// The tile that runs on any CPU.

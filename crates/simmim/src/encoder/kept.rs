@@ -8,7 +8,8 @@
 //! | each, with layer scale | output before it `D` | | |
 //! | each, normalised behind | output before the norm `D` | | |
 //!
-//! Patch embedding, head, norms between blocks and the filling of packed operands are left out: a few per cent.
+//! Patch embedding, head, norms between blocks and the filling of packed operands are left out, a few per cent, and so is what
+//! one operation needs for itself, at most as much as a block keeps.
 
 use simmim_engine::Precision;
 

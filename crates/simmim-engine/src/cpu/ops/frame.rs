@@ -40,7 +40,7 @@ pub(super) struct Frame<'a> {
 /// What the backward pass needs, for a batch; empty where it needs nothing.
 pub(super) struct FrameKept<E> {
     statistics: Vec<RowStatistics>,
-    /// Post-norm: the branch's output before the norm, `[rows, D]`.
+    /// Post-norm: the branch's output before the norm, `[rows, D]`, rounded as all that is kept.
     before_norm: Buffer<E>,
     /// Layer scale: the branch's output before the scale, `[rows, D]`.
     before_scale: Buffer<E>,
@@ -137,7 +137,7 @@ impl Frame<'_> {
         self.enter_with(x, kept.statistics, scratch)
     }
 
-    /// The same in the backward pass, which has the statistics already.
+    /// The same in the backward pass; the statistics it computes on the way are those that were kept.
     pub(super) fn enter_again<'a>(&self, x: &'a [f32], scratch: &'a mut [f32]) -> &'a [f32] {
         self.enter_with(x, &mut vec![RowStatistics::default(); x.len() / self.width()], scratch)
     }

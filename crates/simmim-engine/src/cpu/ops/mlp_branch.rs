@@ -284,15 +284,15 @@ fn input_gradients<E: Stored>(
     for columns in blocks.of(w2) {
         let block = &mut block[..count * columns.len()];
         product(tile, stored, columns.weight, block, columns.len(), Start::Zero); // [R, columns of hidden]
-        let kept = &gelu[rows.start * inner + count * columns.left..][..block.len()];
+        let of_gelu = &gelu[rows.start * inner + count * columns.left..][..block.len()];
         let slope = match E::COMPUTES_AGAIN {
             true => {
                 let (input, slope) = (&mut again.input[..block.len()], &mut again.slope[..block.len()]);
-                E::widen(kept, input);
+                E::widen(of_gelu, input);
                 gelu_rows(input, columns.len(), &mut again.hidden[columns.left..], padded::<E>(inner), slope);
                 slope
             }
-            false => kept,
+            false => of_gelu,
         };
         let (out, sums) = (&mut d_hidden[columns.left..], &mut sums.d_b1[columns.left..]);
         multiply_rows(block, slope, columns.len(), out, padded::<E>(inner), sums);

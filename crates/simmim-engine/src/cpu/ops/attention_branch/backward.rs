@@ -221,9 +221,9 @@ impl<E: Stored> Attention<E> {
             product(tile, d_qkv, weight, &mut d_a, width, Start::Zero); // [R, D]
             let x = &x[rows.start * width..rows.end * width];
             if E::COMPUTES_AGAIN {
-                let (mut room, a) = (shelves.f32.take(count * width), &mut stored[..count * padded::<E>(width)]);
-                narrow_rows(weights.frame.enter_again(x, &mut room), width, a, padded::<E>(width));
-                a_again.pack(Matrix::new(a, count, width));
+                let (mut room, mut a) = (shelves.f32.take(count * width), shelves.rows::<E>(count, width));
+                narrow_rows(weights.frame.enter_again(x, &mut room), width, &mut a, padded::<E>(width));
+                a_again.pack(Matrix::new(&a, count, width));
             }
             weights.frame.enter_backward(x, &d_a, rows, kept, &mut sums.frame, d_x);
             sums
