@@ -48,7 +48,7 @@ pub fn exp_naive(x: f32) -> f64 {
     (x as f64).clamp(-87.0, 88.0).exp()
 }
 
-/// The error function, within 2e-7, and `exp(-x²)`, which its formula ([`ERF_P`]) computes on the way.
+/// The error function, within 2e-7, and `exp(-x²)`, which its formula computes on the way (Abramowitz & Stegun 7.1.26).
 #[inline(always)]
 pub fn erf_and_gauss<const FUSED: bool>(x: f32) -> (f32, f32) {
     let a = x.abs();
