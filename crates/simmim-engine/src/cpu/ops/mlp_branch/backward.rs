@@ -1,74 +1,21 @@
-//! The MLP half of a block, a chunk of rows at a time from the norm to the residual.
+//! From the gradient of the output to that of the input.
 
-use super::blocks::Blocks;
-use super::frame::{Frame, FrameKept, FrameKeptPart, FrameSpec, FrameSums};
-use super::{add_bias_gradient, add_weight_gradients};
-use crate::backend::{MlpBranch, Precision};
+use super::super::blocks::Blocks;
+use super::super::frame::{Frame, FrameKept, FrameSums};
+use super::super::{add_bias_gradient, add_weight_gradients};
+use super::shared::{Mlp, Scratch, frame_spec};
+use crate::cpu::Cpu;
 use crate::cpu::buffers::Buffer;
-use crate::cpu::chunks::Chunks;
-use crate::cpu::kept::{Shelves, Stack, StackPart, Stored, split_kept};
-use crate::cpu::tape::{Backward, Gradients, NodeId};
+use crate::cpu::kept::{Shelves, Stack, StackPart, Stored};
+use crate::cpu::tape::{Backward, Gradients};
 use crate::cpu::threads::split_mut;
-use crate::cpu::{Cpu, CpuTensor};
-use simmim_kernels::element::{Bf16, padded};
+use simmim_kernels::element::padded;
 use simmim_kernels::elementwise::add_column_sums;
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::Packed;
 use simmim_kernels::product::{Start, Tile, product};
 use simmim_kernels::stored::{gelu_rows, multiply_rows, narrow_rows};
 use std::ops::Range;
-use std::rc::Rc;
-
-struct Mlp<E> {
-    branch: MlpBranch,
-    input: NodeId,
-    keep: Vec<f32>,
-    tokens: usize,
-    x: Rc<Buffer<f32>>,
-    chunks: Chunks,
-    frame: FrameKept<E>,
-    /// Input of the first layer, `[rows, D]`, unless it is computed again.
-    a: Stack,
-    /// Slope of the GELU, or its input if it is computed again, `[rows, hidden]`, block by block of each chunk.
-    gelu: Buffer<E>,
-    /// Input of the second layer, `[rows, hidden]`, unless it is computed again.
-    hidden: Stack,
-}
-
-fn frame_spec(branch: &MlpBranch) -> FrameSpec {
-    FrameSpec { norm: branch.norm, order: branch.order, layer_scale: branch.layer_scale }
-}
-
-pub(in crate::cpu) fn forward(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Option<&[f32]>) -> CpuTensor {
-    match cpu.precision {
-        Precision::F32 => forward_in::<f32>(cpu, x, branch, keep),
-        Precision::Bf16 => forward_in::<Bf16>(cpu, x, branch, keep),
-    }
-}
-
-/// A chunk's rows of everything.
-struct Task<'a, E> {
-    rows: Range<usize>,
-    out: &'a mut [f32],
-    frame: FrameKeptPart<'a, E>,
-    a: StackPart<'a>,
-    gelu: &'a mut [E],
-    hidden: StackPart<'a>,
-}
-
-/// Room for a chunk.
-struct Scratch<E> {
-    /// `[2, R, D]`
-    rows: Buffer<f32>,
-    /// `[R, D]`
-    f: Buffer<f32>,
-    /// `[R, columns of a block]`
-    block: Buffer<f32>,
-    /// `[R, D]`
-    a: Buffer<E>,
-    /// `[R, hidden]`
-    hidden: Buffer<E>,
-}
 
 /// Room for what a chunk of the backward pass computes again.
 struct Again<E> {
@@ -89,100 +36,6 @@ impl<E: Stored> Again<E> {
             hidden: shelves.rows(rows, inner),
         }
     }
-}
-
-impl<E: Stored> Scratch<E> {
-    fn new(shelves: &Shelves, rows: usize, width: usize, inner: usize, blocks: &Blocks) -> Self {
-        Self {
-            rows: shelves.f32.take(2 * rows * width),
-            f: shelves.f32.take(rows * width),
-            block: shelves.f32.take(rows * blocks.columns()),
-            a: shelves.rows(rows, width),
-            hidden: shelves.rows(rows, inner),
-        }
-    }
-}
-
-fn forward_in<E: Stored>(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, keep: Option<&[f32]>) -> CpuTensor {
-    let (images, tokens, width) = x.tokens_shape();
-    let rows = images * tokens;
-    let inner = cpu.table.get(branch.fc1.weight).shape[0];
-    let keep = keep.map_or_else(|| vec![1.0; images], <[f32]>::to_vec);
-    let (tile, is_recording) = (cpu.tile, cpu.is_recording());
-    let chunks = cpu.chunks::<E>(rows, width.max(inner));
-    let (ranges, blocks, shelves) = (chunks.ranges(), Blocks::new(cpu), &cpu.shelves);
-
-    let mut out = cpu.shelves.f32.take(x.data.len());
-    let mut frame_kept = frame_spec(branch).keep::<E>(cpu, rows);
-    let stack =
-        |columns| Stack::kept::<E>(&cpu.shelves, &chunks, columns, tile.width(), is_recording && !E::COMPUTES_AGAIN);
-    let (mut a_kept, mut hidden_kept) = (stack(width), stack(inner));
-    let mut gelu_kept = E::shelf(&cpu.shelves).take(if is_recording { rows * inner } else { 0 });
-    let (w1, w2) = (cpu.forward_weight::<E>(branch.fc1.weight), cpu.forward_weight::<E>(branch.fc2.weight));
-    {
-        let store = cpu.store.borrow();
-        let frame = frame_spec(branch).frame(&store, &keep, tokens);
-        let start = |bias: Option<_>| bias.map_or(Start::Zero, |b| Start::Bias(store.value(b)));
-        let (b1, b2) = (start(branch.fc1.bias), start(branch.fc2.bias));
-        let (w1, w2, data): (_, _, &[f32]) = (w1.get(), w2.get(), &x.data);
-        let parts = split_mut(&mut out, &ranges, width)
-            .into_iter()
-            .zip(frame_kept.split(&ranges, width))
-            .zip(a_kept.split(&chunks))
-            .zip(split_kept(&mut gelu_kept, &ranges, inner))
-            .zip(hidden_kept.split(&chunks));
-        let tasks = ranges.into_iter().zip(parts).map(|(rows, ((((out, frame), a), gelu), hidden))| Task {
-            rows,
-            out,
-            frame,
-            a,
-            gelu,
-            hidden,
-        });
-        cpu.threads.map(tasks.collect(), |mut task| {
-            let Scratch { rows: mut scratch, mut f, mut block, mut a, mut hidden } =
-                Scratch::<E>::new(shelves, chunks.chunk_rows(), width, inner, &blocks);
-            let (count, rows) = (task.rows.len(), task.rows);
-            let x = &data[rows.start * width..rows.end * width];
-            let entered = frame.enter(x, &mut task.frame, &mut scratch); // [R, D]
-            narrow_rows(entered, width, &mut a, padded::<E>(width));
-            let a = Matrix::new(&a[..count * padded::<E>(width)], count, width);
-            task.a.pack(a);
-            for columns in blocks.of(w1) {
-                let block = &mut block[..count * columns.len()];
-                product(tile, a, columns.weight, block, columns.len(), columns.start(b1));
-                let kept = match task.gelu.is_empty() {
-                    true => &mut [],
-                    false => &mut task.gelu[count * columns.left..][..block.len()],
-                };
-                let slope = match E::COMPUTES_AGAIN && !kept.is_empty() {
-                    true => {
-                        E::narrow(block, kept);
-                        &mut []
-                    }
-                    false => kept,
-                };
-                gelu_rows(block, columns.len(), &mut hidden[columns.left..], padded::<E>(inner), slope);
-            }
-            let hidden = Matrix::new(&hidden[..count * padded::<E>(inner)], count, inner); // [R, hidden]
-            task.hidden.pack(hidden);
-            let f = &mut f[..count * width];
-            product(tile, hidden, w2, f, width, b2); // [R, D]
-            frame.leave(x, f, &rows, &mut task.frame, &mut scratch, task.out);
-        });
-    }
-    cpu.output(&x.shape, out, || Mlp {
-        branch: *branch,
-        input: x.node,
-        keep,
-        tokens,
-        x: Rc::clone(&x.data),
-        chunks,
-        frame: frame_kept,
-        a: a_kept,
-        gelu: gelu_kept,
-        hidden: hidden_kept,
-    })
 }
 
 /// A chunk's rows of the gradients.
