@@ -212,9 +212,10 @@ pub(crate) fn push_pictures<B: Backend>(
 pub fn describe(trained: &Trained) -> String {
     let run = &trained.resolved.run;
     format!(
-        "{} parameters, trained on `{}` in {}",
+        "{} parameters, trained on `{}` in {}; predicting in {}",
         trained.table().len(),
         run.data,
+        run.precision,
         precision::name(trained.backend.precision())
     )
 }

@@ -49,6 +49,19 @@ fn check(channels: usize, [height, width]: [usize; 2], patch_px: usize, unit_px:
 }
 
 #[test]
+fn reconstruct_says_which_precision_was_trained_in_and_which_predicts() {
+    let (folder, run) = scratch();
+    let mut command = pretrain(&photos(), &run, &["data.channels=1", "data.image_size=[20, 28]", "encoder.patch_px=2"]);
+    command.args(["--set", "mask.unit_px=4", "--set", "train.batch_size=2", "--precision", "f32"]);
+    succeeds(command);
+    let image = format!("{}/tools-plier1.jpg", photos());
+    let mut command = simmim(["reconstruct", "--precision", "bf16", "--from"]);
+    command.arg(&run).arg("--out").arg(folder.path().join("pictures")).arg(image);
+    let ran = succeeds(command);
+    assert!(ran.stderr.contains("in f32; predicting in bf16"), "{}", ran.stderr);
+}
+
+#[test]
 fn grey_images_pretrain_and_reconstruct_at_any_patch_and_shape() {
     check(1, [20, 28], 2, 4);
     check(1, [20, 30], 5, 5);
