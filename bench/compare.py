@@ -32,7 +32,7 @@ WAYS = ["eager", "sdpa", "compile", "compile-sdpa"]
 UNDISTURBED, MOST_ATTEMPTS = 0.9, 3
 highest_peak = {}
 
-# recipe, images per update, precisions
+# recipe, images per step, precisions
 WORKLOADS = {
     "vit-s": ("pretrain-vit-s16-224", 8, ["bf16", "f32"]),
     "vit-cifar": ("pretrain-vit-cifar", 64, ["bf16", "f32"]),

@@ -176,7 +176,7 @@ def window_position_index(m):
 
 
 def shift_mask(h, w, m, shift):
-    """−100 between tokens of a shifted window that are no neighbours in the image, `[windows, M², M²]`."""
+    """−100 between tokens of a shifted window that are no neighbors in the image, `[windows, M², M²]`."""
     region = torch.zeros(1, h, w, 1)
     cuts = (slice(0, -m), slice(-m, -shift), slice(-shift, None))
     for number, (rows, columns) in enumerate((r, c) for r in cuts for c in cuts):
@@ -186,7 +186,7 @@ def shift_mask(h, w, m, shift):
 
 
 class WindowAttention(nn.Module):
-    """Attention within windows, with a bias per offset: learnt (Swin), or computed, and cosines (SwinV2)."""
+    """Attention within windows, with a bias per offset: learned (Swin), or computed, and cosines (SwinV2)."""
 
     def __init__(self, width, heads, window, qkv_bias, version, pretrained_window, use_sdpa):
         super().__init__()
@@ -345,7 +345,7 @@ def inside_windows(image, side):
     return along[0][:, None] * along[1][None, :]
 
 
-def normalised_over_windows(x, side, inside):
+def normalized_over_windows(x, side, inside):
     """Each value less the mean of the window around it, over the window's deviation."""
     mean = window_means(x, side)
     variance = (window_means(x * x, side) - mean * mean) * inside / (inside - 1)
@@ -383,7 +383,7 @@ class SimMim(nn.Module):
     def forward(self, images, mask):
         predicted = self.decoder(self.encoder(images, mask))
         if self.window is not None:
-            images = normalised_over_windows(images, self.window, self.inside)
+            images = normalized_over_windows(images, self.window, self.inside)
         patch = self.encoder.patch_px
         mask = mask.repeat_interleave(patch, 1).repeat_interleave(patch, 2).unsqueeze(1).to(images.dtype)
         loss = F.l1_loss(images, predicted, reduction="none")

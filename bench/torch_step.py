@@ -111,7 +111,7 @@ def draw_masks(recipe, batch, height, width):
 
 
 def fastest_optimizer(model, train):
-    """AdamW in the faster of its two implementations for this model, by three updates of each."""
+    """AdamW in the faster of its two implementations for this model, by three steps of each."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": train["weight_decay"]}, {"params": others, "weight_decay": 0.0}]

@@ -3,7 +3,7 @@
     python docs/images/targets.py simmim 'cifar10-train-00000.tar' WORK testdata/images/*.jpg
 
 `simmim` is the binary, the second argument training images for `pretrain --data`, WORK a folder for the runs. Nine runs
-of 150 updates and one of a tokenizer, minutes in all on two cores. Needs Pillow.
+of 150 steps and one of a tokenizer, minutes in all on two cores. Needs Pillow.
 """
 
 import pathlib
@@ -15,20 +15,20 @@ from PIL import Image, ImageDraw
 BINARY, DATA, WORK, *PHOTOS = sys.argv[1:]
 SMALL = [
     "encoder.width=128", "encoder.depth=4", "encoder.heads=4",
-    "train.batch_size=64", "train.base_lr=8e-3", "train.max_updates=150", "train.checkpoint_every_updates=1000",
+    "train.batch_size=64", "train.base_lr=8e-3", "train.max_steps=150", "train.checkpoint_every_steps=1000",
 ]
 TARGETS = {
     "pixels": [],
     "pixels-16": ["target.resolution=16"],
     "window-norm": ["target.kind=normalized-pixels", "target.window_px=15"],
     "patch-norm": ["target.kind=normalized-pixels", "target.normalize=patch"],
-    "bins-8": ["target.kind=colour-bins"],
-    "clusters": ["target.kind=colour-clusters", "target.resolution=16"],
-    "mean-colour": ["target.kind=mean-colour"],
+    "bins-8": ["target.kind=color-bins"],
+    "clusters": ["target.kind=color-clusters", "target.resolution=16"],
+    "mean-color": ["target.kind=mean-color"],
     "tokens": ["target.kind=tokens", f"target.tokenizer={WORK}/tokenizer/tokenizer.safetensors"],
     "hog": ["target.kind=hog"],
 }
-TOKENIZER = ["train.batch_size=32", "train.max_updates=300", "train.checkpoint_every_updates=1000"]
+TOKENIZER = ["train.batch_size=32", "train.max_steps=300", "train.checkpoint_every_steps=1000"]
 # where `simmim reconstruct` draws its four tiles, and how large they are here
 TILE, GUTTER, TOP, SHOWN = 160, 10, 36, 96
 ORIGINAL, MASKED, PREDICTION, PASTED = range(4)

@@ -78,11 +78,11 @@ class Forced:
 
 def operations(sheet):
     photograph = Image.open(HERE.parent / "images" / "others-buffetset.jpg").convert("RGB")
-    colour = photograph.resize((48, 36), Image.BOX)
+    color = photograph.resize((48, 36), Image.BOX)
     # channels of different ranges, none of them full
-    pale = colour.point([40 + i // 3 for i in range(256)] + [i // 2 for i in range(256)] + [90 + i // 4 for i in range(256)])
-    grey = colour.convert("L")
-    tiny = colour.crop((20, 10, 30, 18))
+    pale = color.point([40 + i // 3 for i in range(256)] + [i // 2 for i in range(256)] + [90 + i // 4 for i in range(256)])
+    gray = color.convert("L")
+    tiny = color.crop((20, 10, 30, 18))
     cases = []
 
     def case(name, image, magnitude, sign, filter_name="bicubic"):
@@ -95,22 +95,22 @@ def operations(sheet):
             "channels": len(image.getbands()), "input": places[id(image)], "output": sheet.add(changed),
         })
 
-    places = {id(image): sheet.add(image) for image in [colour, pale, grey, tiny]}
-    for image in [colour, pale, tiny]:
+    places = {id(image): sheet.add(image) for image in [color, pale, gray, tiny]}
+    for image in [color, pale, tiny]:
         for name in PLAIN:
             case(name, image, 9.0, 1)
     for name in STEPPING:
         for magnitude in [0.0, 4.3, 9.0, 9.6, 10.0]:
-            case(name, colour, magnitude, 1)
+            case(name, color, magnitude, 1)
     for name in ENHANCING:
         for magnitude, sign in [(0.0, 1), (2.3, -1), (9.4, 1), (10.0, -1)]:
-            case(name, colour, magnitude, sign)
+            case(name, color, magnitude, sign)
     for name in MOVING:
         for filter_name in FILTERS:
             for magnitude, sign in [(0.0, 1), (3.1, -1), (9.0, 1)]:
-                case(name, colour, magnitude, sign, filter_name)
+                case(name, color, magnitude, sign, filter_name)
     for name in PLAIN + STEPPING + ENHANCING + MOVING:
-        case(name, grey, 8.7, -1)
+        case(name, gray, 8.7, -1)
     return cases
 
 
@@ -118,7 +118,7 @@ def resizes(sheet):
     photograph = Image.open(HERE.parent / "images" / "tools-hammer5.jpg").convert("RGB")
     image = photograph.resize((120, 72), Image.BOX)
     whole = sheet.add(image)
-    crops, centres = [], []
+    crops, centers = [], []
     for filter_name, pillow_filter in FILTERS.items():
         for [top, left, height, width], [to_height, to_width] in [
             ([0, 0, 72, 120], [32, 32]), ([7, 11, 50, 61], [40, 40]), ([20, 30, 13, 17], [32, 32]), ([0, 5, 32, 90], [32, 44]),
@@ -131,8 +131,8 @@ def resizes(sheet):
         size = (int(covered * image.width / image.height), covered)
         top, left = int(round((size[1] - side) / 2.0)), int(round((size[0] - side) / 2.0))
         middle = image.resize(size, Image.BICUBIC).crop((left, top, left + side, top + side))
-        centres.append({"input": whole, "output": sheet.add(middle)})
-    return crops, centres
+        centers.append({"input": whole, "output": sheet.add(middle)})
+    return crops, centers
 
 
 def erasings():
@@ -175,10 +175,10 @@ def mixes():
 def main():
     sheet = Sheet()
     moved = operations(sheet)
-    crops, centres = resizes(sheet)
+    crops, centers = resizes(sheet)
     cases = {
         "made_with": {"timm": "0.4.12", "pillow": PIL.__version__, "torch": torch.__version__, "numpy": np.__version__},
-        "operations": moved, "crops": crops, "centres": centres, "erasings": erasings(), "mixes": mixes(),
+        "operations": moved, "crops": crops, "centers": centers, "erasings": erasings(), "mixes": mixes(),
     }
     sheet.save(HERE / "sheet.png")
     rows = json.dumps(cases).replace("{\"", "\n{\"")

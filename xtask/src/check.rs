@@ -6,6 +6,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+/// The examples of the library, each of which runs in seconds without arguments.
+const EXAMPLES: &[&str] = &["pretrain_folder", "image_features", "own_mask", "own_head"];
+
 /// Runs all checks.
 pub(crate) fn check(root: &Path) -> Result<()> {
     step("format", || cargo(root, &["fmt", "--all", "--check"], &[]))?;
@@ -14,6 +17,10 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
     step("clippy", || cargo(root, &[&clippy[..], &warnings].concat(), &[]))?;
     step("tests", || cargo(root, &["test", "--workspace", "--locked"], &[]))?;
+    for example in EXAMPLES {
+        let run = ["run", "--quiet", "--package", "simmim", "--locked", "--example", example];
+        step(&format!("example {example}"), || cargo(root, &run, &[]))?;
+    }
     let doc = ["doc", "--workspace", "--no-deps", "--locked"];
     step("documentation", || cargo(root, &doc, &[("RUSTDOCFLAGS", "--deny warnings")]))
 }

@@ -1,4 +1,4 @@
-//! Rules on what may depend on what, and under which licences, read from `cargo metadata`.
+//! Rules on what may depend on what, and under which licenses, read from `cargo metadata`.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -8,10 +8,11 @@ use std::process::Command;
 /// What each crate of the workspace may depend on among the others, tests aside.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("simmim-kernels", &[]),
-    ("simmim-engine", &["simmim-kernels"]),
+    ("simmim-engine", &[]),
+    ("simmim-cpu", &["simmim-engine", "simmim-kernels"]),
     ("simmim-data", &[]),
     ("simmim", &["simmim-engine", "simmim-data"]),
-    ("simmim-cli", &["simmim", "simmim-data"]),
+    ("simmim-cli", &["simmim", "simmim-cpu", "simmim-data", "simmim-engine"]),
     ("xtask", &[]),
 ];
 
@@ -24,8 +25,8 @@ const ONLY_FOR: &[(&str, &[&str])] = &[
     ("indicatif", &["simmim-cli"]),
 ];
 
-/// Licences that ask for no more than their text; of a choice, one of these is enough.
-const LICENCES: &[&str] = &[
+/// Licenses that ask for no more than their text; of a choice, one of these is enough.
+const LICENSES: &[&str] = &[
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -63,11 +64,53 @@ fn of_metadata(metadata: &Value) -> Result<Vec<String>> {
             let dependencies = package["dependencies"].as_array().context("a package without dependencies")?;
             let normal = dependencies.iter().filter(|dependency| dependency["kind"] != "dev");
             complaints.extend(normal.filter_map(|dependency| of_dependency(name, text(dependency, "name"))));
-        } else if !is_licence_fine(text(package, "license")) {
-            complaints.push(format!("{name}: its licence is `{}`", text(package, "license")));
+            let code = code_of(Path::new(text(package, "manifest_path")))?;
+            let names = dependencies.iter().map(|dependency| text(dependency, "name"));
+            let unused = names.filter(|dependency| !is_used(dependency, &code));
+            complaints.extend(unused.map(|dependency| format!("{name}: nothing uses its dependency {dependency}")));
+        } else if !is_license_fine(text(package, "license")) {
+            complaints.push(format!("{name}: its license is `{}`", text(package, "license")));
         }
     }
     Ok(complaints)
+}
+
+/// All Rust code of the package with this manifest.
+fn code_of(manifest: &Path) -> Result<String> {
+    let mut code = String::new();
+    let folder = manifest.parent().context("a manifest lies in a folder")?;
+    for part in ["src", "tests", "benches", "examples"].map(|part| folder.join(part)) {
+        if part.is_dir() {
+            append_code(&part, &mut code)?;
+        }
+    }
+    Ok(code)
+}
+
+fn append_code(folder: &Path, code: &mut String) -> Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            append_code(&path, code)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            *code += &std::fs::read_to_string(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether code names a crate, in a path, an import or an attribute.
+fn is_used(dependency: &str, code: &str) -> bool {
+    let name = dependency.replace('-', "_");
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    code.match_indices(&name).any(|(at, _)| {
+        let (before, after) = (&code[..at], &code[at + name.len()..]);
+        !before.ends_with(is_word)
+            && (after.starts_with("::")
+                || before.ends_with("use ")
+                || before.ends_with("#[")
+                || before.ends_with("#[derive("))
+    })
 }
 
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
@@ -85,9 +128,9 @@ fn of_dependency(ours: &str, other: &str) -> Option<String> {
 }
 
 /// Whether an SPDX expression can be met: every part joined by AND by one of its choices.
-fn is_licence_fine(expression: &str) -> bool {
+fn is_license_fine(expression: &str) -> bool {
     let flat = expression.replace(['(', ')'], "").replace('/', " OR ");
-    flat.split(" AND ").all(|part| part.split(" OR ").any(|choice| LICENCES.contains(&choice.trim())))
+    flat.split(" AND ").all(|part| part.split(" OR ").any(|choice| LICENSES.contains(&choice.trim())))
 }
 
 #[cfg(test)]
@@ -97,6 +140,8 @@ mod tests {
     #[test]
     fn dependencies_point_one_way() {
         assert_eq!(of_dependency("simmim", "simmim-engine"), None);
+        assert!(of_dependency("simmim", "simmim-cpu").is_some());
+        assert!(of_dependency("simmim-engine", "simmim-kernels").is_some());
         assert_eq!(of_dependency("simmim", "toml"), None);
         assert!(of_dependency("simmim-engine", "simmim-data").is_some());
         assert!(of_dependency("simmim-kernels", "simmim-engine").is_some());
@@ -105,14 +150,25 @@ mod tests {
     }
 
     #[test]
-    fn licences_are_read_as_spdx_expressions() {
+    fn a_dependency_is_used_where_code_names_it() {
+        for code in ["use tar::Builder;", "let b = tar::Builder::new();", "use tar;"] {
+            assert!(is_used("tar", code), "{code}");
+        }
+        assert!(is_used("half-float", "half_float::f16"));
+        for code in ["use star::Builder;", "// of a tar file", "let tar = 1;"] {
+            assert!(!is_used("tar", code), "{code}");
+        }
+    }
+
+    #[test]
+    fn licenses_are_read_as_spdx_expressions() {
         for fine in
             ["MIT", "MIT OR Apache-2.0", "MIT/Apache-2.0", "(MIT OR Apache-2.0) AND Unicode-3.0", "GPL-2.0 OR MIT"]
         {
-            assert!(is_licence_fine(fine), "{fine}");
+            assert!(is_license_fine(fine), "{fine}");
         }
         for wrong in ["", "GPL-3.0", "MIT AND MPL-2.0"] {
-            assert!(!is_licence_fine(wrong), "{wrong}");
+            assert!(!is_license_fine(wrong), "{wrong}");
         }
     }
 }

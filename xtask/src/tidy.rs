@@ -10,8 +10,19 @@ const MOST_LINES: usize = 600;
 /// Files that may be longer, each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[];
 
-/// Crates whose subject is unsafe code.
-const UNSAFE_CRATES: &[&str] = &["crates/simmim-kernels/"];
+/// The files that contain `unsafe`, and have to.
+const UNSAFE_FILES: &[&str] = &[
+    "crates/simmim-kernels/src/avx512/bf16.rs",
+    "crates/simmim-kernels/src/avx512/gelu.rs",
+    "crates/simmim-kernels/src/avx512/layer_norm.rs",
+    "crates/simmim-kernels/src/avx512/mod.rs",
+    "crates/simmim-kernels/src/avx512/pack.rs",
+    "crates/simmim-kernels/src/avx512/softmax.rs",
+    "crates/simmim-kernels/src/peak.rs",
+    "crates/simmim-kernels/src/product/avx512.rs",
+    "crates/simmim-kernels/src/product/mod.rs",
+    "crates/simmim-kernels/src/product/portable.rs",
+];
 
 /// Folders that only exist on somebody's machine.
 const MACHINE_FOLDERS: &[&str] =
@@ -30,7 +41,10 @@ pub(crate) fn complaints(root: &Path) -> Result<Vec<String>> {
         }
     }
     paths.sort();
-    let mut complaints = Vec::new();
+    let is_missing = |name: &&&str| !root.join(name).exists();
+    let missing = UNSAFE_FILES.iter().filter(is_missing);
+    let mut complaints: Vec<_> =
+        missing.map(|name| format!("{name}: may contain `unsafe`, but does not exist")).collect();
     for path in paths {
         let bytes = fs::read(&path).with_context(|| path.display().to_string())?;
         if let Ok(text) = String::from_utf8(bytes) {
@@ -63,6 +77,9 @@ fn of_file(name: &str, text: &str) -> Vec<String> {
         if lines > MOST_LINES && !LONG_FILES.iter().any(|(long, _)| *long == name) {
             complaints.push(format!("{name}: {lines} lines, more than {MOST_LINES}: is it two ideas?"));
         }
+        if UNSAFE_FILES.contains(&name) && !text.lines().any(is_unsafe) {
+            complaints.push(format!("{name}: may contain `unsafe`, but does not: take it off the list in {}", file!()));
+        }
     }
     complaints
 }
@@ -70,11 +87,15 @@ fn of_file(name: &str, text: &str) -> Vec<String> {
 fn of_line(name: &str, line: &str) -> impl Iterator<Item = String> {
     let folder = MACHINE_FOLDERS.iter().find(|folder| line.contains(**folder));
     let folder = folder.map(|folder| format!("`{folder}` is a path of one machine"));
-    let is_code = name.ends_with(".rs") && !line.trim_start().starts_with("//");
-    let is_unsafe = ["{", "fn", "impl", "extern"].iter().any(|word| line.contains(&["unsafe", word].join(" ")));
-    let may_be = UNSAFE_CRATES.iter().any(|folder| name.starts_with(folder));
-    let wrong = is_code && is_unsafe && !may_be;
-    folder.into_iter().chain(wrong.then(|| "`unsafe` belongs into simmim-kernels".to_owned()))
+    let wrong = name.ends_with(".rs") && is_unsafe(line) && !UNSAFE_FILES.contains(&name);
+    let wrong = wrong.then(|| format!("`unsafe` is only for the files that {} lists", file!()));
+    folder.into_iter().chain(wrong)
+}
+
+/// Whether a line of Rust opens an unsafe block or item.
+fn is_unsafe(line: &str) -> bool {
+    let opens = |word: &&str| line.contains(&["unsafe", word].join(" "));
+    !line.trim_start().starts_with("//") && ["{", "fn", "impl", "trait", "extern"].iter().any(opens)
 }
 
 #[cfg(test)]
@@ -95,7 +116,9 @@ mod tests {
         check("crates/simmim/src/a.rs", &format!("//! Long.\n{}", "\n".repeat(MOST_LINES)), &["601 lines"]);
         let code = ["//! Code.\n// ", " fn\n", " {}\n"].join("unsafe");
         check("crates/simmim/src/a.rs", &code, &["a.rs:3: `unsafe`"]);
-        check("crates/simmim-kernels/src/a.rs", &code, &[]);
+        check("crates/simmim-kernels/src/a.rs", &code, &["a.rs:3: `unsafe`"]);
+        check(UNSAFE_FILES[0], &code, &[]);
+        check(UNSAFE_FILES[0], "//! Code.\nfn f() {}\n", &["but does not"]);
         check("README.md", &format!("see {}me\n", MACHINE_FOLDERS[0]), &["README.md:1: "]);
         check("recipes/demo.toml", &"\n".repeat(MOST_LINES + 1), &[]);
     }

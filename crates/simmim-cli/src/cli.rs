@@ -1,14 +1,14 @@
-//! What may be typed; the doc comments are the help texts.
+//! The command line; doc comments are the help texts.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use simmim::mask::PixelBox;
+use simmim::masks::PixelBox;
 use simmim::precision::PrecisionChoice;
 use std::path::PathBuf;
 
-/// Self-supervised pre-training of vision transformers by masked image modelling (SimMIM).
+/// Self-supervised pre-training of vision transformers by masked image modeling (SimMIM).
 ///
-/// Start with `simmim demo`: it needs nothing and takes a few minutes. Then point `simmim pretrain` at a
-/// folder of your own images.
+/// Start with `simmim demo`, which needs no data and takes a few minutes. Then run `simmim pretrain` on a folder of
+/// your own images.
 #[derive(Parser)]
 #[command(name = "simmim", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -21,36 +21,31 @@ pub(crate) struct Cli {
 /// Options of every command.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// Where to compute.
-    #[arg(long, global = true, value_enum, default_value_t = Device::Auto, help_heading = "Common options")]
-    pub(crate) device: Device,
-    /// Arithmetic of products and attention; auto takes what is faster here and says why.
+    /// Device to compute on; auto chooses the best one of this build, which is cpu.
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", help_heading = "Common options")]
+    pub(crate) device: String,
+    /// Precision of matrix products and attention; auto chooses the faster one on this machine and says why.
     #[arg(long, global = true, value_enum, default_value_t = Precision::Auto, help_heading = "Common options")]
     pub(crate) precision: Precision,
-    /// Worker threads; all cores if not given. Their number changes no result.
+    /// Number of compute threads, by default one per core; it changes no result.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Common options")]
     pub(crate) threads: Option<u16>,
-    /// Seed of everything random.
+    /// Seed of initialization, order, augmentation and masks.
     #[arg(long, global = true, value_name = "N", default_value_t = 0, help_heading = "Common options")]
     pub(crate) seed: u64,
-    /// Edits one value of the recipe; may be given again.
+    /// Changes one value of the recipe; can be given several times.
     #[arg(long, global = true, value_name = "KEY.PATH=VALUE", help_heading = "Common options")]
     pub(crate) set: Vec<String>,
     /// Prints the result as one JSON object on the last line of stdout.
     #[arg(long, global = true, help_heading = "Common options")]
     pub(crate) json: bool,
-    /// No progress, only warnings and the result.
+    /// Prints no progress, only warnings and the result.
     #[arg(long, short, global = true, help_heading = "Common options")]
     pub(crate) quiet: bool,
 }
 
 impl Common {
-    /// Threads that read and decode images, if the command line does not say.
-    pub(crate) fn workers(&self, given: Option<usize>) -> usize {
-        given.unwrap_or(self.threads().div_ceil(2))
-    }
-
-    /// Worker threads to use.
+    /// Number of compute threads.
     pub(crate) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         self.threads.map_or_else(cores, usize::from)
@@ -58,18 +53,10 @@ impl Common {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-pub(crate) enum Device {
-    /// The best there is: the CPU.
-    Auto,
-    /// The CPU.
-    Cpu,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Precision {
-    /// The faster one here.
+    /// The faster one on this machine.
     Auto,
-    /// f32 operands.
+    /// f32 operands and sums.
     F32,
     /// bf16 operands, f32 sums.
     Bf16,
@@ -85,41 +72,56 @@ impl From<Precision> for PrecisionChoice {
     }
 }
 
+/// Threads of the loader.
+#[derive(Args)]
+pub(crate) struct Workers {
+    /// Threads that read and decode images, by default half of --threads.
+    #[arg(long, value_name = "N")]
+    workers: Option<usize>,
+}
+
+impl Workers {
+    /// Number of threads.
+    pub(crate) fn count(&self, common: &Common) -> usize {
+        self.workers.unwrap_or(common.threads().div_ceil(2))
+    }
+}
+
 #[derive(Subcommand)]
 pub(crate) enum Command {
-    /// Pre-trains a small encoder on images inside the binary, shows what it predicts, and fine-tunes it on few labels
-    /// beside the same network from scratch.
+    /// Pre-trains a small encoder on embedded images, shows its predictions, and compares fine-tuning it on a few
+    /// labels with training the same network from scratch.
     Demo(DemoArgs),
-    /// Pre-trains an encoder on unlabelled images; goes on if the run folder holds an unfinished run.
+    /// Pre-trains an encoder on unlabeled images; resumes if the run folder holds an unfinished run.
     Pretrain(PretrainArgs),
-    /// Trains a classifier on labelled images, from a pre-trained encoder or from scratch; goes on if the run folder
+    /// Trains a classifier on labeled images, from a pre-trained encoder or from scratch; resumes if the run folder
     /// holds an unfinished run.
     Finetune(FinetuneArgs),
-    /// Linear probe: how well one linear layer tells classes from frozen features.
+    /// Linear probing: trains a linear classifier on frozen features and reports its accuracy.
     Probe(ProbeArgs),
-    /// How well the nearest neighbours of frozen features tell classes; nothing is learnt.
+    /// Classifies images by the nearest neighbors of their frozen features, without training, and reports the accuracy.
     Knn(KnnArgs),
-    /// How well a fine-tuned model tells the classes of labelled images.
+    /// Reports the accuracy of a fine-tuned model on labeled images.
     Evaluate(EvaluateArgs),
-    /// Pictures of what a trained model predicts: original, masked, prediction, pasted.
+    /// Masks images and shows what a pre-trained model predicts: original, masked, prediction, pasted.
     Reconstruct(ReconstructArgs),
-    /// Compares masks: pictures of every strategy and unit on a photograph, and a table of AvgDist.
+    /// Compares masking strategies and unit sizes: pictures of masks on a photo, and a table of AvgDist.
     Masks(MasksArgs),
-    /// Finds the colours that stand for all others in a data set, for the target `colour-clusters`.
+    /// Computes the color palette of a data set by k-means, for the target `color-clusters`.
     Palette(PaletteArgs),
-    /// Trains a discrete VAE on unlabelled images, whose tokens `target.kind = "tokens"` predicts.
+    /// Trains a discrete VAE on unlabeled images; its tokens are the target of `target.kind = "tokens"`.
     Tokenizer(TokenizerArgs),
-    /// Shows what is in a run, a weights file, a recipe or a data set.
+    /// Describes a run, a weights file, a recipe or a data set.
     Inspect(InspectArgs),
-    /// Times whole updates of a recipe, and says what share of the machine's product peak they reach.
+    /// Times the training steps of a recipe, and reports their share of the peak throughput of the machine.
     Bench(BenchArgs),
-    /// Lists the built-in recipes, or prints one to start your own from.
+    /// Lists the built-in recipes, or prints one as a start for your own.
     Recipes(RecipesArgs),
 }
 
 #[derive(Args)]
 pub(crate) struct DemoArgs {
-    /// Folder for the run; the page to open is report.html in it.
+    /// Run folder; open report.html in it.
     #[arg(long, value_name = "DIR", default_value = "simmim-demo")]
     pub(crate) out: PathBuf,
 }
@@ -129,79 +131,77 @@ pub(crate) struct PretrainArgs {
     /// A built-in recipe (see `simmim recipes`) or a TOML file.
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) recipe: String,
-    /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b work.
+    /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b are expanded.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
-    /// Held-out images, whose loss and pictures show whether the model learns.
+    /// Held-out images, for the held-out loss and pictures of predictions.
     #[arg(long, value_name = "DATA")]
     pub(crate) val: Option<String>,
     /// Run folder: log, checkpoints, pictures, report.html.
     #[arg(long, value_name = "RUN")]
     pub(crate) out: PathBuf,
-    /// Threads that read and decode images; half of --threads if not given.
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<usize>,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
 }
 
 #[derive(Args)]
 pub(crate) struct FinetuneArgs {
-    /// What to begin with: a run folder, a checkpoint folder, a weights file, or `scratch`.
+    /// Weights to start from: a run folder, a checkpoint folder, a weights file, or `scratch` for random
+    /// initialization.
     #[arg(long, value_name = "RUN|FILE|scratch")]
     pub(crate) from: String,
     /// A built-in recipe (see `simmim recipes`) or a TOML file.
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) recipe: String,
-    /// Labelled training images: class sub-folders, .tar shards with .cls, or IDX files.
+    /// Labeled training images: class sub-folders, .tar shards with .cls, or IDX files.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
-    /// Labelled held-out images, of the same classes.
+    /// Labeled held-out images of the same classes.
     #[arg(long, value_name = "DATA")]
     pub(crate) val: Option<String>,
     /// Run folder: log, checkpoints, best.safetensors, report.html.
     #[arg(long, value_name = "RUN")]
     pub(crate) out: PathBuf,
-    /// Threads that read and decode images; half of --threads if not given.
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<usize>,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
 }
 
-/// Frozen features of labelled images.
+/// Options for frozen features of labeled images.
 #[derive(Args)]
 pub(crate) struct FrozenArgs {
-    /// A run folder, a checkpoint folder, a weights file, or `scratch` for an encoder that has learnt nothing.
+    /// A run folder, a checkpoint folder, a weights file, or `scratch` for an untrained encoder.
     #[arg(long, value_name = "RUN|FILE|scratch")]
     pub(crate) from: String,
-    /// Labelled images to learn from: class sub-folders, .tar shards with .cls, or IDX files.
+    /// Labeled training images: class sub-folders, .tar shards with .cls, or IDX files.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
-    /// Labelled images to guess, of the same classes.
+    /// Labeled images of the same classes, to classify.
     #[arg(long, value_name = "DATA")]
     pub(crate) val: String,
-    /// The encoder's recipe, if the weights do not say.
+    /// Recipe of the encoder, if the weights do not contain it.
     #[arg(long, value_name = "NAME|FILE")]
     pub(crate) recipe: Option<String>,
-    /// Block whose output is taken, from 1 (the paper's probe of ViT takes 8); the encoder's own output if not given.
+    /// Block whose output is used, from 1 (8 for ViT-B in the paper); by default the output of the encoder.
     #[arg(long, value_name = "BLOCK")]
     pub(crate) layer: Option<usize>,
-    /// Folder to keep features in for the next time; `features` in the run folder if not given.
+    /// Folder in which features are cached, by default `features` in the run folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) cache: Option<PathBuf>,
-    /// Threads that read and decode images; half of --threads if not given.
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<usize>,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
 }
 
 #[derive(Args)]
 pub(crate) struct ProbeArgs {
     #[command(flatten)]
     pub(crate) frozen: FrozenArgs,
-    /// Passes over the features.
+    /// Epochs of training.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) epochs: u32,
-    /// Learning rates to try, all in one pass; the best on --val is the result.
+    /// Learning rates to try; the result is the best one on --val.
     #[arg(long, value_name = "RATE,…", value_delimiter = ',')]
     pub(crate) rates: Vec<f64>,
-    /// Takes features as they are instead of bringing them to mean 0 and deviation 1.
+    /// Does not normalize features to mean 0 and standard deviation 1.
     #[arg(long)]
     pub(crate) no_norm: bool,
 }
@@ -210,10 +210,10 @@ pub(crate) struct ProbeArgs {
 pub(crate) struct KnnArgs {
     #[command(flatten)]
     pub(crate) frozen: FrozenArgs,
-    /// Neighbours that vote.
+    /// Number of nearest neighbors.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) k: u32,
-    /// A vote weighs exp(cosine / temperature).
+    /// A vote has the weight exp(cosine / temperature).
     #[arg(long, value_name = "T", default_value_t = 0.07)]
     pub(crate) temperature: f64,
 }
@@ -223,12 +223,11 @@ pub(crate) struct EvaluateArgs {
     /// A fine-tuned run (its last checkpoint), a checkpoint folder, or a file such as best.safetensors.
     #[arg(long, value_name = "RUN|FILE")]
     pub(crate) from: PathBuf,
-    /// Labelled images of the classes that were learnt.
+    /// Labeled images of the classes of the model.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
-    /// Threads that read and decode images; half of --threads if not given.
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<usize>,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
 }
 
 #[derive(Args)]
@@ -239,22 +238,21 @@ pub(crate) struct ReconstructArgs {
     /// Folder for the pictures, one PNG per image.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// What to hide: a strategy, or a picture of any size in which white is hidden; as in training
-    /// if not given.
+    /// What to hide: a strategy, or a picture of any size in which white is hidden; by default as in training.
     #[arg(long, value_name = "random|square|blockwise|MASK.png")]
     pub(crate) mask: Option<String>,
-    /// Hides the object in this rectangle, in pixels of the image.
+    /// Hides this rectangle, in pixels of the image.
     #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", conflicts_with = "mask", value_parser = pixel_box)]
     pub(crate) mask_box: Option<PixelBox>,
-    /// Share of the rectangle's mask units to hide: most of the object instead of the whole.
+    /// Share of the mask units of the rectangle to hide, above 0, at most 1.
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, requires = "mask_box", value_parser = share)]
     pub(crate) mask_share: f64,
-    /// Images to predict.
+    /// Images to reconstruct.
     #[arg(value_name = "IMAGE", required = true)]
     pub(crate) images: Vec<PathBuf>,
 }
 
-/// `x,y,width,height` as a rectangle.
+/// Parses `x,y,width,height`.
 fn pixel_box(text: &str) -> Result<PixelBox, String> {
     let numbers: Option<Vec<usize>> = text.split(',').map(|number| number.trim().parse().ok()).collect();
     match numbers.as_deref() {
@@ -265,7 +263,7 @@ fn pixel_box(text: &str) -> Result<PixelBox, String> {
     }
 }
 
-/// A share above 0.
+/// Parses a share above 0 and at most 1.
 fn share(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
@@ -278,25 +276,25 @@ pub(crate) struct MasksArgs {
     /// Folder for masks.png, avg_dist.csv and masks.html.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
-    /// The photograph to draw on; one inside the binary if not given.
+    /// The photo to mask, by default an embedded one.
     #[arg(long, value_name = "FILE")]
     pub(crate) image: Option<PathBuf>,
-    /// The recipe whose image size and [mask] section count.
+    /// Recipe with the image size and the [mask] section.
     #[arg(long, value_name = "NAME|FILE", default_value = "pretrain-vit-photos-192")]
     pub(crate) recipe: String,
 }
 
 #[derive(Args)]
 pub(crate) struct PaletteArgs {
-    /// Images whose colours count: a folder, .tar shards or IDX files.
+    /// Images to compute the palette from: a folder, .tar shards or IDX files.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
-    /// The file to write; a recipe names it as `target.palette`.
+    /// The file to write, for `target.palette` of a recipe.
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) out: PathBuf,
-    /// Colours to find; `target.clusters` of the recipe.
+    /// Number of colors, as `target.clusters` of the recipe.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(2..))]
-    pub(crate) colours: u16,
+    pub(crate) colors: u16,
     /// Channels to decode the images to.
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub(crate) channels: usize,
@@ -304,21 +302,20 @@ pub(crate) struct PaletteArgs {
 
 #[derive(Args)]
 pub(crate) struct TokenizerArgs {
-    /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b work.
+    /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b are expanded.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
-    /// Held-out images that reconstructions are shown and measured on; training images if not given.
+    /// Images on which reconstructions are evaluated, by default training images.
     #[arg(long, value_name = "DATA")]
     pub(crate) val: Option<String>,
     /// Run folder: tokenizer.safetensors, log, checkpoints, pictures, report.html.
     #[arg(long, value_name = "RUN")]
     pub(crate) out: PathBuf,
-    /// A built-in recipe of a tokenizer (see `simmim recipes`) or a TOML file.
+    /// A built-in tokenizer recipe (see `simmim recipes`) or a TOML file.
     #[arg(long, value_name = "NAME|FILE", default_value = "tokenizer-photos-96")]
     pub(crate) recipe: String,
-    /// Threads that read and decode images; half of --threads if not given.
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<usize>,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
 }
 
 #[derive(Args)]
@@ -333,24 +330,24 @@ pub(crate) struct InspectArgs {
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
-    /// A built-in recipe for pre-training (see `simmim recipes`) or a TOML file; images are synthetic.
+    /// A built-in pre-training recipe (see `simmim recipes`) or a TOML file; images are synthetic.
     #[arg(long, value_name = "NAME|FILE", default_value = "pretrain-vit-cifar")]
     pub(crate) recipe: String,
-    /// Timed updates, whose median counts.
+    /// Number of timed steps; the median is reported.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub(crate) steps: usize,
-    /// Measures only the register peak.
+    /// Measures only the peak throughput of matrix products on data in registers.
     #[arg(long)]
     pub(crate) peak: bool,
-    /// Times only forward passes, with no room for gradients: a model of billions fits.
+    /// Times only forward passes, without memory for gradients, so that models with billions of parameters fit.
     #[arg(long, conflicts_with_all = ["peak", "adamw"])]
     pub(crate) forward: bool,
-    /// Times only AdamW over so many values, beside a copy of as many bytes.
+    /// Times only AdamW on this number of parameters, and a copy that moves as many bytes.
     #[arg(long, value_name = "N", value_parser = at_least_one, num_args = 0..=1, default_missing_value = "86000000", conflicts_with = "peak")]
     pub(crate) adamw: Option<usize>,
 }
 
-/// A number of things, not 0.
+/// Parses a whole number above 0.
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),

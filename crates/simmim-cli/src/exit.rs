@@ -1,17 +1,17 @@
-//! Exit codes, and how an error is shown: once, with its hint.
+//! Exit codes and the output of errors.
 
 use std::process::ExitCode;
 
-/// What the process says at its end.
+/// The exit code of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Everything was done.
+    /// Success.
     Done = 0,
     /// The run failed.
     Failed = 1,
-    /// Bad usage, recipe or input.
+    /// Invalid usage, recipe or input.
     Usage = 2,
-    /// Interrupted; the same command goes on.
+    /// Interrupted; the same command resumes the run.
     Interrupted = 130,
 }
 
@@ -21,14 +21,14 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// Prints an error to stderr and says whose fault it was.
+/// Prints an error and its hint to stderr; returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
     eprintln!("error: {error:#}");
-    let ours = error.downcast_ref::<simmim::Error>();
-    if let Some(hint) = ours.and_then(simmim::Error::hint) {
+    let library_error = error.downcast_ref::<simmim::Error>();
+    if let Some(hint) = library_error.and_then(simmim::Error::hint) {
         eprintln!("hint: {hint}");
     }
-    match ours {
+    match library_error {
         Some(error) if !error.is_users_fault() => Exit::Failed,
         Some(_) => Exit::Usage,
         None => Exit::Failed,

@@ -1,15 +1,15 @@
-//! Ctrl-C: the first asks the run to save and stop, the second stops at once.
+//! Ctrl-C: the first one asks the run to save and stop, the second one stops at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// The flag of this process.
+/// The stop flag of this process.
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// The flag that Ctrl-C (or a polite kill) sets, the same one at every call.
+/// The flag that Ctrl-C or SIGTERM sets; every call returns the same one.
 ///
 /// # Errors
-/// If the system refuses a signal handler.
+/// If the signal handler cannot be installed.
 pub(crate) fn flag() -> anyhow::Result<Arc<AtomicBool>> {
     if let Some(flag) = FLAG.get() {
         return Ok(Arc::clone(flag));
@@ -20,7 +20,7 @@ pub(crate) fn flag() -> anyhow::Result<Arc<AtomicBool>> {
         if set.swap(true, Ordering::Relaxed) {
             std::process::exit(crate::exit::Exit::Interrupted as i32);
         }
-        eprintln!("\ninterrupted: saving after this update (again to stop at once)");
+        eprintln!("\ninterrupted: saving after this step (press Ctrl-C again to stop at once)");
     })?;
     Ok(flag)
 }

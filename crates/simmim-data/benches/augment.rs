@@ -1,17 +1,18 @@
-//! Time of one thread for one image of 224² from a photograph of 500 by 375, decoded before.
+//! The time that one thread needs to augment one image: from decoded 375 by 500 pixels to 224 by 224.
 //!
-//! `cargo bench -p simmim-data`; as a test (`cargo test --benches`) each runs once.
+//! Run it with `cargo bench -p simmim-data`. As a test (`cargo test --benches`) each benchmark runs once.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use simmim_data::rng::rng;
 use simmim_data::transform::OPERATIONS;
 use simmim_data::{
-    Augmentation, CentreCrop, Filter, FineTuning, Image, Normalisation, Pixels, Purpose, RandAugment, RandomErasing,
+    Augmentation, CenterCrop, Filter, FineTuning, Image, Normalization, Pixels, Purpose, RandAugment, RandomErasing,
     RandomResizedCrop, Transform,
 };
 use std::hint::black_box;
+use std::time::Duration;
 
-/// Any content will do: no operation asks for it, but for the tables of two of them.
+/// An image with arbitrary content, on which the time hardly depends.
 fn image(height: usize, width: usize) -> Image {
     let pixels = (0..height * width * 3).map(|at| (at * 7919 % 253) as u8).collect();
     Image { channels: 3, height, width, pixels: Pixels::U8(pixels) }
@@ -20,19 +21,19 @@ fn image(height: usize, width: usize) -> Image {
 fn transforms(c: &mut Criterion) {
     let mut group = c.benchmark_group("transform");
     let photograph = image(375, 500);
-    let all = FineTuning::default();
+    let fine_tuning = FineTuning::default();
     let always = FineTuning {
         distortion: simmim_data::Distortion::RandAugment(RandAugment { probability: 1.0, ..RandAugment::default() }),
         erasing: Some(RandomErasing { probability: 1.0, ..RandomErasing::default() }),
-        ..all
+        ..fine_tuning
     };
     for (name, augmentation) in [
         ("pre-training", Augmentation::RandomResizedCrop(RandomResizedCrop::default())),
-        ("fine-tuning", Augmentation::FineTuning(all)),
-        ("fine-tuning, nothing left out", Augmentation::FineTuning(always)),
-        ("evaluation", Augmentation::CentreCrop(CentreCrop::default())),
+        ("fine-tuning", Augmentation::FineTuning(fine_tuning)),
+        ("fine-tuning, always all of it", Augmentation::FineTuning(always)),
+        ("evaluation", Augmentation::CenterCrop(CenterCrop::default())),
     ] {
-        let transform = Transform { height: 224, width: 224, augmentation, normalisation: Normalisation::imagenet() };
+        let transform = Transform { height: 224, width: 224, augmentation, normalization: Normalization::imagenet() };
         let mut out = vec![0.0; transform.values()];
         let mut index = 0;
         group.bench_function(name, |bench| {
@@ -55,7 +56,10 @@ fn operations(c: &mut Criterion) {
 
 criterion_group! {
     name = benches;
-    config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(1)).warm_up_time(std::time::Duration::from_millis(300));
+    config = Criterion::default()
+        .sample_size(20)
+        .measurement_time(Duration::from_secs(1))
+        .warm_up_time(Duration::from_millis(300));
     targets = transforms, operations
 }
 criterion_main!(benches);

@@ -1,4 +1,4 @@
-//! Everything that can go wrong between a path and a batch.
+//! Every error of this crate, with a hint for the user.
 
 use std::any::Any;
 use std::io;
@@ -7,21 +7,21 @@ use std::path::PathBuf;
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A failure, with the values that explain it.
+/// What failed, with the values that explain it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A path that leads nowhere.
+    /// A path that does not exist.
     #[error("there is no `{}`", path.display())]
     MissingPath {
         /// The path as given.
         path: PathBuf,
-        /// What exists beside it under the most similar name.
+        /// What exists under the most similar name.
         nearest: Option<PathBuf>,
-        /// The deepest folder on the way that does exist.
+        /// The deepest folder on the way that exists.
         parent: PathBuf,
     },
-    /// A data specification that cannot be read.
+    /// A data specification that is not a list of paths.
     #[error("`{spec}` is not a list of paths: {fault}")]
     BadSpec {
         /// The specification as given.
@@ -29,70 +29,73 @@ pub enum Error {
         /// What is wrong with it.
         fault: &'static str,
     },
-    /// A pattern that no usable file matches.
+    /// A wildcard that matches nothing that can be opened.
     #[error("no image, shard or folder matches `{pattern}`")]
     NoMatch {
         /// The pattern as given.
         pattern: String,
     },
-    /// A folder without anything to read.
+    /// A folder without images and shards.
     #[error("no image in `{}`; looked for {}", path.display(), listed(extensions))]
     EmptyFolder {
         /// The folder.
         path: PathBuf,
-        /// The extensions that count as images.
+        /// The file extensions of images.
         extensions: &'static [&'static str],
-        /// A file in it that could be opened by its own name.
+        /// A file in the folder that can be opened if it is named itself.
         other: Option<PathBuf>,
     },
-    /// A file that is no known container.
+    /// A file of a kind that cannot be opened.
     #[error("`{}` is neither an image, a `.tar` shard nor an IDX image file", path.display())]
     UnknownKind {
         /// The file.
         path: PathBuf,
     },
-    /// A container without images.
+    /// A shard or IDX file without images.
     #[error("`{}` holds no image", path.display())]
     NoSamples {
-        /// The container.
+        /// The file.
         path: PathBuf,
     },
-    /// A shard that ends before its last member or its end marker does.
-    #[error("`{}` is cut short: the file ends at byte {length}, the entry at byte {offset} does not", path.display())]
+    /// A shard that ends within its last member, or before its end marker.
+    #[error(
+        "`{}` is cut short: the file ends at byte {length}, before the end of the entry at byte {offset}",
+        path.display()
+    )]
     TruncatedTar {
         /// The shard.
         path: PathBuf,
-        /// Where the first entry that is not whole starts.
+        /// Where the first incomplete entry starts.
         offset: u64,
-        /// How long the file is.
+        /// The length of the file in bytes.
         length: u64,
     },
-    /// A shard with an entry that cannot be read.
+    /// A shard with an invalid entry.
     #[error("`{}` is not a valid tar file at byte {offset}: {cause}", path.display())]
     BadTar {
         /// The shard.
         path: PathBuf,
-        /// Where the bad entry starts.
+        /// Where the invalid entry starts.
         offset: u64,
-        /// What the tar reader says.
+        /// The error of the tar reader.
         cause: io::Error,
     },
-    /// A label that is no class number.
+    /// A label that is not a class number.
     #[error("the label `{text}` of `{member}` is not a class number")]
     BadLabel {
-        /// The label's member of the shard.
+        /// The member of the shard that holds the label.
         member: String,
-        /// What it holds.
+        /// Its content.
         text: String,
     },
-    /// A class number without a class.
+    /// A class number that is too high for the list of classes.
     #[error("the label {label} of `{member}` is not below the {classes} classes of `classes.json`")]
     LabelOutOfRange {
-        /// The sample.
+        /// The sample with the label.
         member: String,
-        /// Its label.
+        /// The class number.
         label: usize,
-        /// How many classes there are.
+        /// The number of classes.
         classes: usize,
     },
     /// A `classes.json` that is not a list of names.
@@ -100,10 +103,10 @@ pub enum Error {
     BadClassNames {
         /// The file.
         path: PathBuf,
-        /// What the JSON reader says.
+        /// The error of the JSON reader.
         cause: serde_json::Error,
     },
-    /// Sources with different classes, opened as one.
+    /// Sources that are opened together and have different classes.
     #[error(
         "`{first}` and `{second}` have different classes: `{first_class}` and `{second_class}` at position {position}"
     )]
@@ -114,42 +117,42 @@ pub enum Error {
         second: String,
         /// The first class number that differs.
         position: usize,
-        /// Its name in the first source, or `(none)`.
+        /// The name of this class in the first source, or `(none)`.
         first_class: String,
-        /// Its name in the second source, or `(none)`.
+        /// The name of this class in the second source, or `(none)`.
         second_class: String,
     },
-    /// An IDX file whose header is not what its name says.
-    #[error("`{name}` is not an IDX file of rank {rank}: it starts with {found:02x?}")]
+    /// A file without the header of an IDX file of bytes with the right number of dimensions.
+    #[error("`{name}` is not an IDX file of rank {rank}: it starts with {start:02x?}")]
     NotIdx {
         /// The file.
         name: String,
-        /// How many dimensions it should have.
+        /// The number of dimensions that it should have.
         rank: u8,
         /// Its first bytes.
-        found: Vec<u8>,
+        start: Vec<u8>,
     },
-    /// An IDX file of another length than its header says.
-    #[error("`{name}` holds {found} bytes of data where its header says {expected}")]
+    /// An IDX file that does not have the length that its header says.
+    #[error("`{name}` holds {actual} bytes of data where its header says {expected}")]
     IdxLength {
         /// The file.
         name: String,
-        /// The length by its header.
+        /// The length in bytes that its header says.
         expected: u64,
-        /// The length it has.
-        found: u64,
+        /// The length in bytes that it has.
+        actual: u64,
     },
-    /// A file of labels for another number of images.
+    /// A file of labels that does not have one label for every image.
     #[error("`{name}` holds {labels} labels for {images} images")]
     LabelCount {
         /// The file of labels.
         name: String,
-        /// How many labels it holds.
+        /// The number of labels.
         labels: usize,
-        /// How many images they are for.
+        /// The number of images.
         images: usize,
     },
-    /// Bytes that are no known image format.
+    /// Bytes in an unknown image format.
     #[error("`{name}` is not a JPEG, PNG or `.npy` file: it starts with {start:02x?}")]
     UnknownFormat {
         /// The image.
@@ -157,33 +160,33 @@ pub enum Error {
         /// Its first bytes.
         start: Vec<u8>,
     },
-    /// An image that its decoder refuses.
+    /// An image that the decoder refuses.
     #[error("cannot decode `{name}`: {cause}")]
     Decode {
         /// The image.
         name: String,
-        /// What the decoder says.
+        /// The error of the decoder.
         cause: ::image::ImageError,
     },
-    /// A JPEG that ends before its picture does.
+    /// A JPEG that ends within its image data.
     #[error("cannot decode `{name}`: the picture is cut short, the file ends at byte {length} before its end marker")]
     TruncatedJpeg {
         /// The image.
         name: String,
-        /// How many bytes there are.
+        /// The length of the file in bytes.
         length: usize,
     },
-    /// An image that brings its decoder down.
+    /// An image on which the decoder panics.
     #[error("cannot decode `{name}`: the decoder of {format} panicked: {message}")]
     DecoderPanicked {
         /// The image.
         name: String,
         /// Its format.
         format: &'static str,
-        /// What the decoder said.
+        /// The message of the panic.
         message: String,
     },
-    /// An image with a side of no pixels.
+    /// An image with a height or width of 0.
     #[error("`{name}` has {height} by {width} pixels")]
     NoPixels {
         /// The image.
@@ -193,15 +196,15 @@ pub enum Error {
         /// Its width.
         width: usize,
     },
-    /// An array that its reader refuses.
+    /// An array that the reader of arrays refuses.
     #[error("cannot read the array `{name}`: {cause}")]
     BadArray {
         /// The array.
         name: String,
-        /// What the reader says.
+        /// The error of the reader.
         cause: io::Error,
     },
-    /// An array that is no image.
+    /// An array that does not have the shape of an image.
     #[error("the array `{name}` has shape {shape:?} where `[H, W]` or `[H, W, C]` is wanted")]
     ArrayShape {
         /// The array.
@@ -209,93 +212,93 @@ pub enum Error {
         /// Its shape.
         shape: Vec<u64>,
     },
-    /// An array of a type that is not read.
+    /// An array with an unsupported type of values.
     #[error("the array `{name}` has type {dtype} where `u1`, `u2` or `f4` is wanted")]
     ArrayType {
         /// The array.
         name: String,
-        /// Its type as NumPy writes it.
+        /// The type in NumPy's notation.
         dtype: String,
     },
-    /// An array with a value that is no number.
+    /// An array with a value that is NaN or infinite.
     #[error("the array `{name}` holds a value that is not finite")]
     NotFinite {
         /// The array.
         name: String,
     },
-    /// An image of another number of channels than is wanted.
-    #[error("`{name}` has {found} channels where {wanted} are wanted")]
+    /// An image whose channels cannot be converted to the wanted number of channels.
+    #[error("`{name}` has {actual} channels where {wanted} are wanted")]
     Channels {
         /// The image.
         name: String,
-        /// How many it has.
-        found: usize,
-        /// How many are wanted.
+        /// The number of channels that it has.
+        actual: usize,
+        /// The wanted number of channels.
         wanted: usize,
     },
-    /// A file that cannot be read.
+    /// A file or folder that the system cannot read.
     #[error("cannot read `{}`: {cause}", path.display())]
     Read {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the system.
         cause: io::Error,
     },
-    /// A source none of whose tried images can be read.
+    /// A source of which no tried image can be read.
     #[error("none of {tried} images can be read; the first: {first}")]
     NoneReadable {
-        /// How many were tried.
+        /// The number of tried images.
         tried: usize,
-        /// Why the first failed.
+        /// Why the first one cannot be read.
         first: String,
     },
-    /// A class none of whose images can be read.
+    /// A class of which no image can be read.
     #[error("none of the {tried} images of class `{class}` can be read; the first: {first}")]
     ClassUnreadable {
         /// The class.
         class: String,
-        /// How many images it has.
+        /// The number of images of the class.
         tried: usize,
-        /// Why the first failed.
+        /// Why the first one cannot be read.
         first: String,
     },
-    /// An unreadable image that no readable one was found for.
+    /// An unreadable image for which no readable replacement was drawn.
     #[error("too many unreadable images: `{name}` and {draws} drawn in its place; it failed because: {reason}")]
     TooManyUnreadable {
         /// The image.
         name: String,
-        /// How many others were drawn.
+        /// The number of replacements that were drawn.
         draws: usize,
-        /// Why it failed.
+        /// Why the image cannot be read.
         reason: String,
     },
-    /// A source that does not fill one batch.
+    /// A source with fewer samples than one batch.
     #[error("{samples} images do not fill a batch of {batch_size}")]
     TooFewSamples {
-        /// How many samples there are.
+        /// The number of samples of the source.
         samples: usize,
-        /// How many a batch takes.
+        /// The number of samples of a batch.
         batch_size: usize,
     },
-    /// A batch of no images.
+    /// A batch size of 0.
     #[error("a batch of `0` images is asked for")]
     EmptyBatch,
-    /// A loader thread that stopped by a panic.
+    /// A loader thread that panicked.
     #[error("a loader thread panicked: {message}")]
     WorkerPanicked {
-        /// What it said.
+        /// The message of the panic.
         message: String,
     },
-    /// A loader thread that the system refuses to start.
+    /// A loader thread that the system does not start.
     #[error("cannot start a loader thread: {cause}")]
     NoThread {
-        /// What the system says.
+        /// The error of the system.
         cause: io::Error,
     },
 }
 
 impl Error {
-    /// Returns what the user may try next.
+    /// Returns a hint on what the user can do, if there is one.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -323,7 +326,7 @@ impl Error {
             Self::ClassesDisagree { .. } => {
                 Some("sources opened together need the same class folders or `classes.json`".into())
             }
-            Self::Channels { found, .. } => Some(format!("set `data.channels` to {found}")),
+            Self::Channels { actual, .. } => Some(format!("set `data.channels` to {actual}")),
             Self::TooFewSamples { samples, .. } => Some(format!("lower `train.batch_size` to at most {samples}")),
             Self::EmptyBatch => Some("set `train.batch_size` to at least 1".into()),
             Self::NoSamples { .. } => Some(
@@ -332,7 +335,7 @@ impl Error {
             ),
             Self::BadTar { .. } => Some("`tar -tf` must list it; copy or download the file again".into()),
             Self::NotIdx { .. } => Some("give the images, as in `train-images-idx3-ubyte.gz`".into()),
-            Self::LabelCount { .. } => Some("the file of labels beside the images is that of other images".into()),
+            Self::LabelCount { .. } => Some("the file of labels next to the images belongs to other images".into()),
             Self::UnknownFormat { .. }
             | Self::Decode { .. }
             | Self::DecoderPanicked { .. }
@@ -349,7 +352,7 @@ impl Error {
         }
     }
 
-    /// Returns whether the input is at fault, not the machine it is read on.
+    /// Returns whether the input causes the error; otherwise the machine does.
     #[must_use]
     pub fn is_users_fault(&self) -> bool {
         match self {
@@ -388,12 +391,13 @@ impl Error {
     }
 }
 
-/// What a panic said, of the payload that it left.
+/// Returns the message of a panic from its payload.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
+/// Lists extensions for a message.
 fn listed(extensions: &[&str]) -> String {
     let quoted: Vec<String> = extensions.iter().map(|extension| format!("`.{extension}`")).collect();
     quoted.join(", ")

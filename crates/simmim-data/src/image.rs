@@ -19,44 +19,44 @@ pub struct Image {
     pub pixels: Pixels,
 }
 
-/// The values of an image at the depth they were stored in.
+/// The values of an image, as bytes or as floats depending on the depth they are stored in.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pixels {
     /// 0 to 255.
     U8(Vec<u8>),
-    /// 0 to 1 for 16-bit images; float arrays keep their own range.
+    /// 0 to 1 for 16-bit images; float arrays keep the range they have.
     F32(Vec<f32>),
 }
 
 impl Image {
-    /// Converts to `channels` channels, where 1 is grey, 2 grey and alpha, 3 RGB, 4 RGBA.
+    /// Converts to `channels` channels, where 1 is gray, 2 gray and alpha, 3 RGB, 4 RGBA.
     ///
-    /// Alpha is dropped or added as opaque; it is never blended. Any other number of channels has
-    /// no meaning that could be converted.
+    /// Alpha is dropped or added as opaque; it is never blended. What other numbers of channels mean is not known, so
+    /// they are not converted.
     ///
     /// # Errors
     ///
-    /// [`Error::Channels`] with `name` if the image or `channels` is of another kind.
+    /// [`Error::Channels`] with `name` if a conversion is needed and either number of channels is not 1 to 4.
     ///
     /// # Panics
     ///
-    /// Panics if `pixels` is not of the size that the fields say.
+    /// Panics if the length of `pixels` is not H·W·C.
     pub fn with_channels(self, channels: usize, name: &str) -> Result<Self> {
-        let (found, values) = (self.channels, self.height * self.width * self.channels);
-        if found == channels {
+        let (actual, values) = (self.channels, self.height * self.width * self.channels);
+        if actual == channels {
             return Ok(self);
         }
-        if !(1..=4).contains(&found) || !(1..=4).contains(&channels) {
-            return Err(Error::Channels { name: name.to_owned(), found, wanted: channels });
+        if !(1..=4).contains(&actual) || !(1..=4).contains(&channels) {
+            return Err(Error::Channels { name: name.to_owned(), actual, wanted: channels });
         }
         let pixels = match self.pixels {
             Pixels::U8(pixels) => {
-                assert_eq!(pixels.len(), values, "pixels of [{}, {}, {found}]", self.height, self.width);
-                Pixels::U8(convert(&pixels, found, channels, u8::MAX, luma_u8))
+                assert_eq!(pixels.len(), values, "pixels of [{}, {}, {actual}]", self.height, self.width);
+                Pixels::U8(convert(&pixels, actual, channels, u8::MAX, luma_u8))
             }
             Pixels::F32(pixels) => {
-                assert_eq!(pixels.len(), values, "pixels of [{}, {}, {found}]", self.height, self.width);
-                Pixels::F32(convert(&pixels, found, channels, 1.0, luma_f32))
+                assert_eq!(pixels.len(), values, "pixels of [{}, {}, {actual}]", self.height, self.width);
+                Pixels::F32(convert(&pixels, actual, channels, 1.0, luma_f32))
             }
         };
         Ok(Self { channels, pixels, ..self })
@@ -74,39 +74,40 @@ impl Image {
 fn mirror<T>(pixels: &mut [T], width: usize, channels: usize) {
     for row in pixels.chunks_exact_mut(width * channels) {
         row.reverse();
-        // the channels of a pixel back into their order
+        // this has also reversed the channels within each pixel
         row.chunks_exact_mut(channels).for_each(<[T]>::reverse);
     }
 }
 
-fn convert<T: Copy>(pixels: &[T], found: usize, wanted: usize, opaque: T, luma: fn(T, T, T) -> T) -> Vec<T> {
-    let mut converted = Vec::with_capacity(pixels.len() / found * wanted);
-    for pixel in pixels.chunks_exact(found) {
+/// Converts interleaved pixels of `actual` channels to `wanted` channels.
+fn convert<T: Copy>(pixels: &[T], actual: usize, wanted: usize, opaque: T, luma: fn(T, T, T) -> T) -> Vec<T> {
+    let mut converted = Vec::with_capacity(pixels.len() / actual * wanted);
+    for pixel in pixels.chunks_exact(actual) {
         let (red, green, blue, alpha) = match *pixel {
-            [grey] => (grey, grey, grey, opaque),
-            [grey, alpha] => (grey, grey, grey, alpha),
+            [gray] => (gray, gray, gray, opaque),
+            [gray, alpha] => (gray, gray, gray, alpha),
             [red, green, blue] => (red, green, blue, opaque),
             [red, green, blue, alpha] => (red, green, blue, alpha),
-            ref other => unreachable!("{} channels were refused before", other.len()),
+            ref other => unreachable!("{} channels are refused before", other.len()),
         };
-        let grey = || if found < 3 { red } else { luma(red, green, blue) };
+        let gray = || if actual < 3 { red } else { luma(red, green, blue) };
         match wanted {
-            1 => converted.push(grey()),
-            2 => converted.extend([grey(), alpha]),
+            1 => converted.push(gray()),
+            2 => converted.extend([gray(), alpha]),
             3 => converted.extend([red, green, blue]),
             4 => converted.extend([red, green, blue, alpha]),
-            other => unreachable!("{other} channels were refused before"),
+            other => unreachable!("{other} channels are refused before"),
         }
     }
     converted
 }
 
-/// ITU-R 601-2 luma in 16-bit fixed point, as Pillow's `convert("L")` (`libImaging/Convert.c`).
+/// ITU-R 601-2 luma in 16-bit fixed point, as in Pillow's `convert("L")` (`libImaging/Convert.c`).
 pub(crate) fn luma_u8(red: u8, green: u8, blue: u8) -> u8 {
     ((u32::from(red) * 19595 + u32::from(green) * 38470 + u32::from(blue) * 7471 + 0x8000) >> 16) as u8
 }
 
-/// ITU-R 601-2 luma, the same weights as [`luma_u8`].
+/// ITU-R 601-2 luma, with the weights of [`luma_u8`].
 pub(crate) fn luma_f32(red: f32, green: f32, blue: f32) -> f32 {
     0.299 * red + 0.587 * green + 0.114 * blue
 }
@@ -115,11 +116,11 @@ pub(crate) fn luma_f32(red: f32, green: f32, blue: f32) -> f32 {
 mod tests {
     use super::*;
 
-    fn check(found: usize, pixels: &[u8], wanted: usize, expected: &[u8]) {
+    fn check(actual: usize, pixels: &[u8], wanted: usize, expected: &[u8]) {
         let image =
-            Image { channels: found, height: 1, width: pixels.len() / found, pixels: Pixels::U8(pixels.to_vec()) };
+            Image { channels: actual, height: 1, width: pixels.len() / actual, pixels: Pixels::U8(pixels.to_vec()) };
         let converted = image.with_channels(wanted, "test").unwrap();
-        assert_eq!(converted.pixels, Pixels::U8(expected.to_vec()), "{found} to {wanted}");
+        assert_eq!(converted.pixels, Pixels::U8(expected.to_vec()), "{actual} to {wanted}");
         assert_eq!(converted.channels, wanted);
     }
 
@@ -140,10 +141,10 @@ mod tests {
 
     #[test]
     fn a_channel_mismatch_names_both_numbers() {
-        for (found, wanted) in [(5, 3), (3, 5)] {
-            let image = Image { channels: found, height: 1, width: 1, pixels: Pixels::U8(vec![0; found]) };
+        for (actual, wanted) in [(5, 3), (3, 5)] {
+            let image = Image { channels: actual, height: 1, width: 1, pixels: Pixels::U8(vec![0; actual]) };
             let message = image.with_channels(wanted, "x.npy").unwrap_err().to_string();
-            assert_eq!(message, format!("`x.npy` has {found} channels where {wanted} are wanted"));
+            assert_eq!(message, format!("`x.npy` has {actual} channels where {wanted} are wanted"));
         }
     }
 
@@ -157,8 +158,8 @@ mod tests {
     #[test]
     fn float_luma_keeps_white_white() {
         let image = Image { channels: 3, height: 1, width: 1, pixels: Pixels::F32(vec![1.0; 3]) };
-        let Pixels::F32(grey) = image.with_channels(1, "white").unwrap().pixels else { panic!("floats became bytes") };
-        // three rounded products and two rounded sums
-        assert!((grey[0] - 1.0).abs() < 3.0 * f32::EPSILON, "{grey:?}");
+        let Pixels::F32(gray) = image.with_channels(1, "white").unwrap().pixels else { panic!("floats became bytes") };
+        // three products and two sums are rounded
+        assert!((gray[0] - 1.0).abs() < 3.0 * f32::EPSILON, "{gray:?}");
     }
 }

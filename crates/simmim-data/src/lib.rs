@@ -1,16 +1,41 @@
 //! Image sources, decoding, augmentation and a reproducible loader.
 //!
-//! From a folder, tar shards or IDX files to batches of normalised `[B, C, H, W]` pixels:
-//! [`open`] finds the samples, a [`Transform`] makes an image a network's input, and a [`Loader`]
-//! delivers batches that are the same bits for any number of workers. Nothing here knows of
-//! tensors, devices, masks or models.
+//! This crate turns a folder, tar shards or IDX files into batches of normalized `[B, C, H, W]` pixels. [`open`] lists
+//! the samples of a data set, a [`Transform`] turns a decoded image into the input of a network, and a [`Loader`]
+//! delivers shuffled batches. A seed gives the same batches, bit for bit, for any number of workers and ranks. The
+//! crate knows nothing of tensors, devices, masks or models.
+//!
+//! # Example
+//!
+//! Three photographs, cropped and mirrored at random, in batches of two:
+//!
+//! ```
+//! use simmim_data::{Augmentation, Loader, LoaderConfig, Normalization, RandomResizedCrop, Transform, open};
+//!
+//! let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/images");
+//! let source = open(folder, 3)?; // decoded to three channels
+//! let transform = Transform {
+//!     height: 64,
+//!     width: 48,
+//!     augmentation: Augmentation::RandomResizedCrop(RandomResizedCrop::default()),
+//!     normalization: Normalization::imagenet(),
+//! };
+//! let config = LoaderConfig { batch_size: 2, rank: 0, world: 1, seed: 0, workers: 2, shuffle: true, prefetch: 2 };
+//! let mut loader = Loader::new(source, transform, config, 0)?;
+//!
+//! let batch = loader.next().expect("a loader never ends without an error")?;
+//! assert_eq!(batch.images.len(), 2 * 3 * 64 * 48);
+//! assert_eq!(batch.samples.len(), 2);
+//! loader.recycle(batch.images); // optional: the next batches reuse the memory
+//! # Ok::<(), simmim_data::Error>(())
+//! ```
 
 pub mod decode;
 pub mod error;
 pub mod image;
 pub mod loader;
 pub mod mix;
-pub mod normalise;
+pub mod normalize;
 pub mod ordered;
 mod readable;
 pub mod rng;
@@ -24,13 +49,13 @@ pub use error::{Error, Result};
 pub use image::{Image, Pixels};
 pub use loader::{Batch, Loader, LoaderConfig, Skipped};
 pub use mix::{Mix, Mixture, soft_targets};
-pub use normalise::Normalisation;
+pub use normalize::Normalization;
 pub use ordered::OrderedPass;
 pub use readable::check_readable;
 pub use rng::{Purpose, Rng};
 pub use scan::{Scan, Sizes, scan};
-pub use source::{Relabelled, Sample, Source, Subset, idx_from_bytes, open};
+pub use source::{Relabeled, Sample, Source, Subset, idx_from_bytes, open};
 pub use transform::{
-    Augmentation, CentreCrop, ColourJitter, Distortion, Filter, FineTuning, Interpolation, RandAugment, RandomErasing,
+    Augmentation, CenterCrop, ColorJitter, Distortion, Filter, FineTuning, Interpolation, RandAugment, RandomErasing,
     RandomResizedCrop, Region, Transform,
 };

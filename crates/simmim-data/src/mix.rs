@@ -1,52 +1,53 @@
-//! Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899) of a batch, as timm 0.4.12 does them in
-//! its mode `batch` (`timm/data/mixup.py`): every image with the one as far from the other end.
+//! Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899) of a batch, as in timm 0.4.12 in its mode `batch`
+//! (`timm/data/mixup.py`): image `i` of a batch of B images is mixed with image `B - 1 - i`.
 
 use crate::rng::{Rng, below, beta, uniform};
 
-/// How the images of a batch are mixed, and how often.
+/// How often and how strongly the images of a batch are mixed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mix {
     /// The probability that a batch is mixed at all.
     pub probability: f64,
-    /// Both shapes of the beta distribution that Mixup draws its share from; 0 for no Mixup.
+    /// Both shape parameters of the beta distribution that Mixup draws its share from; 0 for no Mixup.
     pub mixup_alpha: f64,
-    /// Both shapes of the beta distribution that CutMix draws its share from; 0 for no CutMix.
+    /// Both shape parameters of the beta distribution that CutMix draws its share from; 0 for no CutMix.
     pub cutmix_alpha: f64,
-    /// The probability of CutMix where both are on.
+    /// The probability that a mixed batch gets CutMix, if both are on.
     pub switch_probability: f64,
 }
 
 impl Default for Mix {
-    /// What SimMIM fine-tunes with (public repository, `config.py`).
+    /// The setting of SimMIM's fine-tuning (public repository, `config.py`).
     fn default() -> Self {
         Self { probability: 1.0, mixup_alpha: 0.8, cutmix_alpha: 1.0, switch_probability: 0.5 }
     }
 }
 
-/// What is done to one batch of an even number of images.
+/// What is done to one batch, which has an even number of images.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mixture {
     /// Nothing.
     None,
-    /// Every pixel is a mean of two images.
+    /// Every pixel becomes a weighted mean of two images.
     Mixup {
-        /// The weight of the image itself; its partner has the rest.
+        /// The weight of the image itself; the other image has the weight `1 - share`.
         share: f64,
     },
-    /// A rectangle comes from another image; it may be empty.
+    /// A rectangle, which may be empty, is replaced by that of the other image.
     CutMix {
-        /// The first row of the rectangle, and the first one below it.
+        /// The first row of the rectangle, and the first row below it.
         rows: [usize; 2],
-        /// The first column of the rectangle, and the first one to its right.
+        /// The first column of the rectangle, and the first column to its right.
         columns: [usize; 2],
-        /// The share of the image that stays its own.
+        /// The share of the image that is not replaced.
         share: f64,
     },
 }
 
 impl Mix {
-    /// Draws what is done to a batch of images of `height` by `width` pixels; a batch is named by
-    /// `rng(seed, Purpose::Mix, epoch, number)`.
+    /// Draws what is done to a batch of images of `height` by `width` pixels.
+    ///
+    /// `rng` is `rng(seed, Purpose::Mix, epoch, number)` for batch `number`, so all ranks draw the same.
     #[must_use]
     pub fn draw(&self, height: usize, width: usize, rng: &mut Rng) -> Mixture {
         let is_mixed = uniform(rng) < self.probability;
@@ -69,8 +70,8 @@ impl Mix {
 }
 
 impl Mixture {
-    /// Returns the CutMix of a rectangle of `1 - share` of an image around `middle`, row and
-    /// column. What of it lies outside of the image is cut off, and the share is then larger.
+    /// Returns the CutMix of a rectangle that covers `1 - share` of the image and is centered at the row and column
+    /// `middle`. Parts of it outside of the image are cut off, which makes the share larger.
     #[must_use]
     pub fn cut(height: usize, width: usize, share: f64, middle: [usize; 2]) -> Self {
         let side = (1.0 - share).sqrt();
@@ -87,11 +88,11 @@ impl Mixture {
     ///
     /// # Shapes
     ///
-    /// `images`: `[B, C, H, W]` of `[C, H, W]` in `shape`.
+    /// `images`: `[B, C, H, W]`, where `shape` is `[C, H, W]`.
     ///
     /// # Panics
     ///
-    /// Panics if B is odd, or `images` is not of such a shape.
+    /// Panics if B is odd or `images` does not have this shape.
     pub fn mix_images(&self, images: &mut [f32], shape: [usize; 3]) {
         let [channels, height, width] = shape;
         match *self {
@@ -111,7 +112,7 @@ impl Mixture {
         }
     }
 
-    /// Mixes the targets of a batch as its images are mixed.
+    /// Mixes the targets of a batch in the way its images are mixed.
     ///
     /// # Shapes
     ///
@@ -119,7 +120,7 @@ impl Mixture {
     ///
     /// # Panics
     ///
-    /// Panics if B is odd, or `targets` is not of such a shape.
+    /// Panics if B is odd or `targets` does not have this shape.
     pub fn mix_targets(&self, targets: &mut [f32], classes: usize) {
         match *self {
             Self::None => {}
@@ -130,7 +131,7 @@ impl Mixture {
     }
 }
 
-/// Calls `mix` with the first and the last row, the second and the last but one, and so on.
+/// Calls `mix` with the first and the last row, then with the second and the second to last, and so on.
 fn pairs(values: &mut [f32], row: usize, mix: impl Fn(&mut [f32], &mut [f32])) {
     assert!(values.len().is_multiple_of(2 * row), "{} values are no even number of rows of {row}", values.len());
     let (first, last) = values.split_at_mut(values.len() / 2);
@@ -139,7 +140,7 @@ fn pairs(values: &mut [f32], row: usize, mix: impl Fn(&mut [f32], &mut [f32])) {
     }
 }
 
-/// Makes each of two the mean of both, where its own weight is `share`.
+/// Replaces both slices by weighted means of the two, in which each has the weight `share` in its own mean.
 fn average(one: &mut [f32], other: &mut [f32], share: f64) {
     let (own, rest) = (share as f32, (1.0 - share) as f32);
     for (one, other) in one.iter_mut().zip(other) {
@@ -147,8 +148,8 @@ fn average(one: &mut [f32], other: &mut [f32], share: f64) {
     }
 }
 
-/// Returns a distribution over the classes for each of `labels`: `smoothing` of it spread over all
-/// of them, the rest at the label.
+/// Returns label-smoothed targets: for each of `labels`, a distribution over the classes of which `smoothing` is spread
+/// evenly over all classes and the rest is at the label.
 ///
 /// # Shapes
 ///
@@ -173,7 +174,7 @@ mod tests {
     use super::*;
     use crate::rng::{Purpose, rng};
 
-    /// How many of 2,000 batches Mixup and CutMix have.
+    /// How many of 2,000 batches get Mixup, and how many get CutMix.
     fn counts(mix: Mix) -> [usize; 2] {
         let mut counts = [0; 2];
         for number in 0..2000 {
@@ -195,8 +196,8 @@ mod tests {
     }
 
     #[test]
-    fn the_kinds_of_mixing_are_as_frequent_as_asked_for() {
-        // five standard deviations of a binomial of 2,000 at one half are 112
+    fn mixup_and_cutmix_have_their_configured_frequencies() {
+        // five standard deviations of a binomial distribution of 2,000 draws at one half are 112
         let near = |count: usize, expected: usize| count.abs_diff(expected) < 112;
         let mix = Mix::default();
         let both = counts(mix);
@@ -210,8 +211,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_cut_out_of_one_image_is_what_the_other_has_there() {
-        // two images of one channel and 4 by 4 pixels; half of the sides around the middle
+    fn cutmix_swaps_a_rectangle_between_two_images() {
+        // two images of one channel and 4 by 4 pixels; the rectangle has half of each side
         let mut images: Vec<f32> = [vec![1.0; 16], vec![2.0; 16]].concat();
         let mixture = Mixture::cut(4, 4, 0.75, [2, 2]);
         assert_eq!(mixture, Mixture::CutMix { rows: [1, 3], columns: [1, 3], share: 0.75 });
@@ -228,7 +229,7 @@ mod tests {
         assert_eq!(targets[..4], [0.925, 0.025, 0.025, 0.025]);
         Mixture::Mixup { share: 0.3 }.mix_targets(&mut targets, 4);
         for row in targets.chunks_exact(4) {
-            // four rounded values near 1
+            // each of four values is rounded
             assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{row:?}");
         }
         assert_eq!(soft_targets(&[1], 3, 0.0), [0.0, 1.0, 0.0]);

@@ -10,21 +10,21 @@ use crate::source::Source;
 use crate::transform::Transform;
 use crate::workers::InOrder;
 
-/// An iterator over all samples of a source, once, in its order.
+/// An iterator over batches that hold every sample of a source once, in the order of the source.
 ///
-/// Samples that cannot be read are left out and reported, so a batch may be smaller than asked
-/// for, or even empty; the last one holds the rest. A random augmentation is drawn with seed 0.
-/// After an error the iterator ends.
+/// Samples that cannot be read are left out and reported as [skipped](Batch::skipped), so a batch may be smaller than
+/// `batch_size`, or even empty. The last batch holds what remains. A random augmentation is drawn with seed 0, so that
+/// every pass is the same. After an error the iterator ends.
 pub struct OrderedPass {
     batches: InOrder<Batch>,
 }
 
 impl OrderedPass {
-    /// Starts a pass with `workers` threads; with 0 a batch is made when it is asked for.
+    /// Starts a pass with `workers` threads; with 0 a batch is made when it is taken.
     ///
     /// # Errors
     ///
-    /// [`Error::EmptyBatch`] if `batch_size` is 0, or [`Error::NoThread`] if the system refuses one.
+    /// [`Error::EmptyBatch`] if `batch_size` is 0, or [`Error::NoThread`] if the system does not start a thread.
     pub fn new(source: Arc<dyn Source>, transform: Transform, batch_size: usize, workers: usize) -> Result<Self> {
         if batch_size == 0 {
             return Err(Error::EmptyBatch);
@@ -42,6 +42,7 @@ impl Iterator for OrderedPass {
     }
 }
 
+/// Makes batch `number`; `None` after the last one, or if `stop` is set.
 fn batch(
     source: &dyn Source,
     transform: &Transform,
@@ -59,7 +60,7 @@ fn batch(
         labels: Vec::with_capacity(end - start),
         skipped: Vec::new(),
     };
-    let mut places = batch.images.chunks_exact_mut(transform.values());
+    let mut planes = batch.images.chunks_exact_mut(transform.values());
     for index in start..end {
         if stop.load(Ordering::Relaxed) {
             return None;
@@ -71,8 +72,8 @@ fn batch(
                 continue;
             }
         };
-        let place = places.next().expect("there is a place for every sample");
-        transform.apply(&sample.image, &mut rng(0, Purpose::Augment, 0, index as u64), place);
+        let out = planes.next().expect("the buffer has room for every sample");
+        transform.apply(&sample.image, &mut rng(0, Purpose::Augment, 0, index as u64), out);
         batch.samples.push(index);
         batch.labels.push(sample.label);
     }

@@ -1,22 +1,23 @@
-//! Data that cannot work, found before the first step: nothing readable at all, or nothing of a class.
+//! A check before the first step that a source, and each of its classes, has a readable image.
 
 use crate::error::{Error, Result};
 use crate::source::Source;
 
-/// Classes beyond this many are not looked into: one image of each has to be decoded.
-const MOST_CLASSES: usize = 1000;
+/// Classes after the first thousand are not checked: the check has to decode an image of each.
+const MAX_CLASSES: usize = 1000;
 
-/// Reads images of every class, or of an unlabelled source, until one can be read.
+/// Checks that at least one image of the source, and at least one of each class, can be read.
 ///
 /// # Errors
 ///
-/// [`Error::NoneReadable`] or [`Error::ClassUnreadable`] if none can be. A class without images is no error.
+/// [`Error::NoneReadable`] if no image of the source can be read, [`Error::ClassUnreadable`] if no image of a class can
+/// be read. A class without images is not an error.
 pub fn check_readable(source: &dyn Source) -> Result<()> {
     let all = || 0..source.len();
     if let Some((tried, first)) = first_failure(source, all()) {
         return Err(Error::NoneReadable { tried, first });
     }
-    for (class, name) in source.classes().iter().enumerate().take(MOST_CLASSES) {
+    for (class, name) in source.classes().iter().enumerate().take(MAX_CLASSES) {
         let of_class = all().filter(|index| source.label(*index) == Some(class));
         if let Some((tried, first)) = first_failure(source, of_class) {
             return Err(Error::ClassUnreadable { class: name.clone(), tried, first });
@@ -25,7 +26,7 @@ pub fn check_readable(source: &dyn Source) -> Result<()> {
     Ok(())
 }
 
-/// How many of `indices` there are and why the first cannot be read; none if one can be, or there are none.
+/// Returns the number of `indices` and why the first cannot be read; `None` if one can be read or there are none.
 fn first_failure(source: &dyn Source, indices: impl Iterator<Item = usize>) -> Option<(usize, String)> {
     let (mut tried, mut first) = (0, None);
     for index in indices {

@@ -1,52 +1,52 @@
-//! What is in a source: how many images, of which classes and sizes, and which are broken.
+//! A summary of a source: how many images it has, of which classes and sizes, and which of them are broken.
 
 use crate::loader::Skipped;
 use crate::source::Source;
 
-/// What is in a source.
+/// A summary of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
-    /// How many samples there are, unreadable ones included.
+    /// The number of samples, including unreadable ones.
     pub count: usize,
-    /// The classes with the number of their samples; empty when unlabelled.
+    /// The name of each class with the number of its samples; empty if the source is unlabeled.
     pub classes: Vec<(String, usize)>,
-    /// How many samples have no class.
-    pub unlabelled: usize,
+    /// The number of samples without a class.
+    pub unlabeled: usize,
     /// The samples that cannot be read.
     pub unreadable: Vec<Skipped>,
-    /// The extent of the images; `None` if none can be read.
+    /// The range of image sizes; `None` if no image can be read.
     pub sizes: Option<Sizes>,
 }
 
-/// The extent of some images, in pixels.
+/// The range of image sizes, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// The least height.
+    /// The smallest height.
     pub min_height: usize,
-    /// The greatest height.
+    /// The largest height.
     pub max_height: usize,
-    /// The least width.
+    /// The smallest width.
     pub min_width: usize,
-    /// The greatest width.
+    /// The largest width.
     pub max_width: usize,
-    /// The number of channels they are decoded to.
+    /// The number of channels that the images are decoded to.
     pub channels: usize,
 }
 
-/// Decodes every sample of `source`; `progress` is told after each how many are done.
+/// Decodes every sample of `source`; `progress` is called after each one with the number of samples done so far.
 #[must_use]
 pub fn scan(source: &dyn Source, progress: &dyn Fn(usize)) -> Scan {
     let mut scan = Scan {
         count: source.len(),
         classes: source.classes().iter().map(|name| (name.clone(), 0)).collect(),
-        unlabelled: 0,
+        unlabeled: 0,
         unreadable: Vec::new(),
         sizes: None,
     };
     for index in 0..source.len() {
         match source.label(index) {
             Some(label) => scan.classes[label].1 += 1,
-            None => scan.unlabelled += 1,
+            None => scan.unlabeled += 1,
         }
         match source.get(index) {
             Ok(sample) => {

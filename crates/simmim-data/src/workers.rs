@@ -1,4 +1,4 @@
-//! Results made by several threads and taken in order.
+//! Results that several threads make and one thread takes in order.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,14 +7,14 @@ use std::thread::{Builder, JoinHandle};
 
 use crate::error::{Error, Result, panic_message};
 
-/// What makes the result of a number: `None` after the last one, or once the flag says stop.
+/// A function that makes the result with a given number; `None` after the last one, or if the flag is set to stop.
 pub(crate) type Make<T> = dyn Fn(u64, &AtomicBool) -> Option<Result<T>> + Send + Sync;
 
-/// The results of the numbers `first`, `first + 1`, … in this order.
+/// An iterator over the results with the numbers `first`, `first + 1`, … in this order.
 ///
-/// Of `W` threads, thread `w` makes every `W`-th result from the `w`-th and puts it into a channel
-/// of its own; they are taken from the channels in turn. So the order needs no sorting, and a full
-/// channel holds back the thread that is ahead. Without threads a result is made when it is taken.
+/// Each of `W` threads makes every `W`-th result, thread `w` starting with `first + w`, and sends them through its own
+/// channel. The results are taken from the channels in turn, so they need no sorting, and a full channel stops a thread
+/// that is too far ahead. Without threads a result is made when it is taken.
 pub(crate) struct InOrder<T> {
     make: Arc<Make<T>>,
     stop: Arc<AtomicBool>,
@@ -30,17 +30,16 @@ struct Thread<T> {
 }
 
 impl<T: Send + 'static> InOrder<T> {
-    /// Starts `workers` threads that together are at most `ahead` results ahead, but at least one
-    /// each.
+    /// Starts `workers` threads that together make up to `ahead` results ahead, and each at least one.
     ///
     /// # Errors
     ///
-    /// [`Error::NoThread`] if the system refuses one.
+    /// [`Error::NoThread`] if the system does not start a thread.
     pub(crate) fn new(make: Arc<Make<T>>, first: u64, workers: usize, ahead: usize) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut results = Self { make, stop, threads: Vec::new(), next: first, first, has_ended: false };
         for worker in 0..workers {
-            // a thread holds one result itself while it waits for room
+            // one less, because a thread that waits for room in its channel holds one more result
             let (sender, receiver) = sync_channel(ahead.div_ceil(workers).saturating_sub(1));
             let (make, stop) = (Arc::clone(&results.make), Arc::clone(&results.stop));
             let numbers = (first + worker as u64..).step_by(workers);
@@ -68,26 +67,26 @@ impl<T> InOrder<T> {
         if self.threads.is_empty() {
             return (self.make)(self.next, &self.stop);
         }
-        let place = ((self.next - self.first) % self.threads.len() as u64) as usize;
-        if let Ok(result) = self.threads[place].results.recv() {
+        let turn = ((self.next - self.first) % self.threads.len() as u64) as usize;
+        if let Ok(result) = self.threads[turn].results.recv() {
             return Some(result);
         }
-        // the thread has ended: after the last result, or by a panic
-        match self.threads.swap_remove(place).handle.join() {
+        // the thread has ended, either after its last result or by a panic
+        match self.threads.swap_remove(turn).handle.join() {
             Ok(()) => None,
             Err(panic) => Some(Err(Error::WorkerPanicked { message: panic_message(&*panic) })),
         }
     }
 
-    /// Ends every thread and waits for it; a result under way is given up at its next sample.
+    /// Stops all threads and waits for them; they abandon unfinished results at the next sample.
     fn end(&mut self) {
         self.has_ended = true;
         self.stop.store(true, Ordering::Relaxed);
         let (receivers, handles): (Vec<_>, Vec<_>) =
             self.threads.drain(..).map(|thread| (thread.results, thread.handle)).unzip();
-        drop(receivers); // wakes the threads that wait for room
+        drop(receivers); // wakes threads that wait for room in their channel
         for handle in handles {
-            // whether it panicked no longer matters to anyone
+            // nobody takes its results any more, so a panic does not matter
             drop(handle.join());
         }
     }
@@ -96,7 +95,7 @@ impl<T> InOrder<T> {
 impl<T> Iterator for InOrder<T> {
     type Item = Result<T>;
 
-    /// Returns the next result; after an error there is none.
+    /// Returns the next result; the iterator ends after an error.
     fn next(&mut self) -> Option<Result<T>> {
         if self.has_ended {
             return None;
@@ -118,11 +117,13 @@ impl<T> Drop for InOrder<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
 
     fn numbers(last: u64, workers: usize, ahead: usize) -> InOrder<u64> {
         let make = move |number: u64, _: &AtomicBool| {
-            // later numbers are often ready first
+            // a pseudo-random delay, so that later numbers are often ready first
             std::thread::sleep(std::time::Duration::from_micros((number * 7919 % 5) * 200));
             (number < last).then_some(Ok(number))
         };
@@ -133,8 +134,8 @@ mod tests {
     fn results_come_in_order_and_end() {
         for (workers, ahead) in [(0, 0), (1, 0), (1, 4), (2, 1), (5, 3), (5, 20), (30, 0)] {
             let mut results = numbers(20, workers, ahead);
-            let found: Vec<u64> = results.by_ref().map(Result::unwrap).collect();
-            assert_eq!(found, (3..20).collect::<Vec<_>>(), "{workers} workers, {ahead} ahead");
+            let taken: Vec<u64> = results.by_ref().map(Result::unwrap).collect();
+            assert_eq!(taken, (3..20).collect::<Vec<_>>(), "{workers} workers, {ahead} ahead");
             assert!(results.next().is_none());
         }
     }
@@ -161,22 +162,29 @@ mod tests {
     }
 
     #[test]
-    fn threads_are_not_further_ahead_than_asked() {
-        let made = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let counter = Arc::clone(&made);
-        let make = move |number: u64, _: &AtomicBool| {
-            counter.fetch_add(1, Ordering::Relaxed);
-            Some(Ok(number))
+    fn threads_are_six_results_ahead_and_no_further() {
+        let taken = Arc::new(AtomicU64::new(0));
+        let (sender, made) = std::sync::mpsc::channel();
+        let make = {
+            let taken = Arc::clone(&taken);
+            move |number: u64, _: &AtomicBool| {
+                let taken = taken.load(Ordering::Relaxed);
+                // a panic here becomes an error of the result
+                assert!(number < taken + 6, "number {number} is made when only {taken} are taken");
+                sender.send(number).unwrap();
+                Some(Ok(number))
+            }
         };
         let mut results = InOrder::new(Arc::new(make), 0, 2, 6).unwrap();
-        for expected in [6, 7] {
-            // however slow the machine is, so many are made in the end, and then no more
-            while made.load(Ordering::Relaxed) < expected {
-                std::thread::yield_now();
+        let mut last_made = 0;
+        for number in 0..100 {
+            // the threads go on until six are ready; the limit only keeps a failure from hanging
+            while last_made < number + 6 {
+                made.recv_timeout(std::time::Duration::from_secs(60)).expect("a thread does not use its room");
+                last_made += 1;
             }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            assert_eq!(made.load(Ordering::Relaxed), expected);
-            results.next();
+            taken.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(results.next().unwrap().unwrap(), number);
         }
     }
 }

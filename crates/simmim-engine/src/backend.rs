@@ -1,425 +1,12 @@
-//! The seam between models and what computes them.
+//! What training needs around the operations: a tape, the parameters' buffers, gradients that several ranks add up, and
+//! the optimizer.
 //!
-//! [`Operations`] is the closed, coarse set a model may use; [`Backend`] adds what training needs
-//! around it: the tape, the parameters' buffers and the optimizer's pass. Operations are whole
-//! residual branches where that lets an implementation keep one image in cache from end to end.
+//! Nothing here says where values live. A value crosses to the host only where a caller asks for it by name: named
+//! parameters at checkpoints, scalars such as a loss or a norm when they are logged.
 
+use crate::collective::{Collective, CollectiveError};
+use crate::operations::{Operations, Precision};
 use crate::parameters::{ParameterId, ParameterTable};
-use std::rc::Rc;
-
-use simmim_kernels::loss::Distance;
-
-/// A borrowed batch of normalised images.
-#[derive(Clone, Copy, Debug)]
-pub struct Images<'a> {
-    /// Values, `[B, C, H, W]`.
-    pub pixels: &'a [f32],
-    /// Images in the batch.
-    pub count: usize,
-    /// Channels of each.
-    pub channels: usize,
-    /// Height in pixels.
-    pub height: usize,
-    /// Width in pixels.
-    pub width: usize,
-}
-
-impl<'a> Images<'a> {
-    /// Values of one image, `C·H·W`.
-    pub fn image_len(&self) -> usize {
-        self.channels * self.height * self.width
-    }
-
-    /// The images of a sub-range.
-    pub fn part(&self, range: std::ops::Range<usize>) -> Images<'a> {
-        let len = self.image_len();
-        Images { pixels: &self.pixels[range.start * len..range.end * len], count: range.len(), ..*self }
-    }
-
-    /// Image `i`, `[C, H, W]`.
-    pub fn image(&self, i: usize) -> &'a [f32] {
-        &self.pixels[i * self.image_len()..][..self.image_len()]
-    }
-}
-
-/// Arithmetic of products and attention; parameters, sums, statistics and gradients are f32 in both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Precision {
-    /// f32 operands.
-    F32,
-    /// bf16 operands with f32 accumulation; activations kept for the backward pass are bf16.
-    Bf16,
-}
-
-/// Weight `[out, in]` and optional bias `[out]` of a linear layer.
-#[derive(Clone, Copy, Debug)]
-pub struct Linear {
-    /// Weight, `[out, in]` or a convolution's `[out, in, 1, 1]`.
-    pub weight: ParameterId,
-    /// Bias, `[out]`.
-    pub bias: Option<ParameterId>,
-}
-
-/// Scale and shift of a layer normalisation.
-#[derive(Clone, Copy, Debug)]
-pub struct LayerNorm {
-    /// Scale, `[D]`.
-    pub weight: ParameterId,
-    /// Shift, `[D]`.
-    pub bias: ParameterId,
-    /// Added to the variance.
-    pub eps: f32,
-}
-
-/// Where a residual branch normalises.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormOrder {
-    /// `x + f(norm(x))`: ViT and Swin.
-    Pre,
-    /// `x + norm(f(x))`: SwinV2's residual post-norm.
-    Post,
-}
-
-/// Bias of the joint projection to queries, keys and values.
-#[derive(Clone, Copy, Debug)]
-pub enum QkvBias {
-    /// No bias.
-    None,
-    /// One bias `[3D]`: Swin.
-    Full(ParameterId),
-    /// Biases `[D]` of queries and values, none of keys: BEiT-style ViT and SwinV2.
-    QueryValue {
-        /// Bias of the queries.
-        query: ParameterId,
-        /// Bias of the values.
-        value: ParameterId,
-    },
-}
-
-/// How queries and keys are compared.
-#[derive(Clone, Copy, Debug)]
-pub enum Similarity {
-    /// `q·k / √E`.
-    ScaledDot,
-    /// `exp(min(logit_scale, ln 100))·cos(q, k)` with one logit scale per head, `[A, 1, 1]`.
-    Cosine {
-        /// The logit scales.
-        logit_scale: ParameterId,
-    },
-}
-
-/// Which tokens attend to each other: windows of equal size over a token grid.
-#[derive(Clone, Debug)]
-pub struct Windows {
-    /// Tokens of one window, `M`.
-    pub tokens: usize,
-    /// `[windows, M]`: the image's token in each slot, or `N` for a padding token (zero input).
-    pub slots: Rc<[u32]>,
-    /// Distinct score masks `[M, M]`, added before the softmax.
-    pub masks: Rc<[Vec<f32>]>,
-    /// `[windows]`: which mask a window uses.
-    pub mask_of: Rc<[Option<u32>]>,
-}
-
-impl Windows {
-    /// All `tokens` of an image in one window.
-    pub fn whole_image(tokens: usize) -> Self {
-        Self { tokens, slots: (0..tokens as u32).collect(), masks: Rc::new([]), mask_of: Rc::new([None]) }
-    }
-
-    /// Number of windows per image.
-    pub fn count(&self) -> usize {
-        self.slots.len() / self.tokens
-    }
-}
-
-/// The attention half of a block: norm → qkv → attention → projection → layer scale → drop path → residual.
-#[derive(Clone, Debug)]
-pub struct AttentionBranch {
-    /// The branch's normalisation.
-    pub norm: LayerNorm,
-    /// Where it stands.
-    pub order: NormOrder,
-    /// Attention heads, `A`; divides the width.
-    pub heads: usize,
-    /// Joint projection weight, `[3D, D]`, queries first.
-    pub qkv: ParameterId,
-    /// Its bias.
-    pub qkv_bias: QkvBias,
-    /// Output projection.
-    pub projection: Linear,
-    /// Scale of the branch, `[D]`.
-    pub layer_scale: Option<ParameterId>,
-    /// How queries and keys are compared.
-    pub similarity: Similarity,
-    /// Which tokens attend to each other.
-    pub windows: Windows,
-    /// `[M, M]`: the row of the bias table for each pair of slots; used if a table is given.
-    pub bias_index: Rc<[u32]>,
-}
-
-/// The MLP half of a block: norm → linear → GELU → linear → layer scale → drop path → residual.
-#[derive(Clone, Copy, Debug)]
-pub struct MlpBranch {
-    /// The branch's normalisation.
-    pub norm: LayerNorm,
-    /// Where it stands.
-    pub order: NormOrder,
-    /// First linear layer, `[hidden, D]`.
-    pub fc1: Linear,
-    /// Second linear layer, `[D, hidden]`.
-    pub fc2: Linear,
-    /// Scale of the branch, `[D]`.
-    pub layer_scale: Option<ParameterId>,
-}
-
-/// SwinV2's MLP from a pair of offsets to a position bias per head.
-#[derive(Clone, Copy, Debug)]
-pub struct PositionMlp {
-    /// First weight, `[hidden, 2]`.
-    pub fc1_weight: ParameterId,
-    /// First bias, `[hidden]`.
-    pub fc1_bias: ParameterId,
-    /// Second weight, `[A, hidden]`; there is no second bias.
-    pub fc2_weight: ParameterId,
-}
-
-/// A regression loss over rows of predictions: `Σ weight·distance / denominator`.
-#[derive(Clone, Copy, Debug)]
-pub struct Regression<'a> {
-    /// What is summed.
-    pub distance: Distance,
-    /// True values, `[R, C, S]`.
-    pub target: &'a [f32],
-    /// Weight of each value, shared by channels, `[R, S]`.
-    pub weight: &'a [f32],
-    /// Channels of a row, `C`.
-    pub channels: usize,
-    /// What the sum is divided by.
-    pub denominator: f64,
-}
-
-/// A classification loss over rows of logits: `Σ weight·(−log softmax(logits)[id]) / denominator`.
-#[derive(Clone, Copy, Debug)]
-pub struct CrossEntropy<'a> {
-    /// True classes, each below `classes`, `[R, C, S]`.
-    pub ids: &'a [u32],
-    /// Weight of each choice, shared by channels, `[R, S]`.
-    pub weight: &'a [f32],
-    /// Channels of a row that are each a choice of their own, `C`.
-    pub channels: usize,
-    /// Classes of a choice, `K`.
-    pub classes: usize,
-    /// What the sum is divided by.
-    pub denominator: f64,
-}
-
-/// How many classes an image belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Labels {
-    /// One: classes share a softmax.
-    One,
-    /// Any number: each class has a sigmoid of its own.
-    Many,
-}
-
-/// A loss of soft labels over rows of logits: `Σ weight·target·(−log p) / denominator` for one class an
-/// image, `Σ weight·(target·(−log p) + (1 − target)·(−log(1 − p))) / denominator` for many.
-#[derive(Clone, Copy, Debug)]
-pub struct SoftLabels<'a> {
-    /// How many classes an image belongs to.
-    pub labels: Labels,
-    /// Probability of each class, `[R, K]`.
-    pub target: &'a [f32],
-    /// Weight of each class in each row, `[R, K]`.
-    pub weight: &'a [f32],
-    /// What the sum is divided by.
-    pub denominator: f64,
-}
-
-/// A negative log-likelihood of Laplace distributions, up to a constant: `Σ (|t − μ|/b + ln b) / denominator`.
-#[derive(Clone, Copy, Debug)]
-pub struct Laplace<'a> {
-    /// True values `t`, `[.., C]`.
-    pub target: &'a [f32],
-    /// What the sum is divided by.
-    pub denominator: f64,
-}
-
-/// A function of a tensor that can be called again: what it needs beside its input is its own.
-pub type Block<B> = Box<dyn Fn(&B, &<B as Operations>::Tensor) -> <B as Operations>::Tensor>;
-
-/// The operations a model may use. Tensors are f32 (or wider), row-major and cheap to clone.
-///
-/// Gradients flow into every tensor argument and every parameter, except where noted.
-pub trait Operations: Sized {
-    /// A tensor of this backend.
-    type Tensor: Clone + 'static;
-
-    /// A tensor holding `data`.
-    ///
-    /// # Panics
-    /// If `data` does not fill `shape`.
-    fn tensor(&self, shape: &[usize], data: &[f32]) -> Self::Tensor;
-
-    /// The shape of a tensor.
-    fn shape(&self, x: &Self::Tensor) -> Vec<usize>;
-
-    /// The values of a tensor.
-    fn read(&self, x: &Self::Tensor) -> Vec<f32>;
-
-    /// The same values in another shape of as many values.
-    fn reshape(&self, x: &Self::Tensor, shape: &[usize]) -> Self::Tensor;
-
-    /// A parameter as a tensor of its own shape, for operations that take tables.
-    fn parameter(&self, id: ParameterId) -> Self::Tensor;
-
-    /// Patch embedding: a convolution whose stride is its kernel `(p_h, p_w)`.
-    ///
-    /// # Shapes
-    /// images `[B, C, H, W]`, weight `[D, C, p_h, p_w]` → `[B, N, D]`. No gradient to the images.
-    fn patch_embed(&self, images: &Images, patch: (usize, usize), linear: &Linear) -> Self::Tensor;
-
-    /// Replaces hidden tokens by the mask token: `hidden` is `[B, N]`, `true` = hidden.
-    ///
-    /// # Shapes
-    /// `[B, N, D]`, mask token `[1, 1, D]` → `[B, N, D]`.
-    fn hide(&self, x: &Self::Tensor, hidden: &[bool], mask_token: ParameterId) -> Self::Tensor;
-
-    /// Puts a learnt token in front of each image's tokens.
-    ///
-    /// # Shapes
-    /// `[B, N, D]`, token `[1, 1, D]` → `[B, 1 + N, D]`.
-    fn prepend_token(&self, x: &Self::Tensor, token: ParameterId) -> Self::Tensor;
-
-    /// Adds a learnt table of positions to each image's tokens.
-    ///
-    /// # Shapes
-    /// `[B, N, D]`, positions `[1, N, D]` → `[B, N, D]`.
-    fn add_positions(&self, x: &Self::Tensor, positions: ParameterId) -> Self::Tensor;
-
-    /// The attention half of a block.
-    ///
-    /// # Shapes
-    /// `x` `[B, N, D]` → `[B, N, D]`; `bias_table` `[T, A]`; `keep` `[B]` is the factor of each image's
-    /// branch (0 drops it), absent for 1.
-    fn attention_branch(
-        &self,
-        x: &Self::Tensor,
-        branch: &AttentionBranch,
-        bias_table: Option<&Self::Tensor>,
-        keep: Option<&[f32]>,
-    ) -> Self::Tensor;
-
-    /// SwinV2's continuous position bias, `16·sigmoid(fc2(relu(fc1(offset))))`, as a bias table for
-    /// [`Operations::attention_branch`] (arXiv:2111.09883, section 3.3).
-    ///
-    /// # Shapes
-    /// `offsets` `[T, 2]` → `[T, A]`. No gradient to the offsets.
-    fn continuous_position_bias(&self, offsets: &[f32], mlp: &PositionMlp) -> Self::Tensor;
-
-    /// The MLP half of a block.
-    ///
-    /// # Shapes
-    /// `x` `[B, N, D]` → `[B, N, D]`; `keep` as for attention.
-    fn mlp_branch(&self, x: &Self::Tensor, branch: &MlpBranch, keep: Option<&[f32]>) -> Self::Tensor;
-
-    /// Computes a block and keeps nothing of it but its input: the backward pass computes it again. The
-    /// gradients are those of [`Operations`] called directly, bit for bit.
-    ///
-    /// # Shapes
-    /// Those of `block`.
-    fn recompute(&self, x: &Self::Tensor, block: Block<Self>) -> Self::Tensor;
-
-    /// Layer normalisation over the last axis.
-    ///
-    /// # Shapes
-    /// `[.., D]` → `[.., D]`.
-    fn layer_norm(&self, x: &Self::Tensor, norm: &LayerNorm) -> Self::Tensor;
-
-    /// A linear layer over the last axis.
-    ///
-    /// # Shapes
-    /// `[.., in]` → `[.., out]`.
-    fn linear(&self, x: &Self::Tensor, linear: &Linear) -> Self::Tensor;
-
-    /// The exact (erf) GELU of every value.
-    fn gelu(&self, x: &Self::Tensor) -> Self::Tensor;
-
-    /// Picks rows of a tensor seen as `[rows, D]`; a row may be picked at most once.
-    ///
-    /// # Shapes
-    /// `[.., D]` → `[R, D]`.
-    fn gather_rows(&self, x: &Self::Tensor, rows: &[u32]) -> Self::Tensor;
-
-    /// The mean of each image's tokens.
-    ///
-    /// # Shapes
-    /// `[B, N, D]` → `[B, D]`.
-    fn mean_tokens(&self, x: &Self::Tensor) -> Self::Tensor;
-
-    /// A regression loss.
-    ///
-    /// # Shapes
-    /// `[R, C·S]` → `[1]`.
-    fn regression(&self, prediction: &Self::Tensor, loss: &Regression) -> Self::Tensor;
-
-    /// A classification loss, softmax included.
-    ///
-    /// # Shapes
-    /// logits `[R, C·S·K]` → `[1]`.
-    fn cross_entropy(&self, logits: &Self::Tensor, loss: &CrossEntropy) -> Self::Tensor;
-
-    /// A classification loss of soft labels, softmax or sigmoid included.
-    ///
-    /// # Shapes
-    /// logits `[R, K]` → `[1]`.
-    fn soft_labels(&self, logits: &Self::Tensor, loss: &SoftLabels) -> Self::Tensor;
-
-    /// A convolution of stride 1 with zeros around the image, so that its size stays. Images are
-    /// channels last here, as tokens are; a kernel of side 1 is [`Operations::linear`] as well.
-    ///
-    /// # Shapes
-    /// `[B, H, W, C]`, weight `[O, C, k, k]` with odd `k` → `[B, H, W, O]`.
-    fn convolution(&self, x: &Self::Tensor, linear: &Linear) -> Self::Tensor;
-
-    /// `max(x, 0)` of every value.
-    fn relu(&self, x: &Self::Tensor) -> Self::Tensor;
-
-    /// The largest of each four neighbouring pixels.
-    ///
-    /// # Shapes
-    /// `[B, H, W, C]` → `[B, H/2, W/2, C]`.
-    fn max_pool(&self, x: &Self::Tensor) -> Self::Tensor;
-
-    /// Each pixel four times.
-    ///
-    /// # Shapes
-    /// `[B, H, W, C]` → `[B, 2H, 2W, C]`.
-    fn upsample(&self, x: &Self::Tensor) -> Self::Tensor;
-
-    /// `x + factor·y`, of one shape.
-    fn add(&self, x: &Self::Tensor, factor: f32, y: &Self::Tensor) -> Self::Tensor;
-
-    /// A relaxed choice, `softmax((logits + noise) / temperature)` over the last axis: with Gumbel noise, a
-    /// differentiable stand-in for a sample (arXiv:1611.01144).
-    ///
-    /// # Shapes
-    /// `[.., K]`, `noise` as long → `[.., K]`. No gradient to the noise.
-    fn gumbel_softmax(&self, logits: &Self::Tensor, noise: &[f32], temperature: f32) -> Self::Tensor;
-
-    /// A likelihood loss; the last axis holds each `μ` and behind them each `ln b`.
-    ///
-    /// # Shapes
-    /// `[.., 2C]` → `[1]`.
-    fn laplace(&self, prediction: &Self::Tensor, loss: &Laplace) -> Self::Tensor;
-
-    /// The divergence of choices from the uniform one, `Σ KL(softmax(logits) ‖ uniform) / denominator`.
-    ///
-    /// # Shapes
-    /// `[.., K]` → `[1]`.
-    fn uniform_divergence(&self, logits: &Self::Tensor, denominator: f64) -> Self::Tensor;
-}
 
 /// Which of the flat buffers behind the parameter table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -432,9 +19,11 @@ pub enum Slot {
     FirstMoment,
     /// AdamW's second moment.
     SecondMoment,
+    /// The exponential moving average of the parameters; equal to them until [`Backend::update_average`] is called.
+    Average,
 }
 
-/// Learning rate and weight decay of one parameter at one update.
+/// Learning rate and weight decay of one parameter at one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepSize {
     /// Learning rate.
@@ -443,19 +32,28 @@ pub struct StepSize {
     pub weight_decay: f32,
 }
 
-/// One AdamW update.
+/// One optimizer step: clipping, then AdamW (arXiv:1711.05101).
 #[derive(Clone, Copy, Debug)]
-pub struct Update<'a> {
-    /// Number of this update, from 1.
+pub struct OptimizerStep<'a> {
+    /// Number of this step, from 1: the exponent of the bias corrections.
     pub number: u64,
     /// Decay rates of the two moments.
     pub betas: (f32, f32),
     /// Added to the root of the second moment.
     pub eps: f32,
-    /// Factor on the gradients: the clipping coefficient.
-    pub gradient_scale: f32,
+    /// Factor on the gradients, which are those of a sum: one over what the loss is divided by.
+    pub gradient_scale: f64,
+    /// Norm of all scaled gradients together that is clipped to, or none for no clipping.
+    pub clip_norm: Option<f64>,
     /// Learning rate and decay of each parameter, in the table's order.
-    pub steps: &'a [StepSize],
+    pub step_sizes: &'a [StepSize],
+}
+
+impl OptimizerStep<'_> {
+    /// The clipping coefficient for gradients of this norm, as torch's `clip_grad_norm_`: the 1e-6 is its own.
+    pub fn clip_coefficient(&self, norm: f64) -> f64 {
+        self.clip_norm.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0))
+    }
 }
 
 /// What training needs around the operations.
@@ -469,27 +67,92 @@ pub trait Backend: Operations {
     /// Forgets the tape; records from here on if `recording`.
     fn start(&self, recording: bool);
 
-    /// Adds the gradients of a scalar to every parameter and forgets the tape.
+    /// Adds the gradients of a scalar to every parameter's, and forgets the tape. The scalar is not read: on a device
+    /// that computes asynchronously nothing waits for it.
     fn backward(&self, loss: &Self::Tensor);
 
-    /// Copies a flat buffer out.
-    fn read_slot(&self, slot: Slot) -> Vec<f32>;
+    /// [`Backend::backward`], then sums the gradients of all ranks. A parameter's gradients go out in buckets as soon as
+    /// no operation left on the tape can add to them, so that sending overlaps with the rest of the pass where the
+    /// collective works in the background.
+    ///
+    /// # Errors
+    /// If another rank is lost.
+    fn backward_and_reduce(&self, loss: &Self::Tensor, collective: &mut dyn Collective) -> Result<(), CollectiveError>;
 
-    /// Replaces a flat buffer.
+    /// [`Backend::backward`] that also returns the gradient of a tensor made by [`Operations::tensor`].
+    ///
+    /// # Shapes
+    /// That of `of`; zeros if nothing used it.
+    fn backward_to(&self, loss: &Self::Tensor, of: &Self::Tensor) -> Vec<f32>;
+
+    /// Copies one parameter's part of a flat buffer to the host.
+    fn read_parameter(&self, slot: Slot, id: ParameterId) -> Vec<f32>;
+
+    /// Replaces one parameter's part of a flat buffer from the host.
+    ///
+    /// # Panics
+    /// If the length differs from the parameter's.
+    fn write_parameter(&self, slot: Slot, id: ParameterId, values: &[f32]);
+
+    /// Copies a whole flat buffer to the host.
+    fn read_slot(&self, slot: Slot) -> Vec<f32> {
+        (0..self.table().iter().len()).flat_map(|i| self.read_parameter(slot, ParameterId(i))).collect()
+    }
+
+    /// Replaces a whole flat buffer from the host.
     ///
     /// # Panics
     /// If the length differs from the table's.
-    fn write_slot(&self, slot: Slot, values: &[f32]);
-
-    /// Changes a flat buffer in place.
-    fn edit_slot(&self, slot: Slot, edit: &mut dyn FnMut(&mut [f32]));
+    fn write_slot(&self, slot: Slot, values: &[f32]) {
+        assert_eq!(values.len(), self.table().len(), "one value per parameter element");
+        for (i, parameter) in self.table().iter().enumerate() {
+            self.write_parameter(slot, ParameterId(i), &values[parameter.range.clone()]);
+        }
+    }
 
     /// Sets all gradients to zero.
     fn clear_gradients(&self);
 
-    /// Euclidean norm of all gradients together.
-    fn gradient_norm(&self) -> f64;
+    /// Scales and clips the gradients and makes one AdamW step of every parameter. Returns the norm of the scaled gradients
+    /// before clipping; where it is not finite, nothing is changed.
+    ///
+    /// # Shapes
+    /// → `[1]`.
+    fn step(&self, step: &OptimizerStep) -> Self::Tensor;
 
-    /// One AdamW update of every parameter from its gradient.
-    fn update(&self, update: &Update);
+    /// Moves the average towards the parameters: `average += (1 − decay)·(values − average)`.
+    fn update_average(&self, decay: f32);
+
+    /// Exchanges the parameters and their average; a second call undoes the first.
+    fn swap_average(&self);
+
+    /// The time spent in operations since the last call, in the order of their first use; empty where a backend does not
+    /// measure it.
+    fn take_profile(&self) -> Vec<OperationTime> {
+        Vec::new()
+    }
+}
+
+/// Direction of an operation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Outputs from inputs.
+    Forward,
+    /// Gradients.
+    Backward,
+    /// Clipping and the optimizer.
+    Step,
+}
+
+/// Time spent in one operation, without the operations that it calls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OperationTime {
+    /// The operation.
+    pub operation: &'static str,
+    /// Its direction.
+    pub direction: Direction,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// How often it ran.
+    pub count: usize,
 }

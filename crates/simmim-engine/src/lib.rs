@@ -1,26 +1,37 @@
-//! The engine: a closed set of coarse differentiable operations, and what runs them.
+//! What models compute with: a closed set of coarse differentiable operations, and the seams behind which they run.
 //!
-//! Models are written once, generic over [`Operations`]. [`Cpu`] runs them fast and records a tape;
-//! [`Reference`] runs them in plain f64 loops and is the specification that every backend is
-//! checked against, forward and (by finite differences) backward.
+//! Models are written once, generic over [`Operations`]. Training needs a [`Backend`], which a [`Device`] opens, and a
+//! [`Collective`] where several ranks train together. [`Reference`] runs the operations in plain f64 loops; it is the
+//! specification that [`check`] holds every backend to, forward and backward.
 //!
-//! Nothing here knows a mask, an image file or a model.
+//! Nothing here knows a kernel, a mask, an image file or a model.
+//!
+//! ```
+//! use simmim_engine::{Linear, Operations, ParameterTable, Reference};
+//!
+//! let mut table = ParameterTable::default();
+//! let linear = Linear { weight: table.add("weight", &[1, 2]), bias: Some(table.add("bias", &[1])) };
+//! let b = Reference::new(table, vec![2.0, 3.0, 0.5]);
+//! let x = b.tensor(&[1, 2], &[10.0, 100.0]);
+//! assert_eq!(b.read(&b.linear(&x, &linear)), [320.5]);
+//! ```
 
 #![forbid(unsafe_code)]
 
 mod backend;
-mod cpu;
+pub mod check;
+mod collective;
+mod device;
+mod operations;
 mod parameters;
-mod peak;
 mod reference;
 
-pub use backend::{
-    AttentionBranch, Backend, Block, CrossEntropy, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
-    Operations, PositionMlp, Precision, QkvBias, Regression, Similarity, Slot, SoftLabels, StepSize, Update, Windows,
+pub use backend::{Backend, Direction, OperationTime, OptimizerStep, Slot, StepSize};
+pub use collective::{Alone, Collective, CollectiveError, InProcess};
+pub use device::{Device, ProductPeak};
+pub use operations::{
+    AttentionBranch, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
+    Operations, PositionMlp, Precision, QkvBias, Regression, Segment, Similarity, SoftLabels, Windows,
 };
-pub use cpu::{Cpu, CpuTensor, Pass, Spent};
 pub use parameters::{Parameter, ParameterId, ParameterTable};
-pub use peak::ProductPeak;
 pub use reference::{Reference, ReferenceTensor};
-pub use simmim_kernels::loss::Distance;
-pub use simmim_kernels::product::Tile;

@@ -1,36 +1,40 @@
-//! Attention of a head at sizes of ViT and Swin, and the steps around it.
+//! Attention of a head at the sizes of ViT and Swin, and the kernels around it.
 
 mod common;
 
-use common::{beside_naive, numbers};
+use common::{bench_with_naive, numbers};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use simmim_kernels::attention::{HeadShape, Scratch, attend, attend_backward, attend_backward_naive, attend_naive};
-use simmim_kernels::element::{Bf16, Element, padded};
+use simmim_kernels::attention::{
+    AttentionScratch, HeadShape, attend, attend_backward, attend_backward_naive, attend_naive,
+};
+use simmim_kernels::continuous_position_bias::{
+    PositionBiasWeights, continuous_position_bias, continuous_position_bias_backward,
+    continuous_position_bias_backward_naive, continuous_position_bias_naive,
+};
+use simmim_kernels::dtype::{Bf16, Dtype, padded};
 use simmim_kernels::heads::{
     HeadColumns, RowScale, gather, gather_naive, scale_backward, scale_backward_naive, scatter, scatter_naive,
-};
-use simmim_kernels::position_bias::{
-    PositionMlp, position_bias, position_bias_backward, position_bias_backward_naive, position_bias_naive,
 };
 use simmim_kernels::product::Tile;
 use simmim_kernels::softmax::{softmax, softmax_backward, softmax_backward_naive, softmax_naive};
 use std::hint::black_box;
 
-/// Tokens and head width of windows of Swin, the ViT 192 wide at 32², and ViT-S.
+/// Tokens and head width of Swin's windows, of a ViT of width 192 at 32² pixels, and of ViT-S.
 const HEADS: [(usize, usize); 4] = [(36, 32), (49, 32), (64, 64), (197, 64)];
 
-fn heads<E: Element>(c: &mut Criterion) {
-    let (tile, kind) = (Tile::detect(), E::KIND);
+fn heads<T: Dtype>(c: &mut Criterion) {
+    let (tile, kind) = (Tile::detect(), T::KIND);
     let mut group = c.benchmark_group("attention of a head");
     for (tokens, width) in HEADS {
         let shape = HeadShape { tokens, width };
-        let [q, k, v, d_o] = [(); 4].map(|_| vec![E::of(0.1); shape.rows_len::<E>()]);
-        let mut p = vec![E::default(); tokens * padded::<E>(tokens)];
+        let [q, k, v, d_o] = [(); 4].map(|_| vec![T::narrowed(0.1); shape.rows_len::<T>()]);
+        let mut p = vec![T::default(); tokens * padded::<T>(tokens)];
         let mut p_naive = vec![0.0; tokens * tokens];
         let [mut o, mut d_q, mut d_k, mut d_v] = [(); 4].map(|_| vec![0.0; tokens * width]);
-        let mut scratch = Scratch::default();
+        let mut scratch = AttentionScratch::default();
         let id = |name: &str| BenchmarkId::new(format!("{name} {kind:?}"), format!("{tokens}x{width}"));
-        group.throughput(Throughput::Elements((4 * tokens * tokens * width) as u64)); // "elements" are operations
+        // criterion calls them elements; here they are operations
+        group.throughput(Throughput::Elements((4 * tokens * tokens * width) as u64));
         group.bench_function(id("forward"), |bench| {
             bench.iter(|| attend(tile, shape, black_box(&q), &k, &v, &[], &mut p, &mut o, &mut scratch));
         });
@@ -58,57 +62,57 @@ fn scores(c: &mut Criterion) {
     let tokens = 197;
     let scores = numbers(tokens * tokens);
     let kernels = [softmax, softmax_naive];
-    beside_naive(c, "softmax", kernels, &scores, tokens, |kernel, scores| kernel(scores, tokens));
+    bench_with_naive(c, "softmax", kernels, &scores, tokens, |kernel, scores| kernel(scores, tokens));
     let p = vec![1.0 / tokens as f32; scores.len()];
     let kernels = [softmax_backward, softmax_backward_naive];
-    beside_naive(c, "softmax_backward", kernels, &scores, tokens, |kernel, d| kernel(&p[..d.len()], d, tokens));
+    bench_with_naive(c, "softmax_backward", kernels, &scores, tokens, |kernel, d| kernel(&p[..d.len()], d, tokens));
 }
 
-/// The rows of one head of ViT-S, there and back; lengths are those of SwinV2's cosine attention.
-fn moves<E: Element>(c: &mut Criterion) {
+/// Gathering and scattering of the rows of one head of ViT-S. Rows of unit length belong to SwinV2's cosine attention.
+fn moves<T: Dtype>(c: &mut Criterion) {
     let (tokens, width, stride) = (197, 64, 3 * 384);
-    let name = |kernel: &str| format!("{kernel} {:?}", E::KIND);
-    let rows: Vec<E> = numbers(tokens * stride).into_iter().map(E::of).collect();
-    let padding = vec![E::default(); width];
+    let name = |kernel: &str| format!("{kernel} {:?}", T::KIND);
+    let rows: Vec<T> = numbers(tokens * stride).into_iter().map(T::narrowed).collect();
+    let padding = vec![T::default(); width];
     let from = HeadColumns { rows: &rows, stride, width, tokens, padding: &padding };
     let slots: Vec<u32> = (0..tokens as u32).rev().collect();
-    let mut out = vec![E::default(); tokens * width];
+    let mut out = vec![T::default(); tokens * width];
     let dense = numbers(tokens * width);
 
     for (what, scale) in
         [("copied", RowScale::By(1.0)), ("scaled", RowScale::By(0.125)), ("unit", RowScale::ToLength(1.0))]
     {
-        let kernels = [gather::<E>, gather_naive::<E>];
-        beside_naive(c, &name(&format!("gather {what}")), kernels, &slots, 1, |kernel, slots| {
+        let kernels = [gather::<T>, gather_naive::<T>];
+        bench_with_naive(c, &name(&format!("gather {what}")), kernels, &slots, 1, |kernel, slots| {
             kernel(from, slots, scale, &mut out[..slots.len() * width]);
         });
     }
-    let kernels = [scale_backward::<E>, scale_backward_naive::<E>];
-    beside_naive(c, &name("scale_backward unit"), kernels, &dense, width, |kernel, d| {
+    let kernels = [scale_backward::<T>, scale_backward_naive::<T>];
+    bench_with_naive(c, &name("scale_backward unit"), kernels, &dense, width, |kernel, d| {
         kernel(from, &slots[..d.len() / width], RowScale::ToLength(1.0), d)
     });
     let mut of_padding = vec![0.0; width];
-    let kernels = [scatter::<E>, scatter_naive::<E>];
-    beside_naive(c, &name("scatter"), kernels, &dense, width, |kernel, rows| {
+    let kernels = [scatter::<T>, scatter_naive::<T>];
+    bench_with_naive(c, &name("scatter"), kernels, &dense, width, |kernel, rows| {
         kernel(rows, width, &slots[..rows.len() / width], &mut out, &mut of_padding);
     });
 }
 
-/// SwinV2's MLP over all offsets within a window of 12² tokens.
+/// SwinV2's continuous position bias for all offsets within a window of 12² tokens.
 fn biases(c: &mut Criterion) {
     let (pairs, width, heads) = (23 * 23, 512, 6);
     let (w1, b1, w2) = (numbers(2 * width), numbers(width), numbers(heads * width));
-    let mlp = PositionMlp { w1: &w1, b1: &b1, w2: &w2 };
+    let mlp = PositionBiasWeights { w1: &w1, b1: &b1, w2: &w2 };
     let (offsets, d_bias) = (numbers(2 * pairs), numbers(pairs * heads));
     let (mut hidden, mut bias) = (vec![0.0; pairs * width], vec![0.0; pairs * heads]);
-    let kernels = [position_bias, position_bias_naive];
-    beside_naive(c, "position_bias", kernels, &offsets, 2, |kernel, offsets| {
+    let kernels = [continuous_position_bias, continuous_position_bias_naive];
+    bench_with_naive(c, "continuous_position_bias", kernels, &offsets, 2, |kernel, offsets| {
         let pairs = offsets.len() / 2;
         kernel(mlp, offsets, &mut hidden[..pairs * width], &mut bias[..pairs * heads]);
     });
     let mut gradients = mlp.zero_gradients();
-    let kernels = [position_bias_backward, position_bias_backward_naive];
-    beside_naive(c, "position_bias_backward", kernels, &offsets, 2, |kernel, offsets| {
+    let kernels = [continuous_position_bias_backward, continuous_position_bias_backward_naive];
+    bench_with_naive(c, "continuous_position_bias_backward", kernels, &offsets, 2, |kernel, offsets| {
         let of_hidden = offsets.len() / 2 * width;
         let of_bias = offsets.len() / 2 * heads;
         kernel(mlp, offsets, &hidden[..of_hidden], &bias[..of_bias], &d_bias[..of_bias], &mut gradients);

@@ -1,26 +1,26 @@
-//! Losses with their gradients, at sizes of their targets.
+//! Losses with their gradients, at the sizes that their targets have in training.
 
 mod common;
 
-use common::{beside_naive, numbers};
+use common::{bench_with_naive, numbers};
 use criterion::{Criterion, criterion_group, criterion_main};
-use simmim_kernels::discrete_vae::{divergence_from_uniform, divergence_from_uniform_naive, laplace, laplace_naive};
+use simmim_kernels::discrete_vae::{laplace, laplace_naive, uniform_divergence, uniform_divergence_naive};
 use simmim_kernels::loss::{
     Distance, binary_cross_entropy, binary_cross_entropy_naive, class_cross_entropy, class_cross_entropy_naive,
     cross_entropy, cross_entropy_naive, regression, regression_naive,
 };
 
 fn regressions(c: &mut Criterion) {
-    // hidden cells of 32² pixels of three channels
-    let (cells, channels, pixels) = (64, 3, 1024);
+    // hidden patches of 32² pixels in three channels
+    let (patches, channels, pixels) = (64, 3, 1024);
     let columns = channels * pixels;
-    let (prediction, weight) = (numbers(cells * columns), vec![1.0; cells * pixels]);
+    let (prediction, weight) = (numbers(patches * columns), vec![1.0; patches * pixels]);
     let (target, mut d) = (vec![0.1; prediction.len()], vec![0.0; prediction.len()]);
     let kernels = [regression, regression_naive];
     for distance in [Distance::L1, Distance::L2, Distance::SmoothL1 { beta: 0.5 }] {
-        beside_naive(c, &format!("regression {distance:?}"), kernels, &prediction, columns, |kernel, p| {
+        bench_with_naive(c, &format!("regression {distance:?}"), kernels, &prediction, columns, |kernel, p| {
             let (len, weight) = (p.len(), &weight[..p.len() / channels]);
-            kernel(distance, p, &target[..len], weight, channels, pixels, 0.5, &mut d[..len])
+            kernel(distance, p, &target[..len], weight, channels, pixels, &mut d[..len])
         });
     }
 }
@@ -30,25 +30,25 @@ fn cross_entropies(c: &mut Criterion) {
     let logits = numbers(images * classes);
     let (target, weight) = (vec![1.0 / classes as f32; logits.len()], vec![1.0; logits.len()]);
     let kernels = [cross_entropy, cross_entropy_naive];
-    beside_naive(c, "cross_entropy", kernels, &logits, classes, |kernel, logits| {
+    bench_with_naive(c, "cross_entropy", kernels, &logits, classes, |kernel, logits| {
         let (target, weight) = (&target[..logits.len()], &weight[..logits.len() / classes]);
-        kernel(logits, target, weight, classes, 0.5)
+        kernel(logits, target, weight, classes)
     });
     let kernels = [binary_cross_entropy, binary_cross_entropy_naive];
-    beside_naive(c, "binary_cross_entropy", kernels, &logits, classes, |kernel, logits| {
+    bench_with_naive(c, "binary_cross_entropy", kernels, &logits, classes, |kernel, logits| {
         let (target, weight) = (&target[..logits.len()], &weight[..logits.len()]);
-        kernel(logits, target, weight, 0.5)
+        kernel(logits, target, weight)
     });
 
-    // cells of 16 pixels of three channels, each one of 8 bins
-    let (cells, channels, pixels, bins) = (256, 3, 16, 8);
+    // patches of 16 pixels in three channels, each value one of 8 bins
+    let (patches, channels, pixels, bins) = (256, 3, 16, 8);
     let columns = channels * pixels * bins;
-    let ids: Vec<u32> = (0..cells * channels * pixels).map(|i| (i * 3 % bins) as u32).collect();
-    let logits = numbers(cells * columns);
+    let ids: Vec<u32> = (0..patches * channels * pixels).map(|i| (i * 3 % bins) as u32).collect();
+    let logits = numbers(patches * columns);
     let kernels = [class_cross_entropy, class_cross_entropy_naive];
-    beside_naive(c, "class_cross_entropy", kernels, &logits, columns, |kernel, logits| {
+    bench_with_naive(c, "class_cross_entropy", kernels, &logits, columns, |kernel, logits| {
         let ids = &ids[..logits.len() / bins];
-        kernel(logits, ids, &weight[..ids.len() / channels], channels, pixels, bins, 0.5)
+        kernel(logits, ids, &weight[..ids.len() / channels], channels, pixels, bins)
     });
 }
 
@@ -57,16 +57,16 @@ fn discrete_vae(c: &mut Criterion) {
     let prediction = numbers(pixels * 2 * channels);
     let (target, mut d) = (vec![0.1; pixels * channels], vec![0.0; prediction.len()]);
     let kernels = [laplace, laplace_naive];
-    beside_naive(c, "laplace", kernels, &prediction, 2 * channels, |kernel, p| {
+    bench_with_naive(c, "laplace", kernels, &prediction, 2 * channels, |kernel, p| {
         let (target, d) = (&target[..p.len() / 2], &mut d[..p.len()]);
-        kernel(p, target, channels, 0.5, d)
+        kernel(p, target, channels, d)
     });
 
     // 8² tokens of the vocabulary of `tokenizer-cifar`
     let (tokens, classes) = (64, 512);
-    let kernels = [divergence_from_uniform, divergence_from_uniform_naive];
-    beside_naive(c, "divergence_from_uniform", kernels, &numbers(tokens * classes), classes, |kernel, logits| {
-        kernel(logits, classes, 0.5)
+    let kernels = [uniform_divergence, uniform_divergence_naive];
+    bench_with_naive(c, "uniform_divergence", kernels, &numbers(tokens * classes), classes, |kernel, logits| {
+        kernel(logits, classes)
     });
 }
 

@@ -1,95 +1,96 @@
-//! Throughput of the products of a ViT step, beside the register peak, the naive twins and a general library.
+//! Throughput of the products in a training step of a ViT, to compare with the peak of the registers, the naive twins
+//! and a general library.
 //!
-//! `cargo bench -p simmim-kernels --bench products`; as a test (`cargo test --benches`) each runs once.
+//! `cargo bench -p simmim-kernels --bench products` runs them. As tests (`cargo test --benches`), each runs once.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemmkit::{MatMut, MatRef, Parallelism, gemm};
-use simmim_kernels::element::{Bf16, Element};
+use simmim_kernels::dtype::{Bf16, Dtype};
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{Layout, Packed, pack_depth_by_row};
-use simmim_kernels::peak::Peak;
-use simmim_kernels::product::{Start, Tile, product, product_naive, product_of_packed, product_of_packed_naive};
+use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_row};
+use simmim_kernels::peak::PeakLoop;
+use simmim_kernels::product::{Accumulator, Tile, product, product_naive, product_of_packed, product_of_packed_naive};
 use std::hint::black_box;
 
-/// Rows, depth, columns of the forward products of ViT-S at 224² and of a ViT 192 wide at 32².
+/// Rows, depth and columns of the forward products of ViT-S at 224² pixels and of a ViT of width 192 at 32².
 const FORWARD: [(usize, usize, usize); 5] =
     [(197, 384, 1152), (197, 384, 1536), (197, 1536, 384), (64, 192, 768), (64, 768, 192)];
 
-/// Outputs, tokens, inputs of weight gradients of the same.
+/// Outputs, tokens and inputs of the weight gradients of the same models.
 const GRADIENT: [(usize, usize, usize); 4] =
     [(1536, 1576, 384), (384, 1576, 1536), (768, 4096, 192), (1024, 4672, 256)];
 
 /// Rows that a naive twin computes.
 const NAIVE_ROWS: usize = 2;
 
-/// "Elements" are operations here, a multiplication and an addition counted as two.
+/// What criterion calls elements are operations here; a multiplication and an addition count as two.
 fn operations(m: usize, k: usize, n: usize) -> Throughput {
     Throughput::Elements((2 * m * k * n) as u64)
 }
 
-fn packed<E: Element>(rows: &[E], depth: usize, columns: usize, width: usize) -> (Vec<u32>, Layout) {
-    let layout = Layout::new::<E>(depth, columns, width);
+fn packed<T: Dtype>(rows: &[T], depth: usize, columns: usize, width: usize) -> (Vec<u32>, PackedLayout) {
+    let layout = PackedLayout::new::<T>(depth, columns, width);
     let mut lanes = vec![0; layout.lanes()];
     pack_depth_by_row(Matrix::new(rows, depth, columns), layout, &mut lanes);
     (lanes, layout)
 }
 
-fn peak<E: Element>(c: &mut Criterion) {
+fn peak<T: Dtype>(c: &mut Criterion) {
     const ROUNDS: u64 = 10_000;
     let mut group = c.benchmark_group("register peak");
-    for (name, peak) in [("best", Peak::detect(E::KIND)), ("portable", Peak::portable())] {
+    for (name, peak) in [("best", PeakLoop::detect(T::KIND)), ("portable", PeakLoop::portable())] {
         group.throughput(Throughput::Elements(ROUNDS * peak.flops_per_round()));
-        let id = BenchmarkId::new(format!("{name} {:?}", E::KIND), peak.name());
+        let id = BenchmarkId::new(format!("{name} {:?}", T::KIND), peak.name());
         group.bench_function(id, |bench| bench.iter(|| peak.run(black_box(ROUNDS))));
     }
     group.finish();
 }
 
-fn forward<E: Element>(c: &mut Criterion) {
+fn forward<T: Dtype>(c: &mut Criterion) {
     let tile = Tile::detect();
     let mut group = c.benchmark_group("forward product");
     for (m, k, n) in FORWARD {
-        let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", E::KIND), format!("{m}x{k}x{n}"));
-        let (a, b, mut out) = (vec![E::of(0.5); m * k], vec![E::of(0.25); k * n], vec![0.0; m * n]);
+        let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", T::KIND), format!("{m}x{k}x{n}"));
+        let (a, b, mut out) = (vec![T::narrowed(0.5); m * k], vec![T::narrowed(0.25); k * n], vec![0.0; m * n]);
         let (panels, layout) = packed(&b, k, n, tile.width());
         let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
         group.throughput(operations(m, k, n));
         group.bench_function(id("tiles", m), |bench| {
             let b = Packed::new(&panels, layout);
-            bench.iter(|| product(tile, a, black_box(b), &mut out, n, Start::Zero));
+            bench.iter(|| product(tile, a, black_box(b), &mut out, n, Accumulator::Zero));
         });
         group.throughput(operations(NAIVE_ROWS, k, n));
         group.bench_function(id("naive", NAIVE_ROWS), |bench| {
             let a = Matrix::new(a.data(), NAIVE_ROWS, k);
-            bench.iter(|| product_naive(a, black_box(b), &mut out, n, Start::Zero));
+            bench.iter(|| product_naive(a, black_box(b), &mut out, n, Accumulator::Zero));
         });
     }
     group.finish();
 }
 
-fn weight_gradients<E: Element>(c: &mut Criterion) {
+fn weight_gradients<T: Dtype>(c: &mut Criterion) {
     let tile = Tile::detect();
     let mut group = c.benchmark_group("weight gradient");
     for (m, k, n) in GRADIENT {
-        let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", E::KIND), format!("{m}x{k}x{n}"));
-        let (d_y, x, mut out) = (vec![E::of(0.5); m * k], vec![E::of(0.25); k * n], vec![0.0; m * n]);
+        let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", T::KIND), format!("{m}x{k}x{n}"));
+        let (d_y, x, mut out) = (vec![T::narrowed(0.5); m * k], vec![T::narrowed(0.25); k * n], vec![0.0; m * n]);
         let (blocks, of_blocks) = packed(&d_y, k, m, tile.height());
         let (panels, of_panels) = packed(&x, k, n, tile.width());
         group.throughput(operations(m, k, n));
         group.bench_function(id("tiles", m), |bench| {
             let (a, b) = (Packed::new(&blocks, of_blocks), Packed::new(&panels, of_panels));
-            bench.iter(|| product_of_packed::<E>(tile, a, 0, black_box(b), &mut out, Start::Old));
+            bench.iter(|| product_of_packed::<T>(tile, a, 0, black_box(b), &mut out, Accumulator::Output));
         });
         group.throughput(operations(NAIVE_ROWS, k, n));
         group.bench_function(id("naive", NAIVE_ROWS), |bench| {
             let (a, b, out) = (Matrix::new(&d_y, k, m), Matrix::new(&x, k, n), &mut out[..NAIVE_ROWS * n]);
-            bench.iter(|| product_of_packed_naive(a, 0, black_box(b), out, Start::Old));
+            bench.iter(|| product_of_packed_naive(a, 0, black_box(b), out, Accumulator::Output));
         });
     }
     group.finish();
 }
 
-/// A general library, which packs on every call.
+/// The same products by a general library, which packs B in each call.
 fn library(c: &mut Criterion) {
     let mut group = c.benchmark_group("forward product");
     for (m, k, n) in FORWARD {

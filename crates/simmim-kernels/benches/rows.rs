@@ -1,21 +1,21 @@
-//! Passes over rows of tokens of ViT-S: norms, softmax, what is behind a product, small steps.
+//! Kernels that go over rows of tokens of ViT-S: norms, epilogues of products, and small passes.
 
 mod common;
 
-use common::{beside_naive, numbers};
+use common::{bench_with_naive, numbers};
 use criterion::{Criterion, criterion_group, criterion_main};
-use simmim_kernels::element::{Bf16, Element};
+use simmim_kernels::dtype::{Bf16, Dtype};
 use simmim_kernels::elementwise::{
     add_bias, add_bias_naive, add_column_dots, add_column_dots_naive, add_column_sums, add_column_sums_naive,
     add_residual, add_residual_naive, add_scaled, add_scaled_naive, multiply, multiply_naive, sum_of_squares,
     sum_of_squares_naive,
 };
+use simmim_kernels::epilogue::{
+    add_strided_column_sums, add_strided_column_sums_naive, copy_rows, copy_rows_naive, gelu_backward_rows,
+    gelu_backward_rows_naive, gelu_rows, gelu_rows_naive, narrow_rows, narrow_rows_naive,
+};
 use simmim_kernels::layer_norm::{
     RowStatistics, layer_norm, layer_norm_backward, layer_norm_backward_naive, layer_norm_naive,
-};
-use simmim_kernels::stored::{
-    add_column_sums_of, add_column_sums_of_naive, copy_rows, copy_rows_naive, gelu_rows, gelu_rows_naive,
-    multiply_rows, multiply_rows_naive, narrow_rows, narrow_rows_naive,
 };
 
 /// Tokens and width of ViT-S.
@@ -26,45 +26,45 @@ fn norms(c: &mut Criterion) {
     let (x, d_y, weight, bias) = (numbers(ROWS * WIDTH), numbers(ROWS * WIDTH), numbers(WIDTH), numbers(WIDTH));
     let (mut y, mut statistics) = (vec![0.0; x.len()], vec![RowStatistics::default(); ROWS]);
     let kernels = [layer_norm, layer_norm_naive];
-    beside_naive(c, "layer_norm", kernels, &x, WIDTH, |kernel, x| {
+    bench_with_naive(c, "layer_norm", kernels, &x, WIDTH, |kernel, x| {
         let rows = x.len() / WIDTH;
         kernel(x, &weight, &bias, 1e-6, &mut y[..x.len()], &mut statistics[..rows]);
     });
     let (mut d_weight, mut d_bias) = (vec![0.0; WIDTH], vec![0.0; WIDTH]);
     let kernels = [layer_norm_backward, layer_norm_backward_naive];
-    beside_naive(c, "layer_norm_backward", kernels, &x, WIDTH, |kernel, x| {
+    bench_with_naive(c, "layer_norm_backward", kernels, &x, WIDTH, |kernel, x| {
         let (rows, len) = (x.len() / WIDTH, x.len());
         kernel(x, &weight, &statistics[..rows], &d_y[..len], &mut y[..len], &mut d_weight, &mut d_bias);
     });
 }
 
-/// A block of columns goes to rows four times as long, as in an MLP.
-fn stored<E: Element>(c: &mut Criterion) {
+/// Epilogues of a block of columns in rows four times as long, as in an MLP.
+fn epilogues<T: Dtype>(c: &mut Criterion) {
     const STRIDE: usize = 4 * WIDTH;
-    let name = |kernel: &str| format!("{kernel} {:?}", E::KIND);
+    let name = |kernel: &str| format!("{kernel} {:?}", T::KIND);
     let block = numbers(ROWS * WIDTH);
-    let dense: Vec<E> = block.iter().map(|v| E::of(*v)).collect();
-    let [mut out, mut slope] = [ROWS * STRIDE, ROWS * WIDTH].map(|len| vec![E::default(); len]);
+    let dense: Vec<T> = block.iter().map(|v| T::narrowed(*v)).collect();
+    let [mut out, mut slope] = [ROWS * STRIDE, ROWS * WIDTH].map(|len| vec![T::default(); len]);
     let mut sums = vec![0.0; WIDTH];
 
-    let kernels = [narrow_rows::<E>, narrow_rows_naive::<E>];
-    beside_naive(c, &name("narrow_rows"), kernels, &block, WIDTH, |kernel, block| {
+    let kernels = [narrow_rows::<T>, narrow_rows_naive::<T>];
+    bench_with_naive(c, &name("narrow_rows"), kernels, &block, WIDTH, |kernel, block| {
         kernel(block, WIDTH, &mut out, STRIDE);
     });
-    let kernels = [copy_rows::<E>, copy_rows_naive::<E>];
-    beside_naive(c, &name("copy_rows"), kernels, &dense, WIDTH, |kernel, dense| {
+    let kernels = [copy_rows::<T>, copy_rows_naive::<T>];
+    bench_with_naive(c, &name("copy_rows"), kernels, &dense, WIDTH, |kernel, dense| {
         kernel(dense, WIDTH, &mut out, STRIDE);
     });
-    let kernels = [gelu_rows::<E>, gelu_rows_naive::<E>];
-    beside_naive(c, &name("gelu_rows"), kernels, &block, WIDTH, |kernel, block| {
+    let kernels = [gelu_rows::<T>, gelu_rows_naive::<T>];
+    bench_with_naive(c, &name("gelu_rows"), kernels, &block, WIDTH, |kernel, block| {
         kernel(block, WIDTH, &mut out, STRIDE, &mut slope[..block.len()]);
     });
-    let kernels = [multiply_rows::<E>, multiply_rows_naive::<E>];
-    beside_naive(c, &name("multiply_rows"), kernels, &block, WIDTH, |kernel, block| {
+    let kernels = [gelu_backward_rows::<T>, gelu_backward_rows_naive::<T>];
+    bench_with_naive(c, &name("gelu_backward_rows"), kernels, &block, WIDTH, |kernel, block| {
         kernel(block, &dense[..block.len()], WIDTH, &mut out, STRIDE, &mut sums);
     });
-    let kernels = [add_column_sums_of::<E>, add_column_sums_of_naive::<E>];
-    beside_naive(c, &name("add_column_sums_of"), kernels, &dense, WIDTH, |kernel, dense| {
+    let kernels = [add_strided_column_sums::<T>, add_strided_column_sums_naive::<T>];
+    bench_with_naive(c, &name("add_strided_column_sums"), kernels, &dense, WIDTH, |kernel, dense| {
         kernel(dense, WIDTH, &mut sums);
     });
 }
@@ -74,27 +74,27 @@ fn small_passes(c: &mut Criterion) {
     let (mut y, mut sums) = (vec![0.0; x.len()], vec![0.0; WIDTH]);
 
     let kernels = [add_bias, add_bias_naive];
-    beside_naive(c, "add_bias", kernels, &x, WIDTH, |kernel, x| kernel(x, &per_column));
+    bench_with_naive(c, "add_bias", kernels, &x, WIDTH, |kernel, x| kernel(x, &per_column));
     let kernels = [multiply, multiply_naive];
-    beside_naive(c, "multiply", kernels, &x, WIDTH, |kernel, x| kernel(x, &other[..x.len()]));
+    bench_with_naive(c, "multiply", kernels, &x, WIDTH, |kernel, x| kernel(x, &other[..x.len()]));
     let kernels = [add_scaled, add_scaled_naive];
-    beside_naive(c, "add_scaled", kernels, &x, WIDTH, |kernel, x| kernel(x, 0.5, &other[..x.len()]));
+    bench_with_naive(c, "add_scaled", kernels, &x, WIDTH, |kernel, x| kernel(x, 0.5, &other[..x.len()]));
     let kernels = [add_residual, add_residual_naive];
-    beside_naive(c, "add_residual", kernels, &x, WIDTH, |kernel, x| {
+    bench_with_naive(c, "add_residual", kernels, &x, WIDTH, |kernel, x| {
         kernel(x, &other[..x.len()], &per_column, 0.5, &mut y[..x.len()]);
     });
     let kernels = [add_column_sums, add_column_sums_naive];
-    beside_naive(c, "add_column_sums", kernels, &x, WIDTH, |kernel, x| kernel(x, &mut sums));
+    bench_with_naive(c, "add_column_sums", kernels, &x, WIDTH, |kernel, x| kernel(x, &mut sums));
     let kernels = [add_column_dots, add_column_dots_naive];
-    beside_naive(c, "add_column_dots", kernels, &x, WIDTH, |kernel, x| kernel(x, &other[..x.len()], &mut sums));
+    bench_with_naive(c, "add_column_dots", kernels, &x, WIDTH, |kernel, x| kernel(x, &other[..x.len()], &mut sums));
     let kernels = [sum_of_squares, sum_of_squares_naive];
-    beside_naive(c, "sum_of_squares", kernels, &x, WIDTH, |kernel, x| kernel(x));
+    bench_with_naive(c, "sum_of_squares", kernels, &x, WIDTH, |kernel, x| kernel(x));
 }
 
 fn rows(c: &mut Criterion) {
     norms(c);
-    stored::<f32>(c);
-    stored::<Bf16>(c);
+    epilogues::<f32>(c);
+    epilogues::<Bf16>(c);
     small_passes(c);
 }
 

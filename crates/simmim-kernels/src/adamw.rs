@@ -1,11 +1,11 @@
-//! One AdamW update in one pass over flat buffers (arXiv:1711.05101, with PyTorch's order of terms).
+//! An AdamW step in one pass over flat buffers (arXiv:1711.05101, computed in PyTorch's order).
 
 use multiversion::multiversion;
 
-/// The numbers of one update, the same for a whole range of parameters.
+/// The settings of one optimizer step, the same for a whole range of parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamWStep {
-    /// Learning rate of this range at this update.
+    /// Learning rate.
     pub lr: f32,
     /// Decay rate of the first moment.
     pub beta1: f32,
@@ -13,36 +13,36 @@ pub struct AdamWStep {
     pub beta2: f32,
     /// Added to the root of the second moment.
     pub eps: f32,
-    /// Decoupled weight decay of this range.
+    /// Decoupled weight decay.
     pub weight_decay: f32,
-    /// Number of this update, from 1: the exponent of the bias corrections.
-    pub update: u64,
-    /// Factor on the gradient: the clipping coefficient.
+    /// Number of this step, from 1: the exponent of the bias corrections.
+    pub number: u64,
+    /// Factor on the gradient, such as the clipping coefficient.
     pub gradient_scale: f32,
 }
 
 impl AdamWStep {
-    /// `(step size, 1 / √(1 − β₂ᵗ))`: the bias corrections, in f64 as PyTorch computes them.
+    /// `lr / (1 − β₁ᵗ)` and `1 / √(1 − β₂ᵗ)`: the bias corrections, in f64 as in PyTorch.
     fn corrections(&self) -> (f32, f32) {
-        let power = |beta: f32| 1.0 - (beta as f64).powi(self.update.min(i32::MAX as u64) as i32);
+        let power = |beta: f32| 1.0 - (beta as f64).powi(self.number.min(i32::MAX as u64) as i32);
         ((self.lr as f64 / power(self.beta1)) as f32, (1.0 / power(self.beta2).sqrt()) as f32)
     }
 }
 
-/// Updates `parameter` and its moments from `gradient`.
+/// Makes the step: updates `parameter` and its `first` and `second` moments from `gradient`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn adamw(step: &AdamWStep, parameter: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
     let n = parameter.len();
     assert!(gradient.len() == n && first.len() == n && second.len() == n);
     let (step_size, root_correction) = step.corrections();
-    let keep = 1.0 - step.lr * step.weight_decay;
+    let decay = 1.0 - step.lr * step.weight_decay;
     for i in 0..n {
         let g = gradient[i] * step.gradient_scale;
         let m = step.beta1 * first[i] + (1.0 - step.beta1) * g;
         let v = step.beta2 * second[i] + (1.0 - step.beta2) * g * g;
         first[i] = m;
         second[i] = v;
-        parameter[i] = parameter[i] * keep - step_size * m / (v.sqrt() * root_correction + step.eps);
+        parameter[i] = parameter[i] * decay - step_size * m / (v.sqrt() * root_correction + step.eps);
     }
 }
 
@@ -53,8 +53,8 @@ pub fn adamw_naive(step: &AdamWStep, parameter: &mut [f32], gradient: &[f32], fi
         let g = gradient[i] as f64 * step.gradient_scale as f64;
         let m = beta1 * first[i] as f64 + (1.0 - beta1) * g;
         let v = beta2 * second[i] as f64 + (1.0 - beta2) * g * g;
-        let m_hat = m / (1.0 - beta1.powf(step.update as f64));
-        let v_hat = v / (1.0 - beta2.powf(step.update as f64));
+        let m_hat = m / (1.0 - beta1.powf(step.number as f64));
+        let v_hat = v / (1.0 - beta2.powf(step.number as f64));
         let decayed = parameter[i] as f64 * (1.0 - step.lr as f64 * step.weight_decay as f64);
         parameter[i] = (decayed - step.lr as f64 * m_hat / (v_hat.sqrt() + step.eps as f64)) as f32;
         first[i] = m as f32;
@@ -68,21 +68,21 @@ mod tests {
     use crate::testing::{assert_close, numbers};
 
     #[test]
-    fn three_updates_equal_naive() {
+    fn three_steps_equal_naive() {
         let n = 77;
         let (mut p, mut m, mut v) = (numbers(n, 1), vec![0.0; n], vec![0.0; n]);
         let (mut e_p, mut e_m, mut e_v) = (p.clone(), m.clone(), v.clone());
-        for update in 1..=3 {
+        for number in 1..=3 {
             let step = AdamWStep {
                 lr: 1e-3,
                 beta1: 0.9,
                 beta2: 0.999,
                 eps: 1e-8,
                 weight_decay: 0.05,
-                update,
+                number,
                 gradient_scale: 0.7,
             };
-            let g = numbers(n, 10 + update);
+            let g = numbers(n, 10 + number);
             adamw(&step, &mut p, &g, &mut m, &mut v);
             adamw_naive(&step, &mut e_p, &g, &mut e_m, &mut e_v);
         }

@@ -1,9 +1,11 @@
-//! Memory from the start of a cache line on: a vector as long as a line that is read from anywhere else touches two.
+//! A vector whose first value lies at the start of a cache line.
+//!
+//! The longest vector instructions read a whole cache line. From any other address, each of them touches two lines.
 
 use std::ops::{Deref, DerefMut};
 
-/// Bytes of a cache line, and of the longest vector.
-const LINE: usize = 64;
+/// Bytes of a cache line, and of the longest vector register.
+const CACHE_LINE: usize = 64;
 
 /// A fixed number of values, the first at the start of a cache line.
 #[derive(Debug)]
@@ -16,9 +18,9 @@ pub struct Aligned<T> {
 impl<T: Clone + Default> Aligned<T> {
     /// `len` default values.
     pub fn new(len: usize) -> Self {
-        let data = vec![T::default(); len + LINE / size_of::<T>()];
-        // where no alignment is known, the values lie where they lie: they are as good, only slower
-        let start = data.as_ptr().align_offset(LINE).min(data.len() - len);
+        let data = vec![T::default(); len + CACHE_LINE / size_of::<T>()];
+        // `align_offset` may find no aligned value; then any start is correct, only slower
+        let start = data.as_ptr().align_offset(CACHE_LINE).min(data.len() - len);
         Self { data, start, len }
     }
 }
@@ -53,10 +55,10 @@ impl<T> DerefMut for Aligned<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::element::Bf16;
+    use crate::dtype::Bf16;
 
-    fn starts_with_a_line<T>(values: &Aligned<T>) -> bool {
-        values.as_ptr().addr().is_multiple_of(LINE)
+    fn is_aligned<T>(values: &Aligned<T>) -> bool {
+        values.as_ptr().addr().is_multiple_of(CACHE_LINE)
     }
 
     fn check<T: Clone + Default + PartialEq>(value: T) {
@@ -65,12 +67,12 @@ mod tests {
             values.fill(value.clone());
             let copy = values.clone();
             assert!(values.len() == len && copy[..] == values[..]);
-            assert!(starts_with_a_line(&values) && starts_with_a_line(&copy), "{len} values");
+            assert!(is_aligned(&values) && is_aligned(&copy), "{len} values");
         }
     }
 
     #[test]
-    fn values_start_with_a_line_and_so_do_their_copies() {
+    fn values_start_with_a_cache_line_and_so_do_their_copies() {
         check(1.5f32);
         check(Bf16::ONE);
         check(7u32);

@@ -1,16 +1,15 @@
-//! Self-attention of one head over one set of tokens (a whole image, or one window of it).
+//! Self-attention of one head over one set of tokens, which is a whole image or one window of it.
 //!
-//! Rows of scores are computed, normalised and multiplied with the values a few at a time, so that they
-//! stay in the first-level cache. Queries arrive already multiplied by their scale, so that the same
-//! kernel serves scaled dot products (arXiv:1706.03762) and the cosine similarity of SwinV2
-//! (arXiv:2111.09883).
+//! Only a few rows of scores are computed at a time. Their softmax is taken and multiplied by the values while they are
+//! in the first-level cache. The caller multiplies the queries by their scale, so that one kernel serves both scaled
+//! dot products (arXiv:1706.03762) and the cosine similarity of SwinV2 (arXiv:2111.09883).
 
 use crate::aligned::Aligned;
-use crate::element::{Element, padded};
+use crate::dtype::{Dtype, padded};
 use crate::elementwise::add_scaled;
 use crate::matrix::Matrix;
-use crate::pack::{Layout, Packed, pack_depth_by_column, pack_depth_by_row};
-use crate::product::{Start, Tile, product, product_of_packed};
+use crate::pack::{Packed, PackedLayout, pack_depth_by_column, pack_depth_by_row};
+use crate::product::{Accumulator, Tile, product, product_of_packed};
 use crate::softmax::{softmax, softmax_backward};
 
 /// Sizes of one head's attention.
@@ -23,31 +22,31 @@ pub struct HeadShape {
 }
 
 impl HeadShape {
-    /// Values of a stored `[M, E]`.
-    pub fn rows_len<S: Element>(&self) -> usize {
-        self.tokens * padded::<S>(self.width)
+    /// Length of a stored `[M, E]`, in values.
+    pub fn rows_len<T: Dtype>(&self) -> usize {
+        self.tokens * padded::<T>(self.width)
     }
 
-    /// Values of a stored `[M, M]`.
-    pub fn scores_len<S: Element>(&self) -> usize {
-        self.tokens * padded::<S>(self.tokens)
+    /// Length of a stored `[M, M]`, in values.
+    pub fn scores_len<T: Dtype>(&self) -> usize {
+        self.tokens * padded::<T>(self.tokens)
     }
 }
 
-/// Room for packed operands and a few rows of scores; grows as needed and is kept by the caller.
+/// Memory for packed operands and a few rows of scores. It grows as needed, and the caller reuses it.
 #[derive(Debug, Default)]
-pub struct Scratch<S> {
+pub struct AttentionScratch<T> {
     panels: [Aligned<u32>; 2],
     blocks: Aligned<u32>,
     scores: Aligned<f32>,
     p_rows: Aligned<f32>,
-    d_s: Aligned<S>,
+    d_s: Aligned<T>,
 }
 
-/// Scores that are worked on at a time: 16 KiB, half of a first-level cache.
+/// Scores that are computed at a time: 16 KiB, half of a first-level cache.
 const SCORES_AT_ONCE: usize = 4096;
 
-/// Rows of scores worked on at a time: whole tiles.
+/// Rows of scores that are computed at a time: whole tiles.
 fn rows_at_once(tile: Tile, tokens: usize) -> usize {
     (SCORES_AT_ONCE / tokens / tile.height()).max(1) * tile.height()
 }
@@ -55,51 +54,51 @@ fn rows_at_once(tile: Tile, tokens: usize) -> usize {
 /// `p = softmax(q·kᵀ + bias)`, `o = p·v`.
 ///
 /// # Shapes
-/// `q`, `k`, `v` `[M, E]` and `p` `[M, M]` stored in whole lanes, filled up with zeros; `o` `[M, E]` dense;
-/// each of `biases` `[M, M]`, all of them are added.
-pub fn attend<S: Element>(
+/// `q`, `k`, `v` `[M, E]` and `p` `[M, M]` stored in whole lanes, filled up with zeros; `o` `[M, E]` dense; each of
+/// `biases` `[M, M]`, and their sum is added.
+pub fn attend<T: Dtype>(
     tile: Tile,
     shape: HeadShape,
-    q: &[S],
-    k: &[S],
-    v: &[S],
+    q: &[T],
+    k: &[T],
+    v: &[T],
     biases: &[&[f32]],
-    p: &mut [S],
+    p: &mut [T],
     o: &mut [f32],
-    scratch: &mut Scratch<S>,
+    scratch: &mut AttentionScratch<T>,
 ) {
     let HeadShape { tokens, width } = shape;
-    let (p_row, q_row) = (padded::<S>(tokens), padded::<S>(width));
+    let (p_row, q_row) = (padded::<T>(tokens), padded::<T>(width));
     let [keys, values] = &mut scratch.panels;
-    let of_keys = Layout::new::<S>(width, tokens, tile.width());
-    let keys = room(keys, of_keys.lanes());
+    let of_keys = PackedLayout::new::<T>(width, tokens, tile.width());
+    let keys = grown(keys, of_keys.lanes());
     pack_depth_by_column(Matrix::new(k, tokens, width), of_keys, keys);
-    let of_values = Layout::new::<S>(tokens, width, tile.width());
-    let values = room(values, of_values.lanes());
+    let of_values = PackedLayout::new::<T>(tokens, width, tile.width());
+    let values = grown(values, of_values.lanes());
     pack_depth_by_row(Matrix::new(v, tokens, width), of_values, values);
     let (keys, values) = (Packed::new(keys, of_keys), Packed::new(values, of_values));
     let at_once = rows_at_once(tile, tokens);
-    let scores = room(&mut scratch.scores, at_once.min(tokens) * tokens);
+    let scores = grown(&mut scratch.scores, at_once.min(tokens) * tokens);
     for top in (0..tokens).step_by(at_once) {
         let rows = at_once.min(tokens - top);
         let scores = &mut scores[..rows * tokens];
-        product(tile, Matrix::new(&q[top * q_row..], rows, width), keys, scores, tokens, Start::Zero);
+        product(tile, Matrix::new(&q[top * q_row..], rows, width), keys, scores, tokens, Accumulator::Zero);
         for bias in biases {
             add_scaled(scores, 1.0, &bias[top * tokens..][..rows * tokens]);
         }
         softmax(scores, tokens);
         let p = &mut p[top * p_row..][..rows * p_row];
         store_rows(scores, tokens, p);
-        product(tile, Matrix::new(p, rows, tokens), values, &mut o[top * width..], width, Start::Zero);
+        product(tile, Matrix::new(p, rows, tokens), values, &mut o[top * width..], width, Accumulator::Zero);
     }
 }
 
 /// Specification of [`attend`], in f64, on dense f32 `p`.
-pub fn attend_naive<S: Element>(
+pub fn attend_naive<T: Dtype>(
     shape: HeadShape,
-    q: &[S],
-    k: &[S],
-    v: &[S],
+    q: &[T],
+    k: &[T],
+    v: &[T],
     biases: &[&[f32]],
     p: &mut [f32],
     o: &mut [f32],
@@ -126,44 +125,43 @@ pub fn attend_naive<S: Element>(
 /// Gradients of [`attend`]; `d_q`, `d_k` and `d_v` are overwritten.
 ///
 /// # Shapes
-/// `q`, `k`, `v`, `d_o` `[M, E]` and `p` `[M, M]` stored as [`attend`] has them; `d_q`, `d_k`, `d_v`
-/// `[M, E]` dense. To `d_bias` `[M, M]`, if given, the gradient of the scores is added, which is that of
-/// every bias.
-pub fn attend_backward<S: Element>(
+/// `q`, `k`, `v`, `d_o` `[M, E]` and `p` `[M, M]` stored as in [`attend`]; `d_q`, `d_k`, `d_v` `[M, E]` dense; `d_bias`
+/// `[M, M]`: if it is given, the gradient of the scores is added to it, which is that of every bias.
+pub fn attend_backward<T: Dtype>(
     tile: Tile,
     shape: HeadShape,
-    q: &[S],
-    k: &[S],
-    v: &[S],
-    p: &[S],
-    d_o: &[S],
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    p: &[T],
+    d_o: &[T],
     d_q: &mut [f32],
     d_k: &mut [f32],
     d_v: &mut [f32],
     mut d_bias: Option<&mut [f32]>,
-    scratch: &mut Scratch<S>,
+    scratch: &mut AttentionScratch<T>,
 ) {
     let HeadShape { tokens, width } = shape;
-    let (p_row, q_row) = (padded::<S>(tokens), padded::<S>(width));
+    let (p_row, q_row) = (padded::<T>(tokens), padded::<T>(width));
     let [values, keys] = &mut scratch.panels;
-    let of_values = Layout::new::<S>(width, tokens, tile.width());
-    let values = room(values, of_values.lanes());
+    let of_values = PackedLayout::new::<T>(width, tokens, tile.width());
+    let values = grown(values, of_values.lanes());
     pack_depth_by_column(Matrix::new(v, tokens, width), of_values, values);
     let values = Packed::new(values, of_values);
-    // k, then d_o, then q: each as [M, E] with the tokens as depth
-    let of_rows = Layout::new::<S>(tokens, width, tile.width());
-    let rows_packed = room(keys, of_rows.lanes());
+    // packs k first and later d_o and q, each [M, E] with the tokens as depth
+    let of_rows = PackedLayout::new::<T>(tokens, width, tile.width());
+    let rows_packed = grown(keys, of_rows.lanes());
     pack_depth_by_row(Matrix::new(k, tokens, width), of_rows, rows_packed);
     let at_once = rows_at_once(tile, tokens);
-    let d_p = room(&mut scratch.scores, at_once.min(tokens) * tokens);
-    let p_rows = room(&mut scratch.p_rows, at_once.min(tokens) * tokens);
-    let d_s = room(&mut scratch.d_s, tokens * p_row);
+    let d_p = grown(&mut scratch.scores, at_once.min(tokens) * tokens);
+    let p_rows = grown(&mut scratch.p_rows, at_once.min(tokens) * tokens);
+    let d_s = grown(&mut scratch.d_s, tokens * p_row);
     for top in (0..tokens).step_by(at_once) {
         let rows = at_once.min(tokens - top);
         let (d_p, p_rows) = (&mut d_p[..rows * tokens], &mut p_rows[..rows * tokens]);
-        product(tile, Matrix::new(&d_o[top * q_row..], rows, width), values, d_p, tokens, Start::Zero);
+        product(tile, Matrix::new(&d_o[top * q_row..], rows, width), values, d_p, tokens, Accumulator::Zero);
         for (i, row) in p_rows.chunks_exact_mut(tokens).enumerate() {
-            S::widen(&p[(top + i) * p_row..][..tokens], row);
+            T::widen(&p[(top + i) * p_row..][..tokens], row);
         }
         softmax_backward(p_rows, d_p, tokens);
         if let Some(d_bias) = &mut d_bias {
@@ -172,27 +170,28 @@ pub fn attend_backward<S: Element>(
         let d_s = &mut d_s[top * p_row..][..rows * p_row];
         store_rows(d_p, tokens, d_s);
         let keys = Packed::new(rows_packed, of_rows);
-        product(tile, Matrix::new(d_s, rows, tokens), keys, &mut d_q[top * width..], width, Start::Zero);
+        product(tile, Matrix::new(d_s, rows, tokens), keys, &mut d_q[top * width..], width, Accumulator::Zero);
     }
-    let of_scores = Layout::new::<S>(tokens, tokens, tile.height());
-    let blocks = room(&mut scratch.blocks, of_scores.lanes());
-    let by_tokens: [(&[S], &[S], &mut [f32]); 2] = [(p, d_o, d_v), (d_s, q, d_k)];
+    let of_scores = PackedLayout::new::<T>(tokens, tokens, tile.height());
+    let blocks = grown(&mut scratch.blocks, of_scores.lanes());
+    let by_tokens: [(&[T], &[T], &mut [f32]); 2] = [(p, d_o, d_v), (d_s, q, d_k)];
     for (scores, rows, d) in by_tokens {
         pack_depth_by_row(Matrix::new(scores, tokens, tokens), of_scores, blocks);
         pack_depth_by_row(Matrix::new(rows, tokens, width), of_rows, rows_packed);
         let (blocks, rows) = (Packed::new(blocks, of_scores), Packed::new(rows_packed, of_rows));
-        product_of_packed::<S>(tile, blocks, 0, rows, &mut d[..tokens * width], Start::Zero);
+        product_of_packed::<T>(tile, blocks, 0, rows, &mut d[..tokens * width], Accumulator::Zero);
     }
 }
 
-/// Specification of [`attend_backward`], in f64: the chain of its three steps, element by element.
-pub fn attend_backward_naive<S: Element>(
+/// Specification of [`attend_backward`], in f64: the chain rule through both products and the softmax, element by
+/// element.
+pub fn attend_backward_naive<T: Dtype>(
     shape: HeadShape,
-    q: &[S],
-    k: &[S],
-    v: &[S],
-    p: &[S],
-    d_o: &[S],
+    q: &[T],
+    k: &[T],
+    v: &[T],
+    p: &[T],
+    d_o: &[T],
     d_q: &mut [f32],
     d_k: &mut [f32],
     d_v: &mut [f32],
@@ -204,9 +203,9 @@ pub fn attend_backward_naive<S: Element>(
     let [mut sums_q, mut sums_k, mut sums_v] = [(); 3].map(|_| vec![0.0; tokens * width]);
     for i in 0..tokens {
         let d_p = |j: usize| (0..width).map(|e| d_o.at(i, e) as f64 * v.at(j, e) as f64).sum::<f64>();
-        let inner: f64 = (0..tokens).map(|j| p.at(i, j) as f64 * d_p(j)).sum();
+        let dot: f64 = (0..tokens).map(|j| p.at(i, j) as f64 * d_p(j)).sum();
         for j in 0..tokens {
-            let d_s = p.at(i, j) as f64 * (d_p(j) - inner);
+            let d_s = p.at(i, j) as f64 * (d_p(j) - dot);
             if let Some(d_bias) = &mut d_bias {
                 d_bias[i * tokens + j] += d_s as f32;
             }
@@ -222,18 +221,19 @@ pub fn attend_backward_naive<S: Element>(
     }
 }
 
-/// Stores dense rows in whole lanes; the filling is zero.
-fn store_rows<S: Element>(values: &[f32], columns: usize, out: &mut [S]) {
-    if padded::<S>(columns) == columns {
-        return S::narrow(values, out);
+/// Stores dense rows in whole lanes, filled up with zeros.
+fn store_rows<T: Dtype>(values: &[f32], columns: usize, out: &mut [T]) {
+    if padded::<T>(columns) == columns {
+        return T::narrow(values, out);
     }
-    for (values, out) in values.chunks_exact(columns).zip(out.chunks_exact_mut(padded::<S>(columns))) {
-        S::narrow(values, &mut out[..columns]);
-        out[columns..].fill(S::default());
+    for (values, out) in values.chunks_exact(columns).zip(out.chunks_exact_mut(padded::<T>(columns))) {
+        T::narrow(values, &mut out[..columns]);
+        out[columns..].fill(T::default());
     }
 }
 
-fn room<T: Copy + Default>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
+/// The first `len` values of a buffer that is grown if it is shorter.
+fn grown<T: Copy + Default>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
         *buffer = Aligned::new(len);
     }
@@ -243,37 +243,37 @@ fn room<T: Copy + Default>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::element::Bf16;
+    use crate::dtype::Bf16;
     use crate::testing::{assert_close, numbers};
 
-    fn stored<S: Element>(rows: usize, columns: usize, values: &[f32]) -> Vec<S> {
-        let mut out = vec![S::default(); rows * padded::<S>(columns)];
+    fn stored<T: Dtype>(rows: usize, columns: usize, values: &[f32]) -> Vec<T> {
+        let mut out = vec![T::default(); rows * padded::<T>(columns)];
         store_rows(values, columns, &mut out);
         out
     }
 
-    fn dense<S: Element>(columns: usize, values: &[S]) -> Vec<f32> {
-        values.chunks(padded::<S>(columns)).flat_map(|row| row[..columns].iter().map(|v| v.value())).collect()
+    fn dense<T: Dtype>(columns: usize, values: &[T]) -> Vec<f32> {
+        values.chunks(padded::<T>(columns)).flat_map(|row| row[..columns].iter().map(|v| v.widened())).collect()
     }
 
-    fn check<S: Element>(tolerance: f32) {
+    fn check<T: Dtype>(tolerance: f32) {
         for (tokens, width, biased) in [(1, 4, false), (5, 12, true), (64, 64, true), (197, 32, true), (49, 7, false)] {
             let shape = HeadShape { tokens, width };
-            let [q, k, v] = [1, 2, 3].map(|s| stored::<S>(tokens, width, &numbers(tokens * width, s)));
+            let [q, k, v] = [1, 2, 3].map(|s| stored::<T>(tokens, width, &numbers(tokens * width, s)));
             let bias = numbers(tokens * tokens, 4);
             let biases: &[&[f32]] = if biased { &[&bias, &bias] } else { &[] };
-            let mut p = vec![S::default(); shape.scores_len::<S>()];
+            let mut p = vec![T::default(); shape.scores_len::<T>()];
             let mut o = vec![0.0; tokens * width];
             let (mut e_p, mut e_o) = (vec![0.0; tokens * tokens], o.clone());
             attend_naive(shape, &q, &k, &v, biases, &mut e_p, &mut e_o);
-            let (p_stored, d_o) = (stored::<S>(tokens, tokens, &e_p), stored::<S>(tokens, width, &numbers(o.len(), 5)));
+            let (p_stored, d_o) = (stored::<T>(tokens, tokens, &e_p), stored::<T>(tokens, width, &numbers(o.len(), 5)));
             let d_bias = numbers(tokens * tokens, 6);
             let gradients = || ([(); 3].map(|_| vec![9.0; tokens * width]), d_bias.clone());
             let ([mut e_q, mut e_k, mut e_v], mut e_bias) = gradients();
             let d_s = biased.then_some(e_bias.as_mut_slice());
             attend_backward_naive(shape, &q, &k, &v, &p_stored, &d_o, &mut e_q, &mut e_k, &mut e_v, d_s);
             for tile in Tile::all_available() {
-                let mut scratch = Scratch::default();
+                let mut scratch = AttentionScratch::default();
                 attend(tile, shape, &q, &k, &v, biases, &mut p, &mut o, &mut scratch);
                 assert_close(&dense(tokens, &p), &e_p, tolerance);
                 assert_close(&o, &e_o, tolerance);
@@ -324,16 +324,16 @@ mod tests {
         check_gradients::<Bf16>(shape, [&q, &k, &v, &bias, &d_o], &expected, 2e-2); // operands of 8 bits
     }
 
-    fn check_gradients<S: Element>(
+    fn check_gradients<T: Dtype>(
         shape: HeadShape,
         [q, k, v, bias, d_o]: [&[f32]; 5],
         expected: &[Vec<f32>; 4],
         tolerance: f32,
     ) {
-        let [s_q, s_k, s_v, s_d_o] = [q, k, v, d_o].map(|x| stored::<S>(shape.tokens, shape.width, x));
-        let mut p = vec![S::default(); shape.scores_len::<S>()];
+        let [s_q, s_k, s_v, s_d_o] = [q, k, v, d_o].map(|x| stored::<T>(shape.tokens, shape.width, x));
+        let mut p = vec![T::default(); shape.scores_len::<T>()];
         let mut o = vec![0.0; q.len()];
-        let (tile, mut scratch) = (Tile::detect(), Scratch::default());
+        let (tile, mut scratch) = (Tile::detect(), AttentionScratch::default());
         attend(tile, shape, &s_q, &s_k, &s_v, &[bias], &mut p, &mut o, &mut scratch);
         let [mut d_q, mut d_k, mut d_v] = [(); 3].map(|_| vec![0.0; q.len()]);
         let mut d_bias = vec![0.0; bias.len()];

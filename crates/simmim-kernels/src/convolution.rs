@@ -1,7 +1,8 @@
-//! The neighbourhood of each pixel as a row: what makes a convolution a product of matrices.
+//! Unfolding of images, which turns a convolution into a product of matrices: the neighborhood of each pixel becomes a
+//! row.
 //!
-//! Images are channels last, so a kernel's row covers one contiguous run of values; a row lists its
-//! neighbourhood row by row, pixel by pixel, channel by channel. Outside of the image there are zeros.
+//! Images are channels last, so that each row of a neighborhood is one contiguous run of values. The neighborhood is
+//! listed row by row, pixel by pixel, channel by channel, with zeros outside of the image.
 //!
 //! ```text
 //! images [B, H, W, C] ── unfold ──► rows [B·H·W, k·k·C] ── · weightᵀ ──► [B·H·W, O]
@@ -10,9 +11,9 @@
 
 use std::ops::Range;
 
-/// Sizes of images and of the square around each pixel.
+/// The sizes of images and of the square neighborhood of each pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Neighbourhood {
+pub struct Neighborhood {
     /// Image height in pixels.
     pub height: usize,
     /// Image width in pixels.
@@ -23,19 +24,19 @@ pub struct Neighbourhood {
     pub side: usize,
 }
 
-impl Neighbourhood {
-    /// Pixels of an image.
+impl Neighborhood {
+    /// Number of pixels of an image.
     pub fn pixels(&self) -> usize {
         self.height * self.width
     }
 
-    /// Values of a row, `k·k·C`.
+    /// Length of a row, `k·k·C` values.
     pub fn row_len(&self) -> usize {
         self.side * self.side * self.channels
     }
 
-    /// Calls `visit(offset in the images, offset in the row, values)` for each run of a pixel's
-    /// neighbourhood that lies within its image. Pixels are numbered across images.
+    /// Calls `visit(offset in the images, offset in the row, length)` for each run of a pixel's neighborhood that lies
+    /// within its image. Pixels are numbered across images.
     fn runs(&self, pixel: usize, mut visit: impl FnMut(usize, usize, usize)) {
         let reach = self.side / 2;
         let (image, pixel) = (pixel / self.pixels(), pixel % self.pixels());
@@ -50,11 +51,11 @@ impl Neighbourhood {
     }
 }
 
-/// Writes the neighbourhoods of some pixels, numbered across images, to rows.
+/// Writes the neighborhoods of `pixels`, which are numbered across images, to rows.
 ///
 /// # Shapes
 /// `images` `[B, H, W, C]` → `rows` `[pixels, k·k·C]`.
-pub fn unfold(n: &Neighbourhood, images: &[f32], pixels: Range<usize>, rows: &mut [f32]) {
+pub fn unfold(n: &Neighborhood, images: &[f32], pixels: Range<usize>, rows: &mut [f32]) {
     assert_eq!(rows.len(), pixels.len() * n.row_len(), "one row per pixel");
     rows.fill(0.0);
     for (pixel, row) in pixels.zip(rows.chunks_exact_mut(n.row_len())) {
@@ -63,17 +64,17 @@ pub fn unfold(n: &Neighbourhood, images: &[f32], pixels: Range<usize>, rows: &mu
 }
 
 /// Specification of [`unfold`].
-pub fn unfold_naive(n: &Neighbourhood, images: &[f32], pixels: Range<usize>, rows: &mut [f32]) {
+pub fn unfold_naive(n: &Neighborhood, images: &[f32], pixels: Range<usize>, rows: &mut [f32]) {
     for (at, value) in rows.iter_mut().enumerate() {
-        *value = place(n, pixels.start + at / n.row_len(), at % n.row_len()).map_or(0.0, |from| images[from]);
+        *value = index_in_images(n, pixels.start + at / n.row_len(), at % n.row_len()).map_or(0.0, |from| images[from]);
     }
 }
 
-/// Adds rows to the neighbourhoods they were read from: the gradient of [`unfold`].
+/// The gradient of [`unfold`]: adds each row to the neighborhood of its pixel.
 ///
 /// # Shapes
 /// `rows` `[pixels, k·k·C]`, `images` `[B, H, W, C]`.
-pub fn fold(n: &Neighbourhood, rows: &[f32], pixels: Range<usize>, images: &mut [f32]) {
+pub fn fold(n: &Neighborhood, rows: &[f32], pixels: Range<usize>, images: &mut [f32]) {
     assert_eq!(rows.len(), pixels.len() * n.row_len(), "one row per pixel");
     for (pixel, row) in pixels.zip(rows.chunks_exact(n.row_len())) {
         n.runs(pixel, |to, from, len| {
@@ -85,16 +86,16 @@ pub fn fold(n: &Neighbourhood, rows: &[f32], pixels: Range<usize>, images: &mut 
 }
 
 /// Specification of [`fold`].
-pub fn fold_naive(n: &Neighbourhood, rows: &[f32], pixels: Range<usize>, images: &mut [f32]) {
+pub fn fold_naive(n: &Neighborhood, rows: &[f32], pixels: Range<usize>, images: &mut [f32]) {
     for (at, value) in rows.iter().enumerate() {
-        if let Some(to) = place(n, pixels.start + at / n.row_len(), at % n.row_len()) {
+        if let Some(to) = index_in_images(n, pixels.start + at / n.row_len(), at % n.row_len()) {
             images[to] += *value;
         }
     }
 }
 
-/// Where value `inside` of a pixel's row lies in the images; none if outside of the pixel's image.
-fn place(n: &Neighbourhood, pixel: usize, inside: usize) -> Option<usize> {
+/// The index in the images of value `inside` of a pixel's row, or `None` outside of the pixel's image.
+fn index_in_images(n: &Neighborhood, pixel: usize, inside: usize) -> Option<usize> {
     let (i, j, c) = (inside / (n.side * n.channels), inside / n.channels % n.side, inside % n.channels);
     let (image, y, x) = (pixel / n.pixels(), pixel % n.pixels() / n.width, pixel % n.width);
     let row = (y + i).checked_sub(n.side / 2).filter(|row| *row < n.height)?;
@@ -102,40 +103,46 @@ fn place(n: &Neighbourhood, pixel: usize, inside: usize) -> Option<usize> {
     Some(((image * n.height + row) * n.width + column) * n.channels + c)
 }
 
-/// A weight as published, `[O, C, k, k]`, in the order of the rows, `[O, k, k, C]`.
-pub fn weight_of_rows(n: &Neighbourhood, weight: &[f32]) -> Vec<f32> {
+/// A convolution's weight in the order of the rows.
+///
+/// # Shapes
+/// `[O, C, k, k]`, as in published checkpoints → `[O, k, k, C]`.
+pub fn channels_last_weight(n: &Neighborhood, weight: &[f32]) -> Vec<f32> {
     let mut ordered = vec![0.0; weight.len()];
     for (kernel, ordered) in weight.chunks_exact(n.row_len()).zip(ordered.chunks_exact_mut(n.row_len())) {
         for (at, value) in ordered.iter_mut().enumerate() {
-            *value = kernel[published(n, at)];
+            *value = kernel[published_index(n, at)];
         }
     }
     ordered
 }
 
-/// Specification of [`weight_of_rows`].
-pub fn weight_of_rows_naive(n: &Neighbourhood, weight: &[f32]) -> Vec<f32> {
+/// Specification of [`channels_last_weight`].
+pub fn channels_last_weight_naive(n: &Neighborhood, weight: &[f32]) -> Vec<f32> {
     let mut ordered = vec![0.0; weight.len()];
-    each_weight(n, weight.len(), |published, of_rows| ordered[of_rows] = weight[published]);
+    each_weight(n, weight.len(), |published, channels_last| ordered[channels_last] = weight[published]);
     ordered
 }
 
-/// Adds a gradient in the order of the rows to one in the published order.
-pub fn add_weight_of_rows(n: &Neighbourhood, d_ordered: &[f32], d_weight: &mut [f32]) {
+/// Adds a weight's gradient in the order of the rows to one in the order of published checkpoints.
+///
+/// # Shapes
+/// `d_ordered` `[O, k, k, C]`, `d_weight` `[O, C, k, k]`.
+pub fn add_channels_last_gradient(n: &Neighborhood, d_ordered: &[f32], d_weight: &mut [f32]) {
     for (d_ordered, d_kernel) in d_ordered.chunks_exact(n.row_len()).zip(d_weight.chunks_exact_mut(n.row_len())) {
         for (at, value) in d_ordered.iter().enumerate() {
-            d_kernel[published(n, at)] += *value;
+            d_kernel[published_index(n, at)] += *value;
         }
     }
 }
 
-/// Specification of [`add_weight_of_rows`].
-pub fn add_weight_of_rows_naive(n: &Neighbourhood, d_ordered: &[f32], d_weight: &mut [f32]) {
-    each_weight(n, d_weight.len(), |published, of_rows| d_weight[published] += d_ordered[of_rows]);
+/// Specification of [`add_channels_last_gradient`].
+pub fn add_channels_last_gradient_naive(n: &Neighborhood, d_ordered: &[f32], d_weight: &mut [f32]) {
+    each_weight(n, d_weight.len(), |published, channels_last| d_weight[published] += d_ordered[channels_last]);
 }
 
-/// Calls `visit(place in [O, C, k, k], place in [O, k, k, C])` for each of `len` weights.
-fn each_weight(n: &Neighbourhood, len: usize, mut visit: impl FnMut(usize, usize)) {
+/// Calls `visit(index in [O, C, k, k], index in [O, k, k, C])` for each of `len` values of a weight.
+fn each_weight(n: &Neighborhood, len: usize, mut visit: impl FnMut(usize, usize)) {
     for o in 0..len / n.row_len() {
         for c in 0..n.channels {
             for i in 0..n.side {
@@ -150,8 +157,8 @@ fn each_weight(n: &Neighbourhood, len: usize, mut visit: impl FnMut(usize, usize
     }
 }
 
-/// Where value `at` of `[k, k, C]` is in `[C, k, k]`.
-fn published(n: &Neighbourhood, at: usize) -> usize {
+/// The index in `[C, k, k]` of value `at` of `[k, k, C]`.
+fn published_index(n: &Neighborhood, at: usize) -> usize {
     at % n.channels * n.side * n.side + at / n.channels
 }
 
@@ -163,7 +170,7 @@ mod tests {
     #[test]
     fn unfolding_and_folding_equal_naive_also_where_the_square_is_larger_than_the_image() {
         for (height, width, channels, side) in [(4, 6, 2, 3), (5, 5, 3, 7), (2, 9, 1, 7), (3, 4, 5, 1)] {
-            let n = Neighbourhood { height, width, channels, side };
+            let n = Neighborhood { height, width, channels, side };
             let images = numbers(3 * n.pixels() * channels, 1);
             for pixels in [0..3 * n.pixels(), 5..n.pixels() + 2] {
                 let (mut fast, mut naive) =
@@ -181,18 +188,18 @@ mod tests {
 
     #[test]
     fn a_weight_is_reordered_and_its_gradient_put_back() {
-        let n = Neighbourhood { height: 1, width: 1, channels: 2, side: 3 };
+        let n = Neighborhood { height: 1, width: 1, channels: 2, side: 3 };
         let weight = numbers(4 * n.row_len(), 1);
-        let ordered = weight_of_rows(&n, &weight);
+        let ordered = channels_last_weight(&n, &weight);
         // output 1, row 2, column 0, channel 1
         assert_eq!(ordered[18 + (2 * 3) * 2 + 1], weight[18 + 9 + 2 * 3]);
-        assert_eq!(ordered, weight_of_rows_naive(&n, &weight));
+        assert_eq!(ordered, channels_last_weight_naive(&n, &weight));
         let mut back = vec![0.0; weight.len()];
-        add_weight_of_rows(&n, &ordered, &mut back);
+        add_channels_last_gradient(&n, &ordered, &mut back);
         assert_eq!(back, weight);
         let mut twice = back.clone();
-        add_weight_of_rows(&n, &ordered, &mut back);
-        add_weight_of_rows_naive(&n, &ordered, &mut twice);
+        add_channels_last_gradient(&n, &ordered, &mut back);
+        add_channels_last_gradient_naive(&n, &ordered, &mut twice);
         assert_eq!(back, twice);
     }
 }

@@ -1,8 +1,11 @@
-//! Small passes over slices: bias, scale, residual, column sums, sum of squares.
+//! Small passes over slices: bias, scale, residual, moving average, sums of columns, sum of squares.
 
 use multiversion::multiversion;
 
-/// Adds `bias` `[columns]` to each row of `x`.
+/// Adds `bias` to each row of `x`.
+///
+/// # Shapes
+/// `x` `[rows, columns]`; `bias` `[columns]`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn add_bias(x: &mut [f32], bias: &[f32]) {
     for row in x.chunks_exact_mut(bias.len()) {
@@ -19,7 +22,7 @@ pub fn add_bias_naive(x: &mut [f32], bias: &[f32]) {
     }
 }
 
-/// `a *= b`, element by element.
+/// `a = a·b`, element by element.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn multiply(a: &mut [f32], b: &[f32]) {
     assert_eq!(a.len(), b.len());
@@ -35,7 +38,7 @@ pub fn multiply_naive(a: &mut [f32], b: &[f32]) {
     }
 }
 
-/// `a += factor·b`, element by element.
+/// `a = a + factor·b`, element by element.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn add_scaled(a: &mut [f32], factor: f32, b: &[f32]) {
     assert_eq!(a.len(), b.len());
@@ -51,7 +54,23 @@ pub fn add_scaled_naive(a: &mut [f32], factor: f32, b: &[f32]) {
     }
 }
 
-/// `y = x + factor·scale·f` for each row: a residual branch with layer scale and drop path.
+/// `a = a + share·(b − a)`, element by element: `a` is a moving average of `b`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn move_towards(a: &mut [f32], share: f32, b: &[f32]) {
+    assert_eq!(a.len(), b.len());
+    for (a, b) in a.iter_mut().zip(b) {
+        *a += share * (*b - *a);
+    }
+}
+
+/// Specification of [`move_towards`], in f64.
+pub fn move_towards_naive(a: &mut [f32], share: f32, b: &[f32]) {
+    for i in 0..a.len() {
+        a[i] = (a[i] as f64 + share as f64 * (b[i] as f64 - a[i] as f64)) as f32;
+    }
+}
+
+/// `y = x + factor·scale·f` for each row: adds a residual branch `f` with its layer scale and the factor of drop path.
 ///
 /// # Shapes
 /// `x`, `f`, `y` `[rows, D]`; `scale` `[D]`.
@@ -73,7 +92,10 @@ pub fn add_residual_naive(x: &[f32], f: &[f32], scale: &[f32], factor: f32, y: &
     }
 }
 
-/// Adds the sum of the rows of `x` to `sums` `[columns]`.
+/// Adds the sum of each column of `x` to `sums`: the gradient of a bias.
+///
+/// # Shapes
+/// `x` `[rows, columns]`; `sums` `[columns]`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
     for row in x.chunks_exact(sums.len()) {
@@ -91,7 +113,10 @@ pub fn add_column_sums_naive(x: &[f32], sums: &mut [f32]) {
     }
 }
 
-/// Adds `Σ_rows a·b` to `sums` `[columns]`: the gradient of a per-column scale.
+/// Adds the dot product of each column of `a` and of `b` to `sums`: the gradient of a scale per column.
+///
+/// # Shapes
+/// `a`, `b` `[rows, columns]`; `sums` `[columns]`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn add_column_dots(a: &[f32], b: &[f32], sums: &mut [f32]) {
     let width = sums.len();
@@ -148,6 +173,7 @@ mod tests {
         check(&a, &|x| add_bias(x, &c), &|x| add_bias_naive(x, &c));
         check(&a, &|x| multiply(x, &b), &|x| multiply_naive(x, &b));
         check(&a, &|x| add_scaled(x, -0.5, &b), &|x| add_scaled_naive(x, -0.5, &b));
+        check(&a, &|x| move_towards(x, 0.25, &b), &|x| move_towards_naive(x, 0.25, &b));
         check(&a, &|y| add_residual(&a, &b, &c, 2.0, y), &|y| add_residual_naive(&a, &b, &c, 2.0, y));
         check(&c, &|sums| add_column_sums(&a, sums), &|sums| add_column_sums_naive(&a, sums));
         check(&c, &|sums| add_column_dots(&a, &b, sums), &|sums| add_column_dots_naive(&a, &b, sums));

@@ -1,7 +1,7 @@
 //! The exact (erf) GELU and its derivative.
 //!
-//! `gelu(x) = x·Φ(x)` and `gelu'(x) = Φ(x) + x·φ(x)` share the exponential, so the forward kernel
-//! writes both, and the backward pass multiplies by the slope (arXiv:1606.08415).
+//! `gelu(x) = x·Φ(x)` and `gelu'(x) = Φ(x) + x·φ(x)` contain the same exponential. So the forward kernel writes both
+//! the value and the slope, and the backward pass only has to multiply by the slope (arXiv:1606.08415).
 
 use crate::math::{erf_and_gauss, mul_add};
 use multiversion::{multiversion, target::target_cfg_f};
@@ -17,13 +17,12 @@ pub(crate) fn value_and_slope<const FUSED: bool>(x: f32) -> (f32, f32) {
     (x * cdf, mul_add::<FUSED>(x * INV_SQRT_2PI, gauss, cdf))
 }
 
-/// Writes `gelu(x)` and `gelu'(x)`, as many as there are `x`.
+/// Writes `gelu(x)` to `values` and `gelu'(x)` to `slopes`.
 pub fn gelu(x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
     assert!(x.len() == values.len() && x.len() == slopes.len());
     #[cfg(target_arch = "x86_64")]
-    if crate::instructions::has_avx512() {
-        // SAFETY: this CPU has the instructions, and the lengths are as asserted.
-        return unsafe { crate::avx512::gelu(x, values, slopes) };
+    if let Some(avx512) = crate::instructions::Avx512::detect() {
+        return avx512.gelu(x, values, slopes);
     }
     gelu_portable(x, values, slopes);
 }
@@ -43,8 +42,8 @@ pub fn gelu_naive(x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
         let x = *x as f64;
         let steps = 2000;
         let h = x / steps as f64;
-        let inner: f64 = (1..steps).map(|i| density(i as f64 * h) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
-        let cdf = 0.5 + h / 3.0 * (density(0.0) + inner + density(x));
+        let between: f64 = (1..steps).map(|i| density(i as f64 * h) * if i % 2 == 1 { 4.0 } else { 2.0 }).sum();
+        let cdf = 0.5 + h / 3.0 * (density(0.0) + between + density(x));
         *value = (x * cdf) as f32;
         *slope = (cdf + x * density(x)) as f32;
     }

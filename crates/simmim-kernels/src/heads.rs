@@ -1,32 +1,34 @@
-//! Between the joint projection's rows `[N, 3D]` and the rows of one head in one window `[M, E]`.
+//! Moves between the rows of all tokens and heads, such as the joint projection's `[N, 3D]`, and those of one head in
+//! one window, `[M, E]`.
 //!
-//! Windows and shifts are an index map here: nothing is rolled or partitioned in memory. A slot that is
-//! no token of the image is padding, whose projection is the bias alone.
+//! Windows and their shifts are a map of indices: `slots` names the token in each place of a window, and nothing is
+//! rolled or partitioned in memory. A slot that is no token of the image is padding. Its input is zero, so its
+//! projection is the bias alone.
 
-use crate::element::{Element, padded};
-use crate::softmax::dot;
+use crate::dtype::{Dtype, padded};
+use crate::reductions::dot;
 use multiversion::multiversion;
 
-/// Norms below this count as this, as in PyTorch's `normalize`.
+/// A shorter row is divided by this instead of its norm, as in PyTorch's `normalize`.
 const MIN_NORM: f32 = 1e-12;
 
-/// One head's columns of rows.
+/// The columns of one head in rows of several heads.
 #[derive(Clone, Copy, Debug)]
-pub struct HeadColumns<'a, S> {
-    /// Rows from the head's first column on.
-    pub rows: &'a [S],
-    /// Distance of rows.
+pub struct HeadColumns<'a, T> {
+    /// The rows' slice from the head's first column on.
+    pub rows: &'a [T],
+    /// Distance between rows, in values.
     pub stride: usize,
     /// Head width, `E`.
     pub width: usize,
-    /// Number of rows; a slot of that number or more is padding.
+    /// Number of rows; every slot from this number on is padding.
     pub tokens: usize,
-    /// The values of padding, `[E]`.
-    pub padding: &'a [S],
+    /// The row of padding, `[E]`.
+    pub padding: &'a [T],
 }
 
-impl<'a, S: Element> HeadColumns<'a, S> {
-    fn row(&self, slot: usize) -> &'a [S] {
+impl<'a, T: Dtype> HeadColumns<'a, T> {
+    fn row(&self, slot: usize) -> &'a [T] {
         match slot < self.tokens {
             true => &self.rows[slot * self.stride..][..self.width],
             false => &self.padding[..self.width],
@@ -37,23 +39,26 @@ impl<'a, S: Element> HeadColumns<'a, S> {
 /// How gathered rows are scaled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RowScale {
-    /// All by one factor.
+    /// All rows are multiplied by one factor.
     By(f32),
-    /// Each to this length.
+    /// Each row is scaled to this norm.
     ToLength(f32),
 }
 
-/// Copies the rows of `slots`, scaled, to `out` `[M, E]`, stored in whole lanes.
+/// Copies the rows of `slots` to `out` and scales them.
+///
+/// # Shapes
+/// `slots` `[M]` → `out` `[M, E]`, stored in whole lanes that are filled up with zeros.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn gather<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, out: &mut [S]) {
-    // the usual head widths by name: a row is then a few loads and stores, not a call
+pub fn gather<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, out: &mut [T]) {
+    // with the usual head widths as constants, a row is a few loads and stores instead of a call
     match from.width {
-        32 => gather_rows::<S, 32>(from, slots, scale, out),
-        64 => gather_rows::<S, 64>(from, slots, scale, out),
+        32 => gather_rows::<T, 32>(from, slots, scale, out),
+        64 => gather_rows::<T, 64>(from, slots, scale, out),
         _ => {
-            for (slot, out) in slots.iter().zip(out.chunks_exact_mut(padded::<S>(from.width))) {
+            for (slot, out) in slots.iter().zip(out.chunks_exact_mut(padded::<T>(from.width))) {
                 let (out, filling) = out.split_at_mut(from.width);
-                filling.fill(S::default());
+                filling.fill(T::default());
                 scale_row(from.row(*slot as usize), scale, out);
             }
         }
@@ -61,20 +66,20 @@ pub fn gather<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, 
 }
 
 /// Specification of [`gather`].
-pub fn gather_naive<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, out: &mut [S]) {
-    let columns = padded::<S>(from.width);
+pub fn gather_naive<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, out: &mut [T]) {
+    let columns = padded::<T>(from.width);
     for (at, out) in out.iter_mut().enumerate() {
         let (row, e) = (from.row(slots[at / columns] as usize), at % columns);
         let factor = match scale {
             RowScale::By(factor) => factor as f64,
             RowScale::ToLength(length) => length as f64 / norm_naive(row),
         };
-        *out = if e < from.width { S::of((row[e].value() as f64 * factor) as f32) } else { S::default() };
+        *out = if e < from.width { T::narrowed((row[e].widened() as f64 * factor) as f32) } else { T::default() };
     }
 }
 
 #[inline(always)]
-fn gather_rows<S: Element, const WIDTH: usize>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, out: &mut [S]) {
+fn gather_rows<T: Dtype, const WIDTH: usize>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, out: &mut [T]) {
     for (slot, out) in slots.iter().zip(out.as_chunks_mut::<WIDTH>().0) {
         if let Some(row) = from.row(*slot as usize).first_chunk::<WIDTH>() {
             match scale {
@@ -86,37 +91,40 @@ fn gather_rows<S: Element, const WIDTH: usize>(from: HeadColumns<S>, slots: &[u3
 }
 
 #[inline(always)]
-fn scale_row<S: Element>(row: &[S], scale: RowScale, out: &mut [S]) {
+fn scale_row<T: Dtype>(row: &[T], scale: RowScale, out: &mut [T]) {
     let factor = match scale {
         RowScale::By(factor) => factor,
         RowScale::ToLength(length) => length / norm(row),
     };
     for (out, value) in out.iter_mut().zip(row) {
-        *out = S::of(value.value() * factor);
+        *out = T::narrowed(value.widened() * factor);
     }
 }
 
 #[inline(always)]
-fn norm<S: Element>(row: &[S]) -> f32 {
+fn norm<T: Dtype>(row: &[T]) -> f32 {
     let mut lanes = [0.0f32; 16]; // the compiler may not reorder float sums by itself
     let (chunks, rest) = row.as_chunks::<16>();
     for chunk in chunks {
         for (lane, v) in lanes.iter_mut().zip(chunk) {
-            *lane += v.value() * v.value();
+            *lane += v.widened() * v.widened();
         }
     }
-    let rest: f32 = rest.iter().map(|v| v.value() * v.value()).sum();
+    let rest: f32 = rest.iter().map(|v| v.widened() * v.widened()).sum();
     (lanes.iter().sum::<f32>() + rest).sqrt().max(MIN_NORM)
 }
 
-fn norm_naive<S: Element>(row: &[S]) -> f64 {
-    row.iter().map(|v| (v.value() as f64).powi(2)).sum::<f64>().sqrt().max(MIN_NORM as f64)
+fn norm_naive<T: Dtype>(row: &[T]) -> f64 {
+    row.iter().map(|v| (v.widened() as f64).powi(2)).sum::<f64>().sqrt().max(MIN_NORM as f64)
 }
 
-/// Turns the gradient of scaled rows, `d` `[M, E]` dense, into that of the rows as they were; returns the
-/// gradient of `ln length`.
+/// Replaces the gradient of scaled rows by that of the rows before they were scaled, and returns the gradient of `ln
+/// length`.
+///
+/// # Shapes
+/// `d` `[M, E]`, dense.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn scale_backward<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, d: &mut [f32]) -> f32 {
+pub fn scale_backward<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, d: &mut [f32]) -> f32 {
     match scale {
         RowScale::By(1.0) => 0.0,
         RowScale::By(factor) => {
@@ -130,7 +138,7 @@ pub fn scale_backward<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: Ro
                 let row = from.row(*slot as usize);
                 let inverse = 1.0 / norm(row);
                 for (unit, value) in unit.iter_mut().zip(row) {
-                    *unit = value.value() * inverse;
+                    *unit = value.widened() * inverse;
                 }
                 let along = dot::<false>(&unit, d);
                 for (d, unit) in d.iter_mut().zip(&unit) {
@@ -143,12 +151,13 @@ pub fn scale_backward<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: Ro
     }
 }
 
-/// Specification of [`scale_backward`]: the Jacobian `l·(δ_ij/‖x‖ − x_i x_j/‖x‖³)` written out.
-pub fn scale_backward_naive<S: Element>(from: HeadColumns<S>, slots: &[u32], scale: RowScale, d: &mut [f32]) -> f32 {
+/// Specification of [`scale_backward`]: a product with the Jacobian, whose elements are `l·(δ_ij/‖x‖ − x_i x_j/‖x‖³)`
+/// for length `l`.
+pub fn scale_backward_naive<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, d: &mut [f32]) -> f32 {
     let mut d_log_length = 0.0;
     for (slot, d) in slots.iter().zip(d.chunks_exact_mut(from.width)) {
         let row = from.row(*slot as usize);
-        let (norm, x) = (norm_naive(row), |i: usize| row[i].value() as f64);
+        let (norm, x) = (norm_naive(row), |i: usize| row[i].widened() as f64);
         let slope = |i: usize, j: usize| {
             let delta = if i == j { 1.0 } else { 0.0 };
             match scale {
@@ -166,23 +175,26 @@ pub fn scale_backward_naive<S: Element>(from: HeadColumns<S>, slots: &[u32], sca
     d_log_length as f32
 }
 
-/// Stores rows `[M, E]` at their slots of `out` `[N, E]`, dense; rows of padding are added to `padding`.
+/// Stores each row at its slot of `out`, and adds the rows of padding to `padding`.
+///
+/// # Shapes
+/// `rows` `[M, E]` → `out` `[N, E]`, both dense; `padding` `[E]`.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn scatter<S: Element>(rows: &[f32], width: usize, slots: &[u32], out: &mut [S], padding: &mut [f32]) {
+pub fn scatter<T: Dtype>(rows: &[f32], width: usize, slots: &[u32], out: &mut [T], padding: &mut [f32]) {
     for (slot, row) in slots.iter().zip(rows.chunks_exact(width)) {
         match out.get_mut(*slot as usize * width..(*slot as usize + 1) * width) {
-            Some(out) => out.iter_mut().zip(row).for_each(|(out, value)| *out = S::of(*value)),
+            Some(out) => out.iter_mut().zip(row).for_each(|(out, value)| *out = T::narrowed(*value)),
             None => padding.iter_mut().zip(row).for_each(|(sum, value)| *sum += *value),
         }
     }
 }
 
 /// Specification of [`scatter`].
-pub fn scatter_naive<S: Element>(rows: &[f32], width: usize, slots: &[u32], out: &mut [S], padding: &mut [f32]) {
+pub fn scatter_naive<T: Dtype>(rows: &[f32], width: usize, slots: &[u32], out: &mut [T], padding: &mut [f32]) {
     for (at, value) in rows.iter().enumerate() {
         let (slot, e) = (slots[at / width] as usize, at % width);
         if slot < out.len() / width {
-            out[slot * width + e] = S::of(*value);
+            out[slot * width + e] = T::narrowed(*value);
         } else {
             padding[e] += *value;
         }
@@ -192,19 +204,19 @@ pub fn scatter_naive<S: Element>(rows: &[f32], width: usize, slots: &[u32], out:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::element::Bf16;
+    use crate::dtype::Bf16;
     use crate::testing::{assert_close, numbers};
 
-    fn check<S: Element>(tolerance: f32) {
-        let values = |stored: &[S]| stored.iter().map(|v| v.value()).collect::<Vec<_>>();
-        let stored = |count: usize, seed: u64| numbers(count, seed).into_iter().map(S::of).collect::<Vec<_>>();
+    fn check<T: Dtype>(tolerance: f32) {
+        let values = |stored: &[T]| stored.iter().map(|v| v.widened()).collect::<Vec<_>>();
+        let stored = |count: usize, seed: u64| numbers(count, seed).into_iter().map(T::narrowed).collect::<Vec<_>>();
         let slots = [3, 0, 4, 2];
         for width in [3, 32, 64, 70] {
             let (tokens, stride) = (4, 2 * width);
             let (source, padding) = (stored(tokens * stride, 1), stored(width, 2));
             let from = HeadColumns { rows: &source[width..], stride, width, tokens, padding: &padding };
             for scale in [RowScale::By(1.0), RowScale::By(-0.3), RowScale::ToLength(5.0)] {
-                let [mut fast, mut naive] = [8.0, 9.0].map(|v| vec![S::of(v); slots.len() * padded::<S>(width)]);
+                let [mut fast, mut naive] = [8.0, 9.0].map(|v| vec![T::narrowed(v); slots.len() * padded::<T>(width)]);
                 gather(from, &slots, scale, &mut fast);
                 gather_naive(from, &slots, scale, &mut naive);
                 assert_close(&values(&fast), &values(&naive), tolerance);
@@ -214,10 +226,10 @@ mod tests {
                 let got = scale_backward(from, &slots, scale, &mut d_fast);
                 let expected = scale_backward_naive(from, &slots, scale, &mut d_naive);
                 assert_close(&d_fast, &d_naive, 2e-6);
-                assert_close(&[got], &[expected], 1e-5); // a sum of rows of either sign
+                assert_close(&[got], &[expected], 1e-5); // a sum over rows, some positive and some negative
             }
             let rows = numbers(slots.len() * width, 4);
-            let [mut fast, mut naive] = [(); 2].map(|_| (vec![S::default(); tokens * width], numbers(width, 5)));
+            let [mut fast, mut naive] = [(); 2].map(|_| (vec![T::default(); tokens * width], numbers(width, 5)));
             scatter(&rows, width, &slots, &mut fast.0, &mut fast.1);
             scatter_naive(&rows, width, &slots, &mut naive.0, &mut naive.1);
             assert_eq!(fast, naive);

@@ -1,25 +1,26 @@
-//! What the CPU at hand can run, asked in one place.
+//! Detection of the instructions that the CPU has.
 //!
-//! Kernels whose instructions the compiler picks (`multiversion`) ask by themselves.
+//! It serves kernels that are written for certain instructions. Kernels that the compiler translates for several
+//! (`multiversion`) detect them by themselves.
 
 /// A set of instructions that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Instructions {
-    /// AVX-512 as below and products of bf16.
+    /// AVX-512 as below, and products of bf16.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
-    /// AVX-512 as every CPU for servers has had it: F, VL, DQ and BW.
+    /// The parts of AVX-512 that every server CPU with AVX-512 has: F, VL, DQ and BW.
     #[cfg(target_arch = "x86_64")]
     Avx512,
     /// AVX2 with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2,
-    /// What every CPU of its architecture has.
+    /// The instructions that every CPU of its architecture has.
     Portable,
 }
 
 impl Instructions {
-    /// Everything this CPU can run, the best first.
+    /// All that this CPU has, the best first.
     pub(crate) fn available() -> Vec<Self> {
         let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -39,17 +40,41 @@ impl Instructions {
     }
 }
 
-/// Whether this CPU has [`Instructions::Avx512`].
+/// Proof that this CPU has [`Instructions::Avx512`]: only detection makes one.
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn has_avx512() -> bool {
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512 {
+    /// The proof, if the CPU has the instructions.
+    pub(crate) fn detect() -> Option<Self> {
+        has_avx512().then_some(Self(()))
+    }
+}
+
+/// Proof that this CPU has [`Instructions::Avx512Bf16`]: only detection makes one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512Bf16(());
+
+#[cfg(target_arch = "x86_64")]
+impl Avx512Bf16 {
+    /// The proof, if the CPU has the instructions.
+    pub(crate) fn detect() -> Option<Self> {
+        has_avx512_bf16().then_some(Self(()))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
     is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512bw")
 }
 
-/// Whether this CPU has [`Instructions::Avx512Bf16`].
 #[cfg(target_arch = "x86_64")]
-pub(crate) fn has_avx512_bf16() -> bool {
+fn has_avx512_bf16() -> bool {
     has_avx512() && is_x86_feature_detected!("avx512bf16")
 }

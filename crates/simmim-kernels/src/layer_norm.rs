@@ -1,12 +1,12 @@
-//! Layer normalisation over the last axis (arXiv:1607.06450), forward and backward.
+//! Layer normalization over the last axis (arXiv:1607.06450), forward and backward.
 //!
-//! The forward kernel keeps mean and reciprocal standard deviation of each row; the backward kernel
-//! recomputes the normalised row from them and the input, which is cheaper than keeping it.
+//! The forward kernel returns the mean and the reciprocal standard deviation of each row, which are saved for backward.
+//! The backward kernel recomputes the normalized row from them and the input, which is cheaper than saving it.
 
-use crate::math::mul_add;
-use crate::softmax::{dot, sum};
 #[cfg(target_arch = "x86_64")]
-use crate::{avx512, instructions::has_avx512};
+use crate::instructions::Avx512;
+use crate::math::mul_add;
+use crate::reductions::{dot, sum};
 use multiversion::{multiversion, target::target_cfg_f};
 
 /// Mean and reciprocal standard deviation of one row.
@@ -27,9 +27,8 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f3
     assert_eq!(x.len(), y.len());
     assert_eq!(x.len(), statistics.len() * weight.len());
     #[cfg(target_arch = "x86_64")]
-    if has_avx512() {
-        // SAFETY: this CPU has the instructions, and the lengths are as asserted.
-        return unsafe { avx512::layer_norm(x, weight, bias, eps, y, statistics) };
+    if let Some(avx512) = Avx512::detect() {
+        return avx512.layer_norm(x, weight, bias, eps, y, statistics);
     }
     layer_norm_portable(x, weight, bias, eps, y, statistics);
 }
@@ -81,7 +80,7 @@ pub fn layer_norm_naive(
     }
 }
 
-/// Adds the gradients of [`layer_norm`] with respect to `x`, `weight` and `bias`.
+/// Adds the gradients of [`layer_norm`] with respect to `x`, `weight` and `bias` to `d_x`, `d_weight` and `d_bias`.
 ///
 /// # Shapes
 /// `x`, `d_y`, `d_x` `[rows, D]`; `weight`, `d_weight`, `d_bias` `[D]`; `statistics` `[rows]`.
@@ -99,9 +98,8 @@ pub fn layer_norm_backward(
     assert!(d_y.len() == x.len() && d_x.len() == x.len());
     assert!(d_weight.len() == width && d_bias.len() == width);
     #[cfg(target_arch = "x86_64")]
-    if has_avx512() {
-        // SAFETY: this CPU has the instructions, and the lengths are as asserted.
-        return unsafe { avx512::layer_norm_backward(x, weight, statistics, d_y, d_x, d_weight, d_bias) };
+    if let Some(avx512) = Avx512::detect() {
+        return avx512.layer_norm_backward(x, weight, statistics, d_y, d_x, d_weight, d_bias);
     }
     layer_norm_backward_portable(x, weight, statistics, d_y, d_x, d_weight, d_bias);
 }
@@ -119,23 +117,23 @@ fn layer_norm_backward_portable(
     const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     let width = weight.len();
     let ones_over_width = 1.0 / width as f32;
-    // x̂ and g = d_y·weight of the row at hand
-    let (mut normalised, mut g) = (vec![0.0; width], vec![0.0; width]);
+    // the normalized row x̂ and g = d_y·weight; then d_x += rstd·(g − mean(g) − x̂·mean(g·x̂))
+    let (mut normalized, mut g) = (vec![0.0; width], vec![0.0; width]);
     for (row, s) in statistics.iter().enumerate() {
         let x = &x[row * width..][..width];
         let d_y = &d_y[row * width..][..width];
         let d_x = &mut d_x[row * width..][..width];
         for i in 0..width {
-            normalised[i] = (x[i] - s.mean) * s.rstd;
+            normalized[i] = (x[i] - s.mean) * s.rstd;
             g[i] = d_y[i] * weight[i];
-            d_weight[i] = mul_add::<FUSED>(d_y[i], normalised[i], d_weight[i]);
+            d_weight[i] = mul_add::<FUSED>(d_y[i], normalized[i], d_weight[i]);
             d_bias[i] += d_y[i];
         }
         let mean_g = sum(&g) * ones_over_width;
-        let mean_gx = dot::<FUSED>(&g, &normalised) * ones_over_width;
+        let mean_gx = dot::<FUSED>(&g, &normalized) * ones_over_width;
         for i in 0..width {
-            let centred = mul_add::<FUSED>(normalised[i], -mean_gx, g[i] - mean_g);
-            d_x[i] = mul_add::<FUSED>(s.rstd, centred, d_x[i]);
+            let centered = mul_add::<FUSED>(normalized[i], -mean_gx, g[i] - mean_g);
+            d_x[i] = mul_add::<FUSED>(s.rstd, centered, d_x[i]);
         }
     }
 }

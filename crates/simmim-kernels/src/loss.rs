@@ -1,4 +1,4 @@
-//! Losses over rows of predictions, each with its gradient in the same pass.
+//! Losses over rows of predictions. Each is a weighted sum, and its gradient is computed in the same pass.
 
 use crate::math::exp;
 use multiversion::multiversion;
@@ -6,7 +6,7 @@ use multiversion::multiversion;
 /// Distance between a predicted and a true value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distance {
-    /// `|e|`: the paper's choice.
+    /// `|e|`: the choice of SimMIM (arXiv:2111.09886).
     L1,
     /// `e²`.
     L2,
@@ -40,10 +40,11 @@ impl Distance {
     }
 }
 
-/// Weighted sum of distances, in f64, and `d_prediction = scale · weight · slope`.
+/// The sum of `weight·distance`, in f64, and its gradient, `d_prediction = weight·slope`.
 ///
 /// # Shapes
-/// `prediction`, `target`, `d_prediction` `[rows, C, S]`; `weight` `[rows, S]`, shared by channels.
+/// `prediction`, `target`, `d_prediction` `[rows, C, S]` with `S` values per channel; `weight` `[rows, S]`, shared by
+/// the channels.
 pub fn regression(
     distance: Distance,
     prediction: &[f32],
@@ -51,7 +52,6 @@ pub fn regression(
     weight: &[f32],
     channels: usize,
     per_channel: usize,
-    scale: f32,
     d_prediction: &mut [f32],
 ) -> f64 {
     assert!(prediction.len() == target.len() && prediction.len() == d_prediction.len());
@@ -64,7 +64,7 @@ pub fn regression(
         for j in 0..per_channel {
             let (value, slope) = distance.value_and_slope(p[j] - t[j]);
             sum += (value * weight[j]) as f64;
-            d[j] = scale * weight[j] * slope;
+            d[j] = weight[j] * slope;
         }
     }
     sum
@@ -78,7 +78,6 @@ pub fn regression_naive(
     weight: &[f32],
     channels: usize,
     per_channel: usize,
-    scale: f32,
     d_prediction: &mut [f32],
 ) -> f64 {
     let mut sum = 0.0;
@@ -95,16 +94,16 @@ pub fn regression_naive(
             }
         };
         sum += weight * value;
-        d_prediction[at] = (scale as f64 * weight * slope) as f32;
+        d_prediction[at] = (weight * slope) as f32;
     }
     sum
 }
 
-/// Weighted sum of cross-entropies of soft labels, in f64; `logits` become `scale · weight · gradient`.
+/// The sum of `weight·(−Σ target·ln softmax(logits))`, in f64; `logits` are replaced by their gradient.
 ///
 /// # Shapes
 /// `logits`, `target` `[rows, classes]`; `weight` `[rows]`.
-pub fn cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32], classes: usize, scale: f32) -> f64 {
+pub fn cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32], classes: usize) -> f64 {
     assert_eq!(logits.len(), target.len());
     assert_eq!(logits.len(), weight.len() * classes);
     let mut sum = 0.0;
@@ -117,14 +116,14 @@ pub fn cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32], classes
         for (v, t) in logits.iter_mut().zip(target) {
             let log_p = *v as f64 - largest - total.ln();
             sum -= *weight as f64 * *t as f64 * log_p;
-            *v = scale * *weight * (log_p.exp() * mass - *t as f64) as f32;
+            *v = *weight * (log_p.exp() * mass - *t as f64) as f32;
         }
     }
     sum
 }
 
-/// Specification of [`cross_entropy`]: `−Σ t·ln p`, for logits whose exponentials f64 can hold.
-pub fn cross_entropy_naive(logits: &mut [f32], target: &[f32], weight: &[f32], classes: usize, scale: f32) -> f64 {
+/// Specification of [`cross_entropy`], for logits whose exponentials f64 can hold.
+pub fn cross_entropy_naive(logits: &mut [f32], target: &[f32], weight: &[f32], classes: usize) -> f64 {
     let mut sum = 0.0;
     for (row, weight) in weight.iter().enumerate() {
         let logits = &mut logits[row * classes..][..classes];
@@ -134,44 +133,46 @@ pub fn cross_entropy_naive(logits: &mut [f32], target: &[f32], weight: &[f32], c
         for i in 0..classes {
             let (p, t) = ((logits[i] as f64).exp() / total, target[i] as f64);
             sum -= *weight as f64 * t * p.ln();
-            logits[i] = (scale as f64 * *weight as f64 * (mass * p - t)) as f32;
+            logits[i] = (*weight as f64 * (mass * p - t)) as f32;
         }
     }
     sum
 }
 
-/// Weighted sum of binary cross-entropies, in f64; `logits` become `scale · weight · gradient`.
+/// The sum of binary cross-entropies, `−weight·(t·ln p + (1 − t)·ln(1 − p))` for target `t` and `p = sigmoid(logit)`,
+/// in f64; `logits` are replaced by their gradient.
 ///
 /// # Shapes
 /// `logits`, `target`, `weight` of one length.
-pub fn binary_cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32], scale: f32) -> f64 {
+pub fn binary_cross_entropy(logits: &mut [f32], target: &[f32], weight: &[f32]) -> f64 {
     assert!(logits.len() == target.len() && logits.len() == weight.len());
     let mut sum = 0.0;
     for ((v, t), weight) in logits.iter_mut().zip(target).zip(weight) {
         let (x, t, weight) = (*v as f64, *t as f64, *weight as f64);
-        // log(1 + eˣ) − t·x, without overflow
+        // the same as ln(1 + eˣ) − t·x, written so that it cannot overflow
         sum += weight * (x.max(0.0) + (-x.abs()).exp().ln_1p() - t * x);
-        *v = scale * (weight * (1.0 / (1.0 + (-x).exp()) - t)) as f32;
+        *v = (weight * (1.0 / (1.0 + (-x).exp()) - t)) as f32;
     }
     sum
 }
 
-/// Specification of [`binary_cross_entropy`]: `−t·ln p − (1 − t)·ln(1 − p)`, for logits of which neither is 0.
-pub fn binary_cross_entropy_naive(logits: &mut [f32], target: &[f32], weight: &[f32], scale: f32) -> f64 {
+/// Specification of [`binary_cross_entropy`], for logits so small that neither `p` nor `1 − p` is 0.
+pub fn binary_cross_entropy_naive(logits: &mut [f32], target: &[f32], weight: &[f32]) -> f64 {
     let mut sum = 0.0;
     for i in 0..logits.len() {
         let (t, weight) = (target[i] as f64, weight[i] as f64);
         let p = 1.0 / (1.0 + (-logits[i] as f64).exp());
         sum -= weight * (t * p.ln() + (1.0 - t) * (1.0 - p).ln());
-        logits[i] = (scale as f64 * weight * (p - t)) as f32;
+        logits[i] = (weight * (p - t)) as f32;
     }
     sum
 }
 
-/// Weighted sum of cross-entropies of classes, in f64; `logits` become `scale · weight · gradient`.
+/// The sum of `−weight·ln softmax(logits)[id]`, in f64; `logits` are replaced by their gradient.
 ///
 /// # Shapes
-/// `logits` `[rows, C, S, K]`; `ids` `[rows, C, S]`; `weight` `[rows, S]`, shared by channels.
+/// `logits` `[rows, C, S, K]` with `S` positions and `K` classes; `ids` `[rows, C, S]`; `weight` `[rows, S]`, shared by
+/// the channels.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn class_cross_entropy(
     logits: &mut [f32],
@@ -180,7 +181,6 @@ pub fn class_cross_entropy(
     channels: usize,
     positions: usize,
     classes: usize,
-    scale: f32,
 ) -> f64 {
     assert_eq!(logits.len(), ids.len() * classes);
     assert_eq!(ids.len(), weight.len() * channels);
@@ -194,16 +194,16 @@ pub fn class_cross_entropy(
         }
         let total: f64 = logits.iter().map(|v| *v as f64).sum();
         sum += weight as f64 * (total.ln() - of_truth as f64);
-        let factor = scale * weight / total as f32;
+        let factor = weight / total as f32;
         for v in logits.iter_mut() {
             *v *= factor;
         }
-        logits[*id as usize] -= scale * weight;
+        logits[*id as usize] -= weight;
     }
     sum
 }
 
-/// Specification of [`class_cross_entropy`]: a class is a soft label that is all in one place.
+/// Specification of [`class_cross_entropy`]: a class is a soft label with all its mass in one place.
 pub fn class_cross_entropy_naive(
     logits: &mut [f32],
     ids: &[u32],
@@ -211,13 +211,12 @@ pub fn class_cross_entropy_naive(
     channels: usize,
     positions: usize,
     classes: usize,
-    scale: f32,
 ) -> f64 {
     let mut labels = vec![0.0; logits.len()];
     (0..ids.len()).for_each(|i| labels[i * classes + ids[i] as usize] = 1.0);
     let weight_of = |i: usize| weight[i / (channels * positions) * positions + i % positions];
     let weights: Vec<f32> = (0..ids.len()).map(weight_of).collect();
-    cross_entropy_naive(logits, &labels, &weights, classes, scale)
+    cross_entropy_naive(logits, &labels, &weights, classes)
 }
 
 #[cfg(test)]
@@ -234,23 +233,23 @@ mod tests {
         ];
         for (distance, errors, values, slopes) in cases {
             let mut d = [0.0; 3];
-            let sum = regression(distance, &errors, &[0.0; 3], &[1.0, 1.0, 3.0], 1, 3, 0.5, &mut d);
+            let sum = regression(distance, &errors, &[0.0; 3], &[1.0, 1.0, 3.0], 1, 3, &mut d);
             assert_eq!(sum, values[0] + values[1] + 3.0 * values[2], "{distance:?}");
-            assert_eq!(d, [0.5 * slopes[0], 0.5 * slopes[1], 1.5 * slopes[2]], "{distance:?}");
+            assert_eq!(d, [slopes[0], slopes[1], 3.0 * slopes[2]], "{distance:?}");
         }
     }
 
     #[test]
-    fn weight_is_shared_by_channels() {
+    fn channels_share_a_weight() {
         let mut d = [0.0; 4];
-        let sum = regression(Distance::L1, &[1.0, 1.0, 1.0, 1.0], &[0.0; 4], &[1.0, 0.0], 2, 2, 1.0, &mut d);
+        let sum = regression(Distance::L1, &[1.0, 1.0, 1.0, 1.0], &[0.0; 4], &[1.0, 0.0], 2, 2, &mut d);
         assert_eq!((sum, d), (2.0, [1.0, 0.0, 1.0, 0.0]));
     }
 
     #[test]
     fn cross_entropy_of_equal_logits_is_log_of_classes() {
         let mut logits = [0.3; 4];
-        let sum = cross_entropy(&mut logits, &[0.0, 1.0, 0.0, 0.0], &[1.0], 4, 1.0);
+        let sum = cross_entropy(&mut logits, &[0.0, 1.0, 0.0, 0.0], &[1.0], 4);
         assert!((sum - 4f64.ln()).abs() < 1e-7);
         assert_close(&logits, &[0.25, -0.75, 0.25, 0.25], 1e-6);
     }
@@ -261,9 +260,9 @@ mod tests {
         let (target, weight) = ([1.0, 0.25, 1.0, 1.0], [1.0, 2.0, 1.0, 0.5]);
         let p = |x: f64| 1.0 / (1.0 + (-x).exp());
         let expected = -p(0.5).ln() - 2.0 * (0.25 * p(-2.0).ln() + 0.75 * (1.0 - p(-2.0)).ln()) + 0.5 * 200.0;
-        let sum = binary_cross_entropy(&mut logits, &target, &weight, 0.5);
+        let sum = binary_cross_entropy(&mut logits, &target, &weight);
         assert!((sum - expected).abs() < 1e-6, "{sum} {expected}");
-        assert_close(&logits, &[0.5 * (p(0.5) - 1.0) as f32, (p(-2.0) - 0.25) as f32, 0.0, -0.25], 1e-6);
+        assert_close(&logits, &[(p(0.5) - 1.0) as f32, 2.0 * (p(-2.0) - 0.25) as f32, 0.0, -0.5], 1e-6);
     }
 
     #[test]
@@ -273,8 +272,8 @@ mod tests {
         let weight = numbers(rows * positions, 3);
         for distance in [Distance::L1, Distance::L2, Distance::SmoothL1 { beta: 0.3 }] {
             let [mut fast, mut naive] = [8.0, 9.0].map(|v| vec![v; prediction.len()]);
-            let got = regression(distance, &prediction, &target, &weight, channels, positions, 0.5, &mut fast);
-            let sum = regression_naive(distance, &prediction, &target, &weight, channels, positions, 0.5, &mut naive);
+            let got = regression(distance, &prediction, &target, &weight, channels, positions, &mut fast);
+            let sum = regression_naive(distance, &prediction, &target, &weight, channels, positions, &mut naive);
             assert!((got - sum).abs() < 1e-5 * sum.abs(), "{distance:?}: {got} {sum}");
             assert_close(&fast, &naive, 1e-6);
         }
@@ -294,16 +293,12 @@ mod tests {
             assert_close(&d_fast, &d_naive, 1e-6);
         };
         let each = &weight[..choices];
-        check(&|l| cross_entropy(l, &target, each, classes, 0.5), &|l| {
-            cross_entropy_naive(l, &target, each, classes, 0.5)
-        });
-        check(&|l| binary_cross_entropy(l, &target, &weight, 0.5), &|l| {
-            binary_cross_entropy_naive(l, &target, &weight, 0.5)
-        });
+        check(&|l| cross_entropy(l, &target, each, classes), &|l| cross_entropy_naive(l, &target, each, classes));
+        check(&|l| binary_cross_entropy(l, &target, &weight), &|l| binary_cross_entropy_naive(l, &target, &weight));
         let ids: Vec<u32> = (0..choices).map(|i| (i * 3 % classes) as u32).collect();
         let shared = &weight[..rows * positions];
-        check(&|l| class_cross_entropy(l, &ids, shared, channels, positions, classes, 0.5), &|l| {
-            class_cross_entropy_naive(l, &ids, shared, channels, positions, classes, 0.5)
+        check(&|l| class_cross_entropy(l, &ids, shared, channels, positions, classes), &|l| {
+            class_cross_entropy_naive(l, &ids, shared, channels, positions, classes)
         });
     }
 }

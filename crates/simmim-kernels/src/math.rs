@@ -1,16 +1,17 @@
-//! `exp` and `erf` without branches or calls, so that loops over them vectorise.
+//! `exp` and `erf` without branches or calls, so that the compiler can vectorize loops over them.
 //!
-//! Both are plain arithmetic on one `f32`; inside a `multiversion` kernel the compiler turns a loop
-//! of them into the widest instructions the CPU has. It may not fuse a multiplication and an addition by
-//! itself, though: a kernel says by `FUSED` whether its version has an instruction for both, where that is worth a line.
+//! Both are plain arithmetic on one `f32`. In a kernel that is compiled for several sets of instructions
+//! (`multiversion`), a loop of them becomes the widest vectors of each set. The compiler may not fuse a multiplication
+//! and an addition by itself, though. So a kernel in which this makes a difference says by `FUSED` whether its version
+//! has an instruction for both.
 
-/// `a·b + c`: one instruction if `FUSED`, which would be a slow call on a CPU without it.
+/// `a·b + c`, by one instruction if `FUSED`. On a CPU without that instruction, `FUSED` would be a slow call.
 #[inline(always)]
 pub(crate) fn mul_add<const FUSED: bool>(a: f32, b: f32, c: f32) -> f32 {
     if FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
-/// −ln 2 in two parts, the first of so few digits that its multiples are exact.
+/// −ln 2 as a sum of two numbers. The first has so few digits that its multiples are exact.
 pub(crate) const MINUS_LN_2: [f32; 2] = [-0.693_359_4, 2.121_944_4e-4];
 
 /// Coefficients of `(e^r − 1 − r) / r²`, the highest power first.
@@ -23,9 +24,9 @@ pub(crate) const ERF_P: f32 = 0.327_591_1;
 /// `a₅ … a₁` of the same formula.
 pub(crate) const ERF_POLYNOMIAL: [f32; 5] = [1.061_405_4, -1.453_152, 1.421_413_8, -0.284_496_73, 0.254_829_6];
 
-/// e to the power `x`, within 3e-7 relative; clamps to the finite range of `f32`.
+/// `e^x` with a relative error of at most 3e-7; `x` is clamped so that the result is finite.
 ///
-/// Range reduction to `|r| <= ln 2 / 2` and the polynomial of Cephes' `expf` (Moshier, netlib).
+/// It is computed as `2^n·e^r` with `|r| <= ln 2 / 2`, and `e^r` by the polynomial of Cephes' `expf` (Moshier, netlib).
 #[inline(always)]
 pub fn exp<const FUSED: bool>(x: f32) -> f32 {
     // Adding 1.5 * 2^23 leaves round(x / ln 2) in the low mantissa bits: no float-to-int conversion.
@@ -48,7 +49,8 @@ pub fn exp_naive(x: f32) -> f64 {
     (x as f64).clamp(-87.0, 88.0).exp()
 }
 
-/// The error function, within 2e-7, and `exp(-x²)`, which its formula computes on the way (Abramowitz & Stegun 7.1.26).
+/// The error function, with an error of at most 5e-7, and `e^(−x²)`, which is a part of its formula
+/// (Abramowitz & Stegun 7.1.26).
 #[inline(always)]
 pub fn erf_and_gauss<const FUSED: bool>(x: f32) -> (f32, f32) {
     let a = x.abs();
@@ -62,8 +64,8 @@ pub fn erf_and_gauss<const FUSED: bool>(x: f32) -> (f32, f32) {
     (erf.copysign(x), gauss)
 }
 
-/// Specification of [`erf_and_gauss`], in f64: erf by its Maclaurin series, exact enough below 4, from where on
-/// an f32 cannot tell it from 1.
+/// Specification of [`erf_and_gauss`], in f64: erf by its Maclaurin series below 4. From 4 on, f32 cannot tell erf from
+/// 1.
 pub fn erf_and_gauss_naive(x: f32) -> (f64, f64) {
     let x = x as f64;
     let gauss = (-x * x).exp();
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn exp_of_very_negative_is_tiny_not_nan() {
+    fn exp_of_large_numbers_is_finite() {
         assert!(exp::<false>(-1000.0) < 1e-37 && exp::<false>(-1000.0) >= 0.0);
         assert!(exp::<true>(1000.0).is_finite());
     }

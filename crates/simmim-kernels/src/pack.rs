@@ -1,43 +1,43 @@
-//! Packing operands of products: each lane lands where the product will read it next.
+//! Packing of operands: their lanes are written in the order in which the product reads them.
 //!
 //! ```text
 //! B [K, N] in groups of `width` columns, the last one filled up with zeros; a step is one lane of depth
 //!     group 0: step 0 [b[0, 0] … b[0, w-1]]  step 1 [b[1, 0] … b[1, w-1]] …     f32: a lane is one row
 //!              step 0 [b[0..2, 0] …]          step 1 [b[2..4, 0] …] …            bf16: two rows
 //!     group 1: …
-//! several segments, each all groups over a part of the depth, lie one behind the other
+//! several segments, each with all groups over a part of the depth, follow each other
 //! ```
 //!
-//! Panels of B and blocks of Aᵀ are the same thing with another width. Segments let an operand
-//! be packed chunk by chunk, each while it is in cache.
+//! The product calls the groups of `B` panels and those of `Aᵀ` blocks; they differ only in their width. Segments let
+//! an operand be packed chunk by chunk, each while it is in the cache.
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx512;
-use crate::element::Element;
+use crate::dtype::Dtype;
 use crate::matrix::Matrix;
+#[cfg(target_arch = "x86_64")]
+use crate::{avx512, instructions::Avx512Bf16};
 use multiversion::multiversion;
 
-/// Sizes of a packed operand.
+/// The sizes of a packed operand, which determine where each of its lanes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
+pub struct PackedLayout {
     columns: usize,
     width: usize,
     steps: usize,
     segments: usize,
 }
 
-impl Layout {
+impl PackedLayout {
     /// One segment of a `[depth, columns]` operand in groups of `width` columns.
-    pub fn new<E: Element>(depth: usize, columns: usize, width: usize) -> Self {
-        Self { columns, width, steps: depth.div_ceil(E::PER_LANE), segments: 1 }
+    pub fn new<T: Dtype>(depth: usize, columns: usize, width: usize) -> Self {
+        Self { columns, width, steps: depth.div_ceil(T::PER_LANE), segments: 1 }
     }
 
-    /// As many such segments, one behind the other.
+    /// The same with `segments` segments that follow each other.
     pub fn repeated(self, segments: usize) -> Self {
         Self { segments, ..self }
     }
 
-    /// Columns without filling.
+    /// Columns, without the zeros that fill the last group.
     pub fn columns(&self) -> usize {
         self.columns
     }
@@ -68,41 +68,40 @@ impl Layout {
     }
 }
 
-/// A packed operand.
+/// A packed operand in a borrowed slice.
 #[derive(Clone, Copy, Debug)]
 pub struct Packed<'a> {
     lanes: &'a [u32],
-    layout: Layout,
+    layout: PackedLayout,
 }
 
 impl<'a> Packed<'a> {
-    /// An operand whose lanes lie as `layout` says.
+    /// The operand that was packed to `lanes` in `layout`.
     ///
     /// # Panics
-    /// If there are too few.
-    pub fn new(lanes: &'a [u32], layout: Layout) -> Self {
+    /// If there are fewer lanes than the layout has.
+    pub fn new(lanes: &'a [u32], layout: PackedLayout) -> Self {
         assert!(lanes.len() >= layout.lanes(), "{} lanes for {layout:?}", lanes.len());
         Self { lanes, layout }
     }
 
-    /// The lanes of a group in a segment.
-    pub fn group(&self, segment: usize, group: usize) -> &'a [u32] {
-        let len = self.layout.group_lanes();
-        &self.lanes[segment * self.segment_lanes() + group * len..][..len]
+    /// The lanes from the first one of a group in a segment on, with everything after that group.
+    pub(crate) fn lanes_from(&self, segment: usize, group: usize) -> &'a [u32] {
+        &self.lanes[segment * self.segment_lanes() + group * self.layout.group_lanes()..]
     }
 
-    /// Groups `first .. first + count` as an operand of their own.
+    /// Groups `first .. first + count`, or as many as there are, as an operand by themselves.
     ///
     /// # Panics
-    /// If there are several segments, whose groups do not lie together.
+    /// If there are several segments, as the same groups of two segments do not follow each other.
     pub fn groups_from(self, first: usize, count: usize) -> Self {
-        let Layout { columns, width, .. } = self.layout;
-        assert_eq!(self.layout.segments, 1, "groups of one segment lie together");
+        let PackedLayout { columns, width, .. } = self.layout;
+        assert_eq!(self.layout.segments, 1, "only the groups of a single segment follow each other");
         let columns = columns.min((first + count) * width) - first * width;
-        Self::new(&self.lanes[first * self.layout.group_lanes()..], Layout { columns, ..self.layout })
+        Self::new(&self.lanes[first * self.layout.group_lanes()..], PackedLayout { columns, ..self.layout })
     }
 
-    /// Columns without filling.
+    /// Columns, without the zeros that fill the last group.
     pub fn columns(&self) -> usize {
         self.layout.columns
     }
@@ -112,12 +111,12 @@ impl<'a> Packed<'a> {
         self.layout.width
     }
 
-    /// Lanes along the depth of a segment.
+    /// Steps of a segment, each one lane of depth.
     pub fn steps(&self) -> usize {
         self.layout.steps
     }
 
-    /// Parts of the depth.
+    /// Parts that the depth is divided into.
     pub fn segments(&self) -> usize {
         self.layout.segments
     }
@@ -133,86 +132,92 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// Packs one segment of an operand whose rows are the depth, as the right side of a product has it.
-/// Rows that are missing at the end count as zeros.
+/// Packs one segment of an operand whose rows are the depth, such as the right side of a product.
 ///
 /// # Shapes
-/// `b` `[K, N]`, with `K` at most the depth of `layout`.
+/// `b` `[K, N]` with `K` at most the depth of `layout`; the rest of the depth is filled up with zeros.
 ///
 /// # Panics
 /// If the sizes do not fit together.
-pub fn pack_depth_by_row<E: Element>(b: Matrix<E>, layout: Layout, out: &mut [u32]) {
-    assert!(b.columns() == layout.columns && b.rows().div_ceil(E::PER_LANE) <= layout.steps, "{layout:?}");
+pub fn pack_depth_by_row<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
+    assert!(b.columns() == layout.columns && b.rows().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
-    rows_to_groups::<E, E>(b, 0, layout, out);
+    rows_to_groups::<T, T>(b, 0, layout, out);
 }
 
-/// Packs groups `first ..`, as many as `out` has room for, of a weight `[K, N]` whose rows are the depth.
+/// Packs groups `first ..`, as many as `out` has space for, of an f32 weight whose rows are the depth.
+///
+/// # Shapes
+/// `weight` `[K, N]`.
 ///
 /// # Panics
 /// If the sizes do not fit together.
-pub fn pack_weight_by_row<E: Element>(weight: Matrix<f32>, layout: Layout, first: usize, out: &mut [u32]) {
-    assert!(weight.columns() == layout.columns && weight.rows().div_ceil(E::PER_LANE) == layout.steps, "{layout:?}");
+pub fn pack_weight_by_row<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, first: usize, out: &mut [u32]) {
+    assert!(weight.columns() == layout.columns && weight.rows().div_ceil(T::PER_LANE) == layout.steps, "{layout:?}");
     assert_eq!(out.len() % layout.group_lanes(), 0, "groups are packed whole");
-    rows_to_groups::<f32, E>(weight, first, layout, out);
+    rows_to_groups::<f32, T>(weight, first, layout, out);
 }
 
-/// Packs one segment of an operand whose columns are the depth, as the transpose of the right side of a
-/// product has it.
+/// Packs one segment of an operand whose columns are the depth, such as the transpose of the right side of a product.
 ///
 /// # Shapes
 /// `b` `[N, K]`.
 ///
 /// # Panics
 /// If the sizes do not fit together.
-pub fn pack_depth_by_column<E: Element>(b: Matrix<E>, layout: Layout, out: &mut [u32]) {
-    assert!(b.rows() == layout.columns && b.columns().div_ceil(E::PER_LANE) == layout.steps, "{layout:?}");
+pub fn pack_depth_by_column<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
+    assert!(b.rows() == layout.columns && b.columns().div_ceil(T::PER_LANE) == layout.steps, "{layout:?}");
     assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
-    columns_to_groups::<E, E>(b, 0, layout, out);
+    columns_to_groups::<T, T>(b, 0, layout, out);
 }
 
-/// Packs groups `first ..`, as many as `out` has room for, of a weight `[N, K]` whose columns are the depth.
+/// Packs groups `first ..`, as many as `out` has space for, of an f32 weight whose columns are the depth.
+///
+/// # Shapes
+/// `weight` `[N, K]`.
 ///
 /// # Panics
 /// If the sizes do not fit together.
-pub fn pack_weight_by_column<E: Element>(weight: Matrix<f32>, layout: Layout, first: usize, out: &mut [u32]) {
-    assert!(weight.rows() == layout.columns && weight.columns().div_ceil(E::PER_LANE) == layout.steps, "{layout:?}");
+pub fn pack_weight_by_column<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, first: usize, out: &mut [u32]) {
+    assert!(weight.rows() == layout.columns && weight.columns().div_ceil(T::PER_LANE) == layout.steps, "{layout:?}");
     assert_eq!(out.len() % layout.group_lanes(), 0, "groups are packed whole");
-    columns_to_groups::<f32, E>(weight, first, layout, out);
+    columns_to_groups::<f32, T>(weight, first, layout, out);
 }
 
-/// Specification of both directions: the lane of every place looked up; `at(k, j)` is B's element.
-pub fn pack_naive<E: Element>(depth: usize, layout: Layout, at: impl Fn(usize, usize) -> f32, out: &mut [u32]) {
+/// Specification of all four: looks up the lane of every place. `at(k, j)` is the element of `B` in row `k`, column
+/// `j`.
+pub fn pack_naive<T: Dtype>(depth: usize, layout: PackedLayout, at: impl Fn(usize, usize) -> f32, out: &mut [u32]) {
     for (place, lane) in out.iter_mut().enumerate() {
         let (group, inside) = (place / layout.group_lanes(), place % layout.group_lanes());
         let (step, column) = (inside / layout.width, group * layout.width + inside % layout.width);
-        let element = |k: usize| if k < depth && column < layout.columns { E::of(at(k, column)) } else { E::default() };
-        *lane = E::lane(&std::array::from_fn::<E, 2, _>(|i| element(step * E::PER_LANE + i)));
+        let element =
+            |k: usize| if k < depth && column < layout.columns { T::narrowed(at(k, column)) } else { T::default() };
+        *lane = T::lane(&std::array::from_fn::<T, 2, _>(|i| element(step * T::PER_LANE + i)));
     }
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn rows_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
-    // the tiles' sizes by name, and columns that are whole groups and whole vectors
+fn rows_to_groups<S: Dtype, T: Dtype>(b: Matrix<S>, first: usize, layout: PackedLayout, out: &mut [u32]) {
+    // loops of constant length for each side of a tile, over columns that are whole groups and whole vectors
     match layout.width {
-        6 => rows_to_runs::<S, E, 6, 48>(b, first, layout, out),
-        8 => rows_to_runs::<S, E, 8, 64>(b, first, layout, out),
-        16 => rows_to_runs::<S, E, 16, 64>(b, first, layout, out),
-        48 => rows_to_runs::<S, E, 48, 48>(b, first, layout, out),
+        6 => rows_to_runs::<S, T, 6, 48>(b, first, layout, out),
+        8 => rows_to_runs::<S, T, 8, 64>(b, first, layout, out),
+        16 => rows_to_runs::<S, T, 16, 64>(b, first, layout, out),
+        48 => rows_to_runs::<S, T, 48, 48>(b, first, layout, out),
         other => unreachable!("no tile has a side of {other}"),
     }
 }
 
-/// `COLUMNS` at a time, step by step: what is written lies one behind the other in few places.
+/// Packs `COLUMNS` columns at a time, step by step, so that writes go to a few places and proceed there without gaps.
 #[inline(always)]
-fn rows_to_runs<S: Element, E: Element, const WIDTH: usize, const COLUMNS: usize>(
+fn rows_to_runs<S: Dtype, T: Dtype, const WIDTH: usize, const COLUMNS: usize>(
     b: Matrix<S>,
     first: usize,
-    layout: Layout,
+    layout: PackedLayout,
     out: &mut [u32],
 ) {
     let steps = layout.steps;
-    let (runs, _) = out.as_chunks_mut::<WIDTH>(); // one step of a group each
+    let (runs, _) = out.as_chunks_mut::<WIDTH>(); // each is one step of a group
     let columns = (layout.columns - first * WIDTH).min(runs.len() / steps * WIDTH);
     let zeros = [S::default(); COLUMNS];
     for start in (0..columns).step_by(COLUMNS) {
@@ -220,46 +225,45 @@ fn rows_to_runs<S: Element, E: Element, const WIDTH: usize, const COLUMNS: usize
         let left = first * WIDTH + start;
         let runs = &mut runs[start / WIDTH * steps..][..used.div_ceil(WIDTH) * steps];
         for step in 0..steps {
-            let row = step * E::PER_LANE;
+            let row = step * T::PER_LANE;
             let part = |row: usize| if row < b.rows() { &b.row(row)[left..left + used] } else { &zeros[..used] };
-            let (upper, lower) = (part(row), part(row + E::PER_LANE - 1));
+            let (upper, lower) = (part(row), part(row + T::PER_LANE - 1));
             let ((upper, upper_rest), (lower, lower_rest)) = (upper.as_chunks::<WIDTH>(), lower.as_chunks::<WIDTH>());
             for (group, (upper, lower)) in upper.iter().zip(lower).enumerate() {
                 let run = &mut runs[group * steps + step];
                 for j in 0..WIDTH {
-                    run[j] = E::lane(&[E::convert(upper[j]), E::convert(lower[j])]);
+                    run[j] = T::lane(&[T::convert(upper[j]), T::convert(lower[j])]);
                 }
             }
             if !upper_rest.is_empty() {
                 let run = &mut runs[upper.len() * steps + step];
                 run.fill(0);
                 for ((lane, upper), lower) in run.iter_mut().zip(upper_rest).zip(lower_rest) {
-                    *lane = E::lane(&[E::convert(*upper), E::convert(*lower)]);
+                    *lane = T::lane(&[T::convert(*upper), T::convert(*lower)]);
                 }
             }
         }
     }
 }
 
-/// Lanes of a row that are read at once.
+/// Lanes that are read from a row before the next row's turn.
 const STEPS_AT_ONCE: usize = 16;
 
-/// Rows that are read side by side: few enough streams for the hardware to fetch ahead, enough to write
-/// more than a lane at each place.
+/// Rows that are read in turns: few enough for the hardware to prefetch all of them, and enough to write several lanes
+/// in each place.
 const ROWS_AT_ONCE: usize = 8;
 
-fn columns_to_groups<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
+fn columns_to_groups<S: Dtype, T: Dtype>(b: Matrix<S>, first: usize, layout: PackedLayout, out: &mut [u32]) {
     #[cfg(target_arch = "x86_64")]
-    if avx512::packs_columns(layout.width) {
-        // SAFETY: this CPU has the instructions for groups of this width.
-        return unsafe { avx512::columns_to_groups::<S, E>(b, first, layout, out) };
+    if let Some(avx512) = Avx512Bf16::detect().filter(|_| layout.width.is_multiple_of(avx512::LANES)) {
+        return avx512.columns_to_groups::<S, T>(b, first, layout, out);
     }
-    columns_to_groups_portable::<S, E>(b, first, layout, out);
+    columns_to_groups_portable::<S, T>(b, first, layout, out);
 }
 
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn columns_to_groups_portable<S: Element, E: Element>(b: Matrix<S>, first: usize, layout: Layout, out: &mut [u32]) {
-    let Layout { width, columns, .. } = layout;
+fn columns_to_groups_portable<S: Dtype, T: Dtype>(b: Matrix<S>, first: usize, layout: PackedLayout, out: &mut [u32]) {
+    let PackedLayout { width, columns, .. } = layout;
     for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
         let left = (first + group) * width;
         let used = width.min(columns - left);
@@ -269,10 +273,10 @@ fn columns_to_groups_portable<S: Element, E: Element>(b: Matrix<S>, first: usize
         for j in (0..used).step_by(ROWS_AT_ONCE) {
             let count = ROWS_AT_ONCE.min(used - j);
             for (part, lanes) in lanes.chunks_mut(STEPS_AT_ONCE * width).enumerate() {
-                let start = part * STEPS_AT_ONCE * E::PER_LANE;
+                let start = part * STEPS_AT_ONCE * T::PER_LANE;
                 let mut square = [[0; STEPS_AT_ONCE]; ROWS_AT_ONCE];
                 for (i, square) in square[..count].iter_mut().enumerate() {
-                    *square = lanes_of_row::<S, E>(&b.row(left + j + i)[start..]);
+                    *square = lanes_of_row::<S, T>(&b.row(left + j + i)[start..]);
                 }
                 for (step, lanes) in transposed(square).iter().zip(lanes.chunks_exact_mut(width)) {
                     match lanes[j..].first_chunk_mut() {
@@ -285,7 +289,7 @@ fn columns_to_groups_portable<S: Element, E: Element>(b: Matrix<S>, first: usize
     }
 }
 
-/// Rows as columns.
+/// The transpose.
 #[inline(always)]
 fn transposed(rows: [[u32; STEPS_AT_ONCE]; ROWS_AT_ONCE]) -> [[u32; ROWS_AT_ONCE]; STEPS_AT_ONCE] {
     let mut columns = [[0; ROWS_AT_ONCE]; STEPS_AT_ONCE];
@@ -296,10 +300,11 @@ fn transposed(rows: [[u32; STEPS_AT_ONCE]; ROWS_AT_ONCE]) -> [[u32; ROWS_AT_ONCE
     columns
 }
 
-/// Rows as columns in three rounds of neighbours, pairs and halves, each a shuffle of whole vectors.
+/// The transpose in three rounds, which interleave neighbors, then pairs, then halves. Each round shuffles whole
+/// vectors.
 #[inline(always)]
 fn transposed_square(r: [[u32; 8]; 8]) -> [[u32; 8]; 8] {
-    let neighbours = |a: [u32; 8], b: [u32; 8]| {
+    let neighbors = |a: [u32; 8], b: [u32; 8]| {
         [[a[0], b[0], a[1], b[1], a[4], b[4], a[5], b[5]], [a[2], b[2], a[3], b[3], a[6], b[6], a[7], b[7]]]
     };
     let pairs = |a: [u32; 8], b: [u32; 8]| {
@@ -309,7 +314,7 @@ fn transposed_square(r: [[u32; 8]; 8]) -> [[u32; 8]; 8] {
         [[a[0], a[1], a[2], a[3], b[0], b[1], b[2], b[3]], [a[4], a[5], a[6], a[7], b[4], b[5], b[6], b[7]]]
     };
     let four = |[a, b, c, d]: [[u32; 8]; 4]| {
-        let ([ab_0, ab_2], [cd_0, cd_2]) = (neighbours(a, b), neighbours(c, d));
+        let ([ab_0, ab_2], [cd_0, cd_2]) = (neighbors(a, b), neighbors(c, d));
         let ([first, second], [third, fourth]) = (pairs(ab_0, cd_0), pairs(ab_2, cd_2));
         [first, second, third, fourth] // columns 0 and 4, 1 and 5, 2 and 6, 3 and 7 of four rows
     };
@@ -321,70 +326,70 @@ fn transposed_square(r: [[u32; 8]; 8]) -> [[u32; 8]; 8] {
     columns
 }
 
-/// The first lanes of a row; zeros behind its end.
+/// The first lanes of a row, filled up with zeros after its end.
 #[inline(always)]
-fn lanes_of_row<S: Element, E: Element>(row: &[S]) -> [u32; STEPS_AT_ONCE] {
+fn lanes_of_row<S: Dtype, T: Dtype>(row: &[S]) -> [u32; STEPS_AT_ONCE] {
     let mut filled = [S::default(); 2 * STEPS_AT_ONCE];
     let values = match row.first_chunk() {
         Some(values) => values,
         None => {
-            let len = (STEPS_AT_ONCE * E::PER_LANE).min(row.len());
+            let len = (STEPS_AT_ONCE * T::PER_LANE).min(row.len());
             filled[..len].copy_from_slice(&row[..len]);
             &filled
         }
     };
-    let mut elements = [E::default(); 2 * STEPS_AT_ONCE];
+    let mut elements = [T::default(); 2 * STEPS_AT_ONCE];
     for (element, value) in elements.iter_mut().zip(values) {
-        *element = E::convert(*value);
+        *element = T::convert(*value);
     }
-    std::array::from_fn(|step| E::lane(&[elements[step * E::PER_LANE], elements[(step + 1) * E::PER_LANE - 1]]))
+    std::array::from_fn(|step| T::lane(&[elements[step * T::PER_LANE], elements[(step + 1) * T::PER_LANE - 1]]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::element::{Bf16, padded};
+    use crate::dtype::{Bf16, padded};
     use crate::testing::numbers;
 
-    fn check<E: Element>() {
+    fn check<T: Dtype>() {
         for (depth, columns) in [(1, 1), (5, 16), (9, 17), (33, 40), (64, 6), (12, 100)] {
             let weight = numbers(depth * columns, 1);
             let by_row = |k: usize, j: usize| weight[k * columns + j];
             let by_column = |k: usize, j: usize| weight[j * depth + k];
             for width in [6, 8, 16, 48] {
-                let layout = Layout::new::<E>(depth, columns, width);
+                let layout = PackedLayout::new::<T>(depth, columns, width);
                 let [mut fast, mut naive] = [1, 2].map(|v| vec![v; layout.lanes()]);
                 for first in 0..layout.groups() {
                     let rest = first * layout.group_lanes()..layout.lanes();
-                    pack_naive::<E>(depth, layout, by_row, &mut naive);
+                    pack_naive::<T>(depth, layout, by_row, &mut naive);
                     let rows = Matrix::strided(&weight, depth, columns, columns);
-                    pack_weight_by_row::<E>(rows, layout, first, &mut fast[rest.clone()]);
+                    pack_weight_by_row::<T>(rows, layout, first, &mut fast[rest.clone()]);
                     assert_eq!(fast[rest.clone()], naive[rest.clone()], "{depth}×{columns} by row, width {width}");
 
-                    pack_naive::<E>(depth, layout, by_column, &mut naive);
+                    pack_naive::<T>(depth, layout, by_column, &mut naive);
                     let rows = Matrix::strided(&weight, columns, depth, depth);
-                    pack_weight_by_column::<E>(rows, layout, first, &mut fast[rest.clone()]);
+                    pack_weight_by_column::<T>(rows, layout, first, &mut fast[rest.clone()]);
                     assert_eq!(fast[rest.clone()], naive[rest.clone()], "{depth}×{columns} by column, width {width}");
-                    columns_to_groups_portable::<f32, E>(rows, first, layout, &mut fast[rest.clone()]);
+                    columns_to_groups_portable::<f32, T>(rows, first, layout, &mut fast[rest.clone()]);
                     assert_eq!(fast[rest.clone()], naive[rest], "{depth}×{columns} by column, width {width}, portable");
                 }
-                // stored operands, with two rows more in the layout than there are
-                let stored = |rows: usize, columns: usize| -> Vec<E> {
-                    let mut out = vec![E::default(); rows * padded::<E>(columns)];
+                // operands that are stored as T; the last layout is deeper than its operand by two rows
+                let stored = |rows: usize, columns: usize| -> Vec<T> {
+                    let mut out = vec![T::default(); rows * padded::<T>(columns)];
                     for i in 0..rows {
-                        E::narrow(&weight[i * columns..][..columns], &mut out[i * padded::<E>(columns)..][..columns]);
+                        T::narrow(&weight[i * columns..][..columns], &mut out[i * padded::<T>(columns)..][..columns]);
                     }
                     out
                 };
-                pack_naive::<E>(depth, layout, by_column, &mut naive);
+                pack_naive::<T>(depth, layout, by_column, &mut naive);
                 pack_depth_by_column(Matrix::new(&stored(columns, depth), columns, depth), layout, &mut fast);
                 assert_eq!(fast, naive);
                 let (mut fast, rows) = (vec![1; layout.lanes()], stored(columns, depth));
-                columns_to_groups_portable::<E, E>(Matrix::new(&rows, columns, depth), 0, layout, &mut fast);
+                columns_to_groups_portable::<T, T>(Matrix::new(&rows, columns, depth), 0, layout, &mut fast);
                 assert_eq!(fast, naive);
-                let longer = Layout::new::<E>(depth + 2, columns, width);
+                let longer = PackedLayout::new::<T>(depth + 2, columns, width);
                 let [mut fast, mut naive] = [1, 2].map(|v| vec![v; longer.lanes()]);
-                pack_naive::<E>(depth, longer, by_row, &mut naive);
+                pack_naive::<T>(depth, longer, by_row, &mut naive);
                 pack_depth_by_row(Matrix::new(&stored(depth, columns), depth, columns), longer, &mut fast);
                 assert_eq!(fast, naive);
             }

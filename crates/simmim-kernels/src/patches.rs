@@ -1,12 +1,12 @@
-//! Cutting images into patches: the layout of a convolution whose stride is its kernel.
+//! Cutting images into patches, as for a convolution whose stride is the side of its kernel.
 //!
-//! A patch row lists its pixels as the convolution weight `[D, C, p_h, p_w]` does: channel first,
-//! then row, then column. A linear layer over such rows *is* the patch embedding; the same layout on
-//! the prediction side is the channel order of a pixel shuffle.
+//! A patch becomes a row in the order of the convolution's weight `[D, C, p_h, p_w]`: by channel, then by row, then by
+//! column. So a linear layer over such rows is the patch embedding. The order is also that of the channels before a
+//! pixel shuffle.
 
-/// Sizes of an image and of the patches it is cut into.
+/// The sizes of an image and of its patches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PatchGrid {
+pub struct PatchSizes {
     /// Channels of the image.
     pub channels: usize,
     /// Image height in pixels.
@@ -19,7 +19,7 @@ pub struct PatchGrid {
     pub patch_width: usize,
 }
 
-impl PatchGrid {
+impl PatchSizes {
     /// Patches along the vertical axis.
     pub fn rows(&self) -> usize {
         self.height / self.patch_height
@@ -30,18 +30,17 @@ impl PatchGrid {
         self.width / self.patch_width
     }
 
-    /// Values of one patch, `C·p_h·p_w`.
+    /// Length of a patch, `C·p_h·p_w` values.
     pub fn patch_len(&self) -> usize {
         self.channels * self.patch_height * self.patch_width
     }
 
-    /// Values of one image, `C·H·W`.
+    /// Length of an image, `C·H·W` values.
     pub fn image_len(&self) -> usize {
         self.channels * self.height * self.width
     }
 
-    /// Calls `visit(offset in the image, offset in the patch)` for each run of `patch_width` pixels
-    /// of patch `n`.
+    /// Calls `visit(offset in the image, offset in the patch)` for each run of `patch_width` values of patch `n`.
     fn runs(&self, n: usize, mut visit: impl FnMut(usize, usize)) {
         let (top, left) = (n / self.columns() * self.patch_height, n % self.columns() * self.patch_width);
         for c in 0..self.channels {
@@ -53,19 +52,22 @@ impl PatchGrid {
     }
 }
 
-/// Copies patch `n` of `image` `[C, H, W]` to `patch` `[C·p_h·p_w]`.
-pub fn cut_patch(grid: &PatchGrid, image: &[f32], n: usize, patch: &mut [f32]) {
-    grid.runs(n, |from, to| patch[to..to + grid.patch_width].copy_from_slice(&image[from..from + grid.patch_width]));
+/// Copies patch `n` of an image to `patch`.
+///
+/// # Shapes
+/// `image` `[C, H, W]` → `patch` `[C·p_h·p_w]`.
+pub fn cut_patch(sizes: &PatchSizes, image: &[f32], n: usize, patch: &mut [f32]) {
+    sizes.runs(n, |from, to| patch[to..to + sizes.patch_width].copy_from_slice(&image[from..from + sizes.patch_width]));
 }
 
 /// Specification of [`cut_patch`].
-pub fn cut_patch_naive(grid: &PatchGrid, image: &[f32], n: usize, patch: &mut [f32]) {
-    let g = grid;
+pub fn cut_patch_naive(sizes: &PatchSizes, image: &[f32], n: usize, patch: &mut [f32]) {
+    let s = sizes;
     for (at, value) in patch.iter_mut().enumerate() {
         let (c, i, j) =
-            (at / (g.patch_height * g.patch_width), at / g.patch_width % g.patch_height, at % g.patch_width);
-        let (y, x) = (n / g.columns() * g.patch_height + i, n % g.columns() * g.patch_width + j);
-        *value = image[(c * g.height + y) * g.width + x];
+            (at / (s.patch_height * s.patch_width), at / s.patch_width % s.patch_height, at % s.patch_width);
+        let (y, x) = (n / s.columns() * s.patch_height + i, n % s.columns() * s.patch_width + j);
+        *value = image[(c * s.height + y) * s.width + x];
     }
 }
 
@@ -78,12 +80,12 @@ mod tests {
     fn cutting_equals_naive() {
         for (channels, height, width, patch_height, patch_width) in [(3, 8, 8, 4, 4), (1, 6, 12, 2, 3), (5, 4, 4, 1, 4)]
         {
-            let grid = PatchGrid { channels, height, width, patch_height, patch_width };
-            let image = numbers(grid.image_len(), 1);
-            let (mut patch, mut expected) = (vec![0.0; grid.patch_len()], vec![0.0; grid.patch_len()]);
-            for n in 0..grid.rows() * grid.columns() {
-                cut_patch(&grid, &image, n, &mut patch);
-                cut_patch_naive(&grid, &image, n, &mut expected);
+            let sizes = PatchSizes { channels, height, width, patch_height, patch_width };
+            let image = numbers(sizes.image_len(), 1);
+            let (mut patch, mut expected) = (vec![0.0; sizes.patch_len()], vec![0.0; sizes.patch_len()]);
+            for n in 0..sizes.rows() * sizes.columns() {
+                cut_patch(&sizes, &image, n, &mut patch);
+                cut_patch_naive(&sizes, &image, n, &mut expected);
                 assert_eq!(patch, expected);
             }
         }

@@ -1,37 +1,38 @@
-//! The most that a core can multiply and add: a loop that never leaves the registers.
+//! The peak rate at which a core multiplies and adds, as a loop that never leaves the registers.
 //!
-//! Every number is `s = s·a + b`, or for bf16 `s = s + a₁·b₁ + a₂·b₂`, in as many independent sums as hide the
-//! instruction's latency. Nothing is loaded or stored, so no product can be faster; how near one comes is the
-//! share of this peak.
+//! Each operation is `s = s·a + b`, or for bf16 `s = s + a₁·b₁ + a₂·b₂`, in so many independent sums that the latency
+//! of the instruction is hidden. Nothing is loaded or stored, so no product can be faster. The speed of a product is
+//! reported as its share of this peak.
 
-use crate::element::Kind;
+use crate::dtype::DtypeKind;
 use crate::instructions::Instructions;
 
-/// Independent sums of the vector loops: latency times instructions per cycle is at most 12 on known CPUs.
+/// Independent sums: on known CPUs, the latency in cycles times the instructions per cycle is at most 12.
 const SUMS: usize = 12;
 
-/// The instructions of a loop.
+/// A loop, by the instructions that it repeats.
 ///
-/// Only detection makes one that needs instructions, so having it proves that they are there.
+/// Only detection makes one that needs special instructions, so having it proves that the CPU has them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Peak(Instructions);
+pub struct PeakLoop(Instructions);
 
-impl Peak {
-    /// The fastest multiply-add of operands of a kind on this CPU; bf16 is widened where there is none for it.
-    pub fn detect(kind: Kind) -> Self {
+impl PeakLoop {
+    /// The fastest multiply-add that this CPU has for a type. Where it has none for bf16, bf16 is converted to f32, so
+    /// the loop is that of f32.
+    pub fn detect(kind: DtypeKind) -> Self {
         match (Instructions::available()[0], kind) {
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512Bf16, Kind::F32) => Peak(Instructions::Avx512),
-            (best, Kind::F32 | Kind::Bf16) => Peak(best),
+            (Instructions::Avx512Bf16, DtypeKind::F32) => PeakLoop(Instructions::Avx512),
+            (best, DtypeKind::F32 | DtypeKind::Bf16) => PeakLoop(best),
         }
     }
 
-    /// The loop that runs on any CPU.
+    /// The loop that every CPU can run.
     pub fn portable() -> Self {
-        Peak(Instructions::Portable)
+        PeakLoop(Instructions::Portable)
     }
 
-    /// The instruction's name.
+    /// The name of the instruction.
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
@@ -44,7 +45,7 @@ impl Peak {
         }
     }
 
-    /// Operations of one round, a multiplication and an addition counted as two.
+    /// Operations of one round; a multiplication and an addition count as two.
     pub fn flops_per_round(self) -> u64 {
         let per_instruction = match self.0 {
             #[cfg(target_arch = "x86_64")]
@@ -58,29 +59,30 @@ impl Peak {
         per_instruction * SUMS as u64
     }
 
-    /// Runs `rounds` rounds on this thread; the value is worth nothing, but has to be used.
+    /// Runs `rounds` rounds on this thread. The result has no meaning, but a caller must use it, or the compiler drops
+    /// the loop.
     pub fn run(self, rounds: u64) -> f32 {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `detect` found the instructions.
+            // SAFETY: `detect` made this value, so the CPU has the instructions.
             Instructions::Avx512Bf16 => unsafe { x86::avx512_bf16(rounds) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `detect` found the instructions.
+            // SAFETY: `detect` made this value, so the CPU has the instructions.
             Instructions::Avx512 => unsafe { x86::avx512(rounds) },
             #[cfg(target_arch = "x86_64")]
-            // SAFETY: `detect` found the instructions.
+            // SAFETY: `detect` made this value, so the CPU has the instructions.
             Instructions::Avx2 => unsafe { x86::avx2(rounds) },
             Instructions::Portable => portable::run(rounds),
         }
     }
 }
 
-/// First values that differ, or the compiler would see that all sums are the same.
+/// The first value of a sum. The values differ, or the compiler would compute a single sum.
 fn first(sum: usize) -> f32 {
     std::hint::black_box(sum as f32)
 }
 
-/// The factor and the addend: sums stay finite for ever.
+/// The factor and the addend. The sums approach 2, so they stay finite.
 fn operands() -> (f32, f32) {
     std::hint::black_box((0.5, 1.0))
 }
@@ -96,7 +98,7 @@ mod x86 {
     #[target_feature(enable = "avx512f,avx512bf16")]
     pub(super) fn avx512_bf16(rounds: u64) -> f32 {
         let (a, _) = operands();
-        // one product cancels the other
+        // one half of the lanes adds 2·0.5 in both products, the other half subtracts 3·0.5, so sums grow slowly
         let a = _mm512_cvtne2ps_pbh(_mm512_set1_ps(a), _mm512_set1_ps(-a));
         let b = _mm512_cvtne2ps_pbh(_mm512_set1_ps(first(2)), _mm512_set1_ps(first(3)));
         let mut sums: [_; SUMS] = std::array::from_fn(|i| _mm512_set1_ps(first(i)));
@@ -139,7 +141,7 @@ mod x86 {
 mod portable {
     use super::{SUMS, first, operands};
 
-    /// Lanes of a vector: NEON's, and SSE2's.
+    /// Values of a vector of NEON or SSE2.
     pub(super) const LANES: usize = 4;
 
     pub(super) fn run(rounds: u64) -> f32 {
@@ -147,7 +149,7 @@ mod portable {
         let mut sums: [[f32; LANES]; SUMS] = std::array::from_fn(|i| [first(i); LANES]);
         for _ in 0..rounds {
             for lane in sums.as_flattened_mut() {
-                // one instruction where every CPU of the architecture has it
+                // on aarch64 every CPU has an instruction for both
                 *lane = if cfg!(target_arch = "aarch64") { lane.mul_add(a, b) } else { *lane * a + b };
             }
         }
@@ -159,20 +161,23 @@ mod portable {
 mod tests {
     use super::*;
 
+    #[track_caller]
+    fn check(peak: PeakLoop, expected: [f32; 3]) {
+        assert_eq!([0, 1, 10].map(|rounds| peak.run(rounds)), expected, "{}", peak.name());
+    }
+
     #[test]
-    fn every_loop_computes_what_it_says() {
-        // s = s/2 + 1 from 0..12: after one round every lane is i/2 + 1, and then 2 is approached
-        let lanes = |peak: Peak| match peak.name() {
-            "vfmadd, 512 bits" => 16.0,
-            "vfmadd, 256 bits" => 1.0, // one lane is read
-            "multiply and add" => portable::LANES as f32,
-            _ => 0.0,
-        };
-        for peak in [Peak::detect(Kind::F32), Peak::portable()] {
-            assert_eq!(peak.run(0), 66.0 * lanes(peak), "{}", peak.name());
-            assert_eq!(peak.run(1), (33.0 + 12.0) * lanes(peak), "{}", peak.name());
-            assert!((peak.run(100) - 24.0 * lanes(peak)).abs() < 1e-3, "{}", peak.name());
+    fn every_loop_computes_the_sums_it_should() {
+        // s = s/2 + 1, twelve times from 0, 1, … 11: the sums are 66, then 66/2 + 12, and after n rounds 24 + 42/2ⁿ
+        let of_f32 = [66.0, 45.0, 24.0 + 42.0 / 1024.0];
+        for peak in [PeakLoop::detect(DtypeKind::F32), PeakLoop::detect(DtypeKind::Bf16), PeakLoop::portable()] {
+            match peak.name() {
+                "vdpbf16ps, 512 bits" => check(peak, [16.0 * 66.0, 16.0 * 66.0 - 96.0, 16.0 * 66.0 - 960.0]),
+                "vfmadd, 512 bits" => check(peak, of_f32.map(|sum| 16.0 * sum)),
+                "vfmadd, 256 bits" => check(peak, of_f32), // only one lane is read
+                "multiply and add" => check(peak, of_f32.map(|sum| portable::LANES as f32 * sum)),
+                other => panic!("no loop is named `{other}`"),
+            }
         }
-        assert!(Peak::detect(Kind::Bf16).run(10).is_finite());
     }
 }

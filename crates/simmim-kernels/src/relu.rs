@@ -1,4 +1,4 @@
-//! The rectifier `max(x, 0)`.
+//! The rectified linear unit, `max(x, 0)`.
 
 use multiversion::multiversion;
 
@@ -19,7 +19,8 @@ pub fn relu_naive(x: &mut [f32]) {
     }
 }
 
-/// Clears the gradient where the output `y` is not above zero.
+/// Sets the gradient `d` to zero where `y` is not above zero; `y` may be the output or, having the same sign, the
+/// input.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn relu_backward(y: &[f32], d: &mut [f32]) {
     assert_eq!(y.len(), d.len());
@@ -55,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gradient_passes_where_the_value_does() {
+    fn the_gradient_passes_only_where_the_value_is_above_zero() {
         let mut x = [-1.0, 0.0, 2.0];
         relu(&mut x);
         assert_eq!(x, [0.0, 0.0, 2.0]);

@@ -1,16 +1,20 @@
 //! Softmax over rows, forward and backward.
 
-use crate::math::{exp, mul_add};
 #[cfg(target_arch = "x86_64")]
-use crate::{avx512, instructions::has_avx512};
+use crate::instructions::Avx512;
+use crate::math::exp;
+use crate::reductions::{dot, max, sum};
 use multiversion::{multiversion, target::target_cfg_f};
 
-/// Replaces each row of `x` `[rows, columns]` by its softmax.
+/// Replaces each row of `x` by its softmax. NaN or infinity in a row leaves NaN in that row, so that it cannot go
+/// unnoticed.
+///
+/// # Shapes
+/// `x` `[rows, columns]`.
 pub fn softmax(x: &mut [f32], columns: usize) {
     #[cfg(target_arch = "x86_64")]
-    if has_avx512() {
-        // SAFETY: this CPU has the instructions.
-        return unsafe { avx512::softmax(x, columns) };
+    if let Some(avx512) = Avx512::detect() {
+        return avx512.softmax(x, columns);
     }
     softmax_portable(x, columns);
 }
@@ -41,13 +45,15 @@ pub fn softmax_naive(x: &mut [f32], columns: usize) {
     }
 }
 
-/// Replaces `d_p` by the gradient of the scores: `d_s = p · (d_p − Σ p·d_p)`, row by row.
+/// Replaces `d_p`, the gradient of the softmax `p`, by that of the scores: `d_s = p·(d_p − Σ p·d_p)` in each row.
+///
+/// # Shapes
+/// `p`, `d_p` `[rows, columns]`.
 pub fn softmax_backward(p: &[f32], d_p: &mut [f32], columns: usize) {
     assert_eq!(p.len(), d_p.len());
     #[cfg(target_arch = "x86_64")]
-    if has_avx512() {
-        // SAFETY: this CPU has the instructions.
-        return unsafe { avx512::softmax_backward(p, d_p, columns) };
+    if let Some(avx512) = Avx512::detect() {
+        return avx512.softmax_backward(p, d_p, columns);
     }
     softmax_backward_portable(p, d_p, columns);
 }
@@ -56,14 +62,14 @@ pub fn softmax_backward(p: &[f32], d_p: &mut [f32], columns: usize) {
 fn softmax_backward_portable(p: &[f32], d_p: &mut [f32], columns: usize) {
     const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
     for (p, d) in p.chunks_exact(columns).zip(d_p.chunks_exact_mut(columns)) {
-        let inner = dot::<FUSED>(p, d);
+        let dot = dot::<FUSED>(p, d);
         for (d, p) in d.iter_mut().zip(p) {
-            *d = *p * (*d - inner);
+            *d = *p * (*d - dot);
         }
     }
 }
 
-/// Specification of [`softmax_backward`]: the Jacobian `p_i (δ_ij − p_j)` written out.
+/// Specification of [`softmax_backward`]: a product with the Jacobian, whose elements are `p_i·(δ_ij − p_j)`.
 pub fn softmax_backward_naive(p: &[f32], d_p: &mut [f32], columns: usize) {
     for (p, d) in p.chunks_exact(columns).zip(d_p.chunks_exact_mut(columns)) {
         let gradient: Vec<f32> = (0..columns)
@@ -80,54 +86,12 @@ pub fn softmax_backward_naive(p: &[f32], d_p: &mut [f32], columns: usize) {
     }
 }
 
-// Sixteen partial results: the compiler may not reorder float sums by itself.
-const LANES: usize = 16;
-
-#[inline(always)]
-fn max(row: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for i in 0..LANES {
-            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
-        }
-    }
-    rest.iter().chain(&lanes).copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
-#[inline(always)]
-pub(crate) fn sum(row: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for i in 0..LANES {
-            lanes[i] += chunk[i];
-        }
-    }
-    lanes.iter().sum::<f32>() + rest.iter().sum::<f32>()
-}
-
-#[inline(always)]
-pub(crate) fn dot<const FUSED: bool>(a: &[f32], b: &[f32]) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_chunks.remainder().iter().zip(b_chunks.remainder()).map(|(x, y)| x * y).sum();
-    for (x, y) in a_chunks.zip(b_chunks) {
-        for i in 0..LANES {
-            lanes[i] = mul_add::<FUSED>(x[i], y[i], lanes[i]);
-        }
-    }
-    lanes.iter().sum::<f32>() + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::{assert_close, numbers};
 
-    type Backward = fn(&[f32], &mut [f32], usize);
+    type BackwardKernel = fn(&[f32], &mut [f32], usize);
 
     #[test]
     fn softmax_and_its_backward_equal_naive() {
@@ -138,7 +102,7 @@ mod tests {
             let mut d_naive = d.clone();
             softmax_backward_naive(&naive, &mut d_naive, columns);
             for (forward, backward) in [
-                (softmax as fn(&mut [f32], usize), softmax_backward as Backward),
+                (softmax as fn(&mut [f32], usize), softmax_backward as BackwardKernel),
                 (softmax_portable, softmax_backward_portable),
             ] {
                 let (mut fast, mut d_fast) = (scores.clone(), d.clone());
@@ -151,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_with_a_broken_score_is_broken_as_a_whole() {
+    fn nan_or_infinity_in_a_row_shows_as_nan_in_that_row_only() {
         for broken in [f32::NAN, f32::INFINITY] {
             for at in [0, 1, 20] {
                 for kernel in [softmax, softmax_portable] {
@@ -159,7 +123,7 @@ mod tests {
                     rows[at] = broken;
                     kernel(&mut rows, 21);
                     assert!(rows[..21].iter().any(|v| v.is_nan()), "{broken} at {at}: {rows:?}");
-                    assert!(rows[21..].iter().all(|v| (v * 21.0 - 1.0).abs() < 1e-5), "the row behind is whole");
+                    assert!(rows[21..].iter().all(|v| (v * 21.0 - 1.0).abs() < 1e-5), "the next row is intact");
                 }
             }
         }

@@ -1,6 +1,6 @@
-//! What the kernels' tests share: reproducible numbers and a comparison that says where it failed.
+//! Helpers of the tests: reproducible numbers, and a comparison that names the element in which it failed.
 
-/// Numbers in `[-1, 1)` that look random and are the same in every run.
+/// Pseudo-random numbers in `[-1, 1)` (xorshift), the same in every run.
 pub(crate) fn numbers(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(1);
     (0..count)

@@ -1,12 +1,14 @@
-//! An encoder with a classification head: what pre-training is for.
+//! An image classifier: an encoder with a linear head, for fine-tuning.
 //!
-//! Pooling, the norm around it and the head's first values are the encoder's own (microsoft/SimMIM,
-//! `models/vision_transformer.py` and `models/swin_transformer.py`); the names are those of the published
+//! The encoder defines the pooling, the norm around it and the initialization of the head (microsoft/SimMIM,
+//! `models/vision_transformer.py` and `models/swin_transformer.py`). Parameter names are those of the published
 //! fine-tuned checkpoints.
 
-use crate::build::{Builder, Init};
-use crate::encoder::{Encode, Encoder, EncoderConfig, Pass, Role};
-use simmim_engine::{Images, Linear, Operations, SoftLabels};
+use crate::encoders::{Encode, Encoder, ForwardContext, Role, VisibleTokens};
+use crate::model::WeightedSum;
+use crate::recipe::FinetuneRecipe;
+use crate::weights::{Builder, Init};
+use simmim_engine::{Images, Labels, Linear, Operations, SoftLabels};
 
 /// An encoder with a linear head.
 pub struct Classifier {
@@ -16,15 +18,10 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Adds the parameters of a classifier of `classes` classes to `builder`.
-    pub fn new(
-        config: &EncoderConfig,
-        image_px: (usize, usize),
-        channels: usize,
-        classes: usize,
-        builder: &mut Builder,
-    ) -> Self {
-        let encoder = Encoder::new(config, Role::Classify, image_px, channels, builder);
+    /// Builds the classifier of a recipe with `classes` classes, and adds its parameters to `builder`.
+    pub fn new(recipe: &FinetuneRecipe, classes: usize, builder: &mut Builder) -> Self {
+        let image_px = recipe.data.image_size.height_and_width();
+        let encoder = Encoder::new(&recipe.encoder, Role::Classify, image_px, recipe.data.channels, builder);
         let head = builder.scope("head", |b| Linear {
             weight: b.add("weight", &[classes, encoder.spec().out_width], encoder.head_init()),
             bias: Some(b.add("bias", &[classes], Init::Constant(0.0))),
@@ -42,26 +39,37 @@ impl Classifier {
         self.classes
     }
 
-    /// Operations of one image's forward pass.
+    /// FLOPs of the forward pass of one image.
     pub fn flops(&self) -> f64 {
         self.encoder.flops() + 2.0 * (self.encoder.spec().out_width * self.classes) as f64
     }
 
-    /// Scores of the classes before softmax or sigmoid.
+    /// Logits of the classes.
     ///
     /// # Shapes
     /// images `[B, C, H, W]` → `[B, K]`.
-    pub fn logits<B: Operations>(&self, b: &B, images: &Images, pass: &mut Pass) -> B::Tensor {
+    pub fn logits<B: Operations>(&self, b: &B, images: &Images, context: &mut ForwardContext) -> B::Tensor {
         let tokens = self.encoder.embed(b, images); // [B, N, D]
-        let features = self.encoder.encode(b, tokens, pass); // [B, h·w, D']
+        let features = self.encoder.encode(b, tokens, VisibleTokens::All, context); // [B, h·w, D']
         b.linear(&self.encoder.pool(b, &features), &self.head)
     }
 
-    /// The loss of a batch.
+    /// The loss of a batch: `Σ weight·target·(−log p)`. Its weight is the number of images, or the number of images
+    /// times that of classes if an image may have several labels.
     ///
     /// # Shapes
     /// images `[B, C, H, W]`, labels `[B, K]` → `[1]`.
-    pub fn loss<B: Operations>(&self, b: &B, images: &Images, labels: &SoftLabels, pass: &mut Pass) -> B::Tensor {
-        b.soft_labels(&self.logits(b, images, pass), labels)
+    pub fn loss<B: Operations>(
+        &self,
+        b: &B,
+        images: &Images,
+        labels: &SoftLabels,
+        context: &mut ForwardContext,
+    ) -> WeightedSum<B::Tensor> {
+        let weight = match labels.labels {
+            Labels::One => images.count,
+            Labels::Many => images.count * self.classes,
+        };
+        WeightedSum { sum: b.soft_labels(&self.logits(b, images, context), labels), weight: weight as f64 }
     }
 }

@@ -1,18 +1,17 @@
-//! The demonstration: pre-training on images inside the binary, then fine-tuning on few of their labels from the
-//! encoder and from scratch, in minutes.
+//! The demo: pre-training on images embedded in the binary, then fine-tuning with a few of their labels, once from the
+//! pre-trained encoder and once from scratch.
 
 use crate::error::{Error, Result};
 use crate::report::{Chart, Number, Scale, Section, Series, Style, run_page};
-use crate::run::{read_log, read_resolved};
-use crate::train::{Finetuned, Input, Outcome};
-use serde_json::{Map, Value};
+use crate::run::{LogEntry, read_log, read_resolved};
+use crate::train::{Input, Outcome, picture_path};
 use simmim_data::idx_from_bytes;
 use std::path::{Path, PathBuf};
 
-/// The recipe of the pre-training.
+/// Name of the pre-training recipe.
 pub const RECIPE: &str = "demo";
 
-/// The recipe of the fine-tuning.
+/// Name of the fine-tuning recipe.
 pub const FINETUNE_RECIPE: &str = "finetune-demo";
 
 // Fashion-MNIST (arXiv:1708.07747), MIT, Copyright 2017 Zalando SE: 8,000 and 1,000 of its images.
@@ -35,66 +34,62 @@ pub fn inputs() -> Result<(Input, Input)> {
     ))
 }
 
-/// Edits of the demonstration that its fine-tuning takes over: the encoder has to be the same.
+/// The edits of the pre-training that also apply to the fine-tuning, which must have the same encoder.
 pub fn shared_edits(edits: &[String]) -> Vec<String> {
-    let is_shared = |edit: &&String| edit.starts_with("encoder.") || edit.starts_with("train.max_updates");
+    let is_shared = |edit: &&String| edit.starts_with("encoder.") || edit.starts_with("train.max_steps");
     edits.iter().filter(is_shared).cloned().collect()
 }
 
-/// Run folders of the two fine-tunings in that of the pre-training: from the encoder, and from scratch.
+/// Run folders of the two fine-tunings, in that of the pre-training: from the encoder, and from scratch.
 pub fn finetune_folders(out: &Path) -> [PathBuf; 2] {
     ["finetune-pretrained", "finetune-scratch"].map(|name| out.join(name))
 }
 
-/// Rewrites the page of the pre-training with the two fine-tunings on top.
+/// Rewrites the report of the pre-training, with the results of the two fine-tunings on top.
 ///
 /// # Errors
 /// If files of the runs cannot be read, or the page cannot be written.
-pub fn write_report(out: &Path, pretrained: &Outcome, finetuned: &[Finetuned; 2]) -> Result<()> {
+pub fn write_report(out: &Path, pretrained: &Outcome, finetuned: &[Outcome; 2]) -> Result<()> {
     let resolved = read_resolved(out)?;
-    let picture = out.join("pictures").join(format!("update-{:07}.png", pretrained.updates));
+    let picture = picture_path(out, pretrained.steps);
     let png = std::fs::read(&picture).map_err(Error::io(&picture))?;
-    let mut page = run_page(&read_log(out)?, &resolved, pretrained.updates, pretrained.total_updates, &png, true);
+    let mut page = run_page(&read_log(out)?, &resolved, pretrained.steps, pretrained.total_steps, &png, true);
     let [of_encoder, of_scratch] = finetune_folders(out);
-    let sections = fine_tuning(finetuned, &read_log(&of_encoder)?, &read_log(&of_scratch)?);
-    page.title = "A demonstration of SimMIM".into();
+    let sections = finetune_sections(finetuned, &read_log(&of_encoder)?, &read_log(&of_scratch)?);
+    page.title = "SimMIM demo".into();
     page.sections =
         sections.into_iter().chain([Section::Heading("Pre-training".into())]).chain(page.sections).collect();
     Ok(page.write(&out.join("report.html"))?)
 }
 
-fn fine_tuning(
-    runs: &[Finetuned; 2],
-    of_encoder: &[Map<String, Value>],
-    of_scratch: &[Map<String, Value>],
-) -> Vec<Section> {
-    let percent = |run: &Finetuned| run.top1.map_or("–".into(), |top1| format!("{top1:.1} %"));
-    let points = |log: &[Map<String, Value>]| -> Vec<(f64, f64)> {
-        let point = |entry: &Map<String, Value>| Some((entry.get("update")?.as_f64()?, entry.get("top1")?.as_f64()?));
+fn finetune_sections(runs: &[Outcome; 2], of_encoder: &[LogEntry], of_scratch: &[LogEntry]) -> Vec<Section> {
+    let percent = |run: &Outcome| run.metric("top1").map_or("–".into(), |top1| format!("{top1:.1} %"));
+    let points = |log: &[LogEntry]| -> Vec<(f64, f64)> {
+        let point = |entry: &LogEntry| Some((entry.get("step")?.as_f64()?, entry.get("top1")?.as_f64()?));
         log.iter().filter_map(point).collect()
     };
     let series = |name: &str, log| Series { name: name.into(), points: points(log), style: Style::Points };
-    let number = |label: &str, run: &Finetuned, note: &str| Number {
+    let number = |label: &str, run: &Outcome, note: &str| Number {
         label: label.into(),
         value: percent(run),
         note: Some(note.into()),
     };
     vec![
-        Section::Heading("What the encoder is good for".into()),
+        Section::Heading("Fine-tuning from the encoder and from scratch".into()),
         Section::Numbers(vec![
             number("from the encoder", &runs[0], "top-1 of held-out images"),
-            number("from scratch", &runs[1], "the same network, labels and updates"),
+            number("from scratch", &runs[1], "the same network, labels and steps"),
         ]),
         Section::Chart(Chart {
-            title: "Held-out top-1 as few labels are learnt".into(),
-            x_label: "update".into(),
+            title: "Held-out top-1 as few labels are learned".into(),
+            x_label: "step".into(),
             y_label: "percent".into(),
             y_scale: Scale::Linear,
             series: vec![series("from scratch", of_scratch), series("from the encoder", of_encoder)],
         }),
         Section::Text(
-            "Both learn from the same few labelled images; the one has seen thousands without labels before. \
-             Their own pages, with every class and the confusion, are finetune-pretrained/report.html and \
+            "Both were trained on the same few labeled images; the encoder was pre-trained on thousands without labels. \
+             Their own reports, with every class and the confusion matrix, are finetune-pretrained/report.html and \
              finetune-scratch/report.html."
                 .into(),
         ),
@@ -115,7 +110,7 @@ mod tests {
 
     #[test]
     fn fine_tuning_takes_over_what_is_of_the_encoder() {
-        let edits = ["encoder.width=16", "mask.ratio=0.5", "train.max_updates=3"].map(str::to_owned);
-        assert_eq!(shared_edits(&edits), ["encoder.width=16", "train.max_updates=3"]);
+        let edits = ["encoder.width=16", "mask.ratio=0.5", "train.max_steps=3"].map(str::to_owned);
+        assert_eq!(shared_edits(&edits), ["encoder.width=16", "train.max_steps=3"]);
     }
 }

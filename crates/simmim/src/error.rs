@@ -1,15 +1,15 @@
-//! What can go wrong in the library, and whose fault it is.
+//! The error type of this crate.
 //!
-//! Variants hold values; the wording is in one place. A hint is apart from the message, so that a
-//! front end can set it off.
+//! Variants hold values, and all wording is here. The hint is separate from the message, so that a front end can format
+//! it differently.
 
-use crate::files::with_path;
+use crate::run::files::with_path;
 use std::path::{Path, PathBuf};
 
 /// Result of this crate's fallible functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error of pre-training and everything around it.
+/// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,16 +17,16 @@ pub enum Error {
     #[error(transparent)]
     Data(#[from] simmim_data::Error),
 
-    /// A value of the recipe does not fit.
+    /// A value of a recipe is invalid.
     #[error("recipe key `{key}` is `{value}`: {expected}")]
     Recipe {
         /// Path of the key, `mask.unit_px`.
         key: String,
         /// The value found.
         value: String,
-        /// What would be right.
+        /// What is expected instead.
         expected: String,
-        /// What to do about it.
+        /// How to fix it.
         hint: Option<String>,
     },
 
@@ -37,7 +37,7 @@ pub enum Error {
         name: String,
         /// What is wrong with it.
         reason: String,
-        /// What to do about it.
+        /// How to fix it.
         hint: Option<String>,
     },
 
@@ -46,11 +46,11 @@ pub enum Error {
     Input {
         /// What is wrong, with the value in backticks.
         what: String,
-        /// What to do about it.
+        /// How to fix it.
         hint: Option<String>,
     },
 
-    /// Saved weights have another shape than the model.
+    /// A tensor of a weights file does not have the shape of the model's parameter.
     #[error("`{}`: tensor `{tensor}` has shape {found:?}, the model expects {expected:?}", path.display())]
     WeightShape {
         /// The weights file.
@@ -63,7 +63,7 @@ pub enum Error {
         expected: Vec<usize>,
     },
 
-    /// Saved weights lack a tensor of the model.
+    /// A weights file does not have a tensor of the model.
     #[error("`{}`: tensor `{tensor}` is missing", path.display())]
     WeightMissing {
         /// The weights file.
@@ -72,12 +72,12 @@ pub enum Error {
         tensor: String,
     },
 
-    /// A file is not one of weights, or not a whole one.
-    #[error("`{}` is not a whole safetensors file: {reason}", path.display())]
+    /// A file is not a safetensors file, or not complete.
+    #[error("`{}` is not a complete safetensors file: {reason}", path.display())]
     NotWeights {
         /// The file.
         path: PathBuf,
-        /// What the reader says.
+        /// The error of the reader.
         reason: String,
     },
 
@@ -90,7 +90,7 @@ pub enum Error {
         reason: String,
     },
 
-    /// A run folder belongs to another recipe.
+    /// A run folder holds a run with another recipe.
     #[error("`{}` holds a run with another recipe: {difference}", path.display())]
     OtherRun {
         /// The run folder.
@@ -99,16 +99,20 @@ pub enum Error {
         difference: String,
     },
 
+    /// The connection to another rank was lost.
+    #[error(transparent)]
+    Rank(#[from] simmim_engine::CollectiveError),
+
     /// Reading or writing failed; the message names the file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
 
-    /// Training met a number that is not finite.
-    #[error("update {update}: {what} is {value}")]
+    /// The loss or a gradient is not finite.
+    #[error("step {step}: {what} is {value}")]
     NotFinite {
-        /// Number of the update, from 1.
-        update: u64,
-        /// `the loss`, or the gradient of which parameter.
+        /// Number of the step, from 1.
+        step: u64,
+        /// `the loss`, or `the gradient of` a parameter.
         what: String,
         /// The value.
         value: f64,
@@ -119,13 +123,13 @@ pub enum Error {
         "{skipped} of {seen} images could not be read, more than the share of {allowed} that `data.max_skipped` allows; the last was `{last}`: {reason}"
     )]
     TooManySkipped {
-        /// Unreadable images.
+        /// Number of unreadable images.
         skipped: u64,
-        /// Images asked for.
+        /// Number of images read.
         seen: u64,
-        /// Allowed share.
+        /// Allowed share, 0 to 1.
         allowed: f64,
-        /// The last one's name.
+        /// Name of the last unreadable image.
         last: String,
         /// Why it could not be read.
         reason: String,
@@ -133,7 +137,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether the user can mend it by changing recipe, path or arguments.
+    /// Whether the user can fix it by changing the recipe, a path or an argument.
     pub fn is_users_fault(&self) -> bool {
         match self {
             Error::Data(e) => e.is_users_fault(),
@@ -146,36 +150,37 @@ impl Error {
             | Error::Damaged { .. }
             | Error::OtherRun { .. }
             | Error::TooManySkipped { .. } => true,
-            Error::Io(_) | Error::NotFinite { .. } => false,
+            Error::Rank(_) | Error::Io(_) | Error::NotFinite { .. } => false,
         }
     }
 
-    /// What to do about it.
+    /// How to fix it.
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Data(e) => e.hint(),
             Error::Recipe { key, hint, .. } => {
-                hint.clone().or_else(|| Some(format!("`--set {key}=VALUE` edits it for one run")))
+                hint.clone().or_else(|| Some(format!("`--set {key}=VALUE` changes it for one run")))
             }
             Error::RecipeFile { hint, .. } => {
-                hint.clone().or_else(|| Some("`simmim recipes NAME` prints a built-in recipe to compare it with".into()))
+                hint.clone().or_else(|| Some("`simmim recipes NAME` prints a built-in recipe to compare with".into()))
             }
             Error::Input { hint, .. } => hint.clone(),
             Error::WeightShape { .. } | Error::WeightMissing { .. } => {
                 Some("use the recipe these weights were trained with; `simmim inspect FILE` shows what is in them".into())
             }
             Error::NotWeights { .. } => {
-                Some("give weights that `simmim pretrain` wrote; if it was cut short, copy it again".into())
+                Some("give a weights file of `simmim pretrain`; if the file was cut off, copy it again".into())
             }
-            Error::Damaged { .. } => Some("delete the damaged file or folder; the run goes on from the checkpoint before it".into()),
+            Error::Damaged { .. } => Some("delete the damaged file or folder; the run then resumes from the checkpoint before it".into()),
             Error::OtherRun { .. } => Some("choose another --out, or run with the recipe in its `resolved.toml`".into()),
+            Error::Rank(_) => Some("the same command resumes from the last checkpoint".into()),
             Error::Io(error) => match error.kind() {
                 std::io::ErrorKind::StorageFull
                 | std::io::ErrorKind::QuotaExceeded
                 | std::io::ErrorKind::FileTooLarge => {
-                    Some("free some space and run the same command again: it goes on from the last checkpoint".into())
+                    Some("free some space and run the same command again: it resumes from the last checkpoint".into())
                 }
-                std::io::ErrorKind::PermissionDenied => Some("check who may write there, or choose another --out".into()),
+                std::io::ErrorKind::PermissionDenied => Some("check the permissions, or choose another --out".into()),
                 _ => None,
             },
             Error::NotFinite { .. } => {
@@ -185,7 +190,7 @@ impl Error {
         }
     }
 
-    /// Wraps an I/O error with the path it is about.
+    /// Converts an I/O error and adds the path to its message.
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Error {
         move |error| Error::Io(with_path(error, path))
     }

@@ -1,45 +1,45 @@
-//! What is in a run, a weights file, a recipe or a data set.
+//! Summaries of models: parameters, FLOPs, activation memory and heads.
 
-use crate::build::Builder;
 use crate::classifier::Classifier;
-use crate::encoder::{Encode, Encoder, EncoderSpec, activation_bytes};
+use crate::encoders::{Encode, Encoder, EncoderSpec, activation_bytes};
 use crate::error::Result;
 use crate::model::SimMim;
 use crate::recipe::{AnyRecipe, HeadKind, HeadRecipe, Recipe, TokenizerRecipe};
-use crate::target::Colours;
+use crate::targets::Colors;
 use crate::tokenizer::DiscreteVae;
-use simmim_engine::{ParameterTable, Precision};
+use crate::weights::Builder;
+use simmim_engine::{Device, ParameterTable, Precision};
 
-/// Sizes of the model a recipe describes.
+/// Sizes of the model of a recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelSummary {
-    /// Parameter values in all.
+    /// Number of parameters.
     pub parameters: usize,
-    /// Those of the encoder.
+    /// Number of parameters of the encoder.
     pub encoder_parameters: usize,
-    /// Operations of one image's forward pass, in 10⁹, a multiplication and an addition counted as two.
+    /// FLOPs of the forward pass of one image, in 10⁹; a multiply-add counts as two.
     pub gflops_per_image: f64,
-    /// Memory that one image's activations take in training in f32 and in bf16, in 2²⁰ bytes; see
-    /// [`activation_bytes`]. Not known of a tokenizer.
+    /// Memory of the activations of one image in training, in f32 and in bf16, in units of 2²⁰ bytes; see
+    /// [`activation_bytes`]. `None` for a tokenizer.
     pub activation_mb_per_image: Option<[f64; 2]>,
-    /// The encoder's sizes.
+    /// Sizes of the encoder.
     pub spec: EncoderSpec,
     /// Name and shape of each parameter.
     pub shapes: Vec<(String, Vec<usize>)>,
 }
 
-/// A head and what it costs.
+/// A prediction head and its cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HeadSummary {
     /// Its kind.
     pub kind: HeadKind,
-    /// Its parameter values.
+    /// Number of its parameters.
     pub parameters: usize,
-    /// Operations of one image's forward pass through encoder and head over those with a linear head.
+    /// FLOPs of the forward pass of one image, relative to those with a linear head.
     pub step_cost: f64,
 }
 
-/// The head of a recipe's model, whose parameters are in `table`.
+/// Summarizes the head of a model, whose parameters are in `table`.
 pub fn head(recipe: &Recipe, model: &SimMim, table: &ParameterTable) -> HeadSummary {
     HeadSummary {
         kind: recipe.head.kind,
@@ -48,27 +48,27 @@ pub fn head(recipe: &Recipe, model: &SimMim, table: &ParameterTable) -> HeadSumm
     }
 }
 
-/// Every head that a recipe's model could have, beside each other.
+/// Summarizes the model of a recipe with each kind of head.
 ///
 /// # Errors
 /// If a file that its target needs cannot be used.
-pub fn heads(recipe: &Recipe) -> Result<Vec<HeadSummary>> {
+pub fn heads(recipe: &Recipe, device: &impl Device) -> Result<Vec<HeadSummary>> {
     let with = |kind: HeadKind| {
         let recipe = Recipe { head: HeadRecipe { kind, ..recipe.head }, ..recipe.clone() };
         let mut builder = Builder::default();
-        let model = SimMim::new(&recipe, &Colours::unknown(recipe.data.channels), &mut builder)?;
+        let model = SimMim::new(&recipe, &Colors::unknown(recipe.data.channels), device, &mut builder)?;
         Ok(head(&recipe, &model, &builder.finish().0))
     };
     HeadKind::ALL.into_iter().map(with).collect()
 }
 
-/// Summarises the model of a recipe; nothing is allocated for its values.
+/// Summarizes the model of a recipe, without allocating its parameters.
 ///
 /// # Errors
 /// If a file that its target needs cannot be used.
-pub fn model(recipe: &Recipe) -> Result<ModelSummary> {
+pub fn model(recipe: &Recipe, device: &impl Device) -> Result<ModelSummary> {
     let mut builder = Builder::default();
-    let model = SimMim::new(recipe, &Colours::unknown(recipe.data.channels), &mut builder)?;
+    let model = SimMim::new(recipe, &Colors::unknown(recipe.data.channels), device, &mut builder)?;
     let (table, _) = builder.finish();
     Ok(summary(
         &table,
@@ -79,19 +79,18 @@ pub fn model(recipe: &Recipe) -> Result<ModelSummary> {
     ))
 }
 
-/// Summarises the model of a recipe of any kind; a classifier's is of `classes` classes.
+/// Summarizes the model of a recipe of any kind; a classifier has `classes` classes.
 ///
 /// # Errors
 /// If a file that its target needs cannot be used.
-pub fn any_model(recipe: &AnyRecipe, classes: usize) -> Result<ModelSummary> {
+pub fn any_model(recipe: &AnyRecipe, classes: usize, device: &impl Device) -> Result<ModelSummary> {
     let recipe = match recipe {
-        AnyRecipe::Pretrain(recipe) => return model(recipe),
+        AnyRecipe::Pretrain(recipe) => return model(recipe, device),
         AnyRecipe::Finetune(recipe) => recipe,
         AnyRecipe::Tokenizer(recipe) => return Ok(tokenizer(recipe)),
     };
     let mut builder = Builder::default();
-    let image_px = recipe.data.image_size.height_and_width();
-    let model = Classifier::new(&recipe.encoder, image_px, recipe.data.channels, classes, &mut builder);
+    let model = Classifier::new(recipe, classes, &mut builder);
     let (table, _) = builder.finish();
     Ok(summary(
         &table,
@@ -102,7 +101,7 @@ pub fn any_model(recipe: &AnyRecipe, classes: usize) -> Result<ModelSummary> {
     ))
 }
 
-/// Summarises a discrete VAE: encoder and decoder, a "feature" being a token's scores.
+/// Summarizes a discrete VAE; the logits of a token take the place of a feature.
 fn tokenizer(recipe: &TokenizerRecipe) -> ModelSummary {
     let mut builder = Builder::default();
     let vae = DiscreteVae::new(recipe.config(), &mut builder);
@@ -135,7 +134,7 @@ fn summary(
     encoder: &Encoder,
     recomputes_blocks: bool,
 ) -> ModelSummary {
-    let blocks = encoder.blocks_kept();
+    let blocks = encoder.block_activations();
     let mb = |precision| activation_bytes(&blocks, precision, recomputes_blocks) as f64 / (1u64 << 20) as f64;
     ModelSummary {
         parameters: table.len(),
@@ -151,11 +150,12 @@ fn summary(
 mod tests {
     use super::*;
     use crate::recipe::resolve;
+    use crate::testing::DEVICE;
 
     #[test]
     fn vit_base_has_the_published_number_of_parameters() {
-        let summary = model(&resolve("pretrain-vit-b16-224", &[]).unwrap()).unwrap();
-        // by hand from microsoft/SimMIM's modules: 12 blocks of 7,088,640 less 768 (no key bias) plus
+        let summary = model(&resolve("pretrain-vit-b16-224", &[]).unwrap(), &DEVICE).unwrap();
+        // computed by hand from the modules of microsoft/SimMIM: 12 blocks of 7,088,640 less 768 (no key bias) plus
         // 1,536 of layer scale, patches 590,592, tokens 1,536, norm 1,536, shared table 732·12, head 590,592
         let block = 7_087_872 - 768 + 1_536;
         let expected = 12 * block + 590_592 + 1_536 + 1_536 + 732 * 12 + 590_592;
@@ -164,12 +164,12 @@ mod tests {
 
     #[test]
     fn swin_and_swin_v2_have_the_published_numbers_of_parameters() {
-        let of = |name: &str| model(&resolve(name, &[]).unwrap()).unwrap();
+        let of = |name: &str| model(&resolve(name, &[]).unwrap(), &DEVICE).unwrap();
         let millions = |parameters: usize| parameters as f64 / 1e6;
 
         // whole models: open-mmlab/mmpretrain, configs/simmim/README.md
         assert_eq!(format!("{:.2}", millions(of("pretrain-swin-b-192").parameters)), "89.87");
-        // its last stage keeps tables for windows of 12 where the official code shrinks both to the grid of 6
+        // its last stage has tables for windows of 12, where the official code reduces them to the grid of 6
         let larger_tables = 2 * (23 * 23 - 11 * 11) * 48;
         assert_eq!(format!("{:.2}", millions(of("pretrain-swin-l-192").parameters + larger_tables)), "199.92");
 

@@ -1,52 +1,41 @@
-//! Self-supervised pre-training of vision transformers by masked image modelling.
+//! Self-supervised pre-training of vision transformers by masked image modeling.
 //!
-//! SimMIM (arXiv:2111.09886) is three decisions: hide patch-aligned units of an image, replace their
-//! tokens by a learnt one, and regress the hidden raw pixels with a light head. This crate is the
-//! method and what surrounds it, one seam per decision:
+//! SimMIM (arXiv:2111.09886) hides patch-aligned units of an image, replaces their tokens with a learned mask token,
+//! and regresses the raw pixels of the hidden units with a light prediction head. This crate implements the method and
+//! the training around it. Each design choice of the paper is one section of a recipe and one module:
 //!
-//! | seam | chosen by | module |
+//! | choice | recipe key | module |
 //! | --- | --- | --- |
-//! | what is hidden | `mask.strategy` | [`mask`] |
-//! | how images become features | `encoder.kind` | [`encoder`] |
-//! | how features become predictions | `head.kind` | [`head`] |
-//! | what is predicted | `target.kind` | [`target`] |
+//! | what is hidden | `mask.strategy` | [`masks`] |
+//! | how images become features | `encoder.kind` | [`encoders`] |
+//! | how features become predictions | `head.kind` | [`heads`] |
+//! | what is predicted | `target.kind` | [`targets`] |
 //!
-//! [`recipe`] holds their values, [`model`] puts them together, [`train`] runs them.
+//! [`recipe`] holds their values, [`model`] assembles the model from them, and [`train`] trains it.
 
 #![forbid(unsafe_code)]
 
-pub mod accuracy;
-pub mod baseline;
 pub mod bench;
-pub mod build;
-pub mod checkpoint;
 pub mod classifier;
 pub mod demo;
-pub mod encoder;
+pub mod encoders;
 pub mod error;
 pub mod evaluation;
-pub mod events;
-pub mod features;
-mod files;
-pub mod found;
-pub mod head;
+pub mod heads;
 pub mod inspect;
-pub mod knn;
-pub mod labels;
-pub mod mask;
-pub mod mask_comparison;
+pub mod masks;
 pub mod model;
-pub mod picture;
+pub mod pictures;
 pub mod precision;
-pub mod probe;
+mod ranges;
 pub mod recipe;
-pub mod reconstruct;
 pub mod report;
 pub mod run;
-pub mod target;
+pub mod targets;
+#[cfg(test)]
+mod testing;
 pub mod tokenizer;
 pub mod train;
-pub mod transfer;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -1,34 +1,31 @@
-//! Which arithmetic to use, and why.
+//! The choice of the precision of matrix products.
 
 use serde::{Deserialize, Serialize};
-use simmim_engine::{Precision, Tile};
+use simmim_engine::{Device, Precision};
 
-/// What the user asked for.
+/// The precision that the user asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PrecisionChoice {
-    /// The faster one here.
+    /// The one that is faster on the device.
     #[default]
     Auto,
-    /// f32 operands.
+    /// f32 operands and sums.
     F32,
     /// bf16 operands, f32 sums.
     Bf16,
 }
 
-/// The precision to use and the reason, to be printed and written to the run.
-pub fn choose(choice: PrecisionChoice) -> (Precision, &'static str) {
-    let multiplies_bf16 = Tile::detect().multiplies_bf16();
-    match (choice, multiplies_bf16) {
-        (PrecisionChoice::Auto, true) => (Precision::Bf16, "auto: this CPU multiplies bf16 at twice the speed of f32"),
-        (PrecisionChoice::Auto, false) => {
-            (Precision::F32, "auto: this CPU has no instructions for bf16, so f32 is faster")
-        }
-        (PrecisionChoice::F32, _) => (Precision::F32, "as asked"),
-        (PrecisionChoice::Bf16, true) => (Precision::Bf16, "as asked"),
-        (PrecisionChoice::Bf16, false) => {
-            (Precision::Bf16, "as asked; this CPU has no instructions for bf16, so operands are widened to f32")
-        }
+/// The precision to use, and the reason for it, which is printed and recorded in the run.
+pub fn choose(choice: PrecisionChoice, device: &impl Device) -> (Precision, String) {
+    let as_asked = |precision| {
+        let note = device.precision_note(precision).map_or(String::new(), |note| format!("; {note}"));
+        (precision, format!("as asked{note}"))
+    };
+    match choice {
+        PrecisionChoice::Auto => device.fastest_precision(),
+        PrecisionChoice::F32 => as_asked(Precision::F32),
+        PrecisionChoice::Bf16 => as_asked(Precision::Bf16),
     }
 }
 
@@ -38,4 +35,9 @@ pub fn name(precision: Precision) -> &'static str {
         Precision::F32 => "f32",
         Precision::Bf16 => "bf16",
     }
+}
+
+/// The precision of a name: the inverse of [`name`].
+pub(crate) fn of_name(name: &str) -> Option<Precision> {
+    [Precision::F32, Precision::Bf16].into_iter().find(|precision| self::name(*precision) == name)
 }

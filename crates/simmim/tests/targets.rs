@@ -1,42 +1,44 @@
-//! Every head with every target on either kind of encoder: gradients, and training on photographs.
+//! Every head with every target on ViT and Swin: gradients, and training on photos.
 
 #![allow(clippy::unwrap_used, reason = "a test says where it fails")]
 
-use simmim::build::{Builder, initial_values};
-use simmim::encoder::Pass;
-use simmim::mask::{Grid, Mask, strategy};
-use simmim::model::{Hidden, SimMim};
+use simmim::encoders::ForwardContext;
+use simmim::masks::{Grid, Mask, strategy};
+use simmim::model::{BatchMask, SimMim};
 use simmim::recipe::{HeadKind, Recipe, resolve};
-use simmim::target::{Colours, Palette};
+use simmim::targets::{Colors, Palette};
 use simmim::tokenizer::{DiscreteVae, TOKENIZER_FILE, TokenizerConfig};
 use simmim::weights;
+use simmim::weights::{Builder, initial_values, initialize};
+use simmim_cpu::{Cpu, CpuDevice};
 use simmim_data::rng::{rng, uniform_between};
-use simmim_data::{Augmentation, Image, Normalisation, Purpose, RandomResizedCrop, Source, Transform};
-use simmim_engine::{Backend, Cpu, Images, Operations, Precision, Reference, Slot, StepSize, Update};
+use simmim_data::{Augmentation, Image, Normalization, Purpose, RandomResizedCrop, Source, Transform};
+use simmim_engine::{Backend, Device, Images, Operations, OptimizerStep, Precision, Reference, Slot, StepSize};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::LazyLock;
 use tempfile::TempDir;
 
+const DEVICE: CpuDevice = CpuDevice { threads: 1 };
 const IMAGES: usize = 6;
 const SIDE_PX: usize = 16;
 
-/// Each target, and what sets it apart.
+/// A name for each target, and its edits.
 const TARGETS: &[(&str, &[&str])] = &[
     ("pixels", &[]),
     ("pixels in l2", &["loss.kind=l2"]),
     ("coarse pixels in smooth l1", &["target.resolution=4", "loss.kind=smooth-l1"]),
     ("pixels of everything", &["loss.scope=all", "loss.visible_weight=0.25"]),
-    ("pixels normalised by window", &["target.kind=normalized-pixels", "target.window_px=15"]),
-    ("pixels normalised by patch", &["target.kind=normalized-pixels", "target.normalize=patch"]),
-    ("colour bins", &["target.kind=colour-bins", "target.resolution=8"]),
-    ("colour clusters", &["target.kind=colour-clusters", "target.clusters=16", "target.resolution=4"]),
-    ("mean colour", &["target.kind=mean-colour"]),
+    ("pixels normalized by window", &["target.kind=normalized-pixels", "target.window_px=15"]),
+    ("pixels normalized by patch", &["target.kind=normalized-pixels", "target.normalize=patch"]),
+    ("color bins", &["target.kind=color-bins", "target.resolution=8"]),
+    ("color clusters", &["target.kind=color-clusters", "target.clusters=16", "target.resolution=4"]),
+    ("mean color", &["target.kind=mean-color"]),
     ("hog", &["target.kind=hog"]),
     ("tokens", &["target.kind=tokens", "target.resolution=4"]),
 ];
 
-/// An untrained tokenizer of 4 px: its tokens are as good as any to be learnt.
+/// A run folder with an untrained tokenizer of 4 px, whose tokens can be learned as well as any.
 static TOKENIZER: LazyLock<TempDir> = LazyLock::new(|| {
     let config =
         TokenizerConfig { channels: 3, vocabulary: 16, width: 8, groups: 3, blocks_per_group: 1, token_width: 8 };
@@ -49,7 +51,7 @@ static TOKENIZER: LazyLock<TempDir> = LazyLock::new(|| {
     folder
 });
 
-/// The photographs, decoded once.
+/// The photos, decoded once.
 static PHOTOS: LazyLock<Vec<Image>> = LazyLock::new(|| {
     let source = photos();
     (0..source.len()).map(|i| source.get(i).unwrap().image).collect()
@@ -70,13 +72,13 @@ const ENCODERS: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// A small model with its first parameters, images and masks.
+/// A small model with initial parameters, images and masks.
 struct Case {
     model: SimMim,
     recipe: Recipe,
     backend: Cpu,
     pixels: Vec<f32>,
-    hidden: Hidden,
+    mask: BatchMask,
 }
 
 impl Case {
@@ -90,20 +92,19 @@ impl Case {
             .then(|| format!("target.tokenizer={:?}", TOKENIZER.path().to_str().unwrap()));
         let edits: Vec<String> = sizes.into_iter().chain(small).chain(tokenizer).chain(edits).collect();
         let recipe = resolve(encoder.0, &edits).unwrap();
-        let palette = Palette::wanted(&recipe, photos().as_ref(), 0).unwrap();
-        let colours = Colours { normalisation: Normalisation::imagenet(), palette };
+        let palette = Palette::for_recipe(&recipe, photos().as_ref(), 0).unwrap();
+        let colors = Colors { normalization: Normalization::imagenet(), palette };
 
         let mut builder = Builder::default();
-        let model = SimMim::new(&recipe, &colours, &mut builder).unwrap();
+        let model = SimMim::new(&recipe, &colors, &DEVICE, &mut builder).unwrap();
         let (table, inits) = builder.finish();
-        let values = initial_values(&table, &inits, 0);
-        let backend = Cpu::new(table, Precision::F32, 1);
-        backend.write_slot(Slot::Values, &values);
+        let backend = DEVICE.open(table, Precision::F32);
+        initialize(&backend, &inits, 0);
 
         let crop = RandomResizedCrop { scale: (0.3, 1.0), ratio: (0.75, 1.33), hflip: 0.5 };
         let augmentation = Augmentation::RandomResizedCrop(crop);
         let transform =
-            Transform { height: SIDE_PX, width: SIDE_PX, augmentation, normalisation: colours.normalisation };
+            Transform { height: SIDE_PX, width: SIDE_PX, augmentation, normalization: colors.normalization };
         let mut pixels = vec![0.0; IMAGES * transform.values()];
         for (i, image) in pixels.chunks_exact_mut(transform.values()).enumerate() {
             transform.apply(&PHOTOS[i % PHOTOS.len()], &mut rng(0, Purpose::Augment, 0, i as u64), image);
@@ -112,47 +113,55 @@ impl Case {
         let mask = strategy(&recipe.mask);
         let masks: Vec<Mask> =
             (0..IMAGES).map(|i| mask.sample(&mut rng(0, Purpose::Mask, 0, i as u64), grid)).collect();
-        let hidden = model.hidden(&masks);
-        Self { model, recipe, backend, pixels, hidden }
+        let mask = model.batch_mask(&masks);
+        Self { model, recipe, backend, pixels, mask }
     }
 
     fn loss<B: Operations>(&self, b: &B) -> B::Tensor {
         let pixels = &self.pixels;
         let images = Images { pixels, count: IMAGES, channels: 3, height: SIDE_PX, width: SIDE_PX };
-        self.model.loss(b, &images, &self.hidden, self.model.weight_sum(&self.hidden), &mut Pass::evaluate())
+        self.model.loss(b, &images, &self.mask.all(), &mut ForwardContext::evaluate()).sum
     }
 
-    /// The loss, and its gradient in the backend.
-    fn step(&self) -> f64 {
+    /// The denominator of the loss.
+    fn denominator(&self) -> f64 {
+        self.model.denominator(self.mask.all().weight())
+    }
+
+    /// Computes the loss; the gradients of its sum are in the backend.
+    fn backward(&self) -> f64 {
         self.backend.clear_gradients();
         self.backend.start(true);
         let loss = self.loss(&self.backend);
-        let value = self.backend.read(&loss)[0] as f64;
         self.backend.backward(&loss);
-        value
+        self.backend.read(&loss)[0] as f64 / self.denominator()
     }
 
-    fn update(&self, number: u64) {
-        let steps = vec![StepSize { lr: 3e-3, weight_decay: 0.0 }; self.backend.table().iter().len()];
-        let norm = self.backend.gradient_norm();
-        let gradient_scale = (1.0 / norm).min(1.0) as f32;
-        self.backend.update(&Update { number, betas: (0.9, 0.999), eps: 1e-8, gradient_scale, steps: &steps });
+    fn step(&self, number: u64) {
+        self.backend.step(&OptimizerStep {
+            number,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            gradient_scale: 1.0 / self.denominator(),
+            clip_norm: Some(1.0),
+            step_sizes: &vec![StepSize { lr: 3e-3, weight_decay: 0.0 }; self.backend.table().iter().len()],
+        });
     }
 }
 
-/// Losses of 50 updates on the same photographs.
+/// Checks that the loss falls over 50 steps on the same photos.
 fn trains(encoder: &(&str, &[&str]), head: HeadKind, target: &(&str, &[&str])) {
     let case = Case::new(encoder, head, target.1);
     let mut losses = Vec::new();
     for number in 1..=50 {
-        losses.push(case.step());
-        case.update(number);
+        losses.push(case.backward());
+        case.step(number);
     }
     let what = format!("{} on {} with head {}", target.0, encoder.0, head.name());
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
     let parts: Vec<f64> = losses.chunks(10).map(mean).collect();
     assert!(losses.iter().all(|loss| loss.is_finite()), "{what}: {losses:?}");
-    assert!(parts[4] < 0.95 * parts[0], "{what}: means of ten {parts:?}");
+    assert!(parts[4] < 0.95 * parts[0], "{what}: means of ten losses {parts:?}");
 }
 
 #[test]
@@ -169,32 +178,33 @@ fn every_head_learns_every_target_on_swin() {
     }
 }
 
-/// Along a random direction in the parameters of encoder and head each, the gradient is the slope of
-/// the reference.
+/// Compares the gradient with a finite difference of the f64 reference, along a random direction in the parameters of
+/// the encoder and of the head.
 fn has_the_slope_of_the_reference(encoder: &(&str, &[&str]), head: HeadKind, target: &(&str, &[&str])) {
-    // L1 bends wherever an error is zero, which no two precisions agree on: it is checked once, without structure
+    // L1 is not differentiable where an error is zero, where precisions differ, so it is checked only for plain pixels
     let edits = target.1.iter().copied().chain((target.0 != "pixels").then_some("loss.kind=l2"));
     let case = Case::new(encoder, head, &edits.collect::<Vec<_>>());
-    case.step();
-    let gradients = case.backend.read_slot(Slot::Gradients);
+    case.backward();
+    let scale = 1.0 / case.denominator();
+    let gradients: Vec<f64> = case.backend.read_slot(Slot::Gradients).iter().map(|g| *g as f64 * scale).collect();
     let values: Vec<f64> = case.backend.read_slot(Slot::Values).iter().map(|v| *v as f64).collect();
     for part in ["encoder.", "decoder."] {
-        let mut rng = rng(1, Purpose::Initialise, 0, 0);
+        let mut rng = rng(1, Purpose::Initialize, 0, 0);
         let mut direction = vec![0.0; values.len()];
         for parameter in case.backend.table().iter().filter(|p| p.name.starts_with(part)) {
             direction[parameter.range.clone()].fill_with(|| uniform_between(&mut rng, -1.0, 1.0));
         }
-        let step = 1e-7; // small beside the distance of an error to where L1 bends
+        let step = 1e-7; // small compared to the errors, so that none of them changes its sign
         let at = |by: f64| {
             let moved = values.iter().zip(&direction).map(|(v, d)| v + by * d).collect();
             let reference = Reference::new(case.backend.table().clone(), moved);
-            case.loss(&reference).data()[0]
+            case.loss(&reference).data()[0] * scale
         };
         let expected = (at(step) - at(-step)) / (2.0 * step);
-        let products = gradients.iter().zip(&direction).map(|(g, d)| *g as f64 * d);
+        let products = gradients.iter().zip(&direction).map(|(g, d)| g * d);
         let (slope, size) = products.fold((0.0, 0.0), |(sum, squares), p| (sum + p, squares + p * p));
         let what = format!("{} on {} with head {}, {part}", target.0, encoder.0, case.recipe.head.kind.name());
-        // rounding in f32, beside what the terms of the sum are large
+        // rounding of f32, relative to the size of the terms of the sum
         assert!((slope - expected).abs() < 1e-3 * size.sqrt() + 1e-6, "{what}: {slope}, expected {expected}");
     }
 }

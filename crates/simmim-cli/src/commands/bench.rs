@@ -10,29 +10,34 @@ use simmim::bench::{
 };
 use simmim::precision;
 use simmim::recipe;
-use simmim::train::step::Phase;
+use simmim::train::Phase;
+use simmim_engine::Device;
 
-pub(crate) fn run(common: &Common, args: &BenchArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> anyhow::Result<Exit> {
     let threads = common.threads();
     let (prose, json) = if args.peak {
-        let (precision, _) = precision::choose(common.precision.into());
-        let peak = ProductPeak::measure(precision, threads);
+        let (precision, _) = precision::choose(common.precision.into(), device);
+        let peak = device.product_peak(precision);
         (describe_peak(&peak, threads), peak_json(&peak))
     } else if let Some(parameters) = args.adamw {
-        describe_adamw(&adamw(parameters, threads))
+        describe_adamw(&adamw(parameters, device))
     } else if args.forward {
-        describe_forward(common, args)?
+        describe_forward(common, args, device)?
     } else {
-        describe_recipe(common, args)?
+        describe_recipe(common, args, device)?
     };
     print_result(common.json, prose.trim_end(), &Value::Object(json))?;
     Ok(Exit::Done)
 }
 
-fn describe_forward(common: &Common, args: &BenchArgs) -> anyhow::Result<(String, Map<String, Value>)> {
+fn describe_forward(
+    common: &Common,
+    args: &BenchArgs,
+    device: &impl Device,
+) -> anyhow::Result<(String, Map<String, Value>)> {
     let (recipe, threads) = (recipe::resolve(&args.recipe, &common.set)?, common.threads());
-    let options = Options { recipe, seed: common.seed, precision: common.precision.into(), threads, steps: args.steps };
-    let measured = measure_forward(&options)?;
+    let options = Options { recipe, seed: common.seed, precision: common.precision.into(), steps: args.steps };
+    let measured = measure_forward(&options, device)?;
     let images_per_second = measured.batch_size as f64 / measured.forward.median() * 1e3;
     let mut prose = format!(
         "{}: {:.2} M parameters, batch {}, {} ({}), {threads} threads\n\n\
@@ -63,16 +68,20 @@ fn describe_forward(common: &Common, args: &BenchArgs) -> anyhow::Result<(String
     Ok((prose, json))
 }
 
-fn describe_recipe(common: &Common, args: &BenchArgs) -> anyhow::Result<(String, Map<String, Value>)> {
+fn describe_recipe(
+    common: &Common,
+    args: &BenchArgs,
+    device: &impl Device,
+) -> anyhow::Result<(String, Map<String, Value>)> {
     let (recipe, threads) = (recipe::resolve(&args.recipe, &common.set)?, common.threads());
     let batch_size = recipe.train.batch_size;
-    let options = Options { recipe, seed: common.seed, precision: common.precision.into(), threads, steps: args.steps };
-    let measured = measure(&options, &mut |peak| {
+    let options = Options { recipe, seed: common.seed, precision: common.precision.into(), steps: args.steps };
+    let measured = measure(&options, device, &mut |peak| {
         if !common.quiet {
-            eprintln!("other work takes cores away: {}", describe_peak(peak, threads));
+            eprintln!("other work on this machine disturbed the measurement: {}", describe_peak(peak, threads));
         }
     })?;
-    // images of so many channels are not in the embedded photograph's format
+    // the embedded photo cannot be decoded to every number of channels
     let loaded = loader_images_per_second(&options.recipe, threads).ok();
     let mut json = peak_json(&measured.peak);
     let fields = json!({
@@ -108,7 +117,7 @@ fn describe_recipe(common: &Common, args: &BenchArgs) -> anyhow::Result<(String,
 fn prose(args: &BenchArgs, measured: &Measured, loaded: Option<f64>, batch_size: usize, threads: usize) -> String {
     let mut prose = format!(
         "{}: {:.2} M parameters, batch {batch_size}, {} ({}), {threads} threads\n\n\
-         update              {}, {:.1} images/s\n\
+         step              {}, {:.1} images/s\n\
          forward             {}, {:.1} images/s\n\
          products, attention {:.0} GFLOP/s, {:.1} % of the peak\n\
          {}\n",
@@ -125,7 +134,7 @@ fn prose(args: &BenchArgs, measured: &Measured, loaded: Option<f64>, batch_size:
         describe_peak(&measured.peak, threads),
     );
     if measured.is_disturbed {
-        prose += "                    disturbed in every attempt: other work took cores away\n";
+        prose += "                    other work on this machine disturbed every attempt\n";
     }
     if let Some(loaded) = loaded {
         prose += &format!("loader              {loaded:.0} images/s, JPEG of 250 × 170 px\n");
@@ -134,9 +143,9 @@ fn prose(args: &BenchArgs, measured: &Measured, loaded: Option<f64>, batch_size:
         prose += &format!("peak memory         {mb:.0} MB\n");
     }
     let row = |name: &str, ms: f64| format!("  {name:32}{ms:>9.2} ms {:>5.1} %\n", ms / measured.step.median() * 100.0);
-    prose += "\nparts of an update\n";
+    prose += "\nparts of a step\n";
     prose += &phases(measured).into_iter().map(|(name, ms)| row(name, ms)).collect::<String>();
-    prose += "\noperations of an update\n";
+    prose += "\noperations of a step\n";
     prose + &operations(measured, args.steps).into_iter().map(|(name, ms)| row(&name, ms)).collect::<String>()
 }
 
@@ -170,24 +179,23 @@ fn phases(measured: &Measured) -> Vec<(&'static str, f64)> {
         Phase::Prepared => "masks and cleared gradients",
         Phase::Forward => "forward",
         Phase::Backward => "backward",
-        Phase::Norm => "norm of the gradients",
-        Phase::Updated => "AdamW",
+        Phase::Stepped => "norm, clipping, AdamW",
     };
     measured.phases.iter().map(|(phase, ms)| (name(*phase), *ms)).collect()
 }
 
-/// The engine's operations, the longest first.
+/// Mean time per step of each operation of the engine, in milliseconds, longest first.
 fn operations(measured: &Measured, steps: usize) -> Vec<(String, f64)> {
-    let direction = |pass| match pass {
+    let direction = |direction| match direction {
         Direction::Forward => "forward",
         Direction::Backward => "backward",
-        Direction::Update => "update",
+        Direction::Step => "step",
     };
     let mut operations: Vec<_> = measured
         .operations
         .iter()
-        .map(|spent| {
-            (format!("{}, {}", spent.operation, direction(spent.pass)), spent.seconds * 1e3 / steps.max(1) as f64)
+        .map(|time| {
+            (format!("{}, {}", time.operation, direction(time.direction)), time.seconds * 1e3 / steps.max(1) as f64)
         })
         .collect();
     operations.sort_by(|(_, a), (_, b)| b.total_cmp(a));
@@ -198,13 +206,13 @@ fn describe_adamw(speed: &AdamWSpeed) -> (String, Map<String, Value>) {
     let prose = format!(
         "AdamW, {:.1} M values {}\na copy              {}, {:.2} times",
         speed.parameters as f64 / 1e6,
-        describe_times(&speed.update),
+        describe_times(&speed.step),
         describe_times(&speed.copy),
         speed.times_a_copy()
     );
     let json = [
         ("parameters", json!(speed.parameters)),
-        ("adamw_ms", json!(speed.update.median())),
+        ("adamw_ms", json!(speed.step.median())),
         ("copy_ms", json!(speed.copy.median())),
         ("times_a_copy", json!(speed.times_a_copy())),
     ];

@@ -1,37 +1,41 @@
 //! `simmim finetune`.
 
-use super::beginning;
-use super::training::{Run, print_end, watched};
+use super::init_from;
+use super::training::{Run, print_end, with_progress};
 use crate::cli::{Common, FinetuneArgs};
 use crate::exit::Exit;
 use serde_json::json;
-use simmim::train::finetune;
+use simmim::train::{BEST_FILE, finetune};
+use simmim_engine::{Alone, Device};
 
-pub(crate) fn run(common: &Common, args: &FinetuneArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(common: &Common, args: &FinetuneArgs, device: &impl Device) -> anyhow::Result<Exit> {
     let run =
-        Run { common, recipe: &args.recipe, edits: &common.set, out: &args.out, workers: common.workers(args.workers) };
+        Run { common, recipe: &args.recipe, edits: &common.set, out: &args.out, workers: args.workers.count(common) };
     let options = run.on(&args.data, args.val.as_deref())?;
-    let beginning = beginning(&args.from);
-    let outcome = watched(common, &options, |observe, stop| finetune(&options, &beginning, observe, stop))?;
+    let init_from = init_from(&args.from);
+    let outcome = with_progress(common, &options, |observe, stop| {
+        finetune(device, &mut Alone, &options, &init_from, observe, stop)
+    })?;
+    let metric = |name: &str| outcome.metric(name);
     let json = json!({
-        "top1": outcome.top1,
-        "top5": outcome.top5,
-        "images": outcome.images,
-        "best_top1": outcome.best_top1,
-        "best_update": outcome.best_update,
-        "val_loss": outcome.val_loss,
-        "updates": outcome.updates,
+        "top1": metric("top1"),
+        "top5": metric("top5"),
+        "images": options.val.as_ref().map_or(0, |val| val.source.len()),
+        "best_top1": metric("best_top1"),
+        "best_step": metric("best_step").map(|step| step as u64),
+        "val_loss": metric("val_loss"),
+        "steps": outcome.steps,
         "loss": outcome.loss,
         "images_per_second": outcome.images_per_second,
         "skipped_images": outcome.skipped,
         "checkpoint": outcome.checkpoint,
-        "best": outcome.best_top1.map(|_| &outcome.best),
+        "best": metric("best_top1").map(|_| options.out.join(BEST_FILE)),
         "report": outcome.report,
     });
-    let accuracy = match (outcome.top1, outcome.best_top1) {
+    let accuracy = match (metric("top1"), metric("best_top1")) {
         (Some(top1), Some(best)) => format!("top-1 {top1:.2} % (best {best:.2} %)\n"),
         (_, _) => String::new(),
     };
     let done = format!("{accuracy}done: open {}", outcome.report.display());
-    print_end(common, (outcome.updates, outcome.total_updates), &done, &json)
+    print_end(common, (outcome.steps, outcome.total_steps), &done, &json)
 }

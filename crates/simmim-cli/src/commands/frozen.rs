@@ -1,46 +1,48 @@
 //! Frozen features for `simmim probe` and `simmim knn`.
 
-use super::{beginning, warn_of_damaged};
+use super::{init_from, warn_of_damaged};
 use crate::cli::{Common, FrozenArgs};
-use simmim::features::{Extraction, Features, FrozenEncoder};
-use simmim::labels::{checked_classes, relabelled};
+use simmim::evaluation::{Extraction, Features, FrozenEncoder};
+use simmim::evaluation::{checked_classes, relabeled};
 use simmim::recipe::LabelsPerImage;
 use simmim::{Error, precision, recipe};
 use simmim_data::Source;
+use simmim_engine::Device;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Images between two lines of progress.
+/// Number of images between two lines of progress.
 const LINE_EVERY: usize = 6400;
 
-/// Features of images to learn from and of images to guess.
+/// Features of training and validation images.
 pub(super) struct Frozen {
     pub(super) train: Features,
     pub(super) val: Features,
     pub(super) classes: usize,
 }
 
-pub(super) fn features(common: &Common, args: &FrozenArgs) -> anyhow::Result<Frozen> {
-    let beginning = beginning(&args.from);
+pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device) -> anyhow::Result<Frozen> {
+    let init_from = init_from(&args.from);
     let recipe = args.recipe.as_ref().map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
-    let (precision, _) = precision::choose(common.precision.into());
-    let mut encoder = FrozenEncoder::load(&beginning, recipe, precision, common.threads(), common.seed)?;
+    let (precision, _) = precision::choose(common.precision.into(), device);
+    let mut encoder = FrozenEncoder::load(&init_from, recipe, device, precision, common.seed)?;
     warn_of_damaged(encoder.damaged());
-    if let Some(transfer) =
-        encoder.transfer().filter(|done| !(common.quiet || done.left.is_empty() && done.resized.is_empty()))
+    if let Some(transfer) = encoder
+        .transfer()
+        .filter(|report| !(common.quiet || report.initialized.is_empty() && report.resized.is_empty()))
     {
         transfer.lines().iter().for_each(|line| eprintln!("{line}"));
     }
     let open = |spec: &str| simmim_data::open(spec, encoder.channels()).map_err(Error::from);
     let (train, val) = (open(&args.data)?, open(&args.val)?);
     let classes = checked_classes(train.as_ref(), &args.data, LabelsPerImage::One)?;
-    let val = relabelled(val, &args.val, &classes, LabelsPerImage::One)?;
+    let val = relabeled(val, &args.val, &classes, LabelsPerImage::One)?;
     for source in [&train, &val] {
         simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
     }
     encoder.measure(train.as_ref())?;
     let cache = args.cache.clone().or_else(|| cache_of(Path::new(&args.from)));
-    let extraction = Extraction { block: args.layer, cache: cache.as_deref(), workers: common.workers(args.workers) };
+    let extraction = Extraction { block: args.layer, cache: cache.as_deref(), workers: args.workers.count(common) };
     let of = |source: Arc<dyn Source>, what: &str| -> anyhow::Result<Features> {
         let all = source.len();
         let mut progress = |done: usize| {
@@ -57,7 +59,7 @@ pub(super) fn features(common: &Common, args: &FrozenArgs) -> anyhow::Result<Fro
     Ok(Frozen { train: of(train, &args.data)?, val: of(val, &args.val)?, classes: classes.len() })
 }
 
-/// A folder of a run for features; weights elsewhere get none unasked.
+/// The cache folder of a run. Weights that are not in a run folder have no default cache.
 fn cache_of(from: &Path) -> Option<PathBuf> {
     from.join("resolved.toml").is_file().then(|| from.join("features"))
 }

@@ -6,19 +6,21 @@ use crate::exit::Exit;
 use serde_json::{Value, json};
 use simmim::inspect::HeadSummary;
 use simmim::recipe::{self, AnyRecipe, BUILT_IN, Recipe};
-use simmim::run::{read_known, read_log};
+use simmim::run::checkpoint;
+use simmim::run::{read_any_resolved, read_log};
 use simmim::weights::WeightsFile;
-use simmim::{Error, checkpoint, inspect};
+use simmim::{Error, inspect};
+use simmim_engine::Device;
 use std::path::Path;
 
-pub(crate) fn run(common: &Common, args: &InspectArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> anyhow::Result<Exit> {
     let path = Path::new(&args.what);
     let has_extension = |e: &str| path.extension().is_some_and(|found| found == e);
-    let is_misspelt = || !path.exists() && recipe::nearest_built_in(&args.what).is_some();
-    let (prose, json) = if BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") || is_misspelt() {
-        describe_recipe(&args.what, &common.set)?
+    let is_misspelled = || !path.exists() && recipe::nearest_built_in(&args.what).is_some();
+    let (prose, json) = if BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") || is_misspelled() {
+        describe_recipe(&args.what, &common.set, device)?
     } else if path.join("resolved.toml").is_file() {
-        describe_run(path)?
+        describe_run(path, device)?
     } else if has_extension("safetensors") {
         describe_weights(path)?
     } else if path.join(checkpoint::MODEL_FILE).is_file() {
@@ -30,16 +32,16 @@ pub(crate) fn run(common: &Common, args: &InspectArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// Classes of a classifier whose recipe alone is known: those of ImageNet-1K.
+/// Number of classes that is assumed for a classifier if only its recipe is known: that of ImageNet-1K.
 const IMAGENET_CLASSES: usize = 1000;
 
-fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Value)> {
+fn describe_recipe(name: &str, edits: &[String], device: &impl Device) -> anyhow::Result<(String, Value)> {
     let recipe = recipe::resolve_any(name, edits)?;
-    let model = inspect::any_model(&recipe, IMAGENET_CLASSES)?;
+    let model = inspect::any_model(&recipe, IMAGENET_CLASSES, device)?;
     let (height, width) = model.spec.image_px;
     let rows = model.shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n"));
     let heads = match &recipe {
-        AnyRecipe::Pretrain(recipe) => inspect::heads(recipe)?,
+        AnyRecipe::Pretrain(recipe) => inspect::heads(recipe, device)?,
         AnyRecipe::Finetune(_) | AnyRecipe::Tokenizer(_) => Vec::new(),
     };
     let memory = model.activation_mb_per_image.map_or(String::new(), |[f32, bf16]| {
@@ -51,7 +53,7 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
         "{name}\n\n\
          parameters          {:>12}  ({:.2} M)\n\
          of the encoder      {:>12}\n\
-         GFLOP per image     {:>12.3}  (forward; two per multiplication and addition)\n\
+         GFLOP per image     {:>12.3}  (forward pass; a multiply-add counts as two)\n\
          {memory}\
          input               {height} × {width} × {}\n{}\n{}",
         model.parameters,
@@ -84,31 +86,31 @@ fn describe_recipe(name: &str, edits: &[String]) -> anyhow::Result<(String, Valu
     Ok((prose, json))
 }
 
-/// The heads beside each other.
+/// A table of all heads.
 fn head_rows(recipe: &Recipe, heads: &[HeadSummary]) -> String {
     let row = |h: &HeadSummary| {
         let chosen = if h.kind == recipe.head.kind { "  (this one)" } else { "" };
         format!("  {:16} {:>14} {:>12.2}{chosen}\n", h.kind.name(), h.parameters, h.step_cost)
     };
     let rows: String = heads.iter().map(row).collect();
-    format!("head                 parameters  operations over those with a linear head\n{rows}")
+    format!("head                 parameters  FLOPs relative to a linear head\n{rows}")
 }
 
 fn head_json(head: &HeadSummary) -> Value {
     json!({ "kind": head.kind, "parameters": head.parameters, "step_cost": head.step_cost })
 }
 
-fn describe_run(path: &Path) -> anyhow::Result<(String, Value)> {
-    let (recipe, run) = read_known(path)?;
-    let model = inspect::any_model(&recipe, run.classes.len())?;
+fn describe_run(path: &Path, device: &impl Device) -> anyhow::Result<(String, Value)> {
+    let (recipe, run) = read_any_resolved(path)?;
+    let model = inspect::any_model(&recipe, run.classes.len(), device)?;
     let log = read_log(path)?;
     let last = |key: &str| log.iter().rev().find_map(|entry| entry.get(key).cloned()).unwrap_or(Value::Null);
-    let checkpoints: Vec<u64> = checkpoint::list(path)?.into_iter().map(|(updates, _)| updates).collect();
+    let checkpoints: Vec<u64> = checkpoint::list(path)?.into_iter().map(|(steps, _)| steps).collect();
     let prose = format!(
         "run of simmim {}, {} on {}, {} threads, seed {}\n\
          data                {} ({} images)\n\
          parameters          {}\n\
-         last update logged  {}\n\
+         last step logged  {}\n\
          loss                {}\n\
          held-out loss       {}\n\
          checkpoints         {checkpoints:?}",
@@ -120,13 +122,13 @@ fn describe_run(path: &Path) -> anyhow::Result<(String, Value)> {
         run.data,
         run.images,
         model.parameters,
-        last("update"),
+        last("step"),
         last("loss"),
         last("val_loss"),
     );
     let json = json!({
         "parameters": model.parameters,
-        "updates": last("update"),
+        "steps": last("step"),
         "loss": last("loss"),
         "val_loss": last("val_loss"),
         "checkpoints": checkpoints,
@@ -136,7 +138,7 @@ fn describe_run(path: &Path) -> anyhow::Result<(String, Value)> {
 }
 
 fn describe_weights(path: &Path) -> anyhow::Result<(String, Value)> {
-    let shapes = WeightsFile::read(path)?.shapes()?;
+    let shapes = WeightsFile::read(path)?.shapes();
     let values: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let rows: String = shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n")).collect();
     let tensors: serde_json::Map<String, Value> =

@@ -6,31 +6,32 @@ use crate::cli::{Common, KnnArgs};
 use crate::exit::Exit;
 use serde_json::json;
 use simmim::Error;
-use simmim::knn::{Neighbours, knn};
+use simmim::evaluation::{Neighbors, knn};
+use simmim_engine::Device;
 
-pub(crate) fn run(common: &Common, args: &KnnArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(common: &Common, args: &KnnArgs, device: &impl Device) -> anyhow::Result<Exit> {
     if !(args.temperature > 0.0 && args.temperature.is_finite()) {
-        let hint = Some("0.07 is usual".into());
+        let hint = Some("the default is 0.07".into());
         return Err(Error::Input { what: format!("--temperature `{}` is not above 0", args.temperature), hint }.into());
     }
-    let Frozen { train, val, classes } = features(common, &args.frozen)?;
-    let neighbours = Neighbours { count: args.k as usize, temperature: args.temperature };
-    let done = knn(&train, &val, classes, neighbours, common.threads());
+    let Frozen { train, val, classes } = features(common, &args.frozen, device)?;
+    let neighbors = Neighbors { count: args.k as usize, temperature: args.temperature };
+    let accuracy = knn(&train, &val, classes, neighbors, device);
     let json = json!({
-        "top1": done.top1(),
-        "top5": done.top5(),
-        "images": done.images,
-        "k": neighbours.count,
-        "temperature": neighbours.temperature,
+        "top1": accuracy.top1(),
+        "top5": accuracy.top5(),
+        "images": accuracy.images,
+        "k": neighbors.count,
+        "temperature": neighbors.temperature,
         "features": train.width,
         "train_images": train.len(),
     });
     let prose = format!(
-        "top-1 {:.2} %, top-5 {:.2} % of {} images by {} neighbours among {}",
-        done.top1(),
-        done.top5(),
-        done.images,
-        neighbours.count,
+        "top-1 {:.2} %, top-5 {:.2} % of {} images by {} neighbors among {}",
+        accuracy.top1(),
+        accuracy.top5(),
+        accuracy.images,
+        neighbors.count,
         train.len()
     );
     print_result(common.json, &prose, &json)?;

@@ -4,7 +4,7 @@ use super::{print_result, read_image};
 use crate::cli::{Common, MasksArgs};
 use crate::exit::Exit;
 use serde_json::{Value, json};
-use simmim::mask_comparison::{Measured, csv, embedded_photo, measure, page, pictures, table};
+use simmim::pictures::mask_comparison::{AvgDistRow, csv, embedded_photo, measure, page, pictures, table};
 use simmim::{Error, recipe};
 
 pub(crate) fn run(common: &Common, args: &MasksArgs) -> anyhow::Result<Exit> {
@@ -26,14 +26,14 @@ pub(crate) fn run(common: &Common, args: &MasksArgs) -> anyhow::Result<Exit> {
         eprintln!("AvgDist in pixels by ratio; pictures: open {}", out("masks.html").display());
     }
     let row =
-        |m: &Measured| json!({ "strategy": m.strategy, "unit_px": m.unit_px, "ratio": m.ratio, "pixels": m.pixels });
+        |m: &AvgDistRow| json!({ "strategy": m.strategy, "unit_px": m.unit_px, "ratio": m.ratio, "pixels": m.pixels });
     let rows: Vec<Value> = measured.iter().map(row).collect();
     let json = json!({ "avg_dist": rows, "pictures": out("masks.png"), "report": out("masks.html") });
     print_result(common.json, &aligned(&table(&measured)), &json)?;
     Ok(Exit::Done)
 }
 
-/// The table in columns.
+/// The table with aligned columns.
 fn aligned((header, rows): &(Vec<String>, Vec<Vec<String>>)) -> String {
     let line = |cells: &Vec<String>| {
         let numbers: String = cells[1..].iter().map(|cell| format!("{cell:>8}")).collect();

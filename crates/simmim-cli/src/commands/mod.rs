@@ -1,4 +1,4 @@
-//! One file per command, and what several of them share.
+//! The commands, one file each, and what they share.
 
 pub(crate) mod bench;
 pub(crate) mod demo;
@@ -18,12 +18,12 @@ mod training;
 
 use serde_json::Value;
 use simmim::Error;
-use simmim::train::Beginning;
+use simmim::weights::InitFrom;
 use simmim_data::Image;
 use std::io::Write;
 use std::path::Path;
 
-/// Prints a result: JSON if asked for, else `prose`. A reader that left early (`| head`) has what it wanted.
+/// Prints a result: JSON if asked for, else `prose`. A closed pipe (`| head`) is not an error.
 ///
 /// # Errors
 /// If stdout cannot be written for another reason.
@@ -38,22 +38,22 @@ fn print_result(is_json: bool, prose: &str, json: &Value) -> anyhow::Result<()> 
     }
 }
 
-/// What `--from` names: `scratch`, or weights.
-fn beginning(from: &str) -> Beginning {
+/// Parses `--from`: `scratch`, or a path to weights.
+fn init_from(from: &str) -> InitFrom {
     match from {
-        "scratch" => Beginning::Scratch,
-        path => Beginning::Weights(path.into()),
+        "scratch" => InitFrom::Scratch,
+        path => InitFrom::Weights(path.into()),
     }
 }
 
-/// Says which newer checkpoints could not be used.
+/// Prints a warning for each newer checkpoint that is damaged.
 fn warn_of_damaged(errors: &[Error]) {
     for error in errors {
         eprintln!("warning: {error}; using the checkpoint before it");
     }
 }
 
-/// Reads an image that was named on the command line, as `channels` channels.
+/// Reads an image of the command line and converts it to `channels` channels.
 fn read_image(path: &Path, channels: usize) -> anyhow::Result<Image> {
     let bytes = std::fs::read(path)
         .map_err(|e| Error::Input { what: format!("image `{}` cannot be read: {e}", path.display()), hint: None })?;

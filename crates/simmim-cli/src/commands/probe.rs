@@ -6,25 +6,26 @@ use crate::cli::{Common, ProbeArgs};
 use crate::exit::Exit;
 use serde_json::{Value, json};
 use simmim::Error;
-use simmim::probe::{Probe, probe};
+use simmim::evaluation::{Probe, probe};
+use simmim_engine::Device;
 
-pub(crate) fn run(common: &Common, args: &ProbeArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(common: &Common, args: &ProbeArgs, device: &impl Device) -> anyhow::Result<Exit> {
     if let Some(rate) = args.rates.iter().find(|rate| !(**rate > 0.0 && rate.is_finite())) {
         let hint = Some("for example --rates 1e-3,1e-2".into());
-        return Err(Error::Input { what: format!("the rate `{rate}` is not above 0"), hint }.into());
+        return Err(Error::Input { what: format!("the learning rate `{rate}` is not above 0"), hint }.into());
     }
-    let Frozen { train, val, classes } = features(common, &args.frozen)?;
-    let usual = Probe::default();
+    let Frozen { train, val, classes } = features(common, &args.frozen, device)?;
+    let default = Probe::default();
     let config = Probe {
         epochs: args.epochs as usize,
-        rates: if args.rates.is_empty() { usual.rates.clone() } else { args.rates.clone() },
-        is_normalised: !args.no_norm,
+        rates: if args.rates.is_empty() { default.rates.clone() } else { args.rates.clone() },
+        is_normalized: !args.no_norm,
         seed: common.seed,
-        ..usual
+        ..default
     };
-    let results = probe(&train, &val, classes, &config, common.threads());
+    let results = probe(&train, &val, classes, &config, device);
     let (rate, best) =
-        results.iter().copied().max_by_key(|(_, accuracy)| accuracy.right).expect("a probe has at least one rate");
+        results.iter().copied().max_by_key(|(_, accuracy)| accuracy.correct).expect("a probe has at least one rate");
     let rows: Vec<Value> =
         results.iter().map(|(rate, a)| json!({ "rate": rate, "top1": a.top1(), "top5": a.top5() })).collect();
     let json = json!({
@@ -41,7 +42,7 @@ pub(crate) fn run(common: &Common, args: &ProbeArgs) -> anyhow::Result<Exit> {
         .map(|(rate, a)| format!("rate {rate:.0e}: top-1 {:.2} %, top-5 {:.2} %\n", a.top1(), a.top5()))
         .collect();
     let prose = format!(
-        "{lines}top-1 {:.2} %, top-5 {:.2} % of {} images, a line on {} features of {}",
+        "{lines}top-1 {:.2} %, top-5 {:.2} % of {} images by a linear classifier on {} features, trained on {} images",
         best.top1(),
         best.top5(),
         best.images,

@@ -17,7 +17,7 @@ pub(crate) fn run(common: &Common, args: &RecipesArgs) -> anyhow::Result<Exit> {
     let recipe = recipe::resolve_any(name, &common.set)?;
     let text = match BUILT_IN.iter().find(|r| r.name == name) {
         Some(built_in) if common.set.is_empty() => built_in.text.trim_end().to_owned(),
-        _ => recipe::to_toml(&recipe),
+        _ => recipe.to_toml(),
     };
     print_result(common.json, &text, &serde_json::to_value(&recipe)?)?;
     Ok(Exit::Done)

@@ -1,29 +1,32 @@
 //! `simmim tokenizer`.
 
-use super::training::{Run, print_end, watched};
+use super::training::{Run, print_end, with_progress};
 use crate::cli::{Common, TokenizerArgs};
 use crate::exit::Exit;
 use serde_json::json;
+use simmim::tokenizer::TOKENIZER_FILE;
 use simmim::train::train_tokenizer;
+use simmim_engine::{Alone, Device};
 
-pub(crate) fn run(common: &Common, args: &TokenizerArgs) -> anyhow::Result<Exit> {
+pub(crate) fn run(common: &Common, args: &TokenizerArgs, device: &impl Device) -> anyhow::Result<Exit> {
     let run =
-        Run { common, recipe: &args.recipe, edits: &common.set, out: &args.out, workers: common.workers(args.workers) };
+        Run { common, recipe: &args.recipe, edits: &common.set, out: &args.out, workers: args.workers.count(common) };
     let options = run.on(&args.data, args.val.as_deref())?;
-    let outcome = watched(common, &options, |observe, stop| train_tokenizer(&options, observe, stop))?;
-    let measured = outcome.reconstructed.as_ref();
+    let outcome =
+        with_progress(common, &options, |observe, stop| train_tokenizer(device, &mut Alone, &options, observe, stop))?;
+    let tokenizer = options.out.join(TOKENIZER_FILE);
     let json = json!({
-        "updates": outcome.updates,
+        "steps": outcome.steps,
         "loss": outcome.loss,
-        "l1": measured.map(|m| m.l1),
-        "tokens_in_use": measured.map(|m| m.tokens_in_use),
-        "perplexity": measured.map(|m| m.perplexity),
+        "l1": outcome.metric("l1"),
+        "tokens_in_use": outcome.metric("tokens_in_use").map(|count| count as u64),
+        "perplexity": outcome.metric("perplexity"),
         "images_per_second": outcome.images_per_second,
         "skipped_images": outcome.skipped,
         "checkpoint": outcome.checkpoint,
-        "tokenizer": outcome.tokenizer,
+        "tokenizer": tokenizer,
         "report": outcome.report,
     });
-    let done = format!("done: {}; pictures: open {}", outcome.tokenizer.display(), outcome.report.display());
-    print_end(common, (outcome.updates, outcome.total_updates), &done, &json)
+    let done = format!("done: {}; pictures: open {}", tokenizer.display(), outcome.report.display());
+    print_end(common, (outcome.steps, outcome.total_steps), &done, &json)
 }

@@ -1,5 +1,4 @@
-//! What every command that trains does around the training: from what was typed to a run's options, then progress,
-//! Ctrl-C, and how a run that was cut short ends.
+//! What all training commands share: options of a run from the command line, progress, Ctrl-C, and the final output.
 
 use super::print_result;
 use crate::cli::Common;
@@ -12,12 +11,12 @@ use simmim::{Error, Result};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
-/// A run as typed, but for its images.
+/// The arguments of a run, except for its images.
 pub(super) struct Run<'a> {
     pub(super) common: &'a Common,
     /// A built-in recipe or a file.
     pub(super) recipe: &'a str,
-    /// Edits of the recipe.
+    /// Edits of the recipe (`--set`).
     pub(super) edits: &'a [String],
     /// The run folder.
     pub(super) out: &'a Path,
@@ -26,7 +25,7 @@ pub(super) struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Options of the run on images that are named.
+    /// Options of the run on the data sets with these names.
     ///
     /// # Errors
     /// If the recipe or the images cannot be used.
@@ -40,7 +39,7 @@ impl Run<'_> {
         self.options(recipe, data, val)
     }
 
-    /// Options of the run on images that are open.
+    /// Options of the run on open data sets.
     ///
     /// # Errors
     /// If the recipe cannot be used.
@@ -57,12 +56,11 @@ impl Run<'_> {
             out: self.out.to_owned(),
             seed: self.common.seed,
             precision: self.common.precision.into(),
-            threads: self.common.threads(),
             workers: self.workers,
         })
     }
 
-    /// The recipe as typed: the text it starts from and the edits, as comments.
+    /// The recipe as the user gave it: its name and edits as comments, then its text.
     fn given(&self) -> anyhow::Result<String> {
         let name = self.recipe;
         let text = match recipe::BUILT_IN.iter().find(|r| r.name == name) {
@@ -74,11 +72,11 @@ impl Run<'_> {
     }
 }
 
-/// Runs `train` with progress and Ctrl-C: it is given whom to tell of events, and the flag that asks it to stop.
+/// Runs `train` with an observer that shows progress, and a flag that Ctrl-C sets.
 ///
 /// # Errors
 /// Those of `train`.
-pub(super) fn watched<R: RecipeKind, T>(
+pub(super) fn with_progress<R: RecipeKind, T>(
     common: &Common,
     options: &Options<R>,
     train: impl FnOnce(&mut dyn FnMut(Event), &AtomicBool) -> Result<T>,
@@ -90,21 +88,16 @@ pub(super) fn watched<R: RecipeKind, T>(
     Ok(outcome?)
 }
 
-/// Prints how a run ended: `done`, or how far it got.
+/// Prints `done`, or that the run was stopped, and returns the exit code.
 ///
 /// # Errors
 /// Those of [`print_result`].
-pub(super) fn print_end(
-    common: &Common,
-    (updates, total): (u64, u64),
-    done: &str,
-    json: &Value,
-) -> anyhow::Result<Exit> {
-    if updates == total {
+pub(super) fn print_end(common: &Common, (steps, total): (u64, u64), done: &str, json: &Value) -> anyhow::Result<Exit> {
+    if steps == total {
         print_result(common.json, done, json)?;
         return Ok(Exit::Done);
     }
-    let prose = format!("stopped after update {updates} of {total}; the same command goes on");
+    let prose = format!("stopped after step {steps} of {total}; the same command resumes");
     print_result(common.json, &prose, json)?;
     Ok(Exit::Interrupted)
 }

@@ -1,4 +1,4 @@
-//! Input that cannot be used: one error that names it, one hint, exit code 2, nothing written that matters.
+//! Invalid input: one error that names it, one hint, exit code 2, and no run folder.
 
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn data_that_is_not_there_is_named() {
 }
 
 #[test]
-fn images_that_are_all_broken_are_refused_whatever_they_are_normalised_with() {
+fn images_that_are_all_broken_are_refused_whatever_they_are_normalized_with() {
     let (folder, out) = scratch();
     let data = folder.path().join("data");
     for number in 0..8 {
@@ -53,7 +53,7 @@ fn a_few_broken_images_are_skipped_counted_and_named() {
     let data = folder.path().join("data");
     fill(&data, 31);
     broken_image(&data.join("half.jpg"));
-    let mut command = pretrain(&text(&data), &out, &["train.max_updates=8"]);
+    let mut command = pretrain(&text(&data), &out, &["train.max_steps=8"]);
     command.arg("--json");
     let ran = succeeds(command);
     let result: serde_json::Value = serde_json::from_str(ran.stdout.trim()).unwrap();
@@ -73,7 +73,7 @@ fn more_broken_images_than_the_recipe_allows_end_the_run() {
         broken_image(&data.join(format!("half-{number}.jpg")));
     }
     refuses(pretrain(&text(&data), &out, &[]), "data.max_skipped", "simmim inspect");
-    // the same images under a recipe that puts up with them
+    // the same images with a recipe that allows them
     let (_folder, patient) = scratch();
     succeeds(pretrain(&text(&data), &patient, &["data.max_skipped=0.5"]));
 }
@@ -84,9 +84,9 @@ fn one_broken_image_among_many_is_not_fatal_because_it_comes_early() {
     let data = folder.path().join("data");
     fill(&data, 39);
     broken_image(&data.join("half.jpg"));
-    // whatever the seed makes of the order: 1 of 40 is below the share of 0.05
+    // for any order: 1 of 40 is below the allowed share of 0.05
     for seed in ["0", "1", "2", "3", "4", "5"] {
-        let mut command = pretrain(&text(&data), &out.with_extension(seed), &["train.max_updates=5"]);
+        let mut command = pretrain(&text(&data), &out.with_extension(seed), &["train.max_steps=5"]);
         command.args(["--seed", seed]);
         succeeds(command);
     }
@@ -189,7 +189,7 @@ fn what_is_not_a_trained_model_cannot_reconstruct() {
     fs::copy(run.join("resolved.toml"), empty.join("resolved.toml")).unwrap();
     refuses(reconstruct(&empty, &image), "no checkpoint", "checkpoint");
 
-    // a weights file whose recipe says another width than its tensors have
+    // a weights file whose recipe has another width than its tensors
     let model = run.join("checkpoints/step-4/model.safetensors");
     let bytes = fs::read(&model).unwrap();
     let edited = folder.path().join("edited.safetensors");
@@ -198,7 +198,7 @@ fn what_is_not_a_trained_model_cannot_reconstruct() {
     for part in ["encoder.cls_token", "[1, 1, 16]", "[1, 1, 24]"] {
         assert!(ran.stderr.contains(part), "{part} in {}", ran.stderr);
     }
-    // a run whose newest checkpoint is cut short still has the one before it, or says which file it is
+    // if the only checkpoint of a run is truncated, the error names the file
     fs::write(&model, &bytes[..bytes.len() / 2]).unwrap();
     refuses(reconstruct(&run, &image), "step-4/model.safetensors", "");
 }
@@ -209,7 +209,7 @@ fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_checkpoint_of_another_shape_is_not_taken_up() {
+fn a_checkpoint_of_another_shape_is_not_resumed() {
     let (folder, run) = scratch();
     succeeds(pretrain(&fashion(), &run, &[]));
     let resolved = run.join("resolved.toml");
@@ -235,7 +235,7 @@ fn reconstruct_never_overwrites_the_images_it_reads() {
     refuses(command, "a.png", "--out");
     assert!(fs::read(&png).unwrap() == original);
 
-    // two images of one name give two pictures
+    // two images with the same name give two pictures
     let mut command = simmim(["reconstruct", "--from"]);
     command.arg(&run).arg("--out").arg(folder.path().join("out")).args([&png, &images.join("other/a.png")]);
     let result = json(command);

@@ -1,4 +1,4 @@
-//! Fine-tuning, evaluation, probe and neighbours, from the command line.
+//! `simmim finetune`, `evaluate`, `probe` and `knn`.
 
 use std::fs;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::support::{
     class_folders, fashion, finetune, json, log, pretrain, refuses, scratch, simmim, succeeds, tensors, text,
 };
 
-fn of_labelled(command: &str, from: &Path, rest: &[&str]) -> Command {
+fn of_labeled(command: &str, from: &Path, rest: &[&str]) -> Command {
     let mut command = simmim([command, "--from"]);
     command.arg(from).args(["--data", &fashion()]).args(rest);
     command
@@ -34,7 +34,7 @@ fn an_encoder_is_fine_tuned_evaluated_and_probed() {
     let ran = succeeds(command);
     let result: Map<String, Value> = serde_json::from_str(ran.stdout.trim()).unwrap();
     is_percent(&result, &["top1", "top5", "best_top1"]);
-    assert_eq!((&result["images"], &result["updates"]), (&1000.into(), &4.into()));
+    assert_eq!((&result["images"], &result["steps"]), (&1000.into(), &4.into()));
     for part in [
         "copied encoder.rel_pos_bias.relative_position_bias_table to blocks.0.attn.relative_position_bias_table",
         "skipped decoder.0.weight",
@@ -48,29 +48,29 @@ fn an_encoder_is_fine_tuned_evaluated_and_probed() {
         assert!(tuned.join(name).is_file(), "{name}");
     }
 
-    let last = json(of_labelled("evaluate", &tuned, &[]));
+    let last = json(of_labeled("evaluate", &tuned, &[]));
     assert_eq!((&last["top1"], &last["top5"], &last["images"]), (&result["top1"], &result["top5"], &1000.into()));
     assert_eq!(last["classes"].as_object().unwrap().len(), 10);
-    let best = json(of_labelled("evaluate", &tuned.join("best.safetensors"), &[]));
+    let best = json(of_labeled("evaluate", &tuned.join("best.safetensors"), &[]));
     assert_eq!(best["top1"], result["best_top1"]);
-    assert_eq!(json(simmim(["inspect", &text(&tuned)]))["updates"], 4);
+    assert_eq!(json(simmim(["inspect", &text(&tuned)]))["steps"], 4);
 
     for from in [&run, &tuned, &tuned.join("best.safetensors")] {
-        is_percent(&json(of_labelled("knn", from, &["--val", &fashion()])), &["top1", "top5"]);
-        let result = json(of_labelled("probe", from, &["--val", &fashion(), "--epochs=2", "--rates=1e-3,1e-2"]));
+        is_percent(&json(of_labeled("knn", from, &["--val", &fashion()])), &["top1", "top5"]);
+        let result = json(of_labeled("probe", from, &["--val", &fashion(), "--epochs=2", "--rates=1e-3,1e-2"]));
         is_percent(&result, &["top1", "top5"]);
         assert_eq!((&result["images"], result["rates"].as_array().unwrap().len()), (&1000.into(), 2));
     }
-    // features are kept, and what they give does not change
+    // features are cached, and results from the cache are the same
     let kept = || fs::read_dir(run.join("features")).unwrap().count();
     assert_eq!(kept(), 1);
-    let first = json(of_labelled("knn", &run, &["--val", &fashion(), "--layer=1"]));
+    let first = json(of_labeled("knn", &run, &["--val", &fashion(), "--layer=1"]));
     assert_eq!(kept(), 2);
-    assert_eq!(json(of_labelled("knn", &run, &["--val", &fashion(), "--layer=1"])), first);
+    assert_eq!(json(of_labeled("knn", &run, &["--val", &fashion(), "--layer=1"])), first);
 }
 
 #[test]
-fn neighbours_of_the_same_images_are_themselves() {
+fn neighbors_of_the_same_images_are_themselves() {
     let (folder, run) = scratch();
     let data = folder.path().join("data");
     class_folders(&data, &["a", "b", "c"], 3);
@@ -82,11 +82,11 @@ fn neighbours_of_the_same_images_are_themselves() {
 }
 
 #[test]
-fn classes_that_differ_in_brightness_are_learnt_from_scratch() {
+fn classes_that_differ_in_brightness_are_learned_from_scratch() {
     let (folder, run) = scratch();
     let data = folder.path().join("data");
     class_folders(&data, &["a", "b", "c", "d"], 8);
-    let edits = ["train.max_updates=300", "train.base_lr=0.1", "train.validate_every_updates=300"];
+    let edits = ["train.max_steps=300", "train.base_lr=0.1", "train.validate_every_steps=300"];
     let mut command = finetune("scratch", &text(&data), &run, &edits);
     command.arg("--val").arg(&data);
     let result = json(command);
@@ -119,7 +119,7 @@ fn weights_fit_images_and_windows_of_another_size() {
         "encoder.patch_norm=true",
         "encoder.absolute_positions=true",
     ];
-    // a recipe of its own: the demo's is of a ViT, whose keys a Swin has not
+    // a separate recipe: that of the demo has keys of a ViT, which a Swin does not have
     let recipe = |name: &str, base: &str, size: &str, window: &str| {
         let path = folder.path().join(name);
         let printed = succeeds(simmim(["recipes", base])).stdout;
@@ -135,7 +135,7 @@ fn weights_fit_images_and_windows_of_another_size() {
     };
     let run_args = |command: &str, recipe: &str, out: &Path| {
         let mut command = simmim([command, "--recipe", recipe, "--data", &fashion(), "--out"]);
-        command.arg(out).args(["--set", "train.max_updates=2", "--set", "train.batch_size=8"]);
+        command.arg(out).args(["--set", "train.max_steps=2", "--set", "train.batch_size=8"]);
         command
     };
     succeeds(run_args("pretrain", &recipe("pre.toml", "demo", "[24, 12]", "3"), &run));
@@ -151,7 +151,7 @@ fn weights_fit_images_and_windows_of_another_size() {
         assert!(ran.stderr.contains(part), "{part} in {}", ran.stderr);
     }
 
-    // a ViT's tables, shared and not square
+    // tables of a ViT, shared and not square
     let run = folder.path().join("vit");
     succeeds(pretrain(&fashion(), &run, &["data.image_size=[28, 20]"]));
     let ran = succeeds(finetune(&text(&run), &fashion(), &folder.path().join("square"), &[]));
@@ -172,7 +172,7 @@ fn a_share_of_the_labels_is_the_same_of_every_class() {
 }
 
 #[test]
-fn parts_of_a_batch_and_loader_threads_do_not_change_what_is_learnt() {
+fn micro_batches_and_loader_threads_do_not_change_the_result() {
     let (folder, run) = scratch();
     let edits = |parts: &'static str| ["train.batch_size=16", parts, "encoder.drop_path=0.3", "encoder.depth=2"];
     let mixed = ["augment.mix_probability=1.0", "augment.distortion=randaugment", "augment.erase_probability=0.5"];
@@ -208,7 +208,7 @@ fn many_labels_and_balanced_classes_are_options() {
 }
 
 #[test]
-fn images_of_several_classes_are_learnt_as_such() {
+fn images_of_several_classes_are_learned_as_such() {
     let (folder, run) = scratch();
     class_folders(folder.path(), &["a", "b", "c"], 4);
     let shard = folder.path().join("several.tar");
@@ -223,7 +223,7 @@ fn images_of_several_classes_are_learnt_as_such() {
         tar.append_data(&mut header, format!("{number}.cls"), label).unwrap();
     }
     tar.finish().unwrap();
-    let edits = ["labels.per_image=many", "train.max_updates=300", "train.base_lr=0.1"];
+    let edits = ["labels.per_image=many", "train.max_steps=300", "train.base_lr=0.1"];
     let mut command = finetune("scratch", &text(&shard), &run, &edits);
     command.args(["--val", &text(&shard)]);
     succeeds(command);
@@ -236,7 +236,7 @@ fn images_of_several_classes_are_learnt_as_such() {
 }
 
 #[test]
-fn labels_that_cannot_be_learnt_are_refused() {
+fn labels_that_cannot_be_learned_are_refused() {
     let (folder, run) = scratch();
     let at = |name: &str| folder.path().join(name);
     class_folders(&at("pets"), &["cat", "dog"], 8);
@@ -253,7 +253,7 @@ fn labels_that_cannot_be_learnt_are_refused() {
     class_folders(&at("apart"), &["a", "b", "c", "d", "e", "f", "g", "h", "i"], 1);
     refuses(finetune("scratch", &text(&at("apart")), &run, &[]), "one image only", "sub-folder");
 
-    // a shard in which some samples lack their label
+    // a shard in which some samples have no label
     let shard = at("holes.tar");
     let mut tar = tar::Builder::new(fs::File::create(&shard).unwrap());
     for number in 0..10 {
@@ -296,9 +296,9 @@ fn weights_of_another_architecture_are_refused() {
     refuses(finetune(&text(&folder.path().join("absent")), &fashion(), &out, &[]), "absent", "run folder");
     let mut other = simmim(["finetune", "--from", "scratch", "--recipe", "demo", "--data", &fashion(), "--out"]);
     other.arg(&out);
-    refuses(other, "`demo`", "[labels]");
-    refuses(of_labelled("evaluate", &run, &[]), "no fine-tuned model", "simmim finetune");
-    refuses(of_labelled("knn", &run, &["--val", &fashion(), "--layer=7"]), "block `7`", "1 to 1");
-    refuses(of_labelled("knn", Path::new("scratch"), &["--val", &fashion()]), "what encoder", "--recipe");
+    refuses(other, "`demo`", "kind = \"finetune\"");
+    refuses(of_labeled("evaluate", &run, &[]), "no fine-tuned model", "simmim finetune");
+    refuses(of_labeled("knn", &run, &["--val", &fashion(), "--layer=7"]), "block `7`", "1 to 1");
+    refuses(of_labeled("knn", Path::new("scratch"), &["--val", &fashion()]), "which encoder", "--recipe");
     assert!(!out.exists());
 }

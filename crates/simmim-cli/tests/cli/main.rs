@@ -1,4 +1,4 @@
-//! The command as its users run it: a process, its exit code, what it prints and what it leaves.
+//! Tests of the command as a process: its exit code, its output, and the files it writes.
 
 #![allow(clippy::unwrap_used, reason = "what a test unwraps is what it claims")]
 

@@ -1,4 +1,4 @@
-//! What goes where: data to stdout, progress to stderr, one JSON object if asked, and help for every command.
+//! Output of the command: results on stdout, progress on stderr, one JSON object with `--json`, and help texts.
 
 use std::fs;
 use std::io::Read;
@@ -23,8 +23,8 @@ fn pretrain_says_how_it_went() {
     let ran = succeeds(command);
     assert_eq!(ran.stdout.lines().count(), 1, "{ran:?}");
     let result: Map<String, Value> = serde_json::from_str(ran.stdout.trim()).unwrap();
-    has_keys(&result, &["updates", "loss", "val_loss", "images_per_second", "skipped_images", "checkpoint"]);
-    assert_eq!((&result["updates"], &result["skipped_images"]), (&4.into(), &0.into()));
+    has_keys(&result, &["steps", "loss", "val_loss", "images_per_second", "skipped_images", "checkpoint"]);
+    assert_eq!((&result["steps"], &result["skipped_images"]), (&4.into(), &0.into()));
     assert!(fs::metadata(result["checkpoint"].as_str().unwrap()).unwrap().is_dir());
     assert!(ran.stderr.contains("loss"), "{}", ran.stderr);
 
@@ -64,10 +64,10 @@ fn quiet_is_silent() {
 #[test]
 fn demo_says_how_it_went() {
     let (_folder, out) = scratch();
-    let mut command = simmim(["demo", "--set", "train.max_updates=3", "--set", "encoder.depth=1", "--out"]);
+    let mut command = simmim(["demo", "--set", "train.max_steps=3", "--set", "encoder.depth=1", "--out"]);
     command.arg(&out);
     let result = json(command);
-    has_keys(&result, &["masked_l1", "mean_colour_l1", "top1_pretrained", "top1_scratch", "report"]);
+    has_keys(&result, &["masked_l1", "mean_color_l1", "top1_pretrained", "top1_scratch", "report"]);
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(page.contains("from scratch") && page.contains("Predictions"));
     assert!(fs::metadata(result["report"].as_str().unwrap()).unwrap().is_file());
@@ -80,8 +80,8 @@ fn inspect_knows_runs_weights_checkpoints_recipes_and_data() {
     let inspect = |what: &str| json(simmim(["inspect", what]));
 
     let of_run = inspect(&text(&out));
-    has_keys(&of_run, &["parameters", "updates", "loss", "checkpoints"]);
-    assert_eq!(of_run["updates"], 4);
+    has_keys(&of_run, &["parameters", "steps", "loss", "checkpoints"]);
+    assert_eq!(of_run["steps"], 4);
     let of_weights = inspect(&text(&out.join("checkpoints/step-4/model.safetensors")));
     assert_eq!(of_weights["parameters"], of_run["parameters"]);
     assert_eq!(of_weights["tensors"]["encoder.mask_token"], serde_json::json!([1, 1, 16]));
@@ -153,7 +153,7 @@ fn a_reader_that_leaves_early_is_no_error() {
 }
 
 #[test]
-fn colours_and_bars_stay_out_of_files() {
+fn colors_and_bars_stay_out_of_files() {
     let (_folder, out) = scratch();
     let ran = run(pretrain(&fashion(), &out, &[]));
     assert!(!ran.stderr.contains('\u{1b}') && !ran.stderr.contains('\r'), "{:?}", ran.stderr);

@@ -1,4 +1,4 @@
-//! A run that was stopped, however it was stopped, ends with the bits of one that was not.
+//! Resumed runs end with the same bits as uninterrupted ones, however they were stopped.
 
 use std::fs;
 use std::path::Path;
@@ -10,22 +10,22 @@ use super::support::{
     array, checkpoints, fails, fashion, finetune, json, log, pretrain, refuses, run, scratch, simmim, succeeds, tensors,
 };
 
-const UPDATES: u64 = 160;
+const STEPS: u64 = 160;
 const SAVE_EVERY: u64 = 40;
 
 fn command(out: &Path) -> Command {
-    let edits = [format!("train.max_updates={UPDATES}"), format!("train.checkpoint_every_updates={SAVE_EVERY}")];
+    let edits = [format!("train.max_steps={STEPS}"), format!("train.checkpoint_every_steps={SAVE_EVERY}")];
     let mut command = pretrain(&fashion(), out, &edits.each_ref().map(String::as_str));
     command.args(["--set", "encoder.drop_path=0.1", "--val", &fashion()]);
     command
 }
 
-/// Fine-tuning with everything that is random, and with a running mean of the weights.
+/// Fine-tuning with all random augmentations, drop path, and an EMA of the weights.
 fn finetuning(out: &Path) -> Command {
     let edits = [
-        format!("train.max_updates={UPDATES}"),
-        format!("train.checkpoint_every_updates={SAVE_EVERY}"),
-        format!("train.validate_every_updates={SAVE_EVERY}"),
+        format!("train.max_steps={STEPS}"),
+        format!("train.checkpoint_every_steps={SAVE_EVERY}"),
+        format!("train.validate_every_steps={SAVE_EVERY}"),
         "encoder.drop_path=0.1".into(),
         "augment.mix_probability=1.0".into(),
         "augment.distortion=randaugment".into(),
@@ -42,25 +42,25 @@ fn signal(child: &Child, name: &str) {
     assert!(status.success());
 }
 
-/// Starts a run in `out` and sends it a signal once `update` is logged; returns its exit code. A machine that
-/// was busy with something else may let the run end before the signal comes: then once more.
-fn stopped(command: fn(&Path) -> Command, out: &Path, update: u64, name: &str) -> Option<i32> {
+/// Starts a run in `out` and sends it a signal once `step` is logged; returns its exit code. On a busy machine the run
+/// may end before the signal arrives; then it is started again.
+fn stopped(command: fn(&Path) -> Command, out: &Path, step: u64, name: &str) -> Option<i32> {
     for _ in 0..5 {
         let _ = fs::remove_dir_all(out);
         let mut child = command(out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(120);
         let is_logged = || {
             let text = fs::read_to_string(out.join("log.jsonl")).unwrap_or_default();
-            text.matches("\"loss\"").count() as u64 >= update
+            text.matches("\"loss\"").count() as u64 >= step
         };
         while !is_logged() {
-            assert!(Instant::now() < deadline, "update {update} is never logged");
+            assert!(Instant::now() < deadline, "step {step} is never logged");
             assert_eq!(child.try_wait().unwrap().and_then(|status| status.code()).unwrap_or(0), 0, "the run fails");
             sleep(Duration::from_millis(1));
         }
         signal(&child, name);
         let status = child.wait().unwrap();
-        if !checkpoints(out).contains(&format!("step-{UPDATES}")) {
+        if !checkpoints(out).contains(&format!("step-{STEPS}")) {
             return status.code();
         }
     }
@@ -70,9 +70,9 @@ fn stopped(command: fn(&Path) -> Command, out: &Path, update: u64, name: &str) -
 #[track_caller]
 fn check_ends_the_same(command: fn(&Path) -> Command, stopped: &Path, whole: &Path) {
     let result = json(command(stopped));
-    assert_eq!(result["updates"], UPDATES);
+    assert_eq!(result["steps"], STEPS);
     succeeds(command(whole));
-    assert!(tensors(stopped, UPDATES) == tensors(whole, UPDATES), "weights or moments differ");
+    assert!(tensors(stopped, STEPS) == tensors(whole, STEPS), "weights or moments differ");
     assert_eq!(log(stopped), log(whole));
 }
 
@@ -81,7 +81,7 @@ fn a_run_stopped_by_ctrl_c_saves_and_ends_with_the_same_bits() {
     let (folder, out) = scratch();
     assert_eq!(stopped(command, &out, 50, "INT"), Some(130));
     let newest = checkpoints(&out).into_iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max();
-    assert!(newest.is_some_and(|update| update >= 50), "{newest:?}");
+    assert!(newest.is_some_and(|step| step >= 50), "{newest:?}");
     check_ends_the_same(command, &out, &folder.path().join("whole"));
 }
 
@@ -98,7 +98,7 @@ fn fine_tuning_killed_between_checkpoints_ends_with_the_same_bits() {
     assert_eq!(stopped(finetuning, &out, 90, "KILL"), None);
     let whole = folder.path().join("whole");
     check_ends_the_same(finetuning, &out, &whole);
-    for name in ["best.safetensors", &format!("checkpoints/step-{UPDATES}/average.safetensors")] {
+    for name in ["best.safetensors", &format!("checkpoints/step-{STEPS}/average.safetensors")] {
         assert!(fs::read(out.join(name)).unwrap() == fs::read(whole.join(name)).unwrap(), "{name}");
     }
 }
@@ -111,7 +111,7 @@ fn a_run_killed_before_its_first_checkpoint_begins_again_with_the_same_bits() {
 }
 
 #[test]
-fn a_finished_run_is_left_as_it_is() {
+fn a_finished_run_is_not_changed() {
     let (_folder, out) = scratch();
     let train = || pretrain(&fashion(), &out, &[]);
     let first = json(train());
@@ -119,7 +119,7 @@ fn a_finished_run_is_left_as_it_is() {
     let second = json(train());
     assert!(tensors(&out, 4) == weights);
     assert_eq!(log(&out), entries);
-    for key in ["updates", "loss", "val_loss", "skipped_images", "checkpoint"] {
+    for key in ["steps", "loss", "val_loss", "skipped_images", "checkpoint"] {
         assert_eq!(first[key], second[key], "{key}");
     }
 }
@@ -130,9 +130,9 @@ fn truncate(path: &Path) {
 }
 
 #[test]
-fn a_damaged_checkpoint_gives_way_to_the_one_before_it() {
+fn a_damaged_checkpoint_is_replaced_by_the_one_before_it() {
     let (_folder, out) = scratch();
-    let train = || pretrain(&fashion(), &out, &["train.checkpoint_every_updates=2"]);
+    let train = || pretrain(&fashion(), &out, &["train.checkpoint_every_steps=2"]);
     succeeds(train());
     assert_eq!(checkpoints(&out), ["step-2", "step-4"]);
     let (weights, entries) = (tensors(&out, 4), log(&out));
@@ -141,7 +141,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_it() {
         let again = succeeds(train());
         let warnings: Vec<&str> = again.stderr.lines().filter(|line| line.starts_with("warning: ")).collect();
         assert!(warnings.len() == 1 && warnings[0].contains("step-4"), "{name}: {}", again.stderr);
-        assert!(again.stderr.contains("after update 2"), "{name}: {}", again.stderr);
+        assert!(again.stderr.contains("after step 2"), "{name}: {}", again.stderr);
         assert!(tensors(&out, 4) == weights, "{name}");
         assert_eq!(log(&out), entries, "{name}");
     }
@@ -151,9 +151,9 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before_it() {
 }
 
 #[test]
-fn pictures_are_of_the_checkpoint_before_a_damaged_one() {
+fn reconstruct_uses_the_checkpoint_before_a_damaged_one() {
     let (folder, out) = scratch();
-    succeeds(pretrain(&fashion(), &out, &["train.checkpoint_every_updates=2"]));
+    succeeds(pretrain(&fashion(), &out, &["train.checkpoint_every_steps=2"]));
     let image = folder.path().join("image.npy");
     array(&image, 28, 28, 1, 0);
     let reconstruct = |to: &str| {
@@ -173,7 +173,7 @@ fn pictures_are_of_the_checkpoint_before_a_damaged_one() {
 }
 
 #[test]
-fn a_run_whose_checkpoints_are_all_damaged_is_not_begun_again_unasked() {
+fn a_run_with_only_damaged_checkpoints_is_refused() {
     let (_folder, out) = scratch();
     let train = || pretrain(&fashion(), &out, &[]);
     succeeds(train());
@@ -182,9 +182,9 @@ fn a_run_whose_checkpoints_are_all_damaged_is_not_begun_again_unasked() {
 }
 
 #[test]
-fn a_run_in_use_is_not_entered_by_a_second_process() {
+fn a_run_in_use_is_refused_to_a_second_process() {
     let (_folder, out) = scratch();
-    let mut first = pretrain(&fashion(), &out, &["train.max_updates=1000000", "train.log_every_updates=1000"])
+    let mut first = pretrain(&fashion(), &out, &["train.max_steps=1000000", "train.log_every_steps=1000"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -192,7 +192,7 @@ fn a_run_in_use_is_not_entered_by_a_second_process() {
     while !out.join("log.jsonl").exists() {
         sleep(Duration::from_millis(5));
     }
-    let second = run(pretrain(&fashion(), &out, &["train.max_updates=1000000", "train.log_every_updates=1000"]));
+    let second = run(pretrain(&fashion(), &out, &["train.max_steps=1000000", "train.log_every_steps=1000"]));
     first.kill().unwrap();
     first.wait().unwrap();
     assert_eq!(second.code, Some(2), "{second:?}");
@@ -202,9 +202,8 @@ fn a_run_in_use_is_not_entered_by_a_second_process() {
 #[test]
 fn a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint() {
     let (_folder, out) = scratch();
-    let edits =
-        ["train.base_lr=1e30", "train.clip_grad=0.0", "train.checkpoint_every_updates=1", "train.max_updates=40"];
-    let ran = fails(pretrain(&fashion(), &out, &edits), 1, "update ");
+    let edits = ["train.base_lr=1e30", "train.clip_grad=0.0", "train.checkpoint_every_steps=1", "train.max_steps=40"];
+    let ran = fails(pretrain(&fashion(), &out, &edits), 1, "step ");
     assert!(ran.stderr.contains("hint: lower `train.base_lr`"), "{}", ran.stderr);
     assert!(!checkpoints(&out).is_empty());
 }

@@ -1,10 +1,10 @@
-//! Images that are not square, channels that are not three, patches that are not sixteen pixels.
+//! Image shapes other than square, channels other than three, and patches other than 16 px.
 
 use std::fs;
 
 use super::support::{array, fashion, json, losses, photos, pretrain, scratch, simmim, succeeds, text};
 
-/// Pre-trains on photographs (1 channel) or arrays (5), then reconstructs one of them.
+/// Pre-trains on photos (1 channel) or arrays (5 channels), then reconstructs one of them.
 #[track_caller]
 fn check(channels: usize, [height, width]: [usize; 2], patch_px: usize, unit_px: usize) {
     let (folder, run) = scratch();
@@ -40,7 +40,7 @@ fn check(channels: usize, [height, width]: [usize; 2], patch_px: usize, unit_px:
     command.arg(&run).arg("--out").arg(folder.path().join("pictures")).arg(image.unwrap());
     let result = json(command);
     let sheet = image::open(result["pictures"][0]["path"].as_str().unwrap()).unwrap();
-    // four pictures in a row, each as wide in proportion as the input
+    // four pictures in a row, each with the aspect ratio of the input
     assert!(
         sheet.width() > 4 * width as u32 && sheet.height() > height as u32,
         "{:?}",
@@ -62,7 +62,7 @@ fn reconstruct_says_which_precision_was_trained_in_and_which_predicts() {
 }
 
 #[test]
-fn grey_images_pretrain_and_reconstruct_at_any_patch_and_shape() {
+fn gray_images_pretrain_and_reconstruct_at_any_patch_and_shape() {
     check(1, [20, 28], 2, 4);
     check(1, [20, 30], 5, 5);
     check(1, [16, 24], 8, 8);
@@ -76,7 +76,7 @@ fn images_of_five_channels_pretrain_and_reconstruct_at_any_patch_and_shape() {
 }
 
 #[test]
-fn colour_images_take_every_kind_of_position() {
+fn color_images_train_with_every_kind_of_position_embedding() {
     let (folder, _) = scratch();
     for (number, edits) in [
         ["encoder.position_bias=none", "encoder.absolute_positions=true"],
@@ -86,8 +86,8 @@ fn colour_images_take_every_kind_of_position() {
     .enumerate()
     {
         let out = folder.path().join(number.to_string());
-        let colour = ["data.channels=3", "data.normalization=imagenet", "train.batch_size=3"];
-        succeeds(pretrain(&photos(), &out, &[&colour[..], &edits[..]].concat()));
+        let color = ["data.channels=3", "data.normalization=imagenet", "train.batch_size=3"];
+        succeeds(pretrain(&photos(), &out, &[&color[..], &edits[..]].concat()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! Running the binary, and the small inputs that it is run on.
+//! Helpers that run the binary, and small inputs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,41 +11,41 @@ pub(crate) fn repository(path: &str) -> String {
     format!("{}/../../{path}", env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A thousand grey images of 28² pixels.
+/// A thousand labeled grayscale images of 28 × 28 pixels.
 pub(crate) fn fashion() -> String {
     repository("assets/fashion-mnist/test-images-idx3-ubyte.gz")
 }
 
-/// Three photographs.
+/// A folder of three photos.
 pub(crate) fn photos() -> String {
     repository("testdata/images")
 }
 
-/// Edits that make the demo's recipe a matter of milliseconds.
+/// Edits that make the recipe of the demo tiny.
 const TINY: &[&str] = &[
     "encoder.width=16",
     "encoder.depth=1",
     "encoder.heads=2",
     "train.batch_size=8",
-    "train.max_updates=4",
-    "train.log_every_updates=1",
+    "train.max_steps=4",
+    "train.log_every_steps=1",
 ];
 
-/// The command with some arguments; one thread, because tests run beside each other.
+/// The command with these arguments and one compute thread, because tests run in parallel.
 pub(crate) fn simmim<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simmim"));
     command.arg("--threads=1").args(arguments).stdin(Stdio::null());
     command
 }
 
-/// The same command on another number of threads.
+/// The same command with another number of compute threads.
 pub(crate) fn on_threads(threads: usize, command: &Command) -> Command {
     let mut other = Command::new(command.get_program());
     other.arg(format!("--threads={threads}")).args(command.get_args().skip(1)).stdin(Stdio::null());
     other
 }
 
-/// `simmim pretrain` of the tiny recipe, edited further.
+/// `simmim pretrain` with the tiny recipe and more edits.
 pub(crate) fn pretrain(data: &str, out: &Path, edits: &[&str]) -> Command {
     let mut command = simmim(["pretrain", "--recipe", "demo", "--data", data, "--out"]);
     command.arg(out);
@@ -55,17 +55,17 @@ pub(crate) fn pretrain(data: &str, out: &Path, edits: &[&str]) -> Command {
     command
 }
 
-/// `simmim finetune` of the demo's recipe made tiny, edited further, on all labels.
+/// `simmim finetune` with the tiny recipe of the demo, all labels, and more edits.
 pub(crate) fn finetune(from: &str, data: &str, out: &Path, edits: &[&str]) -> Command {
     let mut command = simmim(["finetune", "--from", from, "--recipe", "finetune-demo", "--data", data, "--out"]);
     command.arg(out);
-    for edit in TINY.iter().chain(&["labels.fraction=1.0", "train.validate_every_updates=2"]).chain(edits) {
+    for edit in TINY.iter().chain(&["labels.fraction=1.0", "train.validate_every_steps=2"]).chain(edits) {
         command.args(["--set", edit]);
     }
     command
 }
 
-/// Writes grey pictures of `classes` classes into sub-folders, `count` of each; a class has a brightness of its own.
+/// Writes `count` grayscale pictures per class into sub-folders; classes differ in brightness.
 pub(crate) fn class_folders(folder: &Path, classes: &[&str], count: usize) {
     for (class, name) in classes.iter().enumerate() {
         let folder = folder.join(name);
@@ -79,7 +79,7 @@ pub(crate) fn class_folders(folder: &Path, classes: &[&str], count: usize) {
     }
 }
 
-/// What a process left behind.
+/// The result of a process.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -110,8 +110,8 @@ pub(crate) fn json(mut command: Command) -> Map<String, Value> {
     serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {ran:?}"))
 }
 
-/// Runs a command whose input is bad: exit code 2, nothing on stdout, one error that holds `error`, one hint that
-/// holds `hint`.
+/// Runs a command with invalid input: exit code 2, nothing on stdout, one error that contains `error`, one hint that
+/// contains `hint`.
 #[track_caller]
 pub(crate) fn refuses(command: Command, error: &str, hint: &str) -> Ran {
     let ran = fails(command, 2, error);
@@ -120,7 +120,7 @@ pub(crate) fn refuses(command: Command, error: &str, hint: &str) -> Ran {
     ran
 }
 
-/// Runs a command that must fail with `code` and one error that holds `error`.
+/// Runs a command that must fail with `code` and one error that contains `error`.
 #[track_caller]
 pub(crate) fn fails(command: Command, code: i32, error: &str) -> Ran {
     let ran = run(command);
@@ -131,7 +131,7 @@ pub(crate) fn fails(command: Command, code: i32, error: &str) -> Ran {
     ran
 }
 
-/// The log of a run without what depends on time.
+/// The log of a run without keys that depend on time.
 pub(crate) fn log(run: &Path) -> Vec<Map<String, Value>> {
     let text = fs::read_to_string(run.join("log.jsonl")).unwrap();
     let entry = |line: &str| {
@@ -148,9 +148,9 @@ pub(crate) fn losses(run: &Path) -> Vec<f64> {
     log(run).iter().filter_map(|entry| entry.get("loss")?.as_f64()).collect()
 }
 
-/// The bytes of a checkpoint's weights and of its optimizer's state.
-pub(crate) fn tensors(run: &Path, update: u64) -> [Vec<u8>; 2] {
-    let folder = run.join("checkpoints").join(format!("step-{update}"));
+/// The bytes of the weights and of the optimizer state of a checkpoint.
+pub(crate) fn tensors(run: &Path, step: u64) -> [Vec<u8>; 2] {
+    let folder = run.join("checkpoints").join(format!("step-{step}"));
     ["model.safetensors", "optimizer.safetensors"].map(|name| fs::read(folder.join(name)).unwrap())
 }
 
@@ -163,7 +163,7 @@ pub(crate) fn checkpoints(run: &Path) -> Vec<String> {
     names
 }
 
-/// Copies one of the photographs `count` times into `folder`.
+/// Copies one of the photos `count` times into `folder`.
 pub(crate) fn fill(folder: &Path, count: usize) {
     fs::create_dir_all(folder).unwrap();
     for number in 0..count {
@@ -171,14 +171,14 @@ pub(crate) fn fill(folder: &Path, count: usize) {
     }
 }
 
-/// Writes a JPEG that ends in the middle.
+/// Writes a truncated JPEG.
 pub(crate) fn broken_image(path: &Path) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let whole = fs::read(format!("{}/tools-hammer5.jpg", photos())).unwrap();
     fs::write(path, &whole[..200]).unwrap();
 }
 
-/// Writes an array `[height, width, channels]` of bytes, a gradient of its own in every channel.
+/// Writes a `.npy` array `[height, width, channels]` of bytes, with a different gradient in every channel.
 pub(crate) fn array(path: &Path, height: usize, width: usize, channels: usize, seed: usize) {
     let shape = format!("({height}, {width}, {channels})");
     let mut header = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}");

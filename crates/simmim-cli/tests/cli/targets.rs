@@ -1,14 +1,14 @@
-//! Targets of every kind on the command line: trained, resumed, and shown.
+//! Every kind of target on the command line: training, resuming and reconstruction.
 
 use super::support::{json, photos, pretrain, refuses, scratch, simmim, succeeds, text};
 
-const COLOUR: &[&str] = &["data.channels=3", "data.image_size=28", "train.batch_size=2"];
+const COLOR: &[&str] = &["data.channels=3", "data.image_size=28", "train.batch_size=2"];
 
-/// Pre-trains on photographs with a target, and reconstructs one of them.
+/// Pre-trains on photos with a target, and reconstructs one of them.
 #[track_caller]
 fn check(edits: &[&str], has_l1: bool) {
     let (folder, run) = scratch();
-    let edits = [COLOUR, edits].concat();
+    let edits = [COLOR, edits].concat();
     let command = || {
         let mut command = pretrain(&photos(), &run, &edits);
         command.args(["--val", &photos()]);
@@ -16,7 +16,7 @@ fn check(edits: &[&str], has_l1: bool) {
     };
     let result = json(command());
     assert!(result["val_loss"].as_f64().is_some_and(f64::is_finite), "{result:?}");
-    json(command()); // a finished run is taken up with what it knows of its images
+    json(command()); // a finished run is resumed with its stored normalization and palette
     let mut command = simmim(["reconstruct", "--from"]);
     command.arg(&run).arg("--out").arg(folder.path().join("pictures")).arg(format!("{}/tools-plier1.jpg", photos()));
     let picture = &json(command)["pictures"][0];
@@ -25,12 +25,12 @@ fn check(edits: &[&str], has_l1: bool) {
 }
 
 #[test]
-fn every_target_is_trained_taken_up_and_shown() {
+fn every_target_is_trained_resumed_and_shown() {
     check(&["target.resolution=7", "loss.visible_weight=0.5"], true);
     check(&["target.kind=normalized-pixels", "target.normalize=patch", "head.kind=mlp"], true);
-    check(&["target.kind=colour-bins", "target.bins=16"], true);
-    check(&["target.kind=colour-clusters", "target.clusters=8"], true);
-    check(&["target.kind=mean-colour", "head.kind=inverse-swin-t", "head.width=4"], true);
+    check(&["target.kind=color-bins", "target.bins=16"], true);
+    check(&["target.kind=color-clusters", "target.clusters=8"], true);
+    check(&["target.kind=mean-color", "head.kind=inverse-swin-t", "head.width=4"], true);
     check(&["target.kind=hog"], false);
 }
 
@@ -39,10 +39,10 @@ fn the_baseline_is_in_the_units_of_the_target_or_absent() {
     for (edits, has_baseline) in [
         (&["loss.kind=l2"][..], true),
         (&["target.kind=normalized-pixels", "target.window_px=5"], true),
-        (&["target.kind=colour-bins"], false),
+        (&["target.kind=color-bins"], false),
     ] {
         let (_folder, run) = scratch();
-        let mut command = pretrain(&photos(), &run, &[COLOUR, edits].concat());
+        let mut command = pretrain(&photos(), &run, &[COLOR, edits].concat());
         command.args(["--val", &photos()]);
         let result = json(command);
         assert_eq!(result["baseline_loss"].is_number(), has_baseline, "{result:?}");
@@ -55,16 +55,16 @@ fn the_baseline_is_in_the_units_of_the_target_or_absent() {
 fn a_palette_is_made_once_and_named_in_a_recipe() {
     let (folder, run) = scratch();
     let file = text(&folder.path().join("palette.safetensors"));
-    let result = json(simmim(["palette", "--data", &photos(), "--colours", "12", "--out", &file]));
-    assert_eq!(result["colours"].as_array().map(Vec::len), Some(12));
+    let result = json(simmim(["palette", "--data", &photos(), "--colors", "12", "--out", &file]));
+    assert_eq!(result["colors"].as_array().map(Vec::len), Some(12));
     let named = format!("target.palette={file}");
-    let clusters = ["target.kind=colour-clusters", &named];
-    let edits = [COLOUR, &clusters, &["target.clusters=12"]].concat();
+    let clusters = ["target.kind=color-clusters", &named];
+    let edits = [COLOR, &clusters, &["target.clusters=12"]].concat();
     succeeds(pretrain(&photos(), &run, &edits));
     let resolved = std::fs::read_to_string(run.join("resolved.toml")).unwrap();
-    assert!(resolved.contains(result["colours"][0].as_str().unwrap()), "{resolved}");
+    assert!(resolved.contains(result["colors"][0].as_str().unwrap()), "{resolved}");
 
-    // the run knows its colours: the file is no longer needed to show what it predicts
+    // the run contains its palette, so the file is not needed for reconstruction
     std::fs::remove_file(&file).unwrap();
     let image = format!("{}/tools-plier1.jpg", photos());
     let (out, from) = (text(&folder.path().join("pictures")), text(&run));
@@ -76,18 +76,18 @@ fn a_palette_is_made_once_and_named_in_a_recipe() {
 fn a_palette_of_another_size_is_refused() {
     let (folder, run) = scratch();
     let file = text(&folder.path().join("palette.safetensors"));
-    succeeds(simmim(["palette", "--data", &photos(), "--colours", "4", "--out", &file]));
+    succeeds(simmim(["palette", "--data", &photos(), "--colors", "4", "--out", &file]));
     let named = format!("target.palette={file}");
-    let edits = [COLOUR, &["target.kind=colour-clusters", &named]].concat();
-    refuses(pretrain(&photos(), &run, &edits), "has 4 colours", "--set target.clusters=4");
+    let edits = [COLOR, &["target.kind=color-clusters", &named]].concat();
+    refuses(pretrain(&photos(), &run, &edits), "has 4 colors", "--set target.clusters=4");
 }
 
 #[test]
-fn inspect_sets_the_heads_beside_each_other() {
+fn inspect_compares_the_heads() {
     let heads = json(simmim(["inspect", "pretrain-swin-b-192"]))["heads"].clone();
     let costs: Vec<f64> = heads.as_array().unwrap().iter().map(|h| h["step_cost"].as_f64().unwrap()).collect();
     assert_eq!((costs.len(), costs[0]), (4, 1.0));
     assert!(costs.is_sorted(), "the linear head costs least: {costs:?}");
-    // arXiv:2111.09886 measured 2.3 times the time; ours is counted in operations
+    // arXiv:2111.09886 measured 2.3 times the training time; here FLOPs are counted
     assert!((1.8..2.5).contains(&costs[3]), "{costs:?}");
 }

@@ -1,16 +1,11 @@
-//! A tokenizer of one's own images: trained, taken up, shown, and its tokens predicted.
+//! `simmim tokenizer`: training, resuming, and pre-training on its tokens.
 
 use super::support::{json, photos, pretrain, refuses, scratch, simmim, succeeds, text};
 use std::path::Path;
 use std::process::Command;
 
-const SMALL: &[&str] = &[
-    "data.image_size=16",
-    "tokenizer.width=4",
-    "tokenizer.vocabulary=16",
-    "train.batch_size=2",
-    "train.max_updates=3",
-];
+const SMALL: &[&str] =
+    &["data.image_size=16", "tokenizer.width=4", "tokenizer.vocabulary=16", "train.batch_size=2", "train.max_steps=3"];
 
 fn tokenizer(out: &Path) -> Command {
     let mut command = simmim(["tokenizer", "--recipe", "tokenizer-cifar", "--data", &photos(), "--threads", "1"]);
@@ -22,12 +17,12 @@ fn tokenizer(out: &Path) -> Command {
 }
 
 #[test]
-fn a_tokenizer_is_trained_taken_up_and_its_tokens_are_predicted() {
+fn a_tokenizer_is_trained_and_resumed_and_its_tokens_are_predicted() {
     let (folder, run) = scratch();
     let trained = json(tokenizer(&run));
-    assert_eq!(trained["updates"], 3);
+    assert_eq!(trained["steps"], 3);
     assert!(trained["l1"].as_f64().is_some_and(f64::is_finite), "{trained:?}");
-    assert_eq!(json(tokenizer(&run))["checkpoint"], trained["checkpoint"], "a finished run is taken up as it is");
+    assert_eq!(json(tokenizer(&run))["checkpoint"], trained["checkpoint"], "a finished run is not changed");
     assert!(run.join("report.html").is_file());
 
     let file = format!("target.tokenizer={}", text(&run.join("tokenizer.safetensors")));

@@ -1,23 +1,23 @@
-//! Whether a JPEG is all there: decoders fill up what is missing with grey and say nothing.
+//! Recognizes JPEG files that are cut short; decoders fill the missing part with gray and report no error.
 
 const MARKER: u8 = 0xff;
 const START_OF_IMAGE: u8 = 0xd8;
 const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;
 
-/// Returns whether a file that starts as a JPEG ends, or another one starts, behind the first scan's header and before
-/// the marker that closes the image (ITU-T T.81, B.1.1).
+/// Returns whether the file ends, or another JPEG starts, after the header of the first scan and before the marker for
+/// the end of the image (ITU-T T.81, B.1.1).
 ///
-/// A file without any scan, and one with other damage, is left to the decoder, which has more to say about it.
+/// Files without a scan and files with other damage are left to the decoder, whose errors say more about them.
 pub(super) fn is_cut_short(bytes: &[u8]) -> bool {
     let Some(mut rest) = after_first_scan_header(bytes) else { return false };
-    // within a scan a marker byte that means itself is followed by 0, so that no data looks like the end
+    // where the data of a scan has the value of MARKER, a 0 follows, so no data is taken for the end of the image
     while let Some(at) = rest.iter().position(|&byte| byte == MARKER) {
         rest = &rest[at + 1..];
         match rest.first() {
             Some(&END_OF_IMAGE) => return false,
             Some(&START_OF_IMAGE) => return true,
-            // what may stand between scans: its contents are no data of a scan and are stepped over
+            // segments that may stand between scans: they are skipped, because they may contain any bytes
             Some(0xc4 | 0xcc | 0xda..=0xdd | 0xe0..=0xef | 0xfe) => match segment(&rest[1..]) {
                 Some(after) => rest = after,
                 None => return true,
@@ -28,7 +28,10 @@ pub(super) fn is_cut_short(bytes: &[u8]) -> bool {
     true
 }
 
-/// Steps over the tables and application data, of which one may hold a small JPEG of its own.
+/// Returns the bytes after the header of the first scan; `None` if there is no scan.
+///
+/// It skips whole segments of tables and application data, because these may contain a thumbnail, which is a JPEG with
+/// markers of its own.
 fn after_first_scan_header(bytes: &[u8]) -> Option<&[u8]> {
     let mut rest = bytes.get(2..)?;
     loop {
@@ -44,13 +47,13 @@ fn after_first_scan_header(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Returns what is behind a segment that starts with its length in two bytes.
+/// Returns the bytes after a segment, where `bytes` starts with the length of the segment in two bytes.
 fn segment(bytes: &[u8]) -> Option<&[u8]> {
     let length = u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]);
     bytes.get(usize::from(length)..)
 }
 
-/// Whether a segment follows: not so behind stuffing, fill bytes, restarts, start and end of an image.
+/// Whether a segment follows a marker. None follows stuffing, fill bytes, restarts, and the start and end of an image.
 fn has_length(kind: u8) -> bool {
     !matches!(kind, 0x00 | 0x01 | 0xd0..=0xd9 | MARKER)
 }

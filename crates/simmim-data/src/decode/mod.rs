@@ -1,4 +1,4 @@
-//! Bytes of a JPEG, PNG or `.npy` file to an image.
+//! Decodes the bytes of a JPEG, PNG or `.npy` file to an image.
 
 mod jpeg;
 mod npy;
@@ -11,22 +11,22 @@ use ::image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits};
 use crate::error::{Error, Result, panic_message};
 use crate::image::{Image, Pixels};
 
-/// Decodes an image by its content, whatever its extension, into `channels` channels.
+/// Decodes an image to `channels` channels; the format is recognized by the content, not by the file extension.
 ///
-/// 8-bit files stay 8-bit; deeper ones become floats. Channels are converted as
-/// [`Image::with_channels`] does; an array with a number of channels of its own is only returned
-/// as it is. Orientation tags are not applied, as in torchvision's `ImageFolder`.
+/// 8-bit files stay 8-bit; deeper ones become floats. Channels are converted by [`Image::with_channels`], so an array
+/// with more than four channels is accepted only if it has exactly `channels` channels. Orientation tags are not
+/// applied, as in torchvision's `ImageFolder`.
 ///
 /// # Errors
 ///
-/// An [`Error`] that starts from `name` if the format is not known, the file is broken, the image
-/// would take more than [`MAX_BYTES`], or its channels cannot be converted.
+/// An [`Error`] with `name` if the format is unknown, the file is broken, the image would take more memory than
+/// [`MAX_BYTES`], or its channels cannot be converted.
 pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
     let Some(format) = Format::of(bytes) else {
         let start = bytes[..bytes.len().min(4)].to_vec();
         return Err(Error::UnknownFormat { name: name.to_owned(), start });
     };
-    // a file that a decoder was not prepared for is a broken file, not the end of the run
+    // a broken file on which a decoder panics is an error of this file and must not end the run
     let image = catch_unwind(|| format.decode(bytes, name)).map_err(|payload| Error::DecoderPanicked {
         name: name.to_owned(),
         format: format.name(),
@@ -39,8 +39,8 @@ pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
     image.with_channels(channels, name)
 }
 
-/// The most memory that one image may take while it is decoded: what 178,956,970 RGB pixels take,
-/// the number above which Pillow raises `DecompressionBombError` (`PIL/Image.py`).
+/// The most memory that one image may take while it is decoded, 512 MiB. This is the size of 178,956,970 RGB pixels,
+/// and with more pixels Pillow raises `DecompressionBombError` (`PIL/Image.py`).
 pub const MAX_BYTES: u64 = 512 << 20;
 
 #[derive(Clone, Copy)]
@@ -100,7 +100,7 @@ fn from_decoded(decoded: DynamicImage) -> Image {
         ColorType::La16 => (2, from_u16(decoded.into_luma_alpha16().into_raw())),
         ColorType::Rgb16 => (3, from_u16(decoded.into_rgb16().into_raw())),
         ColorType::Rgba16 => (4, from_u16(decoded.into_rgba16().into_raw())),
-        // another crate's open list: floats, and whatever a later version adds
+        // the enum of another crate is not exhaustive: floats, and formats that a later version may add
         _ => (4, Pixels::F32(decoded.into_rgba32f().into_raw())),
     };
     Image { channels, height, width, pixels }

@@ -1,4 +1,4 @@
-//! NumPy arrays `[H, W]` and `[H, W, C]` as images of any number of channels.
+//! Reads NumPy arrays `[H, W]` and `[H, W, C]` as images with any number of channels.
 
 use npyz::{DType, Deserialize, NpyFile, NpyHeader, Order, TypeChar};
 
@@ -6,11 +6,11 @@ use super::from_u16;
 use crate::error::{Error, Result};
 use crate::image::{Image, Pixels};
 
-/// Reads an array of `u8`, of `u16` (divided by 65535) or of `f32` (as it is).
+/// Reads an array of `u8`, of `u16`, which is divided by 65535, or of `f32`, which is not changed.
 ///
 /// # Errors
 ///
-/// An array error with `name` if the header, the shape, the type or a value is not usable.
+/// [`Error::BadArray`], [`Error::ArrayShape`], [`Error::ArrayType`] or [`Error::NotFinite`], with `name`.
 pub(super) fn array(bytes: &[u8], name: &str) -> Result<Image> {
     let bad = |cause| Error::BadArray { name: name.to_owned(), cause };
     let mut data = bytes;
@@ -27,7 +27,7 @@ pub(super) fn array(bytes: &[u8], name: &str) -> Result<Image> {
         }
     };
     let values = [height, width, channels].iter().try_fold(1, |product: u64, side| product.checked_mul(*side));
-    // before anything is allocated by what the header says
+    // checked before memory is allocated, because a broken header may claim any size
     if values
         .and_then(|values| values.checked_mul(kind.size_field()))
         .is_none_or(|expected| expected > data.len() as u64)
@@ -47,7 +47,7 @@ pub(super) fn array(bytes: &[u8], name: &str) -> Result<Image> {
     Ok(Image { channels: size[2], height: size[0], width: size[1], pixels })
 }
 
-/// The values in row-major order, whichever way they are stored.
+/// Returns the values in row-major order, also if the file has them in column-major order.
 fn read<T: Deserialize + Copy>(header: NpyHeader, data: &[u8], size: [usize; 3]) -> std::io::Result<Vec<T>> {
     let order = header.order();
     let values = NpyFile::with_header(header, data).into_vec()?;

@@ -1,4 +1,4 @@
-//! Several sources, one after the other.
+//! Several sources joined to one.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use crate::error::{Error, Result};
 
 pub(super) struct Concat {
     parts: Vec<Arc<dyn Source>>,
-    /// Where each part ends, ascending.
+    /// The index after the last sample of each part, ascending.
     ends: Vec<usize>,
     classes: Vec<String>,
 }
 
 impl Concat {
-    /// Joins `parts`, which are called `names` in errors.
+    /// Joins `parts`; errors call them by `names`.
     ///
-    /// A part without classes makes the whole unlabelled; parts with classes must have the same.
+    /// If one part is unlabeled, the whole is. Labeled parts must have the same classes.
     pub(super) fn new(parts: Vec<Arc<dyn Source>>, names: &[String]) -> Result<Self> {
         for (part, name) in parts.iter().zip(names).skip(1) {
             let (first, second) = (parts[0].classes(), part.classes());
@@ -23,8 +23,8 @@ impl Concat {
                 return Err(disagreement((&names[0], first), (name, second)));
             }
         }
-        let is_labelled = parts.iter().all(|part| !part.classes().is_empty());
-        let classes = if is_labelled { parts[0].classes().to_vec() } else { Vec::new() };
+        let is_labeled = parts.iter().all(|part| !part.classes().is_empty());
+        let classes = if is_labeled { parts[0].classes().to_vec() } else { Vec::new() };
         let ends = parts.iter().scan(0, |end, part| {
             *end += part.len();
             Some(*end)
@@ -32,14 +32,15 @@ impl Concat {
         Ok(Self { ends: ends.collect(), classes, parts })
     }
 
-    /// The part that sample `index` is in, and its index there.
-    fn place(&self, index: usize) -> (&dyn Source, usize) {
+    /// Returns the part that contains sample `index`, and the index of the sample in this part.
+    fn locate(&self, index: usize) -> (&dyn Source, usize) {
         let part = self.ends.partition_point(|end| *end <= index);
         let start = if part == 0 { 0 } else { self.ends[part - 1] };
         (&*self.parts[part], index - start)
     }
 }
 
+/// The error for two named sources with different classes; it says at which class number they differ first.
 pub(super) fn disagreement(first: (&str, &[String]), second: (&str, &[String])) -> Error {
     let position = first.1.iter().zip(second.1).take_while(|(first, second)| first == second).count();
     let class = |classes: &[String]| classes.get(position).map_or("(none)", String::as_str).to_owned();
@@ -62,23 +63,23 @@ impl Source for Concat {
     }
 
     fn name(&self, index: usize) -> String {
-        let (part, index) = self.place(index);
+        let (part, index) = self.locate(index);
         part.name(index)
     }
 
     fn get(&self, index: usize) -> Result<Sample> {
         let label = self.label(index);
-        let (part, index) = self.place(index);
+        let (part, index) = self.locate(index);
         Ok(Sample { label, ..part.get(index)? })
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        let (part, index) = self.place(index);
+        let (part, index) = self.locate(index);
         if self.classes.is_empty() { None } else { part.label(index) }
     }
 
     fn labels(&self, index: usize) -> Vec<usize> {
-        let (part, index) = self.place(index);
+        let (part, index) = self.locate(index);
         if self.classes.is_empty() { Vec::new() } else { part.labels(index) }
     }
 }

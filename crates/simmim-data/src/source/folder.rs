@@ -1,4 +1,4 @@
-//! A folder of images, with class sub-folders or without.
+//! A folder of images, with or without sub-folders for the classes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,46 +9,46 @@ use crate::error::{Error, Result};
 
 pub(super) struct Folder {
     images: Vec<PathBuf>,
-    /// One for every image, or none at all.
+    /// One for every image; empty if the folder is unlabeled.
     labels: Vec<usize>,
     classes: Vec<String>,
     channels: usize,
 }
 
 impl Folder {
-    /// Finds the images of `root`; `None` if it holds none.
+    /// Lists the images in `root`; `None` if there are none.
     ///
-    /// The sub-folders are classes if every image lies directly in one; also those without images,
-    /// so that a class keeps its number when it is empty.
+    /// The sub-folders are classes if every image lies directly in one of them. Sub-folders without images are classes
+    /// too, so that the numbers of the others do not depend on whether a class is empty.
     pub(super) fn open(root: &Path, channels: usize) -> Result<Option<Self>> {
         let top = entries(root)?;
         let mut images: Vec<PathBuf> = Vec::new();
         let mut labels = Vec::new();
         let mut classes = Vec::new();
-        let mut is_labelled = true;
+        let mut is_labeled = true;
         for path in &top {
             match Kind::of(path) {
                 Some(Kind::Folder) => {
-                    find(path, &mut images)?;
+                    add_images(path, &mut images)?;
                     labels.resize(images.len(), classes.len());
                     classes.push(path.file_name().unwrap_or_default().to_string_lossy().into_owned());
                 }
                 Some(Kind::Image) => {
                     images.push(path.clone());
-                    is_labelled = false;
+                    is_labeled = false;
                 }
                 Some(Kind::Shard | Kind::Idx) | None => {}
             }
         }
         let depth = root.components().count() + 2;
-        if !is_labelled || images.iter().any(|image| image.components().count() != depth) {
+        if !is_labeled || images.iter().any(|image| image.components().count() != depth) {
             labels.clear();
             classes.clear();
         }
         Ok((!images.is_empty()).then_some(Self { images, labels, classes, channels }))
     }
 
-    /// Takes `images` as they are, unlabelled.
+    /// Makes an unlabeled source of `images`.
     pub(super) fn of_images(images: Vec<PathBuf>, channels: usize) -> Self {
         Self { images, labels: Vec::new(), classes: Vec::new(), channels }
     }
@@ -78,11 +78,11 @@ impl Source for Folder {
     }
 }
 
-/// The shards that lie directly in `root`, which holds no image.
+/// Lists the shards that lie directly in `root`, a folder without images.
 ///
 /// # Errors
 ///
-/// [`Error::EmptyFolder`] if there is none.
+/// [`Error::EmptyFolder`] if there are none.
 pub(super) fn shards(root: &Path) -> Result<Vec<PathBuf>> {
     let (mut shards, mut other) = (Vec::new(), None);
     for path in entries(root)? {
@@ -98,11 +98,11 @@ pub(super) fn shards(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(shards)
 }
 
-/// Adds the images of `folder` and its sub-folders, ordered by path.
-fn find(folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds the images in `folder` and its sub-folders, ordered by path.
+fn add_images(folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
     for path in entries(folder)? {
         match Kind::of(&path) {
-            Some(Kind::Folder) if !is_loop(&path) => find(&path, images)?,
+            Some(Kind::Folder) if !is_loop(&path) => add_images(&path, images)?,
             Some(Kind::Image) => images.push(path),
             Some(Kind::Folder | Kind::Shard | Kind::Idx) | None => {}
         }
@@ -110,7 +110,7 @@ fn find(folder: &Path, images: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Whether a folder is a link to one that it lies in.
+/// Whether a folder is a symbolic link to a folder that contains it.
 fn is_loop(path: &Path) -> bool {
     path.is_symlink()
         && match (path.canonicalize(), path.parent().map(Path::canonicalize)) {
@@ -119,7 +119,7 @@ fn is_loop(path: &Path) -> bool {
         }
 }
 
-/// What lies directly in `folder` and is not ignored, ordered by name.
+/// Lists the files and folders directly in `folder`, without ignored ones, ordered by name.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let failed = |cause| Error::Read { path: folder.to_owned(), cause };
     let mut paths = Vec::new();

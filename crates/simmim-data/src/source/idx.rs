@@ -1,4 +1,4 @@
-//! IDX files of images, as MNIST and its relatives come in.
+//! IDX files of images, the format of MNIST and Fashion-MNIST.
 //!
 //! The format is described on the MNIST page (Y. LeCun, C. Cortes, C. J. C. Burges).
 
@@ -13,14 +13,14 @@ use super::{Sample, Source, names, read};
 use crate::error::{Error, Result};
 use crate::image::{Image, Pixels};
 
-/// Opens IDX images, and their labels or not, from memory; both may be gzip.
+/// Opens IDX images from memory, with or without labels; both may be compressed by gzip.
 ///
 /// The classes are called `0` up to the highest label.
 ///
 /// # Errors
 ///
-/// The user's error if the bytes are no IDX file, are cut short, or do not belong together, and
-/// [`Error::Channels`] if grey is not converted to `channels`.
+/// An [`Error`] if the bytes are not an IDX file or are cut short, if the number of labels is not that of the images,
+/// or, as [`Error::Channels`], if gray cannot be converted to `channels` channels.
 pub fn idx_from_bytes(images: &[u8], labels: Option<&[u8]>, channels: usize) -> Result<Arc<dyn Source>> {
     let labels = labels.map(|labels| (labels, "labels.idx1"));
     Ok(Arc::new(Idx::new((images, "images.idx3"), labels, None, channels)?))
@@ -28,23 +28,23 @@ pub fn idx_from_bytes(images: &[u8], labels: Option<&[u8]>, channels: usize) -> 
 
 pub(super) struct Idx {
     name: String,
-    /// `[len, height, width]`
+    /// `[len, H, W]`.
     pixels: Vec<u8>,
     height: usize,
     width: usize,
-    /// One for every image, or none at all.
+    /// One for every image; empty if the images are unlabeled.
     labels: Vec<u8>,
     classes: Vec<String>,
     channels: usize,
 }
 
 impl Idx {
-    /// Reads a file of images and the labels beside it.
+    /// Reads a file of images, and the file of labels in the same folder if there is one.
     pub(super) fn open(path: &Path, channels: usize) -> Result<Self> {
         let labels_path = labels_of(path);
         let labels = labels_path.as_deref().map(read).transpose()?;
         let labels_name = labels_path.unwrap_or_default().display().to_string();
-        let given = names::beside(path.parent().unwrap_or(Path::new("")))?;
+        let given = names::read_list(path.parent().unwrap_or(Path::new("")))?;
         let labels = labels.as_deref().map(|labels| (labels, labels_name.as_str()));
         Self::new((&read(path)?, &path.display().to_string()), labels, given, channels)
     }
@@ -76,7 +76,7 @@ impl Idx {
         let classes = labels.iter().map(|label| Some(usize::from(*label)));
         let classes = names::of(classes, given, |index| format!("{name}#{index}"))?;
         let source = Self { name: name.to_owned(), pixels, height, width, labels, classes, channels };
-        source.get(0)?; // finds out whether grey can be converted to the channels
+        source.get(0)?; // fails here, and not at the first batch, if gray cannot be converted to `channels`
         Ok(source)
     }
 }
@@ -108,7 +108,7 @@ impl Source for Idx {
     }
 }
 
-/// The file of labels beside a file of images, packed or not, if there is one.
+/// The file of labels in the folder of a file of images, compressed or not, if there is one.
 fn labels_of(images: &Path) -> Option<PathBuf> {
     let name = images.file_name()?.to_str()?;
     let plain = name.strip_suffix(".gz").unwrap_or(name).replace("images", "labels").replace("idx3", "idx1");
@@ -116,14 +116,14 @@ fn labels_of(images: &Path) -> Option<PathBuf> {
     candidates.into_iter().find(|path| path != images && path.is_file())
 }
 
-/// The sizes and values of an IDX file of bytes with `RANK` dimensions.
+/// Reads the sizes and values of an IDX file of bytes with `RANK` dimensions.
 fn array<const RANK: usize>(bytes: &[u8], name: &str) -> Result<([usize; RANK], Vec<u8>)> {
-    let bytes = unpacked(bytes).map_err(|cause| Error::Read { path: PathBuf::from(name), cause })?;
-    // two zeros, 8 for unsigned bytes, the rank; then one big-endian size for each dimension
+    let bytes = decompressed(bytes).map_err(|cause| Error::Read { path: PathBuf::from(name), cause })?;
+    // the header: two zeros, 8 for unsigned bytes, the rank, and for each dimension a big-endian size
     let header = bytes.get(..4 + 4 * RANK).filter(|header| header[..4] == [0, 0, 8, RANK as u8]);
     let Some(header) = header else {
-        let found = bytes[..bytes.len().min(4)].to_vec();
-        return Err(Error::NotIdx { name: name.to_owned(), rank: RANK as u8, found });
+        let start = bytes[..bytes.len().min(4)].to_vec();
+        return Err(Error::NotIdx { name: name.to_owned(), rank: RANK as u8, start });
     };
     let size = |axis: usize| {
         let at = 4 + 4 * axis;
@@ -133,16 +133,16 @@ fn array<const RANK: usize>(bytes: &[u8], name: &str) -> Result<([usize; RANK], 
     let data = &bytes[header.len()..];
     let expected = sizes.iter().fold(1_u64, |product, size| product.saturating_mul(u64::from(*size)));
     if data.len() as u64 != expected {
-        return Err(Error::IdxLength { name: name.to_owned(), expected, found: data.len() as u64 });
+        return Err(Error::IdxLength { name: name.to_owned(), expected, actual: data.len() as u64 });
     }
     Ok((sizes.map(|size| size as usize), data.to_vec()))
 }
 
-fn unpacked(bytes: &[u8]) -> std::io::Result<Cow<'_, [u8]>> {
+fn decompressed(bytes: &[u8]) -> std::io::Result<Cow<'_, [u8]>> {
     if !bytes.starts_with(&[0x1f, 0x8b]) {
         return Ok(Cow::Borrowed(bytes));
     }
-    let mut unpacked = Vec::new();
-    MultiGzDecoder::new(bytes).read_to_end(&mut unpacked)?;
-    Ok(Cow::Owned(unpacked))
+    let mut content = Vec::new();
+    MultiGzDecoder::new(bytes).read_to_end(&mut content)?;
+    Ok(Cow::Owned(content))
 }

@@ -1,12 +1,12 @@
-//! The error for a path that leads nowhere, with what the user may have meant.
+//! The error for a path that does not exist, with a suggestion of what the user may have meant.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
 
-/// Describes the missing `path` by the most similar name beside it and the deepest folder above it.
+/// Describes the missing `path`: the deepest folder on the way that exists, and the most similar name in this folder.
 pub(super) fn error(path: &Path) -> Error {
-    // the current folder of a relative path is the empty path
+    // the parent of a relative path without a slash is the empty path, which means the current folder
     let named = |folder: &Path| {
         if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_owned() }
     };
@@ -29,7 +29,7 @@ pub(super) fn error(path: &Path) -> Error {
     Error::MissingPath { path: path.to_owned(), nearest, parent: named(parent) }
 }
 
-/// The number of letters to insert, delete or replace (Levenshtein).
+/// The number of letters to insert, delete or replace (Levenshtein distance).
 fn distance(from: &str, to: &str) -> usize {
     let to: Vec<char> = to.chars().collect();
     let mut row: Vec<usize> = (0..=to.len()).collect();

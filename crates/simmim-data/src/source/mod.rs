@@ -1,11 +1,11 @@
-//! Where samples come from.
+//! The sources that samples come from, and how a data specification is opened.
 
 mod concat;
 mod folder;
 mod idx;
 mod missing;
 mod names;
-mod relabelled;
+mod relabeled;
 mod shards;
 mod spec;
 mod subset;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::idx::idx_from_bytes;
-pub use relabelled::Relabelled;
+pub use relabeled::Relabeled;
 pub use subset::Subset;
 
 use self::concat::Concat;
@@ -24,41 +24,41 @@ use self::shards::Shards;
 use crate::error::{Error, Result};
 use crate::image::Image;
 
-/// One image with what is known about it.
+/// One image with its class and its name.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// The decoded image.
     pub image: Image,
-    /// Its class.
+    /// Its class; the first one if it has several.
     pub label: Option<usize>,
-    /// Where it comes from, for people.
+    /// Where it comes from, for messages.
     pub name: String,
 }
 
-/// A list of samples that any thread may read at any place.
+/// A list of samples that several threads may read in any order.
 pub trait Source: Send + Sync {
-    /// Returns how many samples there are.
+    /// Returns the number of samples.
     fn len(&self) -> usize;
 
-    /// Returns whether there is no sample.
+    /// Returns whether there are no samples.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Returns the names of the classes by class number; empty when unlabelled.
+    /// Returns the names of the classes, ordered by class number; empty if the source is unlabeled.
     fn classes(&self) -> &[String];
 
-    /// Returns where sample `index` comes from, for people.
+    /// Returns where sample `index` comes from, for messages.
     fn name(&self, index: usize) -> String;
 
     /// Reads and decodes sample `index`.
     ///
     /// # Errors
     ///
-    /// Whatever makes this one sample unreadable.
+    /// An [`Error`] if this sample cannot be read.
     fn get(&self, index: usize) -> Result<Sample>;
 
-    /// Returns the class of sample `index` without decoding it, the first if it is of several.
+    /// Returns the class of sample `index` without decoding it; the first one if it has several.
     fn label(&self, index: usize) -> Option<usize>;
 
     /// Returns all classes of sample `index` without decoding it.
@@ -67,32 +67,33 @@ pub trait Source: Send + Sync {
     }
 }
 
-/// The extensions that count as images, in lower case.
+/// The file extensions of images, in lower case.
 pub const IMAGE_EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "npy"];
 
-/// Opens what `spec` names; its images are decoded to `channels` channels.
+/// Opens the data that `spec` names; its images are decoded to `channels` channels.
 ///
-/// `spec` is a comma list of paths; a path may hold ranges `{00000..00004}`, choices `{a,b}` and
-/// the wildcards `*`, `?`, `[…]`. A path is one of:
+/// `spec` is a list of paths separated by commas. A path may contain ranges `{00000..00004}`, choices `{a,b}` and the
+/// wildcards `*`, `?` and `[…]`. Each path is one of:
 ///
-/// - **a folder of images**, found at any depth and ordered by path. It is labelled if every image
-///   lies in a sub-folder of the folder, no deeper and no higher: the sub-folders, ordered by
-///   name, are the classes. Otherwise it is unlabelled.
-/// - **a folder without images but with `.tar` files**, which are opened as its shards.
-/// - **a `.tar` shard** with WebDataset names: members that agree up to the first dot are one
-///   sample; `jpg`, `jpeg`, `png` or `npy` is its image and `cls` its class number, or several with
-///   spaces or commas between them. A `classes.json` beside the shards names the classes.
-/// - **IDX images**, `*-images-idx3-ubyte` or `.gz`, with `*-labels-idx1-ubyte` beside them or not.
-/// - **an image**, unlabelled.
+/// - **a folder of images** at any depth, ordered by path. It is labeled if every image lies directly in a sub-folder
+///   of the folder: the sub-folders, ordered by name, are the classes. Otherwise it is unlabeled.
+/// - **a folder without images but with `.tar` files**, which are opened as shards.
+/// - **a `.tar` shard** with WebDataset names: members whose names agree up to the first dot are one sample. The member
+///   `jpg`, `jpeg`, `png` or `npy` is its image. The member `cls` holds its class number, or several class numbers
+///   separated by spaces or commas. The file `classes.json` in the folder of the shards, if there is one, names the
+///   classes.
+/// - **IDX images**, `*-images-idx3-ubyte`, labeled if `*-labels-idx1-ubyte` lies in the same folder. Both may be
+///   compressed, with `.gz` at the end of the name.
+/// - **an image**, unlabeled.
 ///
-/// Extensions may be in upper or lower case. Hidden files and `__MACOSX` are ignored; a wildcard
-/// also passes over what is none of the above. If several paths are named, their samples follow
-/// each other; they are labelled if all of them are.
+/// Extensions may be in upper or lower case. Hidden files and `__MACOSX` are ignored, and a wildcard also skips files
+/// that are none of the above. The samples of several paths are joined in the order of the list; they are labeled if
+/// all of the paths are.
 ///
 /// # Errors
 ///
-/// The user's error for a path that does not exist, a list that cannot be read, nothing found, a
-/// broken container, or classes that disagree.
+/// An [`Error`] if `spec` is not a list of paths, a path does not exist or has no images, a file is broken, or the
+/// classes of the paths disagree.
 pub fn open(spec: &str, channels: usize) -> Result<Arc<dyn Source>> {
     let mut sources: Vec<Arc<dyn Source>> = Vec::new();
     let mut names = Vec::new();
@@ -106,7 +107,7 @@ pub fn open(spec: &str, channels: usize) -> Result<Arc<dyn Source>> {
     Ok(Arc::new(Concat::new(sources, &names)?))
 }
 
-/// Neighbouring paths that are opened as one source.
+/// Consecutive paths of the list that are opened as one source.
 enum Group {
     Folder(PathBuf),
     Shards(Vec<PathBuf>),
@@ -137,6 +138,7 @@ impl Group {
     }
 }
 
+/// Groups consecutive shards, and consecutive images; each folder and each IDX file is a group of its own.
 fn grouped(paths: Vec<PathBuf>) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
     for path in paths {
@@ -153,7 +155,7 @@ fn grouped(paths: Vec<PathBuf>) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-/// What a path is, by whether it is a folder and by its name.
+/// What a path is: a folder, or a kind of file that is told by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Folder,
@@ -185,12 +187,12 @@ fn is_image(extension: &str) -> bool {
     IMAGE_EXTENSIONS.contains(&extension)
 }
 
-/// Whether a file or folder name is passed over.
+/// Whether a file or folder with this name is ignored.
 fn is_ignored(name: &str) -> bool {
     name.starts_with('.') || name == "__MACOSX"
 }
 
-/// Reads a whole file; the error names it.
+/// Reads a whole file; the error contains its path.
 fn read(path: &Path) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })
 }

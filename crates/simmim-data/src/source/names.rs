@@ -1,12 +1,12 @@
-//! Names of classes that have a number only: `classes.json`, or the numbers themselves.
+//! Names for classes that are stored as numbers: those in `classes.json`, or else the numbers themselves.
 
 use std::path::Path;
 
 use super::read;
 use crate::error::{Error, Result};
 
-/// The list in the `classes.json` of `folder`, if there is one.
-pub(super) fn beside(folder: &Path) -> Result<Option<Vec<String>>> {
+/// Reads the `classes.json` in `folder`, if there is one.
+pub(super) fn read_list(folder: &Path) -> Result<Option<Vec<String>>> {
     let path = folder.join("classes.json");
     if !path.exists() {
         return Ok(None);
@@ -15,8 +15,8 @@ pub(super) fn beside(folder: &Path) -> Result<Option<Vec<String>>> {
     names.map(Some).map_err(|cause| Error::BadClassNames { path, cause })
 }
 
-/// The names of the classes of `labels`: `given`, or else `0` up to the highest label; none if
-/// no sample has a label. `member` names a sample for the error.
+/// Returns the names of the classes: the `given` ones, or else `0` up to the highest of `labels`; none if no sample has
+/// a label. `member` returns the name of a sample for the error.
 pub(super) fn of(
     labels: impl Iterator<Item = Option<usize>>,
     given: Option<Vec<String>>,

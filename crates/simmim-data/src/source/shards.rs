@@ -1,6 +1,6 @@
-//! WebDataset shards: tar files whose members are grouped into samples by name.
+//! WebDataset shards: tar files whose members are grouped into samples by their names.
 //!
-//! The naming is that of <https://github.com/webdataset/webdataset> (`webdataset/tariterators.py`).
+//! The rules for the names are those of <https://github.com/webdataset/webdataset> (`webdataset/tariterators.py`).
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -18,7 +18,7 @@ pub(super) struct Shards {
     channels: usize,
 }
 
-/// Where a sample's image lies.
+/// Where the image of a sample lies, and its labels.
 struct Indexed {
     shard: u32,
     offset: u64,
@@ -28,7 +28,7 @@ struct Indexed {
 }
 
 impl Shards {
-    /// Indexes the members of all shards by reading their headers only.
+    /// Indexes the members of all shards; it reads only headers and labels.
     pub(super) fn open(paths: &[PathBuf], channels: usize) -> Result<Self> {
         let mut samples = Vec::new();
         let mut given: Option<(PathBuf, Vec<String>)> = None;
@@ -63,8 +63,8 @@ impl Source for Shards {
     fn get(&self, index: usize) -> Result<Sample> {
         let Indexed { shard, offset, size, ref labels, .. } = self.samples[index];
         let (path, label) = (&self.paths[shard as usize], labels.first().copied());
-        // opened anew for every member: a shard more or less does not count against the limit of
-        // open files, and no position is shared between threads
+        // the file is opened for every sample: so any number of shards stays below the limit of open files, and
+        // threads do not move each other's position in a file
         let bytes = File::open(path)
             .and_then(|mut file| member(&mut file, offset, size))
             .map_err(|cause| Error::Read { path: path.clone(), cause })?;
@@ -92,14 +92,14 @@ fn member(file: &mut File, offset: u64, size: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The class names found so far and those beside `path`, which must be the same.
+/// Returns the class names given so far, or else those in the folder of `path`; if there are both, they must agree.
 fn agreed(given: Option<(PathBuf, Vec<String>)>, path: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
     let folder = path.parent().unwrap_or(Path::new(""));
     match given {
         Some((first, names)) if first.parent() == Some(folder) => Ok(Some((first, names))),
-        None => Ok(names::beside(folder)?.map(|names| (path.to_owned(), names))),
+        None => Ok(names::read_list(folder)?.map(|names| (path.to_owned(), names))),
         Some((first, first_names)) => {
-            let second = names::beside(folder)?.unwrap_or_else(|| first_names.clone());
+            let second = names::read_list(folder)?.unwrap_or_else(|| first_names.clone());
             if first_names == second {
                 return Ok(Some((first, first_names)));
             }
@@ -109,22 +109,22 @@ fn agreed(given: Option<(PathBuf, Vec<String>)>, path: &Path) -> Result<Option<(
     }
 }
 
-/// A sample while its members are gathered.
+/// A sample whose members are being collected.
 #[derive(Default)]
 struct Members {
     image: Option<(String, u64, u64)>,
     labels: Vec<usize>,
 }
 
-/// Adds the samples of one shard in the order in which their first members lie.
+/// Adds the samples of one shard, ordered by the position of their first member.
 fn index(path: &Path, shard: u32, samples: &mut Vec<Indexed>) -> Result<()> {
     let failed = |cause| Error::Read { path: path.to_owned(), cause };
     let file = File::open(path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
-    // a second handle, because reading a label must not move the position of the headers
+    // labels are read through a second handle, because the reader of headers relies on its position
     let mut labels = File::open(path).map_err(failed)?;
     let mut keys: HashMap<String, usize> = HashMap::new();
-    let mut found: Vec<Members> = Vec::new();
+    let mut grouped: Vec<Members> = Vec::new();
     let mut end = 0;
     let mut archive = tar::Archive::new(file);
     for entry in archive.entries_with_seek().map_err(failed)? {
@@ -147,34 +147,34 @@ fn index(path: &Path, shard: u32, samples: &mut Vec<Indexed>) -> Result<()> {
             continue;
         }
         let place = *keys.entry(key.to_owned()).or_insert_with(|| {
-            found.push(Members::default());
-            found.len() - 1
+            grouped.push(Members::default());
+            grouped.len() - 1
         });
         if is_label {
             let text = member(&mut labels, offset, size.min(LONGEST_LABEL)).map_err(failed)?;
-            found[place].labels = class_numbers(&text, path, &member_name)?;
+            grouped[place].labels = class_numbers(&text, path, &member_name)?;
         } else {
-            found[place].image.get_or_insert((member_name, offset, size));
+            grouped[place].image.get_or_insert((member_name, offset, size));
         }
     }
     if end + BLOCK > length {
         return Err(Error::TruncatedTar { path: path.to_owned(), offset: end, length });
     }
-    samples.extend(found.into_iter().filter_map(|Members { image, labels }| {
+    samples.extend(grouped.into_iter().filter_map(|Members { image, labels }| {
         let (member, offset, size) = image?;
         Some(Indexed { shard, offset, size, member, labels })
     }));
     Ok(())
 }
 
-/// A tar file is made of blocks of this many bytes, and ends with two of zeros (POSIX `pax`,
-/// "ustar Interchange Format"). One is accepted, as GNU tar does.
+/// The size of the blocks of a tar file in bytes. A tar file ends with two blocks of zeros (POSIX `pax`, "ustar
+/// Interchange Format"); one is accepted, as by GNU tar.
 const BLOCK: u64 = 512;
 
-/// No list of class numbers is longer than this many bytes.
+/// A list of class numbers is read up to this many bytes; real ones are shorter.
 const LONGEST_LABEL: u64 = 4096;
 
-/// An entry at `offset` that the tar reader refuses: cut off by the end of the file, or wrong.
+/// The error for an entry at `offset` that the tar reader refuses, because the file ends within it or it is invalid.
 fn broken(path: &Path, offset: u64, length: u64, cause: std::io::Error) -> Error {
     let path = path.to_owned();
     if offset + BLOCK > length || cause.kind() == std::io::ErrorKind::UnexpectedEof {
@@ -184,7 +184,8 @@ fn broken(path: &Path, offset: u64, length: u64, cause: std::io::Error) -> Error
     }
 }
 
-/// A member's name up to the first dot of its last part, and the lower-case rest.
+/// Splits the name of a member at the first dot of its last part, into the name of the sample and the lower-case
+/// extension; `None` if it has no dot or is ignored.
 fn parts(member: &str) -> Option<(&str, String)> {
     if member.split('/').any(|part| part != "." && is_ignored(part)) {
         return None;
@@ -194,7 +195,7 @@ fn parts(member: &str) -> Option<(&str, String)> {
     Some((&member[..dot], member[dot + 1..].to_ascii_lowercase()))
 }
 
-/// One class number, or several with spaces or commas between them; in their order, each once.
+/// Reads one class number, or several separated by spaces or commas; they stay in order, and each appears once.
 fn class_numbers(text: &[u8], path: &Path, member: &str) -> Result<Vec<usize>> {
     let text = String::from_utf8_lossy(text);
     let bad = || Error::BadLabel { member: name(path, member), text: text.trim().to_owned() };
@@ -213,8 +214,8 @@ mod tests {
     use super::*;
 
     fn check(member: &str, expected: Option<(&str, &str)>) {
-        let found = parts(member);
-        assert_eq!(found.as_ref().map(|(key, rest)| (*key, rest.as_str())), expected, "{member}");
+        let split = parts(member);
+        assert_eq!(split.as_ref().map(|(key, rest)| (*key, rest.as_str())), expected, "{member}");
     }
 
     #[test]
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn members_are_cut_at_the_first_dot_of_the_last_part() {
+    fn member_names_are_split_at_the_first_dot_of_the_last_part() {
         check("0001.jpg", Some(("0001", "jpg")));
         check("0001.JPG", Some(("0001", "jpg")));
         check("./a.b/0001.seg.png", Some(("./a.b/0001", "seg.png")));

@@ -1,14 +1,13 @@
-//! A data specification to the paths it names: comma lists, braces and wildcards.
+//! Expands a data specification into the paths that it names: comma lists, braces and wildcards.
 
 use std::path::{Path, PathBuf};
 
 use super::{Kind, missing};
 use crate::error::{Error, Result};
 
-/// The paths that `spec` names, in its order; all of them exist.
+/// Returns the paths that `spec` names, in order; all of them exist.
 ///
-/// A specification that is the name of something that exists is taken as that name, whatever
-/// commas and braces it holds.
+/// If a file or folder is called `spec`, it is this one path, even if the name contains commas or braces.
 pub(super) fn paths(spec: &str) -> Result<Vec<PathBuf>> {
     if !spec.is_empty() && Path::new(spec).exists() {
         return Ok(vec![PathBuf::from(spec)]);
@@ -26,13 +25,13 @@ pub(super) fn paths(spec: &str) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// The usable paths that match a wildcard, ordered by name.
+/// Returns the paths that match a wildcard and can be opened, ordered by name.
 fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
-    let found = glob::glob_with(pattern, options)
+    let matching = glob::glob_with(pattern, options)
         .map_err(|error| Error::BadSpec { spec: pattern.to_owned(), fault: error.msg })?;
     let mut paths = Vec::new();
-    for path in found {
+    for path in matching {
         let path = path.map_err(|error| Error::Read { path: error.path().to_owned(), cause: error.into() })?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         if !super::is_ignored(&name) && Kind::of(&path).is_some() {
@@ -45,10 +44,10 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// More items than this are a slip of the pen, not a list.
-const MOST_ITEMS: usize = 1_000_000;
+/// A longer list is taken for a typing error, and would take too much memory.
+const MAX_ITEMS: usize = 1_000_000;
 
-/// The items of a comma list with their braces written out.
+/// Returns the items of a comma list with their braces expanded.
 fn expand(spec: &str) -> Result<Vec<String>> {
     let bad = |fault| Error::BadSpec { spec: spec.to_owned(), fault };
     let mut items = Vec::new();
@@ -61,7 +60,7 @@ fn expand(spec: &str) -> Result<Vec<String>> {
     Ok(items)
 }
 
-/// Cuts at the commas outside braces.
+/// Splits a list at the commas that are outside of braces.
 fn split(list: &str) -> std::result::Result<Vec<&str>, &'static str> {
     let (mut items, mut depth, mut start) = (Vec::new(), 0_usize, 0);
     for (at, letter) in list.char_indices() {
@@ -82,7 +81,7 @@ fn split(list: &str) -> std::result::Result<Vec<&str>, &'static str> {
     Ok(items)
 }
 
-/// Writes out the first pair of braces, then those that are left.
+/// Expands the first pair of braces of an item, and then the other ones.
 fn braces(item: &str) -> std::result::Result<Vec<String>, &'static str> {
     let Some(open) = item.find('{') else {
         return Ok(vec![item.to_owned()]);
@@ -100,7 +99,7 @@ fn braces(item: &str) -> std::result::Result<Vec<String>, &'static str> {
         }
     };
     let rest = braces(after)?;
-    if choices.len().saturating_mul(rest.len()) > MOST_ITEMS {
+    if choices.len().saturating_mul(rest.len()) > MAX_ITEMS {
         return Err("the braces name more than a million paths");
     }
     let mut items = Vec::with_capacity(choices.len() * rest.len());
@@ -110,6 +109,7 @@ fn braces(item: &str) -> std::result::Result<Vec<String>, &'static str> {
     Ok(items)
 }
 
+/// Returns the position of the brace that closes the one at `open`.
 fn closing(item: &str, open: usize) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, letter) in item[open..].char_indices() {
@@ -125,14 +125,14 @@ fn closing(item: &str, open: usize) -> Option<usize> {
     None
 }
 
-/// The numbers from `first` to `last`, in the width of the longer one if either starts with a 0.
+/// Returns the numbers from `first` to `last`; if either starts with a 0, all are padded to the longer width.
 fn range(first: &str, last: &str) -> std::result::Result<Vec<String>, &'static str> {
     let number = |text: &str| text.parse::<usize>().map_err(|_| "a range in braces is not of whole numbers");
     let (low, high) = (number(first)?, number(last)?);
     if low > high {
         return Err("a range in braces goes down");
     }
-    if high - low >= MOST_ITEMS {
+    if high - low >= MAX_ITEMS {
         return Err("the braces name more than a million paths");
     }
     let is_padded = |text: &str| text.len() > 1 && text.starts_with('0');
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn lists_and_braces_are_written_out() {
+    fn lists_and_braces_are_expanded() {
         check("a", &["a"]);
         check("a,b/c", &["a", "b/c"]);
         check("x-{00000..00002}.tar", &["x-00000.tar", "x-00001.tar", "x-00002.tar"]);
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_named() {
+    fn a_wrong_specification_is_explained() {
         check_fault("", "an item is empty");
         check_fault("a,,b", "an item is empty");
         check_fault("a,", "an item is empty");

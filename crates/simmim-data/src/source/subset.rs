@@ -1,4 +1,4 @@
-//! Some samples of another source.
+//! A subset of another source.
 
 use std::sync::Arc;
 
@@ -13,17 +13,17 @@ pub struct Subset {
 }
 
 impl Subset {
-    /// At most `count` samples, evenly spaced: every class of a source sorted by class is among them.
+    /// Takes at most `count` samples, evenly spaced, so that a source that is sorted by class is represented evenly.
     #[must_use]
     pub fn spread(source: Arc<dyn Source>, count: usize) -> Self {
         let (len, count) = (source.len(), count.min(source.len()));
         Self { source, indices: (0..count).map(|i| i * len / count).collect() }
     }
 
-    /// A share of every class, rounded, at least one of each: which is drawn by the seed, the order stays. Samples
-    /// without class are as one more class.
+    /// Takes a share of the samples of every class, rounded to a whole number of samples and at least one.
     ///
-    /// A larger share of the same seed holds all of a smaller one.
+    /// The seed decides which samples are taken; their order is that of the source. Samples without a class are treated
+    /// as one more class. With the same seed, a larger share contains all samples of a smaller one.
     #[must_use]
     pub fn balanced(source: Arc<dyn Source>, share: f64, seed: u64) -> Self {
         let classes = source.classes().len();

@@ -1,69 +1,38 @@
-//! What supervised training does to an image: crop, mirror, distort, normalise, erase.
+//! The augmentation of fine-tuning: crop, mirror, distort, normalize, erase.
 
-use super::colour_jitter::ColourJitter;
+use super::color_jitter::ColorJitter;
 use super::crop::RandomResizedCrop;
 use super::randaugment::RandAugment;
 use super::random_erasing::RandomErasing;
+use super::resize::Interpolation;
 use crate::image::Image;
-use crate::rng::{Rng, below};
+use crate::rng::Rng;
 
-/// How a value between pixels is made of its neighbours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Filter {
-    /// By a triangle, of two in each direction where nothing shrinks.
-    Bilinear,
-    /// By a cubic, of four.
-    Bicubic,
-}
-
-/// Which filter a random transform uses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Interpolation {
-    /// Always the bilinear one.
-    Bilinear,
-    /// Always the bicubic one.
-    Bicubic,
-    /// One of the two, drawn anew for the crop and for every operation.
-    Random,
-}
-
-impl Interpolation {
-    /// Draws a filter; only a random one takes from `rng`.
-    #[must_use]
-    pub fn filter(self, rng: &mut Rng) -> Filter {
-        match self {
-            Self::Bilinear => Filter::Bilinear,
-            Self::Bicubic => Filter::Bicubic,
-            Self::Random => [Filter::Bilinear, Filter::Bicubic][below(rng, 2)],
-        }
-    }
-}
-
-/// What happens to the colours and shapes of a crop.
+/// What happens to the colors and shapes of a crop.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Distortion {
     /// Nothing.
     None,
-    /// A few of fifteen operations.
+    /// A few of fifteen random operations.
     RandAugment(RandAugment),
-    /// Brightness, contrast and saturation.
-    ColourJitter(ColourJitter),
+    /// Random changes of brightness, contrast and saturation.
+    ColorJitter(ColorJitter),
 }
 
-/// The augmentation of supervised training, in this order: a random part of the image, mirrored or
-/// not, distorted, normalised, a rectangle of it erased.
+/// The augmentation of supervised training. In this order: a random resized crop, which may be mirrored, is distorted
+/// and normalized, and a rectangle of it is erased.
 ///
-/// The order and every default are those of timm 0.4.12 (`timm/data/transforms_factory.py`) as
-/// SimMIM fine-tunes with it (public repository, `config.py`, `data/data_finetune.py`).
+/// The order is that of timm 0.4.12 (`timm/data/transforms_factory.py`). The defaults are those of SimMIM's fine-tuning
+/// (public repository, `config.py`, `data/data_finetune.py`).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FineTuning {
-    /// Which part of the image is used.
+    /// The random resized crop, with the probability that it is mirrored.
     pub crop: RandomResizedCrop,
-    /// How the crop is resized, and how operations that move pixels read between them.
+    /// The filter with which the crop is resized and operations that move pixels read values between pixels.
     pub interpolation: Interpolation,
-    /// What happens to the crop.
+    /// What happens to the colors and shapes of the crop.
     pub distortion: Distortion,
-    /// The rectangle of noise, if any.
+    /// The rectangle of noise, if there is one.
     pub erasing: Option<RandomErasing>,
 }
 
@@ -79,13 +48,12 @@ impl Default for FineTuning {
 }
 
 impl Distortion {
-    /// Distorts `image`; pixels that come from outside take the colour `mean`, `[C]`, of pixels in
-    /// `[0, 1]`.
+    /// Distorts `image`; pixels that come from outside of it get the color `mean`, `[C]`, for pixels in `[0, 1]`.
     pub(super) fn apply(&self, image: &mut Image, interpolation: Interpolation, mean: &[f32], rng: &mut Rng) {
         match self {
             Self::None => {}
             Self::RandAugment(operations) => operations.apply(image, interpolation, mean, rng),
-            Self::ColourJitter(jitter) => jitter.apply(image, rng),
+            Self::ColorJitter(jitter) => jitter.apply(image, rng),
         }
     }
 }

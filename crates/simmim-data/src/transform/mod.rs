@@ -1,6 +1,6 @@
-//! An image to the normalised pixels that a network takes.
+//! Turns an image into the normalized pixels that a network takes.
 
-mod colour_jitter;
+mod color_jitter;
 mod crop;
 mod fine_tuning;
 mod operation;
@@ -8,54 +8,54 @@ mod randaugment;
 mod random_erasing;
 mod resize;
 
-pub use self::colour_jitter::ColourJitter;
-pub use self::crop::{CentreCrop, RandomResizedCrop, Region};
-pub use self::fine_tuning::{Distortion, Filter, FineTuning, Interpolation};
+pub use self::color_jitter::ColorJitter;
+pub use self::crop::{CenterCrop, RandomResizedCrop};
+pub use self::fine_tuning::{Distortion, FineTuning};
 pub use self::operation::Operation;
 pub use self::randaugment::{AtMagnitude, OPERATIONS, RandAugment};
 pub use self::random_erasing::{RandomErasing, Rectangle};
-pub use self::resize::resize;
+pub use self::resize::{Filter, Interpolation, Region, resize};
 
 use crate::image::{Image, Pixels};
-use crate::normalise::Normalisation;
+use crate::normalize::Normalization;
 use crate::rng::{Rng, uniform};
 
-/// How much of an image is used, where from, and how it is changed.
+/// Which region of an image is used and how it is changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Augmentation {
-    /// A random part of the image, mirrored or not: what pre-training sees.
+    /// A random resized crop, which may be mirrored; for pre-training.
     RandomResizedCrop(RandomResizedCrop),
-    /// A random part of the image, distorted and partly erased: what supervised training sees.
+    /// A random resized crop, which may also be distorted and partly erased; for supervised training.
     FineTuning(FineTuning),
-    /// The middle, of the largest part that has the wanted shape; nothing is random.
-    Centre,
-    /// The middle, of a smaller part than the largest; nothing is random.
-    CentreCrop(CentreCrop),
+    /// The largest center crop with the shape of the output; not random.
+    Center,
+    /// A center crop that leaves out the borders of the image; not random.
+    CenterCrop(CenterCrop),
 }
 
-/// The way from an image to normalised planes of one size.
+/// Crops, resizes and normalizes an image, and separates its channels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Transform {
-    /// H.
+    /// H, the height of the output.
     pub height: usize,
-    /// W.
+    /// W, the width of the output.
     pub width: usize,
-    /// Which part of the image is used.
+    /// Which region of the image is used and how it is changed.
     pub augmentation: Augmentation,
-    /// What the values are normalised by; its length is C.
-    pub normalisation: Normalisation,
+    /// The mean and standard deviation of the normalization; their length is C.
+    pub normalization: Normalization,
 }
 
 impl Transform {
-    /// Returns the number of values of one image, C·H·W.
+    /// Returns the number of values of one output, C·H·W.
     #[must_use]
     pub fn values(&self) -> usize {
-        self.normalisation.mean.len() * self.height * self.width
+        self.normalization.mean.len() * self.height * self.width
     }
 
-    /// Writes the part of `image` that the augmentation picks, resized and normalised, to `out`.
+    /// Applies the augmentation and the normalization to `image`, and writes the result to `out`.
     ///
-    /// Bytes are resized as bytes, with the rounding that has, as Pillow does; floats as floats.
+    /// Bytes are rounded to bytes after a resize, as in Pillow; floats are not rounded.
     ///
     /// # Shapes
     ///
@@ -63,11 +63,10 @@ impl Transform {
     ///
     /// # Panics
     ///
-    /// Panics if the channels of `image` are not those of the normalisation, or `out` is not of
-    /// that shape.
+    /// Panics if `image` does not have the channels of the normalization, or `out` does not have this shape.
     pub fn apply(&self, image: &Image, rng: &mut Rng, out: &mut [f32]) {
-        let (channels, values) = (self.normalisation.mean.len(), self.values());
-        assert_eq!(image.channels, channels, "channels of the image and of the normalisation");
+        let (channels, values) = (self.normalization.mean.len(), self.values());
+        assert_eq!(image.channels, channels, "channels of the image and of the normalization");
         assert_eq!(out.len(), values, "values of [{channels}, {}, {}]", self.height, self.width);
         let (height, width) = (self.height, self.width);
         match &self.augmentation {
@@ -76,31 +75,31 @@ impl Transform {
                 let is_mirrored = uniform(rng) < crop.hflip;
                 self.write(&resize(image, region, height, width, Filter::Bilinear), is_mirrored, out);
             }
-            Augmentation::FineTuning(steps) => {
-                let region = steps.crop.draw(image.height, image.width, rng);
-                let is_mirrored = uniform(rng) < steps.crop.hflip;
-                let mut image = resize(image, region, height, width, steps.interpolation.filter(rng));
+            Augmentation::FineTuning(tuning) => {
+                let region = tuning.crop.draw(image.height, image.width, rng);
+                let is_mirrored = uniform(rng) < tuning.crop.hflip;
+                let mut image = resize(image, region, height, width, tuning.interpolation.filter(rng));
                 if is_mirrored {
                     image.mirror();
                 }
-                steps.distortion.apply(&mut image, steps.interpolation, &self.normalisation.mean, rng);
+                tuning.distortion.apply(&mut image, tuning.interpolation, &self.normalization.mean, rng);
                 self.write(&image, false, out);
-                if let Some(erasing) = steps.erasing {
+                if let Some(erasing) = tuning.erasing {
                     erasing.apply(out, height, width, rng);
                 }
             }
-            Augmentation::Centre => {
-                let region = Region::centre(image.height, image.width, height, width);
+            Augmentation::Center => {
+                let region = Region::center(image.height, image.width, height, width);
                 self.write(&resize(image, region, height, width, Filter::Bilinear), false, out);
             }
-            Augmentation::CentreCrop(crop) => {
+            Augmentation::CenterCrop(crop) => {
                 let region = crop.region(image.height, image.width, height, width);
                 self.write(&resize(image, region, height, width, crop.filter), false, out);
             }
         }
     }
 
-    /// From an image of the wanted size to normalised planes.
+    /// Writes the normalized planes of an image that has the size of the output.
     fn write(&self, image: &Image, is_mirrored: bool, out: &mut [f32]) {
         match &image.pixels {
             Pixels::U8(pixels) => self.write_planes(pixels, is_mirrored, |value| f32::from(value) / 255.0, out),
@@ -109,9 +108,9 @@ impl Transform {
     }
 
     fn write_planes<T: Copy>(&self, pixels: &[T], is_mirrored: bool, scaled: impl Fn(T) -> f32, out: &mut [f32]) {
-        let (channels, width) = (self.normalisation.mean.len(), self.width);
+        let (channels, width) = (self.normalization.mean.len(), self.width);
         let planes = out.chunks_exact_mut(self.height * width);
-        let statistics = self.normalisation.mean.iter().zip(&self.normalisation.std);
+        let statistics = self.normalization.mean.iter().zip(&self.normalization.std);
         for (channel, (plane, (mean, std))) in planes.zip(statistics).enumerate() {
             let rows = pixels.chunks_exact(width * channels).zip(plane.chunks_exact_mut(width));
             for (pixels, row) in rows {

@@ -1,17 +1,76 @@
-//! Antialiased resize of a part of an image, as Pillow's `Image.resize` (`BILINEAR`, `BICUBIC`).
+//! Antialiased resize of a region of an image, as in Pillow's `Image.resize` (`BILINEAR`, `BICUBIC`).
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{F32, U8, U8x3};
 use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
-use super::{Filter, Region};
 use crate::image::{Image, Pixels};
+use crate::rng::{Rng, below};
 
-/// Resizes `region` of `image` to `height` by `width`.
+/// How a value between pixels is computed from its neighbors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// Linear interpolation, from two neighbors along each axis; a resize to a smaller size uses more.
+    Bilinear,
+    /// Cubic interpolation, from four neighbors along each axis; a resize to a smaller size uses more.
+    Bicubic,
+}
+
+/// Which filter a random transform uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interpolation {
+    /// Always the bilinear one.
+    Bilinear,
+    /// Always the bicubic one.
+    Bicubic,
+    /// One of the two, drawn for the crop and again for every operation.
+    Random,
+}
+
+impl Interpolation {
+    /// Returns the filter to use next; only [`Random`](Self::Random) draws from `rng`.
+    #[must_use]
+    pub fn filter(self, rng: &mut Rng) -> Filter {
+        match self {
+            Self::Bilinear => Filter::Bilinear,
+            Self::Bicubic => Filter::Bicubic,
+            Self::Random => [Filter::Bilinear, Filter::Bicubic][below(rng, 2)],
+        }
+    }
+}
+
+/// A rectangle of an image that is resized, in pixels of the image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Region {
+    /// A crop before the resize. It has whole pixels, and the filter does not see pixels outside of it.
+    Cut {
+        /// The first row.
+        top: usize,
+        /// The first column.
+        left: usize,
+        /// The number of rows.
+        height: usize,
+        /// The number of columns.
+        width: usize,
+    },
+    /// A crop after the resize. Its borders may lie within pixels, and the filter sees pixels outside of it.
+    Window {
+        /// The upper border.
+        top: f64,
+        /// The left border.
+        left: f64,
+        /// The distance between the upper and the lower border.
+        height: f64,
+        /// The distance between the left and the right border.
+        width: f64,
+    },
+}
+
+/// Resizes `region` of `image` to `height` by `width` pixels.
 ///
 /// # Panics
 ///
-/// Panics if `region` leaves the image, or the pixels are not of the size that the image says.
+/// Panics if `region` is not within the image, or the number of pixels is not H·W.
 #[must_use]
 pub fn resize(image: &Image, region: Region, height: usize, width: usize, filter: Filter) -> Image {
     let to = Target { region, height, width, filter };
@@ -20,11 +79,11 @@ pub fn resize(image: &Image, region: Region, height: usize, width: usize, filter
         resample(image, &pixels, to).pixels().iter().map(|pixel| pixel.0).collect()
     };
     let pixels = match &image.pixels {
-        // colour, the common case, in one go; every other number of channels plane by plane: each kind of
-        // pixel costs seconds to compile
+        // three channels are the common case and are resized together. Other numbers of channels are resized plane by
+        // plane, because the code for each type of pixel takes seconds to compile
         Pixels::U8(pixels) if image.channels == 3 => {
-            let (colours, _) = pixels.as_chunks::<3>();
-            let pixels: Vec<U8x3> = colours.iter().map(|colour| U8x3::new(*colour)).collect();
+            let (colors, _) = pixels.as_chunks::<3>();
+            let pixels: Vec<U8x3> = colors.iter().map(|color| U8x3::new(*color)).collect();
             Pixels::U8(resample(image, &pixels, to).pixels().iter().flat_map(|pixel| pixel.0).collect())
         }
         Pixels::U8(pixels) => Pixels::U8(by_plane(pixels, image.channels, plane)),
@@ -36,7 +95,7 @@ pub fn resize(image: &Image, region: Region, height: usize, width: usize, filter
     Image { channels: image.channels, height, width, pixels }
 }
 
-/// What is resized, to what, and how.
+/// The region to resize, its new size and the filter.
 #[derive(Clone, Copy)]
 struct Target {
     region: Region,
@@ -45,7 +104,7 @@ struct Target {
     filter: Filter,
 }
 
-/// Takes interleaved pixels apart, resizes every plane, and puts them together again.
+/// Separates interleaved pixels into planes, resizes each plane, and interleaves the results.
 fn by_plane<T: Copy + Default>(pixels: &[T], channels: usize, resize: impl Fn(&[T]) -> Vec<T>) -> Vec<T> {
     let mut resized = Vec::new();
     for channel in 0..channels {
@@ -59,7 +118,7 @@ fn by_plane<T: Copy + Default>(pixels: &[T], channels: usize, resize: impl Fn(&[
     resized
 }
 
-/// Resizes a part of the pixels of an image as large as `image`.
+/// Resizes a region of `pixels`, which have the size of `image`.
 fn resample<P: PixelTrait>(image: &Image, pixels: &[P], to: Target) -> TypedImage<'static, P> {
     let filter = match to.filter {
         Filter::Bilinear => FilterType::Bilinear,
@@ -67,9 +126,9 @@ fn resample<P: PixelTrait>(image: &Image, pixels: &[P], to: Target) -> TypedImag
     };
     let source =
         TypedImageRef::new(image.width as u32, image.height as u32, pixels).expect("an image holds H·W pixels");
-    // every channel by itself: alpha is one channel more, not a weight of the others
+    // a channel with alpha is resized like the others; otherwise it would be a weight for them
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-    // what exists for the filter, and the window of it
+    // the pixels that the filter sees, and the window within them
     let (cut, [window_left, window_top, window_width, window_height]) = match to.region {
         Region::Cut { top, left, height, width } => {
             ([left, top, width, height].map(|side| side as u32), [0.0, 0.0, width as f64, height as f64])
@@ -81,8 +140,8 @@ fn resample<P: PixelTrait>(image: &Image, pixels: &[P], to: Target) -> TypedImag
     let [left, top, cut_width, cut_height] = cut;
     let cut =
         TypedCroppedImage::from_ref(&source, left, top, cut_width, cut_height).expect("a region lies within its image");
-    // rows before columns as in Pillow, whatever is faster: a cubic overshoots, and what the first pass cuts off
-    // at black and white the second one never sees
+    // first along rows, then along columns, as in Pillow. The order matters, because values of a cubic beyond black and
+    // white are clipped after the first pass
     let (height, width) = (to.height as u32, to.width as u32);
     let rows = options.crop(window_left, 0.0, window_width, f64::from(cut_height));
     let columns = options.crop(0.0, window_top, f64::from(width), window_height);
@@ -103,33 +162,34 @@ mod tests {
         Image { channels, height, width, pixels: Pixels::U8(values.to_vec()) }
     }
 
-    /// The same resize of bytes and of floats, where bytes are the floats rounded.
+    /// Checks the same resize of bytes and of floats; the bytes are the floats rounded.
     #[track_caller]
     fn check(image: &Image, region: Region, size: [usize; 2], expected: &[f32]) {
         let Pixels::U8(values) = &image.pixels else { panic!("cases are given in bytes") };
-        let Pixels::U8(found) = resize(image, region, size[0], size[1], Filter::Bilinear).pixels else {
+        let Pixels::U8(actual) = resize(image, region, size[0], size[1], Filter::Bilinear).pixels else {
             panic!("bytes became floats")
         };
-        assert_eq!(found.len(), expected.len());
-        for (found, expected) in found.iter().zip(expected) {
-            // one rounding after each of the two passes
-            assert!((f32::from(*found) - expected).abs() <= 1.0, "{found} is not {expected}");
+        assert_eq!(actual.len(), expected.len());
+        for (actual, expected) in actual.iter().zip(expected) {
+            // values are rounded after each of the two passes
+            assert!((f32::from(*actual) - expected).abs() <= 1.0, "{actual} is not {expected}");
         }
         let floats = values.iter().map(|value| f32::from(*value)).collect();
         let image = Image { pixels: Pixels::F32(floats), ..image.clone() };
-        let Pixels::F32(found) = resize(&image, region, size[0], size[1], Filter::Bilinear).pixels else {
+        let Pixels::F32(actual) = resize(&image, region, size[0], size[1], Filter::Bilinear).pixels else {
             panic!("floats became bytes")
         };
-        for (found, expected) in found.iter().zip(expected) {
-            // a few sums of values up to 255 in f32
-            assert!((found - expected).abs() < 1e-3, "{found} is not {expected}");
+        assert_eq!(actual.len(), expected.len());
+        for (actual, expected) in actual.iter().zip(expected) {
+            // a few values up to 255 are summed in f32
+            assert!((actual - expected).abs() < 1e-3, "{actual} is not {expected}");
         }
     }
 
     #[test]
-    fn halving_weighs_four_neighbours_by_a_triangle() {
-        // pixel centres lie at 1/4 and 3/4 of the half-width: weights 1 3 3 1 over 8, and at the
-        // borders 3 3 1 over 7 and 1 3 3 over 7
+    fn halving_weighs_four_neighbors_by_a_triangle() {
+        // the centers of the four pixels lie at 1/4 and 3/4 of the half-width of the triangle on either side, so the
+        // weights are 1 3 3 1 over 8, and at the borders, where one pixel is missing, 3 3 1 and 1 3 3 over 7
         let row = [0, 70, 140, 210, 35, 105];
         let expected = [
             (3.0 * 0.0 + 3.0 * 70.0 + 140.0) / 7.0,
@@ -141,16 +201,16 @@ mod tests {
     }
 
     #[test]
-    fn two_by_two_of_a_four_by_four_is_the_product_of_its_axes() {
+    fn both_axes_are_resized_independently() {
         let values: Vec<u8> = (0..16).map(|at| (at / 4) * 40 + (at % 4) * 10).collect();
-        // along an axis of 0 1 2 3: (3·0 + 3·1 + 2) / 7 and (1 + 3·2 + 3·3) / 7
+        // halving 0 1 2 3 along an axis gives (3·0 + 3·1 + 2) / 7 and (1 + 3·2 + 3·3) / 7
         let [low, high] = [5.0_f32 / 7.0, 16.0 / 7.0];
         let expected = [50.0 * low, 40.0 * low + 10.0 * high, 40.0 * high + 10.0 * low, 50.0 * high];
         check(&image(1, 4, 4, &values), WHOLE(4, 4), [2, 2], &expected);
     }
 
     #[test]
-    fn a_cut_does_not_see_its_surroundings_and_a_window_does() {
+    fn the_filter_sees_the_surroundings_of_a_window_but_not_of_a_cut() {
         let row = image(1, 1, 8, &[255, 255, 0, 0, 0, 0, 255, 255]);
         let cut = Region::Cut { top: 0, left: 2, height: 1, width: 4 };
         check(&row, cut, [1, 2], &[0.0, 0.0]);
@@ -159,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_do_not_mix_whatever_their_number() {
+    fn channels_do_not_mix_for_any_number_of_channels() {
         for channels in 1..=6 {
             let values: Vec<u8> = (0..16 * channels).map(|at| (at % channels * 40 + 3) as u8).collect();
             let expected: Vec<f32> = (0..4 * channels).map(|at| (at % channels * 40 + 3) as f32).collect();

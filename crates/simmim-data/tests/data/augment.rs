@@ -1,5 +1,4 @@
-//! Augmentations against what timm and Pillow do to the same images
-//! (`testdata/augment/make_fixtures.py`).
+//! Augmentations, compared with timm and Pillow on the same images (`testdata/augment/make_fixtures.py`).
 
 use std::path::Path;
 
@@ -7,8 +6,8 @@ use serde_json::Value;
 use simmim_data::rng::rng;
 use simmim_data::transform::{OPERATIONS, Operation, resize};
 use simmim_data::{
-    Augmentation, CentreCrop, ColourJitter, Distortion, Filter, FineTuning, Image, Interpolation, Mixture,
-    Normalisation, Pixels, Purpose, RandAugment, RandomErasing, RandomResizedCrop, Region, Transform, decode,
+    Augmentation, CenterCrop, ColorJitter, Distortion, Filter, FineTuning, Image, Interpolation, Mixture,
+    Normalization, Pixels, Purpose, RandAugment, RandomErasing, RandomResizedCrop, Region, Transform, decode,
     soft_targets,
 };
 
@@ -28,10 +27,12 @@ fn fixtures() -> Fixtures {
 
 impl Fixtures {
     fn list(&self, name: &str) -> &[Value] {
-        self.cases[name].as_array().unwrap()
+        let cases = self.cases[name].as_array().unwrap();
+        assert!(!cases.is_empty(), "there are cases of {name}");
+        cases
     }
 
-    /// The image at a place of the sheet.
+    /// The image that starts at a row of the sheet: `place` is `[top, height, width]`.
     fn image(&self, place: &Value, channels: usize) -> Image {
         let [top, height, width] = numbers(place)[..] else { panic!("a place is three numbers: {place}") };
         let Pixels::U8(sheet) = &self.sheet.pixels else { panic!("the sheet is of bytes") };
@@ -65,11 +66,11 @@ fn bytes(image: &Image) -> &[u8] {
 }
 
 /// The share of values that differ, and the greatest difference.
-fn difference(found: &Image, expected: &Image) -> (f64, u8) {
-    assert_eq!([found.height, found.width, found.channels], [expected.height, expected.width, expected.channels]);
-    let differences = bytes(found).iter().zip(bytes(expected)).map(|(found, expected)| found.abs_diff(*expected));
+fn difference(actual: &Image, expected: &Image) -> (f64, u8) {
+    assert_eq!([actual.height, actual.width, actual.channels], [expected.height, expected.width, expected.channels]);
+    let differences = bytes(actual).iter().zip(bytes(expected)).map(|(actual, expected)| actual.abs_diff(*expected));
     let count = differences.clone().filter(|difference| *difference > 0).count();
-    (count as f64 / bytes(found).len() as f64, differences.max().unwrap())
+    (count as f64 / bytes(actual).len() as f64, differences.max().unwrap())
 }
 
 #[test]
@@ -90,10 +91,10 @@ fn all_fifteen_operations_are_those_of_pillow_to_the_bit() {
     assert_eq!(names.len(), OPERATIONS.len());
 }
 
-/// Up to rounding: Pillow's weights have 22 bits, ours at most 16.
+/// Checks for equality up to rounding: the weights of Pillow have 22 bits, ours at most 16.
 #[track_caller]
-fn check_resized(found: &Image, expected: &Image) {
-    let (share, greatest) = difference(found, expected);
+fn check_resized(actual: &Image, expected: &Image) {
+    let (share, greatest) = difference(actual, expected);
     assert!(greatest <= 1 && share < 0.02, "{share} differ by up to {greatest}");
 }
 
@@ -110,15 +111,14 @@ fn resized_crops_are_those_of_pillow_up_to_rounding() {
 }
 
 #[test]
-fn the_evaluated_middle_is_that_of_torchvision_up_to_rounding() {
+fn center_crops_are_those_of_torchvision_up_to_rounding() {
     let fixtures = fixtures();
-    let crop = CentreCrop::default();
-    for case in fixtures.list("centres") {
+    let crop = CenterCrop::default();
+    for case in fixtures.list("centers") {
         let image = fixtures.image(&case["input"], 3);
         let expected = fixtures.image(&case["output"], 3);
         let region = crop.region(image.height, image.width, expected.height, expected.width);
-        let found = resize(&image, region, expected.height, expected.width, crop.filter);
-        check_resized(&found, &expected);
+        check_resized(&resize(&image, region, expected.height, expected.width, crop.filter), &expected);
     }
 }
 
@@ -127,10 +127,10 @@ fn erased_rectangles_are_those_of_timm() {
     let fixtures = fixtures();
     for case in fixtures.list("erasings") {
         let [height, width] = ["height", "width"].map(|side| case[side].as_u64().unwrap() as usize);
-        let places = [0, 1].map(|place: usize| case["places"][place].as_f64().unwrap());
+        let quantiles = [0, 1].map(|i: usize| case["places"][i].as_f64().unwrap());
         let expected = (!case["sides"].is_null()).then(|| numbers(&case["sides"]));
-        let found = RandomErasing::default().sides(height, width, places).map(Vec::from);
-        assert_eq!(found, expected, "{case}");
+        let actual = RandomErasing::default().sides(height, width, quantiles).map(Vec::from);
+        assert_eq!(actual, expected, "{case}");
     }
 }
 
@@ -159,15 +159,15 @@ fn batches_are_mixed_as_in_timm() {
     }
 }
 
-/// A photograph in the layout asked for, and its transform.
-fn photograph(channels: usize, steps: FineTuning) -> (Image, Transform) {
+/// A photograph with `channels` channels, and a transform for it.
+fn photograph(channels: usize, tuning: FineTuning) -> (Image, Transform) {
     let fixtures = fixtures();
-    let colour = fixtures.image(&fixtures.cases["crops"][0]["input"], 3);
-    let Pixels::U8(pixels) = &colour.pixels else { panic!("the sheet is of bytes") };
-    let pixels = pixels.chunks_exact(3).flat_map(|colour| (0..channels).map(|channel| colour[channel % 3]));
-    let image = Image { channels, pixels: Pixels::U8(pixels.collect()), ..colour.clone() };
-    let normalisation = Normalisation { mean: vec![0.5; channels], std: vec![0.25; channels] };
-    let transform = Transform { height: 40, width: 32, augmentation: Augmentation::FineTuning(steps), normalisation };
+    let color = fixtures.image(&fixtures.cases["crops"][0]["input"], 3);
+    let Pixels::U8(pixels) = &color.pixels else { panic!("the sheet is of bytes") };
+    let pixels = pixels.chunks_exact(3).flat_map(|color| (0..channels).map(|channel| color[channel % 3]));
+    let image = Image { channels, pixels: Pixels::U8(pixels.collect()), ..color.clone() };
+    let normalization = Normalization { mean: vec![0.5; channels], std: vec![0.25; channels] };
+    let transform = Transform { height: 40, width: 32, augmentation: Augmentation::FineTuning(tuning), normalization };
     (image, transform)
 }
 
@@ -185,7 +185,7 @@ const PLAIN: FineTuning = FineTuning {
 };
 
 #[test]
-fn with_everything_off_the_crop_is_that_of_pre_training() {
+fn with_everything_off_fine_tuning_crops_like_pre_training() {
     let (image, transform) = photograph(3, PLAIN);
     let plain = Transform { augmentation: Augmentation::RandomResizedCrop(PLAIN.crop), ..transform.clone() };
     for index in 0..20 {
@@ -195,42 +195,43 @@ fn with_everything_off_the_crop_is_that_of_pre_training() {
 
 #[test]
 fn every_part_changes_some_images_and_all_stay_finite() {
-    let jitter = Distortion::ColourJitter(ColourJitter::uniform(0.4));
+    let jitter = Distortion::ColorJitter(ColorJitter::uniform(0.4));
     let operations = Distortion::RandAugment(RandAugment::default());
     let erasing = Some(RandomErasing::default());
-    for (steps, low, high) in [
-        // of 400 images: 3/4 have an operation, about a seventh of which change nothing here; all are jittered; 1/4 is erased
+    for (tuning, low, high) in [
+        // of 400 images 3/4 have an operation, of which about a seventh change nothing here; all are jittered; 1/4 are
+        // erased
         (FineTuning { distortion: operations, ..PLAIN }, 200, 330),
         (FineTuning { distortion: jitter, ..PLAIN }, 390, 400),
         (FineTuning { erasing, ..PLAIN }, 57, 143),
-        // one of two filters; crops of one colour are the same by both
+        // half of the images have the other filter, which does not change crops of one color
         (FineTuning { interpolation: Interpolation::Random, ..PLAIN }, 140, 250),
         (FineTuning { interpolation: Interpolation::Bicubic, ..PLAIN }, 380, 400),
     ] {
         for channels in [1, 3, 5] {
             let (image, plain) = photograph(channels, PLAIN);
-            let (_, transform) = photograph(channels, steps);
+            let (_, transform) = photograph(channels, tuning);
             let changed = (0..400).filter(|index| {
-                let found = apply(&image, &transform, *index);
-                assert!(found.iter().all(|value| value.is_finite()));
-                found != apply(&image, &plain, *index)
+                let actual = apply(&image, &transform, *index);
+                assert!(actual.iter().all(|value| value.is_finite()));
+                actual != apply(&image, &plain, *index)
             });
             let changed = changed.count();
-            assert!((low..=high).contains(&changed), "{changed} of 400, {channels} channels, {steps:?}");
+            assert!((low..=high).contains(&changed), "{changed} of 400, {channels} channels, {tuning:?}");
         }
     }
 }
 
 #[test]
-fn jitter_keeps_its_range_and_comes_in_every_order() {
+fn jitter_stays_within_its_range_and_has_every_order() {
     let mut orders = std::collections::HashSet::new();
     for index in 0..400 {
-        let jitter = ColourJitter { brightness: 0.4, contrast: 0.2, saturation: 1.5 };
+        let jitter = ColorJitter { brightness: 0.4, contrast: 0.2, saturation: 1.5 };
         let operations = jitter.draw(&mut rng(0, Purpose::Augment, 0, index));
         for operation in operations {
             let is_within = matches!(operation, Operation::Brightness { factor } if (0.6..1.4).contains(&factor))
                 || matches!(operation, Operation::Contrast { factor } if (0.8..1.2).contains(&factor))
-                || matches!(operation, Operation::Colour { factor } if (0.0..2.5).contains(&factor));
+                || matches!(operation, Operation::Color { factor } if (0.0..2.5).contains(&factor));
             assert!(is_within, "{operation:?}");
         }
         orders.insert(operations.map(|operation| std::mem::discriminant(&operation)));

@@ -1,9 +1,9 @@
-//! Bytes to pixels.
+//! Decoding: bytes to pixels.
 
 use ::image::{ImageBuffer, Luma, LumaA, Rgb, RgbImage, RgbaImage};
 use simmim_data::{Error, Image, Pixels, decode};
 
-use crate::files::{encoded, grey, npy, photos};
+use crate::files::{encoded, gray, npy, photos};
 
 #[track_caller]
 fn check(bytes: &[u8], channels: usize, size: [usize; 3], expected: Pixels) {
@@ -13,15 +13,15 @@ fn check(bytes: &[u8], channels: usize, size: [usize; 3], expected: Pixels) {
 }
 
 #[test]
-fn eight_bit_pngs_stay_bytes_and_become_the_channels_asked_for() {
-    let colour = encoded(RgbImage::from_raw(2, 1, vec![1, 2, 3, 255, 0, 0]).unwrap());
-    check(&colour, 3, [1, 2, 3], Pixels::U8(vec![1, 2, 3, 255, 0, 0]));
-    check(&colour, 1, [1, 2, 1], Pixels::U8(vec![2, 76]));
-    check(&colour, 4, [1, 2, 4], Pixels::U8(vec![1, 2, 3, 255, 255, 0, 0, 255]));
+fn eight_bit_pngs_stay_bytes_and_get_the_wanted_channels() {
+    let color = encoded(RgbImage::from_raw(2, 1, vec![1, 2, 3, 255, 0, 0]).unwrap());
+    check(&color, 3, [1, 2, 3], Pixels::U8(vec![1, 2, 3, 255, 0, 0]));
+    check(&color, 1, [1, 2, 1], Pixels::U8(vec![2, 76]));
+    check(&color, 4, [1, 2, 4], Pixels::U8(vec![1, 2, 3, 255, 255, 0, 0, 255]));
     let transparent = encoded(RgbaImage::from_raw(1, 1, vec![1, 2, 3, 9]).unwrap());
     check(&transparent, 3, [1, 1, 3], Pixels::U8(vec![1, 2, 3]));
     check(&transparent, 4, [1, 1, 4], Pixels::U8(vec![1, 2, 3, 9]));
-    let Pixels::U8(pixels) = decode(&grey(7), "grey", 3).unwrap().pixels else { panic!("bytes became floats") };
+    let Pixels::U8(pixels) = decode(&gray(7), "gray", 3).unwrap().pixels else { panic!("bytes became floats") };
     assert_eq!(pixels, [7; 6 * 5 * 3]);
 }
 
@@ -40,6 +40,7 @@ fn sixteen_bit_pngs_keep_their_depth() {
 
 #[test]
 fn photographs_are_decoded_by_content() {
+    let mut photographs = 0;
     for entry in std::fs::read_dir(photos()).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "jpg") {
@@ -47,8 +48,10 @@ fn photographs_are_decoded_by_content() {
             assert!(image.height > 100 && image.width > 100, "{path:?}");
             let Pixels::U8(pixels) = image.pixels else { panic!("{path:?} became floats") };
             assert_eq!(pixels.len(), image.height * image.width * 3);
+            photographs += 1;
         }
     }
+    assert_eq!(photographs, 3);
 }
 
 #[test]
@@ -67,8 +70,8 @@ fn arrays_have_any_number_of_channels() {
 }
 
 #[test]
-fn arrays_in_column_order_are_turned() {
-    // value 100·y + 10·x + channel at [y, x, channel] of a [2, 3, 2] array, first axis fastest
+fn arrays_in_column_order_are_read_in_row_order() {
+    // a [2, 3, 2] array with the value 100·y + 10·x + channel at [y, x, channel]; in `columns` y changes fastest
     let mut columns = Vec::new();
     let mut rows = vec![0; 12];
     for channel in 0..2 {
@@ -92,12 +95,12 @@ fn check_refused(bytes: &[u8], channels: usize, expected: &str) {
 }
 
 #[test]
-fn what_is_no_image_is_refused_with_its_reason() {
+fn broken_and_unsupported_files_are_refused_with_a_reason() {
     check_refused(b"GIF89a", 3, "not a JPEG, PNG or `.npy` file: it starts with [47, 49, 46, 38]");
     check_refused(b"", 3, "starts with []");
-    check_refused(&grey(1)[..40], 3, "cannot decode");
+    check_refused(&gray(1)[..40], 3, "cannot decode");
     check_refused(b"\xff\xd8\xff\xe0", 3, "cannot decode");
-    check_refused(&grey(1), 5, "has 1 channels where 5 are wanted");
+    check_refused(&gray(1), 5, "has 1 channels where 5 are wanted");
     check_refused(&npy("|u1", false, "(1, 1, 5)", &[0; 5]), 3, "has 5 channels where 3 are wanted");
     check_refused(&npy("|u1", false, "(4,)", &[0; 4]), 1, "shape [4]");
     check_refused(&npy("|u1", false, "(1, 2, 3, 4)", &[0; 24]), 1, "shape [1, 2, 3, 4]");
@@ -106,21 +109,21 @@ fn what_is_no_image_is_refused_with_its_reason() {
     check_refused(&npy("<i4", false, "(1, 1)", &[0; 4]), 1, "'<i4'");
     check_refused(&npy("|u1", false, "(2, 2)", &[0; 3]), 1, "unexpected end of file");
     check_refused(&npy("|u1", false, "(2147483648, 2147483648)", &[0; 3]), 1, "unexpected end of file");
-    // the reader of arrays overflows, which is a panic in some builds and an error in others
+    // the reader of arrays overflows, which is a panic with overflow checks and an error without them
     check_refused(&npy("|u1", false, "(4294967296, 4294967296)", &[0; 3]), 1, "array");
     check_refused(&npy("<f4", false, "(1, 1)", &f32::NAN.to_le_bytes()), 1, "not finite");
     check_refused(b"\x93NUMPY\x01", 1, "cannot read the array");
 }
 
 #[test]
-fn a_jpeg_that_lacks_any_of_its_end_is_refused() {
+fn a_jpeg_that_is_cut_short_anywhere_is_refused() {
     let whole = std::fs::read(photos().join("tools-plier1.jpg")).unwrap();
     for length in [whole.len() - 1, whole.len() - 2, whole.len() / 2, whole.len() / 5] {
         check_refused(&whole[..length], 3, "cut short");
     }
     let expected = decode(&whole, "whole", 3).unwrap();
-    assert_eq!(decode(&[&whole[..], b"something behind it"].concat(), "whole", 3).unwrap(), expected);
-    // a thumbnail within the application data ends before the picture starts
+    assert_eq!(decode(&[&whole[..], b"something after it"].concat(), "whole", 3).unwrap(), expected);
+    // the application data contains a thumbnail, which has its own end marker
     let thumbnail = [&whole[..2], &[0xff, 0xe1, 0, 8, 0xff, 0xd8, 0xff, 0xda, 0xff, 0xd9], &whole[2..]].concat();
     assert_eq!(decode(&thumbnail, "with thumbnail", 3).unwrap(), expected);
     check_refused(&thumbnail[..thumbnail.len() / 2], 3, "cut short");
@@ -129,8 +132,8 @@ fn a_jpeg_that_lacks_any_of_its_end_is_refused() {
 
 #[test]
 fn a_decompression_bomb_is_refused_by_its_header() {
-    let mut bomb = grey(1);
-    // the header chunk: 4 bytes of length from 8, `IHDR`, width, height, five bytes, checksum
+    let mut bomb = gray(1);
+    // the header chunk starts at byte 8: a length of 4 bytes, `IHDR`, width, height, five other bytes, a checksum
     bomb[16..20].copy_from_slice(&30_000_u32.to_be_bytes());
     bomb[20..24].copy_from_slice(&30_000_u32.to_be_bytes());
     let mut checksum = flate2::Crc::new();

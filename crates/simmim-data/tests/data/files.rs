@@ -1,4 +1,4 @@
-//! Files that the tests are about, made by hand.
+//! Makes the files that the tests read.
 
 use std::fs;
 use std::io::{Cursor, Write as _};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ::image::{DynamicImage, GrayImage, ImageFormat, RgbImage};
 
-/// Three small photographs that are part of the repository.
+/// The folder of three small photographs in the repository.
 pub(crate) fn photos() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/images"))
 }
@@ -17,13 +17,13 @@ pub(crate) fn encoded(image: impl Into<DynamicImage>) -> Vec<u8> {
     bytes
 }
 
-/// A grey PNG whose pixels all are `value`, so that an image tells which one it is.
-pub(crate) fn grey(value: u8) -> Vec<u8> {
+/// A gray PNG in which all pixels are `value`, so that tests recognize the image.
+pub(crate) fn gray(value: u8) -> Vec<u8> {
     encoded(GrayImage::from_pixel(6, 5, ::image::Luma([value])))
 }
 
-/// A colour PNG of a size and with a gradient that depend on `seed`.
-pub(crate) fn colourful(seed: u8) -> Vec<u8> {
+/// A color PNG whose size and gradient depend on `seed`.
+pub(crate) fn colorful(seed: u8) -> Vec<u8> {
     let (width, height) = (20 + u32::from(seed) % 7, 18 + u32::from(seed) % 5);
     encoded(RgbImage::from_fn(width, height, |x, y| {
         let [x, y] = [x, y].map(|at| (at * 9) as u8);

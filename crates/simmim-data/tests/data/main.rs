@@ -1,6 +1,6 @@
-//! The crate from the outside: files in, batches out.
+//! Tests of the public interface, from files to batches.
 
-// all of this is test code, but clippy knows test functions only, not their helpers
+// clippy allows `unwrap` in test functions but not in their helpers, and all of this is test code
 #![allow(clippy::unwrap_used)]
 
 mod augment;

@@ -1,4 +1,4 @@
-//! What a specification opens.
+//! Sources: what a data specification opens, and what it refuses.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +6,13 @@ use std::path::Path;
 use simmim_data::{Error, Pixels, Source, check_readable, idx_from_bytes, open, scan};
 use tempfile::{TempDir, tempdir};
 
-use crate::files::{colourful, grey, gzip, idx, photos, tar, write};
+use crate::files::{colorful, gray, gzip, idx, photos, tar, write};
 
-/// A folder of the given files; a grey image's value is its place in the list.
+/// A folder with the given files; each is a gray image whose value is its place in the list.
 fn folder(paths: &[&str]) -> TempDir {
     let root = tempdir().unwrap();
     for (value, path) in paths.iter().enumerate() {
-        write(&root.path().join(path), &grey(value as u8));
+        write(&root.path().join(path), &gray(value as u8));
     }
     root
 }
@@ -21,7 +21,7 @@ fn at(root: &TempDir, spec: &str) -> String {
     format!("{}/{spec}", root.path().display())
 }
 
-/// The grey level of a sample's first pixel.
+/// The gray level of a sample's first pixel.
 fn value(source: &dyn Source, index: usize) -> u8 {
     match source.get(index).unwrap().image.pixels {
         Pixels::U8(pixels) => pixels[0],
@@ -29,7 +29,7 @@ fn value(source: &dyn Source, index: usize) -> u8 {
     }
 }
 
-/// The grey level and the label of every sample.
+/// The gray level and the label of every sample.
 fn samples(source: &dyn Source) -> Vec<(u8, Option<usize>)> {
     (0..source.len())
         .map(|index| {
@@ -48,23 +48,23 @@ fn check(spec: &str, classes: &[&str], expected: &[(u8, Option<usize>)]) {
 }
 
 #[test]
-fn class_folders_are_labelled_in_the_order_of_their_names() {
+fn class_folders_are_labeled_in_the_order_of_their_names() {
     let root = folder(&["dog/b.png", "cat/z.PNG", "cat/a.jpeg", "dog/.hidden.png", "__MACOSX/x.png"]);
     write(&root.path().join("dog/notes.txt"), b"no image");
-    write(&root.path().join("LICENCE"), b"no image");
+    write(&root.path().join("LICENSE"), b"no image");
     fs::create_dir(root.path().join("emu")).unwrap();
     check(&at(&root, ""), &["cat", "dog", "emu"], &[(2, Some(0)), (1, Some(0)), (0, Some(1))]);
 }
 
 #[test]
-fn any_other_nesting_is_unlabelled_and_ordered_by_path() {
+fn any_other_nesting_is_unlabeled_and_ordered_by_path() {
     let direct = folder(&["b.png", "a.png"]);
     check(&at(&direct, ""), &[], &[(1, None), (0, None)]);
     let mixed = folder(&["cat/a.png", "top.png"]);
     check(&at(&mixed, ""), &[], &[(0, None), (1, None)]);
     let deep = folder(&["cat/a.png", "dog/x/y/b.png", "dog/a.png"]);
     check(&at(&deep, ""), &[], &[(0, None), (2, None), (1, None)]);
-    // as it is written: a path may end in a slash or climb
+    // a path may end in a slash or contain `..`
     let climbing = folder(&["cat/a.png", "dog/b.png"]);
     check(&at(&climbing, "cat/../"), &["cat", "dog"], &[(0, Some(0)), (1, Some(1))]);
 }
@@ -81,24 +81,24 @@ fn a_link_to_a_folder_above_is_not_followed() {
 fn photographs_open() {
     let source = open(&photos().display().to_string(), 3).unwrap();
     let scan = scan(&*source, &|_| {});
-    assert_eq!((scan.count, scan.unlabelled, scan.unreadable.len()), (3, 3, 0));
+    assert_eq!((scan.count, scan.unlabeled, scan.unreadable.len()), (3, 3, 0));
 }
 
-/// Two shards: grey levels 0 1 2 with labels 2 0 1, and 3 4 without.
+/// Writes two shards: gray levels 0 1 2 with labels 2 0 1, and 3 4 without labels.
 fn shards(root: &Path) {
     let first = tar(&[
         ("./a/000.cls", b"2\n"),
-        ("a/000.png", &grey(0)),
-        ("a/001.PNG", &grey(1)),
+        ("a/000.png", &gray(0)),
+        ("a/001.PNG", &gray(1)),
         ("a/001.cls", b"0"),
         ("a/001.json", b"{}"),
-        ("a/001.seg.png", &grey(99)),
+        ("a/001.seg.png", &gray(99)),
         ("a/text.txt", b"no image"),
-        ("a/002.jpg", &grey(2)),
+        ("a/002.jpg", &gray(2)),
         ("a/002.cls", b" 1 "),
     ]);
     write(&root.join("train-00000.tar"), &first);
-    write(&root.join("train-00001.tar"), &tar(&[("3.png", &grey(3)), ("4.png", &grey(4))]));
+    write(&root.join("train-00001.tar"), &tar(&[("3.png", &gray(3)), ("4.png", &gray(4))]));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn shards_are_grouped_by_name_and_joined() {
 fn long_names_in_shards_are_read() {
     let root = tempdir().unwrap();
     let long = format!("{}/x.png", "folder".repeat(40));
-    write(&root.path().join("x.tar"), &tar(&[(&long, &grey(5)), ("y.png", &grey(6))]));
+    write(&root.path().join("x.tar"), &tar(&[(&long, &gray(5)), ("y.png", &gray(6))]));
     check(&at(&root, "x.tar"), &[], &[(5, None), (6, None)]);
 }
 
@@ -134,11 +134,11 @@ fn idx_files_find_their_labels() {
     write(&root.path().join("a-images-idx3-ubyte"), &images);
     write(&root.path().join("b-images-idx3-ubyte.gz"), &gzip(&images));
     write(&root.path().join("b-labels-idx1-ubyte.gz"), &gzip(&idx(&[3], &[1, 0, 3])));
-    let labelled = [(10, Some(1)), (20, Some(0)), (30, Some(3))];
+    let labeled = [(10, Some(1)), (20, Some(0)), (30, Some(3))];
     check(&at(&root, "a-images-idx3-ubyte"), &[], &[(10, None), (20, None), (30, None)]);
-    check(&at(&root, "b-images-idx3-ubyte.gz"), &["0", "1", "2", "3"], &labelled);
+    check(&at(&root, "b-images-idx3-ubyte.gz"), &["0", "1", "2", "3"], &labeled);
     let source = idx_from_bytes(&images, Some(&idx(&[3], &[1, 0, 3])), 1).unwrap();
-    assert_eq!(samples(&*source), labelled);
+    assert_eq!(samples(&*source), labeled);
     let image = source.get(1).unwrap().image;
     assert_eq!((image.height, image.width, image.channels), (1, 2, 1));
     assert_eq!(image.pixels, Pixels::U8(vec![20, 21]));
@@ -151,8 +151,8 @@ fn sources_are_joined_when_their_classes_agree() {
     let plain = folder(&["x.png"]);
     let joined = [(0, Some(0)), (1, Some(1)), (0, Some(0)), (1, Some(0)), (2, Some(1))];
     check(&format!("{},{}", at(&one, ""), at(&two, "")), &["cat", "dog"], &joined);
-    let unlabelled = [(0, None), (0, None), (1, None)];
-    check(&format!("{},{}", at(&plain, ""), at(&one, "")), &[], &unlabelled);
+    let unlabeled = [(0, None), (0, None), (1, None)];
+    check(&format!("{},{}", at(&plain, ""), at(&one, "")), &[], &unlabeled);
     check(&format!("{},{}", at(&plain, "*.png"), at(&one, "dog/*")), &[], &[(0, None), (1, None)]);
     let other = folder(&["cat/a.png", "emu/b.png"]);
     let error = open(&format!("{},{}", at(&one, ""), at(&other, "")), 3).err().unwrap();
@@ -160,7 +160,7 @@ fn sources_are_joined_when_their_classes_agree() {
 }
 
 #[test]
-fn a_name_that_exists_is_taken_as_it_is() {
+fn an_existing_name_is_opened_even_with_braces_and_wildcards() {
     let root = folder(&["a,b{1}/x.png", "a[1]/y.png"]);
     check(&at(&root, "a,b{1}"), &[], &[(0, None)]);
     check(&at(&root, "a[1]"), &[], &[(1, None)]);
@@ -171,12 +171,12 @@ fn check_refused(spec: &str, message: &str, hint: &str) {
     let error = open(spec, 3).err().expect("the specification is wrong");
     assert!(error.to_string().contains(message), "{error}");
     assert!(error.is_users_fault(), "{error}");
-    let found = error.hint();
-    assert!(found.as_ref().is_some_and(|found| found.contains(hint)), "{found:?}");
+    let actual = error.hint();
+    assert!(actual.as_ref().is_some_and(|actual| actual.contains(hint)), "{actual:?}");
 }
 
 #[test]
-fn missing_and_empty_paths_say_what_to_do() {
+fn errors_for_missing_and_empty_paths_have_a_hint() {
     let root = folder(&["train/cat/a.png", "val/cat/a.png"]);
     write(&root.path().join("empty/notes.txt"), b"");
     write(&root.path().join("digits/a-images-idx3-ubyte"), &idx(&[1, 1, 1], &[0]));
@@ -193,17 +193,17 @@ fn missing_and_empty_paths_say_what_to_do() {
 }
 
 #[test]
-fn broken_shards_name_file_and_offset() {
+fn errors_of_broken_shards_name_file_and_offset() {
     let root = tempdir().unwrap();
     let path = root.path().join("x.tar");
-    // blocks: 0 header, 1 image, 2 header, 3 label, 4 and 5 the end marker
-    let whole = tar(&[("0.png", &grey(0)), ("0.cls", b"0")]);
+    // block 0 is a header, 1 the image, 2 a header, 3 the label, 4 and 5 the end marker
+    let whole = tar(&[("0.png", &gray(0)), ("0.cls", b"0")]);
     assert_eq!(whole.len(), 6 * 512);
     let spec = path.display().to_string();
     for (length, offset) in [(100, 0), (512, 0), (800, 0), (1024, 1024), (1300, 1024), (1537, 1024), (2048, 2048)] {
         write(&path, &whole[..length]);
-        let expected = format!("`{spec}` is cut short: the file ends at byte {length}, the entry at byte {offset}");
-        check_refused(&spec, &expected, "again");
+        let end = format!("the file ends at byte {length}, before the end of the entry at byte {offset}");
+        check_refused(&spec, &format!("`{spec}` is cut short: {end}"), "again");
     }
     let mut wrong = whole.clone();
     wrong[1024 + 20] ^= 1;
@@ -216,15 +216,15 @@ fn broken_shards_name_file_and_offset() {
 }
 
 #[test]
-fn wrong_labels_name_the_member() {
+fn errors_of_wrong_labels_name_the_member() {
     let root = tempdir().unwrap();
     let path = root.path().join("x.tar");
     let spec = path.display().to_string();
-    write(&path, &tar(&[("0.png", &grey(0)), ("0.cls", b"cat")]));
+    write(&path, &tar(&[("0.png", &gray(0)), ("0.cls", b"cat")]));
     check_refused(&spec, &format!("label `cat` of `{spec}:0.cls`"), "one integer");
-    write(&path, &tar(&[("0.png", &grey(0)), ("0.cls", b"-1")]));
+    write(&path, &tar(&[("0.png", &gray(0)), ("0.cls", b"-1")]));
     check_refused(&spec, "label `-1`", "one integer");
-    write(&path, &tar(&[("0.png", &grey(0)), ("0.cls", b"2")]));
+    write(&path, &tar(&[("0.png", &gray(0)), ("0.cls", b"2")]));
     write(&root.path().join("classes.json"), br#"["a", "b"]"#);
     check_refused(&spec, &format!("label 2 of `{spec}:0.png` is not below the 2 classes"), "every class");
     write(&root.path().join("classes.json"), br#"{"a": 1}"#);
@@ -232,7 +232,7 @@ fn wrong_labels_name_the_member() {
 }
 
 #[test]
-fn broken_idx_files_say_how() {
+fn errors_of_broken_idx_files_say_what_is_wrong() {
     let images = idx(&[2, 1, 2], &[1, 2, 3, 4]);
     let check = |images: &[u8], labels: Option<&[u8]>, expected: &str| {
         let error = idx_from_bytes(images, labels, 3).err().expect("the file is wrong");
@@ -247,7 +247,7 @@ fn broken_idx_files_say_how() {
     check(&idx(&[0, 1, 1], &[]), None, "holds no image");
     check(&idx(&[1, 0, 1], &[]), None, "has 0 by 1 pixels");
     let error = idx_from_bytes(&images, None, 5).err().unwrap();
-    assert!(matches!(error, Error::Channels { found: 1, wanted: 5, .. }), "{error}");
+    assert!(matches!(error, Error::Channels { actual: 1, wanted: 5, .. }), "{error}");
 }
 
 #[test]
@@ -269,12 +269,12 @@ fn a_source_or_a_class_without_a_readable_image_is_refused() {
 fn a_scan_counts_classes_sizes_and_broken_files() {
     let root = folder(&["cat/a.png", "cat/b.png", "dog/c.png"]);
     write(&root.path().join("dog/broken.png"), b"\x89PNG\r\n\x1a\n");
-    write(&root.path().join("dog/large.png"), &colourful(1));
+    write(&root.path().join("dog/large.png"), &colorful(1));
     let progress = std::cell::RefCell::new(Vec::new());
     let source = open(&at(&root, ""), 3).unwrap();
     let scan = scan(&*source, &|done| progress.borrow_mut().push(done));
     assert_eq!(*progress.borrow(), [1, 2, 3, 4, 5]);
-    assert_eq!((scan.count, scan.unlabelled), (5, 0));
+    assert_eq!((scan.count, scan.unlabeled), (5, 0));
     assert_eq!(scan.classes, [("cat".to_owned(), 2), ("dog".to_owned(), 3)]);
     assert_eq!(scan.unreadable.len(), 1);
     assert_eq!((scan.unreadable[0].index, &scan.unreadable[0].name), (2, &at(&root, "dog/broken.png")));

@@ -1,16 +1,16 @@
-//! Images to normalised planes.
+//! Transforms: images to normalized planes.
 
 use simmim_data::rng::rng;
-use simmim_data::{Augmentation, Image, Normalisation, Pixels, Purpose, RandomResizedCrop, Transform, idx_from_bytes};
+use simmim_data::{Augmentation, Image, Normalization, Pixels, Purpose, RandomResizedCrop, Transform, idx_from_bytes};
 
 use crate::files::idx;
 
 fn transform(height: usize, width: usize, augmentation: Augmentation, channels: usize) -> Transform {
-    let normalisation = Normalisation { mean: vec![0.0; channels], std: vec![1.0; channels] };
-    Transform { height, width, augmentation, normalisation }
+    let normalization = Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] };
+    Transform { height, width, augmentation, normalization }
 }
 
-/// Applies the transform with the random numbers of image `index`; values in grey levels.
+/// Applies the transform with the random numbers of image `index`, and returns values from 0 to 255.
 fn apply(transform: &Transform, image: &Image, index: u64) -> Vec<f32> {
     let mut out = vec![f32::NAN; transform.values()];
     transform.apply(image, &mut rng(0, Purpose::Augment, 0, index), &mut out);
@@ -18,27 +18,27 @@ fn apply(transform: &Transform, image: &Image, index: u64) -> Vec<f32> {
 }
 
 #[track_caller]
-fn check_centre(image: &Image, target: [usize; 2], expected: &[f32]) {
+fn check_center(image: &Image, target: [usize; 2], expected: &[f32]) {
     let [height, width] = target;
-    let found = apply(&transform(height, width, Augmentation::Centre, image.channels), image, 0);
-    assert_eq!(found.len(), expected.len());
-    for (found, expected) in found.iter().zip(expected) {
-        // one rounding to a byte after each of the two passes
-        assert!((found - expected).abs() <= 1.0, "{found} is not {expected}");
+    let actual = apply(&transform(height, width, Augmentation::Center, image.channels), image, 0);
+    assert_eq!(actual.len(), expected.len());
+    for (actual, expected) in actual.iter().zip(expected) {
+        // values are rounded to bytes after each of the two passes
+        assert!((actual - expected).abs() <= 1.0, "{actual} is not {expected}");
     }
 }
 
 #[test]
-fn the_middle_of_a_hand_made_image_is_cut_out_and_its_channels_parted() {
+fn a_center_crop_is_written_as_separate_channels() {
     // [3, 5, 2]: 50·y + 10·x, and 200 everywhere
     let pixels = (0..15).flat_map(|at| [50 * (at / 5) + 10 * (at % 5), 200]).collect();
     let image = Image { channels: 2, height: 3, width: 5, pixels: Pixels::U8(pixels) };
     let expected = [10.0, 20.0, 30.0, 60.0, 70.0, 80.0, 110.0, 120.0, 130.0];
-    check_centre(&image, [3, 3], &[expected.as_slice(), &[200.0; 9]].concat());
+    check_center(&image, [3, 3], &[expected.as_slice(), &[200.0; 9]].concat());
     // a target that is not square
     let expected = [10.0, 20.0, 30.0, 40.0, 60.0, 70.0, 80.0, 90.0];
     let wide = Image { height: 2, width: 6, pixels: Pixels::U8(row_by_row(2, 6)), channels: 1 };
-    check_centre(&wide, [2, 4], &expected);
+    check_center(&wide, [2, 4], &expected);
 }
 
 fn row_by_row(height: u8, width: u8) -> Vec<u8> {
@@ -46,20 +46,21 @@ fn row_by_row(height: u8, width: u8) -> Vec<u8> {
 }
 
 #[test]
-fn values_are_normalised_channel_by_channel() {
+fn values_are_normalized_channel_by_channel() {
     let image = Image { channels: 3, height: 1, width: 1, pixels: Pixels::U8(vec![0, 51, 255]) };
-    let transform = Transform { normalisation: Normalisation::imagenet(), ..transform(1, 1, Augmentation::Centre, 3) };
-    let found = apply(&transform, &image, 0);
+    let transform = Transform { normalization: Normalization::imagenet(), ..transform(1, 1, Augmentation::Center, 3) };
+    let actual = apply(&transform, &image, 0);
     let expected = [(0.0 - 0.485) / 0.229, (0.2 - 0.456) / 0.224, (1.0 - 0.406) / 0.225];
-    for (found, expected) in found.iter().zip(expected) {
-        // three rounded operations on values near 500
-        assert!((found / 255.0_f32 - expected).abs() < 1e-5, "{found} is not {expected}");
+    assert_eq!(actual.len(), expected.len());
+    for (actual, expected) in actual.iter().zip(expected) {
+        // values of up to about 3 after a few rounded operations
+        assert!((actual / 255.0_f32 - expected).abs() < 1e-5, "{actual} is not {expected}");
     }
 }
 
 #[test]
 fn half_of_the_crops_are_mirrored() {
-    // the ramp rises to the right unless mirrored
+    // values increase to the right, unless the image is mirrored
     let pixels = (0..16 * 16).map(|at| (at % 16 * 16) as u8).collect();
     let image = Image { channels: 1, height: 16, width: 16, pixels: Pixels::U8(pixels) };
     for (hflip, expected) in [(0.0, 0..=0), (1.0, 400..=400), (0.5, 150..=250)] {
@@ -70,7 +71,7 @@ fn half_of_the_crops_are_mirrored() {
             out[0] > out[7]
         });
         let mirrored = mirrored.count();
-        // for one half: five standard deviations of 10
+        // with probability 1/2 the standard deviation is 10, and five of them are allowed
         assert!(expected.contains(&mirrored), "{mirrored} of 400 at {hflip}");
     }
 }
@@ -82,12 +83,12 @@ fn bytes_and_floats_are_transformed_alike() {
     let image = Image { channels: 6, height: 40, width: 30, pixels: Pixels::U8(pixels) };
     let deep = Image { pixels: Pixels::F32(floats), ..image.clone() };
     let crop = Augmentation::RandomResizedCrop(RandomResizedCrop::default());
-    for augmentation in [Augmentation::Centre, crop] {
+    for augmentation in [Augmentation::Center, crop] {
         let transform = transform(12, 20, augmentation, 6);
         for index in 0..10 {
             let pairs = apply(&transform, &image, index).into_iter().zip(apply(&transform, &deep, index));
             for (byte, float) in pairs {
-                // one rounding to a byte after each of the two passes
+                // the bytes are rounded after each of the two passes
                 assert!((byte - float).abs() <= 1.01, "{byte} is not {float}");
             }
         }
@@ -99,9 +100,9 @@ fn any_size_of_image_is_transformed() {
     let crop = Augmentation::RandomResizedCrop(RandomResizedCrop::default());
     for (height, width) in [(1, 1), (1, 300), (300, 1), (31, 33), (2, 3)] {
         let image = Image { channels: 1, height, width, pixels: Pixels::U8(vec![100; height * width]) };
-        for augmentation in [Augmentation::Centre, crop] {
-            let found = apply(&transform(32, 16, augmentation, 1), &image, 1);
-            assert!(found.iter().all(|value| (value - 100.0).abs() < 1e-3), "{height} by {width}");
+        for augmentation in [Augmentation::Center, crop] {
+            let actual = apply(&transform(32, 16, augmentation, 1), &image, 1);
+            assert!(actual.iter().all(|value| (value - 100.0).abs() < 1e-3), "{height} by {width}");
         }
     }
 }
@@ -110,13 +111,13 @@ fn any_size_of_image_is_transformed() {
 fn mean_and_deviation_are_measured() {
     // two images of 1 by 2 pixels: 0 and 255, 51 and 51
     let source = idx_from_bytes(&idx(&[2, 1, 2], &[0, 255, 51, 51]), None, 3).unwrap();
-    let found = Normalisation::measure(&*source, 100).unwrap();
+    let actual = Normalization::measure(&*source, 100).unwrap();
     let mean = (0.0 + 1.0 + 0.2 + 0.2) / 4.0_f64;
     let std = ((1.0 + 0.04 + 0.04) / 4.0 - mean * mean).sqrt();
-    assert_eq!(found, Normalisation { mean: vec![mean as f32; 3], std: vec![std as f32; 3] });
-    // only the first, then only one grey level
-    let first = Normalisation::measure(&*source, 1).unwrap();
-    assert_eq!(first, Normalisation { mean: vec![0.5; 3], std: vec![0.5; 3] });
+    assert_eq!(actual, Normalization { mean: vec![mean as f32; 3], std: vec![std as f32; 3] });
+    // only the first image; then a source with only one gray level
+    let first = Normalization::measure(&*source, 1).unwrap();
+    assert_eq!(first, Normalization { mean: vec![0.5; 3], std: vec![0.5; 3] });
     let flat = idx_from_bytes(&idx(&[1, 1, 2], &[0, 0]), None, 1).unwrap();
-    assert_eq!(Normalisation::measure(&*flat, 9).unwrap().std, [1e-3]);
+    assert_eq!(Normalization::measure(&*flat, 9).unwrap().std, [1e-3]);
 }

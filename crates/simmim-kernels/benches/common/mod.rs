@@ -1,24 +1,24 @@
-//! What the benches share: a kernel beside its naive twin, on reproducible numbers.
+//! What the benchmarks share: they time a kernel and its naive twin on reproducible numbers.
 //!
-//! `cargo bench -p simmim-kernels --bench rows -- layer_norm` times one kernel; as a test (`cargo test --benches`) each
-//! runs once.
+//! `cargo bench -p simmim-kernels --bench rows -- layer_norm` times one kernel. As tests (`cargo test --benches`), all
+//! of them run once.
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput};
 use std::time::Duration;
 
-/// Rows of which the naive twin gets one: it may be a thousand times slower, and time is told per value.
+/// The naive twin gets one of this many rows. It may be a thousand times slower, and times are reported per value.
 const ROWS_OF_TWIN: usize = 64;
 
-/// Numbers in `[-1, 1)` in no order.
+/// Numbers in `[-1, 1)` without an order that a kernel could profit from.
 pub(crate) fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|i| (i * 7919 % 2000) as f32 * 1e-3 - 1.0).collect()
 }
 
 /// Times a kernel on rows of `columns` values, and its naive twin on the first few of them.
 ///
-/// `run` gets a copy of the rows each time, made outside of the measurement, so that a kernel may work in place
-/// without its numbers fading away.
-pub(crate) fn beside_naive<K: Copy, T: Copy, R>(
+/// `run` gets a fresh copy of the rows each time, made outside of the measurement. So a kernel that works in place
+/// starts from the same numbers each time.
+pub(crate) fn bench_with_naive<K: Copy, T: Copy, R>(
     c: &mut Criterion,
     name: &str,
     [fast, naive]: [K; 2],

@@ -1,6 +1,6 @@
 //! GELU and its slope.
 
-use super::{exp, parts};
+use super::{exp, vectors};
 use crate::gelu::INV_SQRT_2PI;
 use crate::math::{ERF_P, ERF_POLYNOMIAL};
 use std::arch::x86_64::{
@@ -8,18 +8,16 @@ use std::arch::x86_64::{
     _mm512_mul_ps, _mm512_or_si512, _mm512_rcp14_ps, _mm512_set1_epi32, _mm512_set1_ps,
 };
 
-/// `gelu(x)` and `gelu'(x)` of a run of values, by the formula of [`crate::gelu`] with the reciprocal by one step of
-/// Newton from an estimate.
-///
-/// # Safety
-/// `values` and `slopes` are as long as `x`.
+/// `gelu(x)` and `gelu'(x)` by the formula of [`crate::gelu`], except that the reciprocal in it is an estimate that one
+/// step of Newton's method improves.
 #[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn gelu(x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
+pub(super) fn gelu(x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
+    assert!(x.len() == values.len() && x.len() == slopes.len());
     let constant = |value: f32| _mm512_set1_ps(value);
-    for part in parts(x.len()) {
-        // SAFETY: all three are as long as the row that the parts are made for.
+    for vector in vectors(x.len()) {
+        // SAFETY: all three slices have the length that the vectors cover, as asserted.
         unsafe {
-            let x = part.load(x);
+            let x = vector.load(x);
             let z = _mm512_mul_ps(x, constant(std::f32::consts::FRAC_1_SQRT_2));
             let a = _mm512_abs_ps(z);
             let divisor = _mm512_fmadd_ps(a, constant(ERF_P), constant(1.0));
@@ -34,8 +32,8 @@ pub(crate) unsafe fn gelu(x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
             let sign = _mm512_and_si512(_mm512_castps_si512(z), _mm512_set1_epi32(i32::MIN));
             let erf = _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(erf), sign));
             let cdf = _mm512_fmadd_ps(constant(0.5), erf, constant(0.5));
-            part.store(values, _mm512_mul_ps(x, cdf));
-            part.store(slopes, _mm512_fmadd_ps(_mm512_mul_ps(x, constant(INV_SQRT_2PI)), gauss, cdf));
+            vector.store(values, _mm512_mul_ps(x, cdf));
+            vector.store(slopes, _mm512_fmadd_ps(_mm512_mul_ps(x, constant(INV_SQRT_2PI)), gauss, cdf));
         }
     }
 }

@@ -1,83 +1,157 @@
-//! Kernels that go through rows by vectors of sixteen values, by intrinsics of AVX-512.
+//! Kernels in intrinsics of AVX-512 that go through rows by vectors of sixteen values.
 //!
-//! The compiler turns loops over elements into vectors by itself, but a sum over a row it may not reorder, and what
-//! is left of a row behind the last whole vector it does one by one: rows of attention scores are two or three
-//! vectors and a rest. Here the rest is a vector with a mask. Each kernel has a portable twin, and a function above both that
-//! picks the one for the CPU at hand ([`crate::instructions`]).
+//! The compiler vectorizes loops over elements by itself, with two gaps. It may not reorder a sum over a row, and it
+//! computes what remains of a row after the last whole vector value by value, although a row of attention scores is
+//! only two or three vectors and a remainder. Here the remainder is one more vector, with a mask.
+//!
+//! Each kernel has a portable twin, and a public function that calls one of the two. To call one of the kernels here,
+//! it needs a proof that the CPU has the instructions, [`Avx512`] or [`Avx512Bf16`].
 
+mod bf16;
 mod gelu;
 mod layer_norm;
 mod pack;
 mod softmax;
 
-pub(crate) use gelu::gelu;
-pub(crate) use layer_norm::{layer_norm, layer_norm_backward};
-pub(crate) use pack::{columns_to_groups, packs_columns};
-pub(crate) use softmax::{softmax, softmax_backward};
-
+use crate::dtype::{Bf16, Dtype};
+use crate::instructions::{Avx512, Avx512Bf16};
+use crate::layer_norm::RowStatistics;
 use crate::math::{EXP_POLYNOMIAL, MINUS_LN_2};
+use crate::matrix::Matrix;
+use crate::pack::PackedLayout;
 use std::arch::x86_64::{
     __m512, __mmask16, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
     _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
 };
 
 /// Values of a vector.
-const LANES: usize = 16;
+pub(crate) const LANES: usize = 16;
 
-/// A vector's place in a row: its first value, and which of its lanes are within the row.
+impl Avx512 {
+    /// See [`crate::softmax::softmax`].
+    pub(crate) fn softmax(self, x: &mut [f32], columns: usize) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { softmax::softmax(x, columns) }
+    }
+
+    /// See [`crate::softmax::softmax_backward`].
+    pub(crate) fn softmax_backward(self, p: &[f32], d_p: &mut [f32], columns: usize) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { softmax::softmax_backward(p, d_p, columns) }
+    }
+
+    /// See [`crate::layer_norm::layer_norm`].
+    pub(crate) fn layer_norm(
+        self,
+        x: &[f32],
+        weight: &[f32],
+        bias: &[f32],
+        eps: f32,
+        y: &mut [f32],
+        statistics: &mut [RowStatistics],
+    ) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { layer_norm::layer_norm(x, weight, bias, eps, y, statistics) }
+    }
+
+    /// See [`crate::layer_norm::layer_norm_backward`].
+    pub(crate) fn layer_norm_backward(
+        self,
+        x: &[f32],
+        weight: &[f32],
+        statistics: &[RowStatistics],
+        d_y: &[f32],
+        d_x: &mut [f32],
+        d_weight: &mut [f32],
+        d_bias: &mut [f32],
+    ) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { layer_norm::layer_norm_backward(x, weight, statistics, d_y, d_x, d_weight, d_bias) }
+    }
+
+    /// See [`crate::gelu::gelu`].
+    pub(crate) fn gelu(self, x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { gelu::gelu(x, values, slopes) }
+    }
+}
+
+impl Avx512Bf16 {
+    /// See [`crate::bf16::narrow`].
+    pub(crate) fn narrow(self, values: &[f32], out: &mut [Bf16]) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { bf16::narrow(values, out) }
+    }
+
+    /// Packs groups `first ..`, as many as `out` has space for, of rows `b` that become columns. A group must be whole
+    /// vectors wide.
+    pub(crate) fn columns_to_groups<S: Dtype, T: Dtype>(
+        self,
+        b: Matrix<S>,
+        first: usize,
+        layout: PackedLayout,
+        out: &mut [u32],
+    ) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { pack::columns_to_groups::<S, T>(b, first, layout, out) }
+    }
+}
+
+/// One vector of a row: the index of its first value, and which of its lanes lie within the row.
 #[derive(Clone, Copy)]
-struct Part {
+struct RowVector {
     at: usize,
     mask: __mmask16,
 }
 
-/// The parts that a row of `len` values falls into.
+/// The vectors that cover a row of `len` values.
 #[inline(always)]
-fn parts(len: usize) -> impl Iterator<Item = Part> {
+fn vectors(len: usize) -> impl Iterator<Item = RowVector> {
     let mask = move |at: usize| if len - at < LANES { (1 << (len - at)) - 1 } else { __mmask16::MAX };
-    (0..len).step_by(LANES).map(move |at| Part { at, mask: mask(at) })
+    (0..len).step_by(LANES).map(move |at| RowVector { at, mask: mask(at) })
 }
 
-impl Part {
-    /// Reads its values of a row, zeros outside.
+impl RowVector {
+    /// Reads the vector's values of a row; lanes outside of the row become zero.
     ///
     /// # Safety
-    /// The row is at least as long as the one that the part was made for.
+    /// The row is at least as long as the `len` of [`vectors`].
     #[target_feature(enable = "avx512f")]
     #[inline]
     unsafe fn load(self, row: &[f32]) -> __m512 {
         debug_assert!(self.at < row.len());
-        // SAFETY: the lanes of the mask are within the row; others are not read.
+        // SAFETY: the mask's lanes lie within the row; the others are not read.
         unsafe { _mm512_maskz_loadu_ps(self.mask, row.as_ptr().add(self.at)) }
     }
 
-    /// Writes its values to a row.
+    /// Writes the vector's values to a row.
     ///
     /// # Safety
-    /// The row is at least as long as the one that the part was made for.
+    /// The row is at least as long as the `len` of [`vectors`].
     #[target_feature(enable = "avx512f")]
     #[inline]
     unsafe fn store(self, row: &mut [f32], values: __m512) {
         debug_assert!(self.at < row.len());
-        // SAFETY: the lanes of the mask are within the row; others are not written.
+        // SAFETY: the mask's lanes lie within the row; the others are not written.
         unsafe {
             let to = row.as_mut_ptr().add(self.at);
             match self.mask {
-                __mmask16::MAX => _mm512_storeu_ps(to, values), // what a mask stored, no load gets before it is in the cache
+                // a load right after a masked store would have to wait for it, so whole vectors are stored without a
+                // mask
+                __mmask16::MAX => _mm512_storeu_ps(to, values),
                 mask => _mm512_mask_storeu_ps(to, mask, values),
             }
         }
     }
 }
 
-/// e to the power of each value, which must be at most 88: [`crate::math::exp`] with the power of two applied by one
-/// instruction.
+/// `e^x` for `x` of at most 88: [`crate::math::exp`], except that one instruction multiplies by the power of two.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn exp(x: __m512) -> __m512 {
     let constant = |value: f32| _mm512_set1_ps(value);
-    let x = _mm512_max_ps(constant(-87.0), x); // in this order NaN stays NaN
-    // to the nearest whole number (0), without raising a flag (8)
+    let x = _mm512_max_ps(constant(-87.0), x); // in this order of the arguments NaN stays NaN
+    // 8: to the nearest whole number (bits 0 to 2 zero) without raising a flag (bit 3)
     let n = _mm512_roundscale_ps::<8>(_mm512_mul_ps(x, constant(std::f32::consts::LOG2_E)));
     let [upper, lower] = MINUS_LN_2.map(constant);
     let r = _mm512_fmadd_ps(n, lower, _mm512_fmadd_ps(n, upper, x));

@@ -1,10 +1,9 @@
-//! Packing by column, a square of sixteen rows and sixteen lanes at a time.
+//! Packing of rows that become columns: squares of sixteen rows and sixteen lanes are transposed in registers.
 
 use super::LANES;
-use crate::element::{Element, Kind};
-use crate::instructions::has_avx512_bf16;
+use crate::dtype::{Dtype, DtypeKind};
 use crate::matrix::Matrix;
-use crate::pack::Layout;
+use crate::pack::PackedLayout;
 use std::arch::x86_64::{
     __m512bh, __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
     _mm512_cvtne2ps_pbh, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
@@ -13,39 +12,26 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-/// Whether groups of `width` columns can be packed here, by this CPU; it must round to bf16 itself, whatever is packed, so
-/// that there is one kernel.
-pub(crate) fn packs_columns(width: usize) -> bool {
-    width.is_multiple_of(LANES) && has_avx512_bf16()
-}
-
-/// Packs groups `first ..`, as many as `out` has room for, of rows `b` that are the columns.
-///
-/// # Safety
-/// The CPU and the layout's width are those of [`packs_columns`].
+/// See [`crate::pack::pack_depth_by_column`]. There is one kernel for every pair of types, and since one of the pairs
+/// rounds to bf16, the CPU must be able to do that.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(crate) unsafe fn columns_to_groups<S: Element, E: Element>(
-    b: Matrix<S>,
-    first: usize,
-    layout: Layout,
-    out: &mut [u32],
-) {
+pub(super) fn columns_to_groups<S: Dtype, T: Dtype>(b: Matrix<S>, first: usize, layout: PackedLayout, out: &mut [u32]) {
     let (width, columns) = (layout.width(), layout.columns());
     for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
         let left = (first + group) * width;
-        // sixteen rows to their end before the next: few enough streams for the hardware to fetch ahead
+        // sixteen rows are packed to their end before the next sixteen: the hardware prefetches that many streams
         for j in (0..width).step_by(LANES) {
             for (part, lanes) in lanes.chunks_mut(LANES * width).enumerate() {
-                let start = part * LANES * E::PER_LANE;
+                let start = part * LANES * T::PER_LANE;
                 let mut square = [_mm512_setzero_si512(); LANES];
                 for (i, square) in square.iter_mut().enumerate() {
                     if left + j + i < columns {
-                        *square = lanes_of::<S, E>(&b.row(left + j + i)[start..]);
+                        *square = lanes_of::<S, T>(&b.row(left + j + i)[start..]);
                     }
                 }
                 for (step, lanes) in transposed(square).iter().zip(lanes.chunks_exact_mut(width)) {
                     let run = &mut lanes[j..j + LANES];
-                    // SAFETY: the run has room for sixteen lanes.
+                    // SAFETY: the run is sixteen lanes long.
                     unsafe { _mm512_storeu_si512(run.as_mut_ptr().cast(), *step) };
                 }
             }
@@ -53,28 +39,30 @@ pub(crate) unsafe fn columns_to_groups<S: Element, E: Element>(
     }
 }
 
-/// The first sixteen lanes of a row; zeros behind its end.
+/// The first sixteen lanes of a row, filled up with zeros after its end.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 #[inline]
-fn lanes_of<S: Element, E: Element>(row: &[S]) -> __m512i {
+fn lanes_of<S: Dtype, T: Dtype>(row: &[S]) -> __m512i {
     let mask = |len: usize| if len < LANES { (1 << len) - 1 } else { __mmask16::MAX };
     let values = row.as_ptr();
-    // SAFETY: values behind the row's end are not read; the kind says what an element is, and a vector of bf16 is as good
-    // as one of integers.
+    // SAFETY: the masks keep loads within the row, `KIND` says what type a value is, and a vector of bf16 has the same
+    // bits as one of integers.
     unsafe {
-        match (S::KIND, E::KIND) {
-            (Kind::F32, Kind::F32) => _mm512_castps_si512(_mm512_maskz_loadu_ps(mask(row.len()), values.cast())),
-            (Kind::Bf16, Kind::Bf16) => {
+        match (S::KIND, T::KIND) {
+            (DtypeKind::F32, DtypeKind::F32) => {
+                _mm512_castps_si512(_mm512_maskz_loadu_ps(mask(row.len()), values.cast()))
+            }
+            (DtypeKind::Bf16, DtypeKind::Bf16) => {
                 let both = if row.len() < 2 * LANES { (1 << row.len()) - 1 } else { __mmask32::MAX };
                 _mm512_maskz_loadu_epi16(both, values.cast())
             }
-            (Kind::F32, Kind::Bf16) => {
+            (DtypeKind::F32, DtypeKind::Bf16) => {
                 let rest = &row[LANES.min(row.len())..];
                 let lower = _mm512_maskz_loadu_ps(mask(row.len()), values.cast());
                 let upper = _mm512_maskz_loadu_ps(mask(rest.len()), rest.as_ptr().cast());
                 transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower))
             }
-            (Kind::Bf16, Kind::F32) => {
+            (DtypeKind::Bf16, DtypeKind::F32) => {
                 let half = _mm256_maskz_loadu_epi16(mask(row.len()), values.cast());
                 _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))
             }
@@ -82,11 +70,12 @@ fn lanes_of<S: Element, E: Element>(row: &[S]) -> __m512i {
     }
 }
 
-/// Rows as columns: neighbours and pairs of four rows each, then quarters of vectors.
+/// The transpose. First it interleaves lanes and pairs of lanes of four rows each, then it exchanges quarters of
+/// vectors.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
-    // of[g][k] has, in its quarter l, column 4·l + k of rows 4·g ..
+    // of[g][k] has column 4·l + k of rows 4·g .. 4·g + 4 in its quarter l
     let mut of = [[_mm512_setzero_si512(); 4]; 4];
     for (g, of) in of.iter_mut().enumerate() {
         let [a, b, c, d] = [0, 1, 2, 3].map(|i| rows[4 * g + i]);

@@ -1,7 +1,9 @@
-//! Tiles of 8 × 48 sums in 24 of the 32 registers of AVX-512: three vectors of a panel are loaded per
-//! step, and one lane of each row of A is broadcast. A panel with fewer columns takes fewer vectors.
+//! Tiles of 8 × 48 sums, which take 24 of the 32 registers of AVX-512.
+//!
+//! In each step of the depth, three vectors of the panel are loaded, and one lane of each row of A is broadcast and
+//! multiplied with them. A panel of fewer columns takes fewer vectors.
 
-use super::{TileJob, TileKernel, TileStart};
+use super::{TileAccumulator, TileJob, TileKernel};
 use std::arch::x86_64::{
     __m512, __m512bh, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
     _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32,
@@ -48,9 +50,11 @@ pub(super) const WIDENED: [TileKernel; 8] = [
     widened_tile::<8>,
 ];
 
+/// # Safety
+/// As [`TileKernel`] says.
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
 unsafe fn f32_tile<const HEIGHT: usize>(job: &TileJob) {
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: the caller promises what these functions ask for.
     unsafe {
         match job.columns.div_ceil(LANES) {
             1 => f32_vectors::<HEIGHT, 1>(job),
@@ -60,9 +64,11 @@ unsafe fn f32_tile<const HEIGHT: usize>(job: &TileJob) {
     }
 }
 
+/// # Safety
+/// As [`TileKernel`] says.
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16")]
 unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: the caller promises what these functions ask for.
     unsafe {
         match job.columns.div_ceil(LANES) {
             1 => bf16_vectors::<HEIGHT, 1>(job),
@@ -73,14 +79,14 @@ unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
 }
 
 /// # Safety
-/// The job's rows, steps and columns exist.
+/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
 unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEIGHT];
     let (a_row, a_step) = (job.a_row, job.a_step);
     for segment in 0..job.segments {
-        // SAFETY: as the caller promises.
+        // SAFETY: the caller promises that these lanes may be read.
         unsafe {
             let mut a = job.a.add(segment * job.a_segment).cast::<f32>();
             let mut b = job.b.add(segment * job.b_segment).cast::<f32>();
@@ -97,19 +103,20 @@ unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) 
             }
         }
     }
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller promises what `store` asks for.
     unsafe { store(job, &sums) }
 }
 
 /// # Safety
-/// The job's rows, steps and columns exist.
+/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,avx512bf16")]
 unsafe fn bf16_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEIGHT];
     let (a_row, a_step) = (job.a_row, job.a_step);
     for segment in 0..job.segments {
-        // SAFETY: as the caller promises; a vector of lanes is a vector of twice as many bf16.
+        // SAFETY: the caller promises that these lanes may be read. A vector of lanes has the bits of one of twice as
+        // many bf16. Lanes of A are read unaligned, as rows of bf16 may start in the middle of a word.
         unsafe {
             let mut a = job.a.add(segment * job.a_segment).cast::<i32>();
             let mut b = job.b.add(segment * job.b_segment);
@@ -127,21 +134,21 @@ unsafe fn bf16_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob)
             }
         }
     }
-    // SAFETY: as the caller promises.
+    // SAFETY: the caller promises what `store` asks for.
     unsafe { store(job, &sums) }
 }
 
-/// One vector of columns at a time: both halves of a panel's lanes take registers of their own.
+/// Computes a tile one vector of columns at a time, because the two halves of a panel's lanes take a register each.
 ///
 /// # Safety
-/// The job's rows, steps and columns exist.
+/// As [`TileKernel`] says.
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
 unsafe fn widened_tile<const HEIGHT: usize>(job: &TileJob) {
     let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
     for left in (0..job.columns).step_by(LANES) {
         let mut sums = [[_mm512_setzero_ps(); 1]; HEIGHT];
         for segment in 0..job.segments {
-            // SAFETY: as the caller promises.
+            // SAFETY: the caller promises that these lanes may be read.
             unsafe {
                 let a = job.a.add(segment * job.a_segment);
                 let b = job.b.add(segment * job.b_segment + left);
@@ -158,19 +165,22 @@ unsafe fn widened_tile<const HEIGHT: usize>(job: &TileJob) {
                 }
             }
         }
-        let start = match job.start {
-            TileStart::Zero => TileStart::Zero,
-            TileStart::Old => TileStart::Old,
-            TileStart::Bias(bias) => TileStart::Bias(bias.wrapping_add(left)),
+        let accumulator = match job.accumulator {
+            TileAccumulator::Zero => TileAccumulator::Zero,
+            TileAccumulator::Output => TileAccumulator::Output,
+            TileAccumulator::Bias(bias) => TileAccumulator::Bias(bias.wrapping_add(left)),
         };
         let columns = LANES.min(job.columns - left);
-        // SAFETY: as the caller promises: these columns are some of the job's.
-        unsafe { store(&TileJob { c: job.c.add(left), columns, start, ..*job }, &sums) }
+        // SAFETY: the caller promises what `store` asks for, for all columns of the job, and these are some of them.
+        unsafe { store(&TileJob { c: job.c.add(left), columns, accumulator, ..*job }, &sums) }
     }
 }
 
+/// Adds sums to the accumulator and stores them.
+///
 /// # Safety
-/// The job's rows of C and columns exist.
+/// `c` and the accumulator are as [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES`
+/// columns.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
 unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: &[[__m512; VECTORS]; HEIGHT]) {
@@ -178,21 +188,22 @@ unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: 
         let left = v * LANES;
         let used = job.columns - left;
         let mask = if used < LANES { (1u16 << used) - 1 } else { u16::MAX };
-        // SAFETY: as the caller promises; what the mask leaves out is not touched.
+        // SAFETY: the mask keeps reads and writes within `columns` values of a row or of the bias, as the caller
+        // promises.
         unsafe {
-            match job.start {
-                TileStart::Zero => {
+            match job.accumulator {
+                TileAccumulator::Zero => {
                     for i in 0..HEIGHT {
                         _mm512_mask_storeu_ps(job.c.add(i * job.c_stride + left), mask, sums[i][v]);
                     }
                 }
-                TileStart::Old => {
+                TileAccumulator::Output => {
                     for i in 0..HEIGHT {
                         let c = job.c.add(i * job.c_stride + left);
                         _mm512_mask_storeu_ps(c, mask, _mm512_add_ps(_mm512_maskz_loadu_ps(mask, c), sums[i][v]));
                     }
                 }
-                TileStart::Bias(bias) => {
+                TileAccumulator::Bias(bias) => {
                     let bias = _mm512_maskz_loadu_ps(mask, bias.add(left));
                     for i in 0..HEIGHT {
                         let c = job.c.add(i * job.c_stride + left);

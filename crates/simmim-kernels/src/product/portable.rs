@@ -1,6 +1,6 @@
-//! Tiles as arithmetic on arrays, which the compiler keeps in registers: AVX2, NEON, and any other CPU.
+//! Tiles for AVX2, NEON and any other CPU, written as arithmetic on arrays that the compiler keeps in registers.
 
-use super::{TileJob, TileKernel, TileStart};
+use super::{TileAccumulator, TileJob, TileKernel};
 use crate::math::mul_add;
 
 /// Columns of a tile.
@@ -20,29 +20,34 @@ pub(super) const F32: [TileKernel; 6] =
 pub(super) const BF16: [TileKernel; 6] =
     [plain::<1, true>, plain::<2, true>, plain::<3, true>, plain::<4, true>, plain::<5, true>, plain::<6, true>];
 
+/// # Safety
+/// As [`TileKernel`] says.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn avx2<const HEIGHT: usize, const IS_BF16: bool>(job: &TileJob) {
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: the caller promises what `tile` asks for.
     unsafe { tile::<HEIGHT, IS_BF16, true>(job) }
 }
 
+/// # Safety
+/// As [`TileKernel`] says.
 unsafe fn plain<const HEIGHT: usize, const IS_BF16: bool>(job: &TileJob) {
-    // without FMA instructions a fused multiplication is a function call
+    // on a CPU without FMA instructions, a fused multiply-add would be a function call
     const FUSED: bool = cfg!(target_arch = "aarch64");
-    // SAFETY: the caller's promise is passed on.
+    // SAFETY: the caller promises what `tile` asks for.
     unsafe { tile::<HEIGHT, IS_BF16, FUSED>(job) }
 }
 
-/// Sums and stores a tile. bf16 lanes are two values: the lower half lies first along the depth.
+/// Computes and stores a tile. A lane of bf16 is two values, and its lower half is the first of them along the depth.
 ///
 /// # Safety
-/// The job's rows, steps and columns exist.
+/// As [`TileKernel`] says.
 #[inline(always)]
 unsafe fn tile<const HEIGHT: usize, const IS_BF16: bool, const FUSED: bool>(job: &TileJob) {
     let mut sums = [[0.0f32; WIDTH]; HEIGHT];
     for segment in 0..job.segments {
-        // SAFETY: as the caller promises; lanes of A may lie at odd halves of a word.
+        // SAFETY: the caller promises that these lanes may be read. Lanes of A are read unaligned, as rows of bf16 may
+        // start in the middle of a word.
         unsafe {
             let a = job.a.add(segment * job.a_segment);
             let b = job.b.add(segment * job.b_segment).cast::<[u32; WIDTH]>();
@@ -63,13 +68,13 @@ unsafe fn tile<const HEIGHT: usize, const IS_BF16: bool, const FUSED: bool>(job:
         }
     }
     for (i, sums) in sums.iter().enumerate() {
-        // SAFETY: `columns` values of each row of C, and as many biases, exist.
+        // SAFETY: the caller promises that `columns` values of each row of C may be written, and only from here.
         let c = unsafe { std::slice::from_raw_parts_mut(job.c.add(i * job.c_stride), job.columns) };
-        match job.start {
-            TileStart::Zero => c.iter_mut().zip(sums).for_each(|(c, sum)| *c = *sum),
-            TileStart::Old => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += *sum),
-            TileStart::Bias(bias) => {
-                // SAFETY: as above.
+        match job.accumulator {
+            TileAccumulator::Zero => c.iter_mut().zip(sums).for_each(|(c, sum)| *c = *sum),
+            TileAccumulator::Output => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += *sum),
+            TileAccumulator::Bias(bias) => {
+                // SAFETY: the caller promises that a bias has `columns` values.
                 let bias = unsafe { std::slice::from_raw_parts(bias, job.columns) };
                 c.iter_mut().zip(sums).zip(bias).for_each(|((c, sum), bias)| *c = *sum + *bias);
             }

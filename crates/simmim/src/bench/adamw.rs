@@ -1,36 +1,36 @@
-//! AdamW beside a copy that moves as many bytes: both are limited by memory.
+//! Benchmark of AdamW against a copy that moves the same number of bytes; both are limited by memory bandwidth.
 
 use super::Times;
-use simmim_engine::{Backend, Cpu, ParameterTable, Precision, Slot, StepSize, Update};
+use simmim_engine::{Backend, Device, Operations, OptimizerStep, ParameterTable, Precision, Slot, StepSize};
 use std::time::Instant;
 
-/// Of one value, AdamW reads value, gradient and two moments, and writes all but the gradient.
+/// Bytes that AdamW moves per value: it reads value, gradient and two moments, and writes all but the gradient.
 const BYTES_MOVED: usize = 4 * (4 + 3);
 
-/// Updates and copies, the first of which touches its memory for the first time and does not count.
+/// Number of steps and of copies. The first of each is not counted, because it touches its memory for the first time.
 const TIMES: usize = 8;
 
-/// What AdamW takes, and a copy.
+/// Times of AdamW and of a copy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdamWSpeed {
-    /// Parameter values.
+    /// Number of parameters.
     pub parameters: usize,
-    /// Times of an update.
-    pub update: Times,
-    /// Times of a copy that reads and writes as many bytes in all.
+    /// Times of a step.
+    pub step: Times,
+    /// Times of a copy that moves the same number of bytes.
     pub copy: Times,
 }
 
 impl AdamWSpeed {
-    /// Median time of an update over that of a copy.
+    /// Median time of a step, relative to that of a copy.
     pub fn times_a_copy(&self) -> f64 {
-        self.update.median() / self.copy.median()
+        self.step.median() / self.copy.median()
     }
 }
 
 /// Times AdamW on `parameters` values.
-pub fn adamw(parameters: usize, threads: usize) -> AdamWSpeed {
-    AdamWSpeed { parameters, update: updates(parameters, threads), copy: copies(parameters, threads) }
+pub fn adamw(parameters: usize, device: &impl Device) -> AdamWSpeed {
+    AdamWSpeed { parameters, step: steps(parameters, device), copy: copies(parameters, device.threads()) }
 }
 
 fn times(mut work: impl FnMut(usize)) -> Times {
@@ -42,15 +42,23 @@ fn times(mut work: impl FnMut(usize)) -> Times {
     Times::new((0..TIMES).map(&mut time).skip(1).collect())
 }
 
-fn updates(parameters: usize, threads: usize) -> Times {
+fn steps(parameters: usize, device: &impl Device) -> Times {
     let mut table = ParameterTable::default();
     table.add("parameters", &[parameters]);
-    let backend = Cpu::new(table, Precision::F32, threads);
+    let backend = device.open(table, Precision::F32);
     backend.write_slot(Slot::Values, &vec![0.5; parameters]);
-    let steps = [StepSize { lr: 1e-4, weight_decay: 0.05 }];
-    let update =
-        |i| Update { number: i as u64 + 1, betas: (0.9, 0.999), eps: 1e-8, gradient_scale: 1.0, steps: &steps };
-    times(|i| backend.update(&update(i)))
+    let step_sizes = [StepSize { lr: 1e-4, weight_decay: 0.05 }];
+    times(|i| {
+        let norm = backend.step(&OptimizerStep {
+            number: i as u64 + 1,
+            betas: (0.9, 0.999),
+            eps: 1e-8,
+            gradient_scale: 1.0,
+            clip_norm: None,
+            step_sizes: &step_sizes,
+        });
+        backend.read(&norm);
+    })
 }
 
 fn copies(parameters: usize, threads: usize) -> Times {
@@ -70,10 +78,11 @@ fn copies(parameters: usize, threads: usize) -> Times {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use simmim_cpu::CpuDevice;
 
     #[test]
     fn both_take_time() {
-        let speed = adamw(10_000, 2);
+        let speed = adamw(10_000, &CpuDevice { threads: 2 });
         assert!(speed.times_a_copy() > 0.0 && speed.times_a_copy().is_finite(), "{speed:?}");
     }
 }

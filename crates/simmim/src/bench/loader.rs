@@ -1,38 +1,27 @@
-//! How fast images are read, decoded, cropped and normalised.
+//! Benchmark of the loader: decoding, cropping and normalizing images.
 
 use crate::error::Result;
-use crate::mask_comparison::MOOSE;
+use crate::pictures::mask_comparison::MOOSE;
 use crate::recipe::Recipe;
-use simmim_data::{
-    Augmentation, Loader, LoaderConfig, Normalisation, RandomResizedCrop, Sample, Source, Transform, decode,
-};
+use simmim_data::{Augmentation, Loader, LoaderConfig, Normalization, Sample, Source, decode};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// How long to load for.
+/// Duration of the measurement.
 const SECONDS: f64 = 1.0;
 
-/// Images per second of `workers` threads that decode the embedded photograph and augment it as `recipe` does.
+/// Images per second of `workers` threads that decode the embedded photo and augment it as in `recipe`.
 ///
 /// # Errors
-/// If the photograph cannot be decoded to the recipe's channels.
+/// If the photo cannot be decoded to the channels of the recipe.
 pub fn loader_images_per_second(recipe: &Recipe, workers: usize) -> Result<f64> {
-    let (height, width) = recipe.data.image_size.height_and_width();
     let channels = recipe.data.channels;
-    let transform = Transform {
-        height,
-        width,
-        augmentation: Augmentation::RandomResizedCrop(RandomResizedCrop {
-            scale: recipe.data.crop_scale,
-            ratio: recipe.data.crop_ratio,
-            hflip: recipe.data.flip,
-        }),
-        normalisation: Normalisation { mean: vec![0.0; channels], std: vec![1.0; channels] },
-    };
+    let augmentation = Augmentation::RandomResizedCrop(recipe.data.random_resized_crop());
+    let transform = recipe.data.transform(augmentation, Normalization::none(channels));
     let batch_size = recipe.train.batch_size.min(32);
-    let config = LoaderConfig { batch_size, seed: 0, workers, shuffle: true, prefetch: 2 };
-    let photographs: Arc<dyn Source> = Arc::new(Photographs { channels, count: batch_size });
-    let mut loader = Loader::new(photographs, transform, config, 0)?;
+    let config = LoaderConfig { batch_size, rank: 0, world: 1, seed: 0, workers, shuffle: true, prefetch: 2 };
+    let photos: Arc<dyn Source> = Arc::new(RepeatedPhoto { channels, count: batch_size });
+    let mut loader = Loader::new(photos, transform, config, 0)?;
     let (mut images, started) = (0, Instant::now());
     while images == 0 || started.elapsed().as_secs_f64() < SECONDS {
         let Some(batch) = loader.next() else { break };
@@ -43,13 +32,13 @@ pub fn loader_images_per_second(recipe: &Recipe, workers: usize) -> Result<f64> 
     Ok(images as f64 / started.elapsed().as_secs_f64())
 }
 
-/// The embedded photograph, again and again.
-struct Photographs {
+/// A source of `count` copies of the embedded photo.
+struct RepeatedPhoto {
     channels: usize,
     count: usize,
 }
 
-impl Source for Photographs {
+impl Source for RepeatedPhoto {
     fn len(&self) -> usize {
         self.count
     }
@@ -59,7 +48,7 @@ impl Source for Photographs {
     }
 
     fn name(&self, _index: usize) -> String {
-        "the embedded photograph".into()
+        "the embedded photo".into()
     }
 
     fn get(&self, index: usize) -> simmim_data::Result<Sample> {

@@ -1,6 +1,6 @@
-//! Peak memory of the process.
+//! Peak memory of this process.
 
-/// The most memory the process ever held, in 2²⁰ bytes; Linux only.
+/// Peak resident set size of this process, in units of 2²⁰ bytes; `None` on systems other than Linux.
 pub fn peak_rss_mb() -> Option<f64> {
     of_status(&std::fs::read_to_string("/proc/self/status").ok()?)
 }

@@ -1,6 +1,7 @@
-//! The recipes inside the binary; each file opens with its source, command, hardware and result.
+//! The recipes embedded in the binary. Each file starts with comments that give its source, command, hardware and
+//! result.
 
-/// A recipe that is named, not written.
+/// A recipe embedded in the binary, which a user selects by name.
 #[derive(Clone, Copy, Debug)]
 pub struct BuiltIn {
     /// Its name on the command line.
@@ -20,7 +21,7 @@ pub const BUILT_IN: &[BuiltIn] = built_in![
     "demo",
     "pretrain-vit-cifar",
     "pretrain-igpt-cifar",
-    "pretrain-vit-mean-colour-cifar",
+    "pretrain-vit-mean-color-cifar",
     "pretrain-context-encoder-cifar",
     "pretrain-vit-photos-192",
     "pretrain-vit-s16-224",
@@ -60,11 +61,11 @@ pub const BUILT_IN: &[BuiltIn] = built_in![
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoder::{EncoderConfig, SwinV2Config};
+    use crate::encoders::{EncoderConfig, SwinV2Config};
     use crate::recipe::{AnyRecipe, ImageSize, ScheduleKind, resolve_any};
 
-    /// What official configs differ in: side of the image, window of Swin or patch of ViT, drop path; epochs, those of
-    /// warm-up; peak, first and last rate; layer decay.
+    /// The values in which the official configs differ: image side; window (Swin) or patch side (ViT); drop-path rate;
+    /// total and warm-up epochs; base, warm-up and minimum learning rate; layer decay.
     type Row = (usize, usize, f32, [f64; 2], [f64; 3], f64);
 
     #[track_caller]
@@ -75,7 +76,7 @@ mod tests {
                 (recipe.encoder, recipe.data, recipe.train)
             }
             AnyRecipe::Finetune(recipe) => (recipe.encoder, recipe.data, recipe.train),
-            AnyRecipe::Tokenizer(_) => panic!("{name} is of a tokenizer"),
+            AnyRecipe::Tokenizer(_) => panic!("{name} is a tokenizer recipe"),
         };
         let found = match encoder {
             EncoderConfig::Vit(vit) => (vit.patch_px, vit.drop_path),
@@ -96,8 +97,8 @@ mod tests {
 
     #[test]
     fn every_official_config_has_a_recipe_with_its_values() {
-        // microsoft/SimMIM, configs, and config.py for the last rate of long runs; SwinV2: microsoft/Swin-Transformer,
-        // configs/simmim
+        // microsoft/SimMIM, `configs/`, and `config.py` for the default minimum learning rate, which the long schedules
+        // keep; SwinV2: microsoft/Swin-Transformer, `configs/simmim/`
         let (short, long, tune) = ([2e-4, 1e-6, 1e-5], [1e-4, 5e-7, 5e-6], [1.25e-3, 2.5e-7, 2.5e-7]);
         for (name, row) in [
             ("pretrain-swin-b-192", (192, 6, 0.0, [100.0, 10.0], short, 1.0)),

@@ -1,28 +1,33 @@
-//! What types cannot say: sizes that divide each other, numbers in their range.
+//! Checks that types cannot express: sizes that must divide each other, and numbers that must be in a range.
 
 use super::{DataRecipe, HeadKind, ImageSize, NormalizationKind, Recipe, ScheduleKind, TrainRecipe, check_target};
-use crate::error::{Error, Result};
-use std::fmt::Display;
+use crate::error::Result;
+use crate::ranges::{at_least_one, in_order, within, wrong};
 
-/// Checks a pre-training recipe's values against each other.
+/// Checks that the values of a pre-training recipe fit together.
 ///
 /// # Errors
-/// Names the first key whose value does not fit, and what would.
+/// If a value does not fit; the error names the first such key and what would fit.
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
     let Recipe { encoder, data, mask, head, loss, .. } = recipe;
     encoder.check()?;
-    let patch = encoder.patch_px();
+    let patch_px = encoder.patch_px();
     let unit = mask.unit_px;
-    if unit == 0 || unit % patch != 0 {
-        let expected = format!("expected a multiple of the patch side of {patch} px");
-        let hint = format!("{patch} and {} are the nearest", patch * (unit / patch + 1).max(2));
+    if unit == 0 || unit % patch_px != 0 {
+        let expected = format!("expected a multiple of the patch side of {patch_px} px");
+        let hint = format!("{patch_px} and {} px would fit", patch_px * (unit / patch_px + 1).max(2));
         return Err(wrong("mask.unit_px", unit, expected, Some(hint)));
     }
     image_is_multiple_of(data.image_size, unit, "mask unit")?;
     common(data, &recipe.train, encoder.stride_px(), "encoder's stride")?;
     within("mask.ratio", mask.ratio, 0.0, 1.0)?;
     if mask.ratio == 0.0 {
-        return Err(wrong("mask.ratio", mask.ratio, "nothing would be hidden, so nothing learnt".into(), None));
+        return Err(wrong(
+            "mask.ratio",
+            mask.ratio,
+            "nothing would be hidden, so nothing would be learned".into(),
+            None,
+        ));
     }
     at_least_one("mask.min_block_units", mask.min_block_units)?;
     in_order("mask.aspect", mask.aspect, f64::INFINITY)?;
@@ -31,10 +36,13 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     match (head.kind, head.width) {
         (HeadKind::InverseSwinT | HeadKind::InverseSwinB, width) => at_least_one("head.width", width.unwrap_or(1))?,
         (HeadKind::Linear | HeadKind::Mlp, Some(width)) => {
-            let expected = "only an inverse Swin has stages of a width".into();
+            let expected = "only the `inverse-swin-*` heads have a width".into();
             return Err(wrong("head.width", width, expected, Some("leave it out".into())));
         }
         (HeadKind::Linear | HeadKind::Mlp, None) => {}
+    }
+    if let Some(monitor) = &recipe.monitor {
+        monitor.check()?;
     }
     if let Some(weight) = loss.visible_weight {
         within("loss.visible_weight", weight as f64, 0.0, 1.0)?;
@@ -42,10 +50,11 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
-/// Checks what recipes of all commands have; images are a multiple of `step_px`, the side of `what`.
+/// Checks the sections that all recipes share. The image size must be a multiple of `step_px`; `what` names that length
+/// in errors.
 ///
 /// # Errors
-/// Names the first key whose value does not fit, and what would.
+/// If a value does not fit; the error names the first such key and what would fit.
 pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, what: &str) -> Result<()> {
     image_is_multiple_of(data.image_size, step_px, what)?;
     at_least_one("data.channels", data.channels)?;
@@ -68,10 +77,10 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
     }
     at_least_one("train.keep_checkpoints", train.keep_checkpoints)?;
     for (key, value) in [
-        ("train.max_updates", train.max_updates),
-        ("train.checkpoint_every_updates", train.checkpoint_every_updates),
-        ("train.log_every_updates", train.log_every_updates),
-        ("train.validate_every_updates", train.validate_every_updates),
+        ("train.max_steps", train.max_steps),
+        ("train.checkpoint_every_steps", train.checkpoint_every_steps),
+        ("train.log_every_steps", train.log_every_steps),
+        ("train.validate_every_steps", train.validate_every_steps),
     ] {
         at_least_one(key, value.unwrap_or(1) as usize)?;
     }
@@ -109,12 +118,12 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
     }
 }
 
-fn image_is_multiple_of(size: ImageSize, step: usize, what: &str) -> Result<()> {
+fn image_is_multiple_of(size: ImageSize, step_px: usize, what: &str) -> Result<()> {
     let (height, width) = size.height_and_width();
-    if height > 0 && width > 0 && height % step == 0 && width % step == 0 {
+    if height > 0 && width > 0 && height % step_px == 0 && width % step_px == 0 {
         return Ok(());
     }
-    let near = |px: usize| format!("{} or {}", (px / step).max(1) * step, (px / step + 1) * step);
+    let near = |px: usize| format!("{} or {}", (px / step_px).max(1) * step_px, (px / step_px + 1) * step_px);
     let (value, hint) = match height == width {
         true => (height.to_string(), format!("{} px would fit", near(height))),
         false => (
@@ -122,34 +131,5 @@ fn image_is_multiple_of(size: ImageSize, step: usize, what: &str) -> Result<()> 
             format!("heights of {} and widths of {} px would fit", near(height), near(width)),
         ),
     };
-    Err(wrong("data.image_size", value, format!("expected a multiple of the {what} of {step} px"), Some(hint)))
-}
-
-/// The error for a key whose value does not fit.
-pub(crate) fn wrong(key: &str, value: impl Display, expected: String, hint: Option<String>) -> Error {
-    Error::Recipe { key: key.into(), value: value.to_string(), expected, hint }
-}
-
-/// Refuses 0.
-pub(crate) fn at_least_one(key: &str, value: usize) -> Result<()> {
-    if value == 0 { Err(wrong(key, value, "expected at least 1".into(), None)) } else { Ok(()) }
-}
-
-/// Refuses what is not between `low` and `high`.
-pub(crate) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
-    if value >= low && value <= high {
-        return Ok(());
-    }
-    let expected =
-        if high == f64::MAX { format!("expected at least {low}") } else { format!("expected {low} to {high}") };
-    Err(wrong(key, value, expected, None))
-}
-
-/// Refuses what is not a range above 0.
-pub(crate) fn in_order(key: &str, (low, high): (f64, f64), most: f64) -> Result<()> {
-    if low > 0.0 && low <= high && high <= most {
-        return Ok(());
-    }
-    let bound = if most.is_finite() { format!(" and at most {most}") } else { String::new() };
-    Err(wrong(key, format!("[{low}, {high}]"), format!("expected [low, high], above 0{bound}, in this order"), None))
+    Err(wrong("data.image_size", value, format!("expected a multiple of the {what} of {step_px} px"), Some(hint)))
 }

@@ -1,6 +1,8 @@
-//! `[data]`: images, their crop and how they are normalised.
+//! `[data]`: image size, channels, crop, flip and normalization.
 
 use serde::{Deserialize, Serialize};
+use simmim_data::{Augmentation, Normalization, RandomResizedCrop, Transform};
+use simmim_engine::Images;
 
 /// Images and their augmentation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -8,9 +10,9 @@ use serde::{Deserialize, Serialize};
 pub struct DataRecipe {
     /// Side of the square input, or `[height, width]`, in pixels.
     pub image_size: ImageSize,
-    /// Channels: 1 grey, 3 colour, 4 with alpha, any number from arrays.
+    /// Number of channels: 1 for grayscale, 3 for RGB, 4 for RGBA, any number for arrays.
     pub channels: usize,
-    /// Mean and deviation that pixels are normalised with.
+    /// Mean and standard deviation that pixels are normalized with.
     pub normalization: NormalizationKind,
     /// Area of the random crop as a share of the image, `[low, high]`.
     pub crop_scale: (f64, f64),
@@ -18,8 +20,31 @@ pub struct DataRecipe {
     pub crop_ratio: (f64, f64),
     /// Probability of a horizontal flip.
     pub flip: f64,
-    /// Share of unreadable images above which a run stops.
+    /// Share of unreadable images, 0 to 1, above which a run stops with an error.
     pub max_skipped: f64,
+}
+
+impl DataRecipe {
+    /// The transform from an image to the model's input: `augmentation`, then normalization.
+    pub fn transform(&self, augmentation: Augmentation, normalization: Normalization) -> Transform {
+        let (height, width) = self.image_size.height_and_width();
+        Transform { height, width, augmentation, normalization }
+    }
+
+    /// The random crop and flip of training images.
+    pub fn random_resized_crop(&self) -> RandomResizedCrop {
+        RandomResizedCrop { scale: self.crop_scale, ratio: self.crop_ratio, hflip: self.flip }
+    }
+
+    /// A view of pixels as images of this size.
+    ///
+    /// # Shapes
+    /// pixels `[B, C, H, W]`.
+    pub fn images<'a>(&self, pixels: &'a [f32]) -> Images<'a> {
+        let (height, width) = self.image_size.height_and_width();
+        let count = pixels.len() / (self.channels * height * width);
+        Images { pixels, count, channels: self.channels, height, width }
+    }
 }
 
 /// Input size: `192` or `[192, 256]`.
@@ -42,14 +67,14 @@ impl ImageSize {
     }
 }
 
-/// Where mean and deviation come from.
+/// Where the mean and standard deviation of the normalization come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NormalizationKind {
-    /// The statistics of ImageNet; three channels only.
+    /// Those of ImageNet; three channels only.
     Imagenet,
     /// Measured on the training images before the first step.
     Measured,
-    /// Not at all: values stay as they are, 0–1 of images of 8 and 16 bits.
+    /// No normalization: 8-bit and 16-bit images have values from 0 to 1, arrays keep their own.
     None,
 }

@@ -1,13 +1,18 @@
-//! The recipe of fine-tuning: augmentation, labels and evaluation beside what pre-training has too.
+//! The fine-tuning recipe: `[augment]`, `[labels]` and `[evaluate]` in addition to the sections that all recipes share.
 
 use super::parse::Sections;
-use super::{DataRecipe, RecipeKind, TrainRecipe, check, in_order, within, wrong};
-use crate::encoder::EncoderConfig;
+use super::{DataRecipe, RecipeKind, TrainRecipe, check};
+use crate::encoders::EncoderConfig;
 use crate::error::Result;
+use crate::ranges::{in_order, share_above_zero, within, wrong};
 use serde::{Deserialize, Serialize};
+use simmim_data::{
+    Augmentation, CenterCrop, ColorJitter, Distortion, Filter, FineTuning, Interpolation, Normalization, RandAugment,
+    RandomErasing, Transform,
+};
 use simmim_engine::Labels;
 
-/// Everything a fine-tuning run is made of.
+/// All settings of a fine-tuning run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FinetuneRecipe {
@@ -15,50 +20,96 @@ pub struct FinetuneRecipe {
     pub encoder: EncoderConfig,
     /// Images and their crop.
     pub data: DataRecipe,
-    /// What else happens to training images.
+    /// Augmentation of training images beyond crop and flip.
     pub augment: AugmentRecipe,
-    /// What is learnt of labels.
+    /// Labels and their weights in the loss.
     pub labels: LabelRecipe,
-    /// How held-out images are looked at.
+    /// How held-out images are cropped.
     pub evaluate: EvaluateRecipe,
-    /// Optimizer, schedule, and what is written when.
+    /// Optimizer, schedule, and intervals of logs, checkpoints and evaluations.
     pub train: TrainRecipe,
 }
 
-/// What happens to training images beside crop and flip.
+impl FinetuneRecipe {
+    /// The transform of training images.
+    pub fn train_transform(&self, normalization: Normalization) -> Transform {
+        let Self { data, augment, .. } = self;
+        let steps = FineTuning {
+            crop: data.random_resized_crop(),
+            interpolation: match augment.interpolation {
+                InterpolationKind::Bilinear => Interpolation::Bilinear,
+                InterpolationKind::Bicubic => Interpolation::Bicubic,
+                InterpolationKind::Random => Interpolation::Random,
+            },
+            distortion: match augment.distortion {
+                DistortionKind::None => Distortion::None,
+                DistortionKind::Randaugment => Distortion::RandAugment(RandAugment {
+                    operations: augment.operations,
+                    probability: augment.operation_probability,
+                    magnitude: augment.magnitude,
+                    magnitude_std: augment.magnitude_std,
+                }),
+                DistortionKind::ColorJitter => Distortion::ColorJitter(ColorJitter::uniform(augment.jitter)),
+            },
+            erasing: (augment.erase_probability > 0.0).then(|| RandomErasing {
+                probability: augment.erase_probability,
+                area: augment.erase_area,
+                ..RandomErasing::default()
+            }),
+        };
+        data.transform(Augmentation::FineTuning(steps), normalization)
+    }
+
+    /// The transform of images in evaluation: resize and center crop.
+    pub fn evaluation_transform(&self, normalization: Normalization) -> Transform {
+        self.data.transform(self.center_crop(), normalization)
+    }
+
+    /// The crop of [`FinetuneRecipe::evaluation_transform`].
+    pub fn center_crop(&self) -> Augmentation {
+        let filter = match self.augment.interpolation {
+            InterpolationKind::Bilinear => Filter::Bilinear,
+            InterpolationKind::Bicubic | InterpolationKind::Random => Filter::Bicubic,
+        };
+        Augmentation::CenterCrop(CenterCrop { enlargement: 1.0 / self.evaluate.crop, filter })
+    }
+}
+
+/// Augmentation of training images beyond crop and flip.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AugmentRecipe {
-    /// How images are resized, and how operations that move pixels read between them.
+    /// Interpolation of the resize and of geometric augmentations.
     pub interpolation: InterpolationKind,
-    /// What happens to colours and shapes.
+    /// Distortion of colors and shapes.
     pub distortion: DistortionKind,
-    /// Operations that `randaugment` draws for an image.
+    /// Number of operations that `randaugment` draws per image.
     pub operations: usize,
-    /// Probability that each of them is done.
+    /// Probability that each drawn operation is applied.
     pub operation_probability: f64,
-    /// Mean strength of `randaugment`, 0 to 10.
+    /// Mean magnitude of `randaugment`, 0 to 10.
     pub magnitude: f64,
-    /// Deviation of the strength.
+    /// Standard deviation of the magnitude.
     pub magnitude_std: f64,
-    /// Range of brightness, contrast and saturation of `colour-jitter`.
+    /// Strength of `color-jitter`: factors of brightness, contrast and saturation are between `1 − jitter` and `1 +
+    /// jitter`.
     pub jitter: f64,
-    /// Probability that a rectangle of an image is replaced by noise.
+    /// Probability of random erasing: a rectangle of the image is replaced with noise.
     pub erase_probability: f64,
-    /// Area of that rectangle as a share of the image, `[low, high]`.
+    /// Area of the erased rectangle as a share of the image, `[low, high]`.
     pub erase_area: (f64, f64),
     /// Probability that a batch is mixed by Mixup or CutMix.
     pub mix_probability: f64,
-    /// Shape of Mixup's beta distribution; 0 for no Mixup.
+    /// `α` of Mixup's beta distribution; 0 turns Mixup off.
     pub mixup: f64,
-    /// Shape of CutMix's beta distribution; 0 for no CutMix.
+    /// `α` of CutMix's beta distribution; 0 turns CutMix off.
     pub cutmix: f64,
-    /// Probability of CutMix where both are on.
+    /// Probability of CutMix rather than Mixup where both are on.
     pub cutmix_probability: f64,
 }
 
 impl AugmentRecipe {
-    /// Whether images of a batch are mixed at all.
+    /// Whether Mixup or CutMix is on.
     pub fn mixes(&self) -> bool {
         self.mix_probability > 0.0 && (self.mixup > 0.0 || self.cutmix > 0.0)
     }
@@ -68,37 +119,37 @@ impl AugmentRecipe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InterpolationKind {
-    /// By a triangle.
+    /// Bilinear.
     Bilinear,
-    /// By a cubic.
+    /// Bicubic.
     Bicubic,
-    /// By one of the two, drawn anew every time; by a cubic in evaluation.
+    /// One of the two, drawn for each image; bicubic in evaluation.
     Random,
 }
 
-/// What happens to colours and shapes.
+/// Distortion of colors and shapes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DistortionKind {
     /// Nothing.
     None,
-    /// A few of fifteen operations (arXiv:1909.13719).
+    /// RandAugment (arXiv:1909.13719): a few of fifteen operations, as in timm.
     Randaugment,
     /// Random brightness, contrast and saturation.
-    ColourJitter,
+    ColorJitter,
 }
 
-/// What is learnt of labels.
+/// Labels and their weights in the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelRecipe {
     /// How many classes an image belongs to.
     pub per_image: LabelsPerImage,
-    /// Share of a label that is spread over all classes.
+    /// Label smoothing: the share of a label that is spread over all classes.
     pub smoothing: f64,
-    /// How classes of different size are weighed.
+    /// How classes of different size are weighted in the loss.
     pub class_weights: ClassWeights,
-    /// Share of the training images that is used, the same of every class, drawn by the seed.
+    /// Share of the training images that is used, 0 to 1: the same share of every class, drawn with the seed.
     pub fraction: f64,
 }
 
@@ -113,7 +164,7 @@ pub enum LabelsPerImage {
 }
 
 impl LabelsPerImage {
-    /// The loss of it.
+    /// The kind of loss for these labels.
     pub fn loss(self) -> Labels {
         match self {
             LabelsPerImage::One => Labels::One,
@@ -122,26 +173,26 @@ impl LabelsPerImage {
     }
 }
 
-/// How classes of different size are weighed.
+/// How classes of different size are weighted in the loss.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClassWeights {
     /// Every image counts the same.
     None,
-    /// Every class counts the same: its images are weighed by the mean size of a class over its own.
+    /// Every class counts the same: the weight of a class is the mean class size divided by its own size.
     Balanced,
 }
 
-/// How held-out images are looked at.
+/// How held-out images are cropped.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateRecipe {
-    /// Share of a resized image's sides that the crop to its middle keeps.
+    /// Side of the center crop as a share of the resized image's shorter side, above 0, at most 1.
     pub crop: f64,
 }
 
 impl RecipeKind for FinetuneRecipe {
-    const COMMAND: &'static str = "finetune";
+    const KIND: &'static str = "finetune";
     const SECTIONS: &'static [&'static str] = &["encoder", "data", "augment", "labels", "evaluate", "train"];
 
     fn from_sections(sections: &Sections) -> Result<Self> {
@@ -179,8 +230,8 @@ impl RecipeKind for FinetuneRecipe {
             let hint = "or switch mixing off by `--set augment.mix_probability=0.0`".into();
             return Err(wrong("train.batch_size", train.batch_size, expected, Some(hint)));
         }
-        above_zero("labels.fraction", labels.fraction)?;
-        above_zero("evaluate.crop", self.evaluate.crop)
+        share_above_zero("labels.fraction", labels.fraction)?;
+        share_above_zero("evaluate.crop", self.evaluate.crop)
     }
 
     fn data(&self) -> &DataRecipe {
@@ -190,11 +241,4 @@ impl RecipeKind for FinetuneRecipe {
     fn train(&self) -> &TrainRecipe {
         &self.train
     }
-}
-
-fn above_zero(key: &str, share: f64) -> Result<()> {
-    if share > 0.0 && share <= 1.0 {
-        return Ok(());
-    }
-    Err(wrong(key, share, "expected more than 0 and at most 1".into(), None))
 }

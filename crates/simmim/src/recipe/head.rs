@@ -1,4 +1,4 @@
-//! `[head]`: what makes a prediction of features.
+//! `[head]`: the head that predicts the target from features.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub struct HeadRecipe {
     /// Its architecture.
     pub kind: HeadKind,
-    /// Width of the finest stage of an inverse Swin; absent: the one it is named after.
+    /// Width of the finest stage of an inverse Swin; absent: that of the Swin it is named after.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
 }
@@ -21,9 +21,9 @@ pub enum HeadKind {
     Linear,
     /// Two layers with a GELU between them.
     Mlp,
-    /// Swin-T from its last stage to its first.
+    /// Swin-T with its stages in reverse order.
     InverseSwinT,
-    /// Swin-B from its last stage to its first.
+    /// Swin-B with its stages in reverse order.
     InverseSwinB,
 }
 

@@ -1,23 +1,23 @@
-//! `[loss]`: how far off a prediction is, and where it counts.
+//! `[loss]`: the distance of prediction and target, and which pixels count.
 
 use serde::{Deserialize, Serialize};
 use simmim_engine::Distance;
 
-/// How far off a prediction is.
+/// The reconstruction loss.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LossRecipe {
-    /// Distance of one value; classes take cross-entropy whatever is said here.
+    /// Distance of a predicted and a target value; targets that are classes always use cross-entropy.
     pub kind: LossKind,
     /// Which pixels count.
     pub scope: Scope,
-    /// Weight of a visible pixel, 0 to 1, in place of the scope's 0 or 1.
+    /// Weight of a visible pixel, 0 to 1; absent: 0 for the scope `hidden`, 1 for `all`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub visible_weight: Option<f32>,
 }
 
 impl LossRecipe {
-    /// Weight of a pixel.
+    /// Weight of a pixel in the loss.
     pub fn weight(&self, is_hidden: bool) -> f32 {
         match (is_hidden, self.scope) {
             (true, Scope::Hidden | Scope::All) => 1.0,
@@ -26,7 +26,7 @@ impl LossRecipe {
         }
     }
 
-    /// The distance; smooth L1 bends at 1, as PyTorch's default.
+    /// The distance; `beta` of smooth L1 is 1, the default of PyTorch's `smooth_l1_loss`.
     pub fn distance(&self) -> Distance {
         match self.kind {
             LossKind::L1 => Distance::L1,
@@ -36,7 +36,7 @@ impl LossRecipe {
     }
 }
 
-/// Distance of a predicted and a true value.
+/// Distance of a predicted and a target value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
@@ -44,7 +44,7 @@ pub enum LossKind {
     L1,
     /// Squared difference.
     L2,
-    /// Squared below 1, absolute above.
+    /// Smooth L1: half the square below 1, linear above.
     SmoothL1,
 }
 

@@ -1,34 +1,34 @@
-//! `[mask]`: what is hidden, and in what units.
+//! `[mask]`: how much of an image is hidden, in what units, and by which strategy.
 
 use serde::{Deserialize, Serialize};
 
-/// What is hidden.
+/// The masking strategy and its settings.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaskRecipe {
-    /// How hidden units are chosen.
+    /// The masking strategy.
     pub strategy: MaskStrategyName,
     /// Side of a mask unit in pixels; a multiple of the patch side that divides the image.
     pub unit_px: usize,
-    /// Share of units to hide.
+    /// Masking ratio: the share of units to hide, above 0, at most 1.
     pub ratio: f64,
-    /// Units of the smallest block of `blockwise`; BEiT's 16 if left unsaid.
+    /// Units of the smallest block of `blockwise`; absent: 16, as in BEiT.
     #[serde(default = "min_block_units")]
     pub min_block_units: usize,
-    /// Height over width of the blocks of `blockwise`, `[low, high]`; BEiT's if left unsaid.
+    /// Aspect ratio (height / width) of the blocks of `blockwise`, `[low, high]`; absent: `[0.3, 1/0.3]`, as in BEiT.
     #[serde(default = "aspect")]
     pub aspect: (f64, f64),
 }
 
-/// How hidden units are chosen.
+/// A masking strategy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MaskStrategyName {
-    /// Uniformly.
+    /// Each unit uniformly at random.
     Random,
     /// As one square block at a random place.
     Square,
-    /// As blocks of random area and aspect.
+    /// As blocks of random area and aspect ratio.
     Blockwise,
 }
 

@@ -1,7 +1,7 @@
-//! Recipes: every value that changes a result, typed, spelled out, and checked before the first step.
+//! Recipes: every setting that changes a result, typed, written out, and checked before the first step.
 //!
-//! A recipe is TOML. It may start from another one (`extends = "pretrain-vit-cifar"`) and be edited by
-//! `key.path=value` pairs; what was left unsaid or misspelt is an error that names the key.
+//! A recipe is TOML. It may start from another one (`extends = "pretrain-vit-cifar"`) and be edited by `key.path=value`
+//! pairs. A missing or unknown key is an error that names the key.
 
 mod built_in;
 mod check;
@@ -11,13 +11,13 @@ mod finetune;
 mod head;
 mod loss;
 mod mask;
+mod monitor;
 mod parse;
 mod target;
 mod tokenizer;
 mod train;
 
 pub use built_in::{BUILT_IN, BuiltIn};
-pub(crate) use check::{at_least_one, in_order, within, wrong};
 pub use data::{DataRecipe, ImageSize, NormalizationKind};
 pub use finetune::{
     AugmentRecipe, ClassWeights, DistortionKind, EvaluateRecipe, FinetuneRecipe, InterpolationKind, LabelRecipe,
@@ -26,57 +26,58 @@ pub use finetune::{
 pub use head::{HeadKind, HeadRecipe};
 pub use loss::{LossKind, LossRecipe, Scope};
 pub use mask::{MaskRecipe, MaskStrategyName};
-pub(crate) use parse::command_of;
+pub use monitor::MonitorRecipe;
+pub(crate) use parse::kind_of;
 pub use parse::{Sections, nearest_built_in, resolve, resolve_any, resolve_as};
 pub use target::{NormalizeBy, TargetKind, TargetRecipe};
 pub use tokenizer::{TokenizerRecipe, VaeRecipe};
 pub use train::{DecayGroups, ScheduleKind, TrainRecipe};
 
-use crate::encoder::EncoderConfig;
+use crate::encoders::EncoderConfig;
 use crate::error::Result;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// What the recipes of all commands have in common.
+/// What all kinds of recipes have in common.
 pub trait RecipeKind: Clone + PartialEq + Serialize + DeserializeOwned {
-    /// The command that it is for.
-    const COMMAND: &'static str;
+    /// The value of its `kind` key: the command it is for.
+    const KIND: &'static str;
     /// Its sections.
     const SECTIONS: &'static [&'static str];
 
-    /// The recipe of a table's sections.
+    /// Builds the recipe from the sections of a table.
     ///
     /// # Errors
     /// If a key is unknown, missing or of the wrong type.
     fn from_sections(sections: &Sections) -> Result<Self>;
 
-    /// Checks the values against each other.
+    /// Checks that the values fit together.
     ///
     /// # Errors
-    /// Names the first key whose value does not fit, and what would.
+    /// If a value does not fit; the error names the first such key and what would fit.
     fn check(&self) -> Result<()>;
 
-    /// Images.
+    /// Images and their crop.
     fn data(&self) -> &DataRecipe;
 
-    /// Optimizer, schedule, and what is written when.
+    /// Optimizer, schedule, and intervals of logs, checkpoints and evaluations.
     fn train(&self) -> &TrainRecipe;
 }
 
-/// A recipe of any command.
+/// A recipe of any kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(untagged)]
+#[serde(tag = "kind", rename_all = "lowercase")]
 pub enum AnyRecipe {
-    /// Of pre-training.
+    /// Pre-training.
     Pretrain(Recipe),
-    /// Of fine-tuning.
+    /// Fine-tuning.
     Finetune(FinetuneRecipe),
-    /// Of a tokenizer.
+    /// Training of a tokenizer.
     Tokenizer(TokenizerRecipe),
 }
 
 impl AnyRecipe {
-    /// The encoder's architecture; a tokenizer has none of this kind.
+    /// The encoder's architecture; a tokenizer recipe has none.
     pub fn encoder(&self) -> Option<&EncoderConfig> {
         match self {
             AnyRecipe::Pretrain(recipe) => Some(&recipe.encoder),
@@ -85,7 +86,7 @@ impl AnyRecipe {
         }
     }
 
-    /// Images.
+    /// Images and their crop.
     pub fn data(&self) -> &DataRecipe {
         match self {
             AnyRecipe::Pretrain(recipe) => &recipe.data,
@@ -95,7 +96,7 @@ impl AnyRecipe {
     }
 }
 
-/// Everything a pre-training run is made of.
+/// All settings of a pre-training run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
@@ -103,37 +104,40 @@ pub struct Recipe {
     pub encoder: EncoderConfig,
     /// Images and their augmentation.
     pub data: DataRecipe,
-    /// What is hidden.
+    /// The masking strategy.
     pub mask: MaskRecipe,
     /// The prediction head.
     pub head: HeadRecipe,
-    /// What is predicted.
+    /// The prediction target.
     pub target: TargetRecipe,
-    /// How far off a prediction is.
+    /// The reconstruction loss.
     pub loss: LossRecipe,
-    /// Optimizer, schedule, and what is written when.
+    /// Optimizer, schedule, and intervals of logs, checkpoints and evaluations.
     pub train: TrainRecipe,
+    /// How the features are evaluated during training; absent: they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitor: Option<MonitorRecipe>,
 }
 
 impl Recipe {
-    /// Side in pixels of the square that a predicted position covers.
+    /// Side in pixels of a sub-patch: the square that one prediction is for.
     ///
     /// # Panics
-    /// If the recipe is not a checked one: the resolution then divides the image.
-    pub fn position_px(&self) -> usize {
-        let ((height, _), cell_px) = (self.data.image_size.height_and_width(), self.encoder.stride_px());
+    /// If the recipe was not checked and its target resolution is 0.
+    pub fn sub_patch_px(&self) -> usize {
+        let ((height, _), stride_px) = (self.data.image_size.height_and_width(), self.encoder.stride_px());
         match (self.target.kind, self.target.resolution) {
-            (TargetKind::MeanColour, _) => cell_px,
+            (TargetKind::MeanColor, _) => stride_px,
             (TargetKind::NormalizedPixels, _) => 1,
-            (TargetKind::Pixels | TargetKind::ColourBins | TargetKind::ColourClusters, None) => 1,
-            // arXiv:2112.09133
-            (TargetKind::Hog, None) if cell_px.is_multiple_of(8) => 8,
-            (TargetKind::Hog, None) => cell_px,
-            (TargetKind::Tokens, None) => cell_px, // one for each feature, as in BEiT
+            (TargetKind::Pixels | TargetKind::ColorBins | TargetKind::ColorClusters, None) => 1,
+            // MaskFeat (arXiv:2112.09133) computes HOG over cells of 8 px
+            (TargetKind::Hog, None) if stride_px.is_multiple_of(8) => 8,
+            (TargetKind::Hog, None) => stride_px,
+            (TargetKind::Tokens, None) => stride_px, // one token per feature, as in BEiT
             (
                 TargetKind::Pixels
-                | TargetKind::ColourBins
-                | TargetKind::ColourClusters
+                | TargetKind::ColorBins
+                | TargetKind::ColorClusters
                 | TargetKind::Hog
                 | TargetKind::Tokens,
                 Some(resolution),
@@ -141,17 +145,18 @@ impl Recipe {
         }
     }
 
-    /// Whether the loss is the mean absolute error of hidden pixels.
+    /// Whether the loss is the L1 loss of the paper: the mean absolute error of hidden pixels.
     pub fn is_masked_l1(&self) -> bool {
         let LossRecipe { kind, .. } = self.loss;
         let hidden_only = self.loss.weight(false) == 0.0;
-        self.target.kind == TargetKind::Pixels && self.position_px() == 1 && kind == LossKind::L1 && hidden_only
+        self.target.kind == TargetKind::Pixels && self.sub_patch_px() == 1 && kind == LossKind::L1 && hidden_only
     }
 }
 
 impl RecipeKind for Recipe {
-    const COMMAND: &'static str = "pretrain";
-    const SECTIONS: &'static [&'static str] = &["encoder", "data", "mask", "head", "target", "loss", "train"];
+    const KIND: &'static str = "pretrain";
+    const SECTIONS: &'static [&'static str] =
+        &["encoder", "data", "mask", "head", "target", "loss", "train", "monitor"];
 
     fn from_sections(sections: &Sections) -> Result<Self> {
         Ok(Self {
@@ -162,6 +167,7 @@ impl RecipeKind for Recipe {
             target: sections.get("target")?,
             loss: sections.get("loss")?,
             train: sections.get("train")?,
+            monitor: sections.optional("monitor")?,
         })
     }
 
@@ -178,10 +184,27 @@ impl RecipeKind for Recipe {
     }
 }
 
-/// A recipe as TOML, every value spelled out.
+/// A recipe as a TOML table, with every value written out.
 ///
 /// # Panics
 /// Never: a recipe consists of tables of plain values.
-pub fn to_toml(recipe: &impl Serialize) -> String {
-    toml::to_string(recipe).expect("a recipe is TOML")
+pub(crate) fn to_table<R: RecipeKind>(recipe: &R) -> toml::Table {
+    let mut table = toml::Table::try_from(recipe).expect("a recipe is TOML");
+    table.insert("kind".into(), R::KIND.into());
+    table
+}
+
+impl AnyRecipe {
+    /// The recipe as TOML, with every value written out.
+    ///
+    /// # Panics
+    /// Never: a table is TOML.
+    pub fn to_toml(&self) -> String {
+        let table = match self {
+            AnyRecipe::Pretrain(recipe) => to_table(recipe),
+            AnyRecipe::Finetune(recipe) => to_table(recipe),
+            AnyRecipe::Tokenizer(recipe) => to_table(recipe),
+        };
+        toml::to_string(&table).expect("a table is TOML")
+    }
 }

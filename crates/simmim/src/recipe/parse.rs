@@ -1,4 +1,4 @@
-//! From a name or a file, and edits, to a checked recipe.
+//! Loads a recipe by name or path, applies edits, and checks it.
 
 use super::{AnyRecipe, BUILT_IN, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe};
 use crate::error::{Error, Result};
@@ -9,42 +9,61 @@ use toml::{Table, Value};
 /// The pre-training recipe called `name` (built in, or a TOML file) with `key.path=value` edits applied.
 ///
 /// # Errors
-/// If there is no such recipe, a key is unknown, missing or of the wrong type, or values do not fit
-/// together.
+/// If there is no such recipe, a key is unknown, missing or of the wrong type, or values do not fit together.
 pub fn resolve(name: &str, edits: &[String]) -> Result<Recipe> {
     resolve_as(name, edits)
 }
 
-/// The recipe of any kind called `name`, as [`resolve`].
+/// The recipe of the kind `R` called `name`; see [`resolve`].
 ///
 /// # Errors
-/// Those of [`resolve`], or if the recipe is of another command.
+/// Those of [`resolve`], or if the recipe is of another kind.
 pub fn resolve_as<R: RecipeKind>(name: &str, edits: &[String]) -> Result<R> {
-    checked(name, edited(name, edits)?)
+    let (kind, table) = kind_and_table(name, edited(name, edits)?)?;
+    checked(name, &kind, table)
 }
 
-/// The recipe called `name`, of whatever kind it is, as [`resolve`].
+/// The recipe called `name`, of any kind; see [`resolve`].
 ///
 /// # Errors
 /// Those of [`resolve`].
 pub fn resolve_any(name: &str, edits: &[String]) -> Result<AnyRecipe> {
-    let table = edited(name, edits)?;
-    Ok(match command_of(&table) {
-        FinetuneRecipe::COMMAND => AnyRecipe::Finetune(checked(name, table)?),
-        TokenizerRecipe::COMMAND => AnyRecipe::Tokenizer(checked(name, table)?),
-        _ => AnyRecipe::Pretrain(checked(name, table)?),
+    let (kind, table) = kind_and_table(name, edited(name, edits)?)?;
+    Ok(match kind.as_str() {
+        Recipe::KIND => AnyRecipe::Pretrain(checked(name, &kind, table)?),
+        FinetuneRecipe::KIND => AnyRecipe::Finetune(checked(name, &kind, table)?),
+        TokenizerRecipe::KIND => AnyRecipe::Tokenizer(checked(name, &kind, table)?),
+        other => {
+            let reason = format!("`kind` is `{other}`, expected one of {}", KINDS.join(", "));
+            let hint = nearest(other, KINDS.iter().copied()).map(|near| format!("did you mean `{near}`?"));
+            return Err(Error::RecipeFile { name: name.into(), reason, hint });
+        }
     })
 }
 
-/// The command that a recipe is for: only fine-tuning has labels, only a tokenizer has its own section.
-pub(crate) fn command_of(table: &Table) -> &'static str {
-    if table.contains_key("labels") {
-        FinetuneRecipe::COMMAND
-    } else if table.contains_key("tokenizer") {
-        TokenizerRecipe::COMMAND
-    } else {
-        Recipe::COMMAND
+/// The kinds of recipes, each named after its command.
+const KINDS: [&str; 3] = [Recipe::KIND, FinetuneRecipe::KIND, TokenizerRecipe::KIND];
+
+/// Removes `kind` from a recipe's table and returns it.
+///
+/// # Errors
+/// If `kind` is missing or not a string: the reason and a hint.
+pub(crate) fn kind_of(table: &mut Table) -> std::result::Result<String, (String, String)> {
+    let choices = || KINDS.map(|kind| format!("\"{kind}\"")).join(", ");
+    match table.remove("kind") {
+        Some(Value::String(kind)) => Ok(kind),
+        Some(other) => Err((format!("`kind` is `{other}`"), format!("write one of {}", choices()))),
+        None => Err(("has no `kind`".into(), format!("add `kind = …` as its first line, one of {}", choices()))),
     }
+}
+
+fn kind_and_table(name: &str, mut table: Table) -> Result<(String, Table)> {
+    let kind = kind_of(&mut table).map_err(|(reason, hint)| Error::RecipeFile {
+        name: name.into(),
+        reason,
+        hint: Some(hint),
+    })?;
+    Ok((kind, table))
 }
 
 fn edited(name: &str, edits: &[String]) -> Result<Table> {
@@ -55,16 +74,12 @@ fn edited(name: &str, edits: &[String]) -> Result<Table> {
     Ok(table)
 }
 
-fn checked<R: RecipeKind>(name: &str, table: Table) -> Result<R> {
-    let command = command_of(&table);
-    if command != R::COMMAND {
+fn checked<R: RecipeKind>(name: &str, kind: &str, table: Table) -> Result<R> {
+    if kind != R::KIND {
         return Err(Error::RecipeFile {
             name: name.into(),
-            reason: format!("is a recipe of `simmim {command}`, not of `simmim {}`", R::COMMAND),
-            hint: Some(
-                "recipes with a [labels] section are for fine-tuning, those with [tokenizer] for tokenizers; `simmim recipes` lists all"
-                    .into(),
-            ),
+            reason: format!("is a recipe of `simmim {kind}`, not of `simmim {}`", R::KIND),
+            hint: Some(format!("this command takes recipes of `kind = \"{}\"`; `simmim recipes` lists all", R::KIND)),
         });
     }
     let recipe: R = typed(name, table)?;
@@ -72,7 +87,7 @@ fn checked<R: RecipeKind>(name: &str, table: Table) -> Result<R> {
     Ok(recipe)
 }
 
-/// How many recipes may extend each other in a row before it must be a circle.
+/// Longest chain of `extends`; a longer one is taken to be a cycle.
 const MAX_EXTENDS: usize = 8;
 
 fn load(name: &str, depth: usize) -> Result<Table> {
@@ -103,7 +118,7 @@ fn load(name: &str, depth: usize) -> Result<Table> {
     }
 }
 
-/// Puts the values of `over` in place of those of `base`, table by table.
+/// Replaces values of `base` with those of `over`, recursively in tables.
 fn merge(base: &mut Table, over: Table) {
     for (key, value) in over {
         match (base.get_mut(&key), value) {
@@ -115,7 +130,7 @@ fn merge(base: &mut Table, over: Table) {
     }
 }
 
-/// Applies one `key.path=value`; a value that is not TOML is taken as a string.
+/// Applies one `key.path=value` edit; a value that is not TOML is taken as a string.
 fn apply(table: &mut Table, edit: &str) -> Result<()> {
     let malformed = || Error::Input {
         what: format!("`--set {edit}` is not of the form key.path=value"),
@@ -140,17 +155,25 @@ fn apply(table: &mut Table, edit: &str) -> Result<()> {
     Ok(())
 }
 
-/// The sections of a recipe's table, read one by one, so that an error can say in which one it is.
+/// The sections of a recipe's table, deserialized one by one so that an error can name the section.
 pub struct Sections<'a> {
     name: &'a str,
     table: Table,
 }
 
 impl Sections<'_> {
-    /// One section as its type.
+    /// Deserializes one section, or returns `None` if the recipe does not have it.
     ///
     /// # Errors
-    /// Names the key that is unknown, missing or of the wrong type.
+    /// If a key is unknown, missing or of the wrong type; the error names it.
+    pub fn optional<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
+        self.table.contains_key(key).then(|| self.get(key)).transpose()
+    }
+
+    /// Deserializes one section.
+    ///
+    /// # Errors
+    /// If a key is unknown, missing or of the wrong type; the error names it.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<T> {
         let value = self.table.get(key).cloned().unwrap_or_else(|| Value::Table(Table::new()));
         value.try_into().map_err(|e: toml::de::Error| describe(self.name, key, &e))
@@ -171,10 +194,10 @@ fn typed<R: RecipeKind>(name: &str, table: Table) -> Result<R> {
     R::from_sections(&Sections { name, table })
 }
 
-/// Turns a deserializer's message into one that names the whole key and the nearest known one.
+/// Turns a deserializer's error into one that names the full key and suggests the nearest known one.
 fn describe(name: &str, section: &str, error: &toml::de::Error) -> Error {
     let message = error.message();
-    // the key is only in the long form, on a line of its own: in `batch_size`
+    // only the long form has the key, on a line of its own: in `batch_size`
     let long = error.to_string();
     let key = match long.lines().find_map(|line| line.strip_prefix("in `")?.strip_suffix('`')) {
         Some(key) => format!("key `{section}.{key}`"),
@@ -195,19 +218,19 @@ fn describe(name: &str, section: &str, error: &toml::de::Error) -> Error {
         }
         Some((missing, _)) if message.starts_with("missing field") => (
             format!("key `{section}.{missing}` is missing"),
-            Some("spell it out, or start from a built-in recipe with `extends = \"pretrain-vit-cifar\"`".into()),
+            Some("add it, or start from a built-in recipe with `extends = \"pretrain-vit-cifar\"`".into()),
         ),
         _ => (format!("{key}: {}", message.trim()), None),
     };
     Error::RecipeFile { name: name.into(), reason, hint }
 }
 
-/// The built-in recipe whose name is nearest to `name`, if one is near enough to be what was meant.
+/// The built-in recipe whose name is most similar to `name`, if one is similar enough to be a likely typo.
 pub fn nearest_built_in(name: &str) -> Option<&'static str> {
     nearest(name, BUILT_IN.iter().map(|r| r.name))
 }
 
-/// The known word nearest to `word`, if one is near enough to be what was meant.
+/// The known word most similar to `word` by Jaro–Winkler similarity, if that is above 0.8.
 fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let scored = known.into_iter().map(|k| (strsim::jaro_winkler(word, k), k));
     scored.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(score, _)| *score > 0.8).map(|(_, k)| k)
@@ -216,7 +239,7 @@ fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoder::EncoderConfig;
+    use crate::encoders::EncoderConfig;
     use crate::recipe::ImageSize;
 
     #[track_caller]

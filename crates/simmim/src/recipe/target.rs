@@ -1,31 +1,32 @@
-//! `[target]`: what is predicted.
+//! `[target]`: the prediction target.
 
 use super::ImageSize;
 use serde::{Deserialize, Serialize};
 
-/// What is predicted.
+/// The prediction target.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TargetRecipe {
-    /// What it is.
+    /// Its kind.
     pub kind: TargetKind,
-    /// Positions along the image's side that are predicted, each the mean of its pixels; absent: every
-    /// pixel. Of `hog`, histograms along the side; absent: of 8 px, or one per feature.
+    /// Resolution of the target: number of predictions along the image's side, or `[rows, columns]`. Absent: one per
+    /// pixel for `pixels`, `color-bins` and `color-clusters`; one per 8 px for `hog` where 8 divides the encoder's
+    /// stride; else one per feature.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolution: Option<ImageSize>,
-    /// What `normalized-pixels` takes mean and deviation over.
+    /// Region over which `normalized-pixels` computes mean and standard deviation.
     #[serde(default)]
     pub normalize: NormalizeBy,
-    /// Side of that window; odd.
+    /// Side in pixels of the window of `normalize = "window"`; odd.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub window_px: Option<usize>,
-    /// Bins of a channel of `colour-bins`.
+    /// Number of bins per channel of `color-bins`.
     #[serde(default = "bins")]
     pub bins: usize,
-    /// Colours of `colour-clusters`.
+    /// Number of colors in the palette of `color-clusters`.
     #[serde(default = "clusters")]
     pub clusters: usize,
-    /// The file that these colours are in; absent: they are found in the training images.
+    /// File with that palette; absent: it is computed from the training images by k-means.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub palette: Option<String>,
     /// Weights file or run folder of the discrete VAE whose `tokens` are predicted.
@@ -34,7 +35,7 @@ pub struct TargetRecipe {
 }
 
 impl TargetRecipe {
-    /// A target of this kind, everything else as if left unsaid.
+    /// A target of this kind with the default of every other key.
     pub fn of(kind: TargetKind) -> Self {
         Self {
             kind,
@@ -49,43 +50,43 @@ impl TargetRecipe {
     }
 }
 
-/// Kind of prediction.
+/// Kind of target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TargetKind {
-    /// Pixels, normalised as the input is.
+    /// Pixels, normalized like the input.
     Pixels,
-    /// Pixels at full resolution, normalised once more by what is around them.
+    /// Pixels at full resolution, normalized again by their window or patch.
     NormalizedPixels,
-    /// Which bin of brightness each channel lies in.
-    ColourBins,
-    /// Which colour of a palette is nearest.
-    ColourClusters,
-    /// The mean colour of a feature's cell in three bits a channel.
-    MeanColour,
+    /// The bin that the value of each channel falls into (color discretization).
+    ColorBins,
+    /// The nearest color of a palette.
+    ColorClusters,
+    /// The mean color of the square that a feature covers, with three bits per channel.
+    MeanColor,
     /// Histograms of oriented gradients.
     Hog,
-    /// Which word of a discrete VAE's vocabulary each square is.
+    /// Tokens of a discrete VAE.
     Tokens,
 }
 
-/// What pixels are normalised by.
+/// Region that pixels are normalized by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NormalizeBy {
-    /// The window around each, channel by channel: SwinV2.
+    /// The window around each pixel, per channel (SwinV2, arXiv:2111.09883).
     #[default]
     Window,
-    /// The cell that a feature predicts, all channels together: MAE.
+    /// The square that one feature predicts, all channels together (MAE, arXiv:2111.06377).
     Patch,
 }
 
-/// arXiv:2111.09886, ablation of prediction targets: the smaller of its two numbers of bins.
+/// The smaller of the two numbers of bins in SimMIM's ablation of prediction targets (arXiv:2111.09886).
 fn bins() -> usize {
     8
 }
 
-/// Chen et al., "Generative Pretraining from Pixels", ICML 2020.
+/// iGPT's number of color clusters (Chen et al., "Generative Pretraining from Pixels", ICML 2020).
 fn clusters() -> usize {
     512
 }

@@ -1,46 +1,48 @@
-//! The recipe of a tokenizer: the discrete VAE and its relaxation beside what pre-training has too.
+//! The tokenizer recipe: `[tokenizer]`, the discrete VAE, in addition to the sections that all recipes share.
 
 use super::parse::Sections;
-use super::{DataRecipe, NormalizationKind, RecipeKind, TrainRecipe, check, within, wrong};
+use super::{DataRecipe, NormalizationKind, RecipeKind, TrainRecipe, check};
 use crate::error::Result;
+use crate::ranges::{within, wrong};
 use crate::tokenizer::TokenizerConfig;
 use serde::{Deserialize, Serialize};
 
-/// Everything the training of a tokenizer is made of.
+/// All settings of the training of a tokenizer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerRecipe {
-    /// Sizes of the discrete VAE, and how it chooses tokens in training.
+    /// Sizes of the discrete VAE, and the annealing of its loss.
     pub tokenizer: VaeRecipe,
-    /// Images and their crop; pixels stay in 0–1.
+    /// Images and their crop; pixels are not normalized.
     pub data: DataRecipe,
-    /// Optimizer, schedule, and what is written when.
+    /// Optimizer, schedule, and intervals of logs, checkpoints and evaluations.
     pub train: TrainRecipe,
 }
 
-/// Sizes of the discrete VAE, see [`TokenizerConfig`], and half cosines of what its loss depends on.
+/// Sizes of the discrete VAE (see [`TokenizerConfig`]) and the annealing of its loss: the
+/// Gumbel-softmax temperature and the weight of the KL divergence each follow half a cosine.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VaeRecipe {
-    /// Tokens there are.
+    /// Size of the vocabulary, `K`.
     pub vocabulary: usize,
-    /// Width at full resolution; it doubles in every group.
+    /// Channels of the first group of blocks; they double in every group.
     pub width: usize,
-    /// Groups of blocks; a token stands for a square of 2 to the power of `groups − 1` pixels.
+    /// Groups of blocks; a token covers a square with a side of `2^(groups − 1)` pixels.
     pub groups: usize,
-    /// Blocks of a group.
+    /// Blocks per group.
     pub blocks_per_group: usize,
-    /// Width that the decoder brings a token to.
+    /// Width of the decoder's token embedding.
     pub token_width: usize,
-    /// First temperature of the relaxed choice.
+    /// Temperature of the Gumbel-softmax at the first step.
     pub temperature: f64,
-    /// Last temperature.
+    /// Temperature after annealing.
     pub min_temperature: f64,
-    /// How long the temperature falls.
+    /// Epochs over which the temperature is annealed.
     pub temperature_epochs: f64,
-    /// Weight of the divergence from a uniform choice, reached from 0.
+    /// Weight of the KL divergence from the uniform distribution, after it rose from 0.
     pub divergence_weight: f64,
-    /// How long that weight rises.
+    /// Epochs over which that weight rises.
     pub divergence_epochs: f64,
 }
 
@@ -53,7 +55,7 @@ impl TokenizerRecipe {
 }
 
 impl RecipeKind for TokenizerRecipe {
-    const COMMAND: &'static str = "tokenizer";
+    const KIND: &'static str = "tokenizer";
     const SECTIONS: &'static [&'static str] = &["tokenizer", "data", "train"];
 
     fn from_sections(sections: &Sections) -> Result<Self> {
@@ -65,8 +67,8 @@ impl RecipeKind for TokenizerRecipe {
         self.config().check()?;
         check::common(data, train, self.config().stride_px(), "token")?;
         if data.normalization != NormalizationKind::None {
-            let expected = "a tokenizer takes pixels as they are".into();
-            let hint = "set it to \"none\"; pre-training with its tokens may normalise as it likes";
+            let expected = "a tokenizer takes pixels from 0 to 1, without normalization".into();
+            let hint = "set it to \"none\"; pre-training with its tokens may use any normalization";
             return Err(wrong("data.normalization", "another", expected, Some(hint.into())));
         }
         for (key, value) in

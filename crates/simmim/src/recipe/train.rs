@@ -1,87 +1,87 @@
-//! `[train]`: optimizer, schedule, and what is written when.
+//! `[train]`: optimizer, schedule, and the intervals of logs, checkpoints and evaluations.
 
 use serde::{Deserialize, Serialize};
 
-/// Optimizer, schedule, and what is written when. Durations carry their unit in the name.
+/// Optimizer, schedule, and intervals of logs, checkpoints and evaluations. Durations have their unit in the name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainRecipe {
-    /// Passes over the images.
+    /// Length of the run in epochs.
     pub epochs: f64,
-    /// Length of the run in updates instead; the whole schedule is stretched or squeezed to it.
+    /// Length of the run in steps, in place of `epochs`; the whole schedule is scaled to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub max_updates: Option<u64>,
-    /// Images per update.
+    pub max_steps: Option<u64>,
+    /// Images per step, over all ranks and micro-batches.
     pub batch_size: usize,
-    /// Parts an update's batch is computed in, to save memory; the result is that of the whole batch.
+    /// Number of micro-batches that a rank's batch is split into to save memory; gradients are those of the whole
+    /// batch.
     pub accumulation_steps: usize,
-    /// Whether the activations within a block are computed again in the backward pass rather than kept: a
-    /// fraction of the memory for about a third more time, and the same result.
+    /// Whether activations within a block are recomputed in the backward pass rather than saved: a fraction of the
+    /// memory for about a third more time, with the same result.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recompute_blocks: bool,
-    /// Peak learning rate for 512 images per update; scaled in proportion to the batch.
+    /// Peak learning rate for a batch of 512 images; multiplied by `batch_size / 512`.
     pub base_lr: f64,
-    /// Learning rate of the first update, scaled likewise.
+    /// Learning rate of the first step, scaled in the same way.
     pub warmup_lr: f64,
-    /// Learning rate that the cosine ends at, scaled likewise.
+    /// Learning rate at the end of the cosine, scaled in the same way.
     pub min_lr: f64,
-    /// Duration of the warm-up; at most half of the run.
+    /// Duration of the warm-up; capped at half of the run.
     pub warmup_epochs: f64,
-    /// Shape of the learning rate behind the warm-up.
+    /// Shape of the learning-rate curve after the warm-up.
     pub schedule: ScheduleKind,
-    /// Epochs after which `multistep` multiplies the rate by `decay_factor`.
+    /// Epochs at which `multistep` multiplies the learning rate by `decay_factor`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub milestones_epochs: Vec<f64>,
-    /// Epochs after which `step` multiplies the rate by `decay_factor`, again and again.
+    /// Interval in epochs at which `step` multiplies the learning rate by `decay_factor`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay_every_epochs: Option<f64>,
     /// Factor of `step` and `multistep`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decay_factor: Option<f64>,
-    /// Decoupled weight decay.
+    /// Decoupled weight decay of AdamW.
     pub weight_decay: f64,
     /// Which parameters decay.
     pub decay_groups: DecayGroups,
-    /// Factor on the learning rate from each layer to the one below it; 1 for none.
+    /// Layer-wise learning-rate decay: the factor from each layer to the one below it; 1 turns it off.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub layer_decay: f64,
-    /// How much of the running mean of the weights, which held-out images are then looked at with, an update
-    /// keeps; 0 for no such mean.
+    /// Decay of the exponential moving average (EMA) of the weights, which evaluations then use; 0 for no average.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub average_decay: f64,
-    /// Decay rates of AdamW's moments.
+    /// `β₁` and `β₂` of AdamW.
     pub betas: (f64, f64),
-    /// Added to the root of AdamW's second moment.
+    /// `ε` of AdamW, added to the square root of the second moment.
     pub eps: f64,
-    /// Norm that all gradients together are clipped to; 0 for no clipping.
+    /// Largest global norm of the gradients, to which they are clipped; 0 turns clipping off.
     pub clip_grad: f64,
-    /// Updates between checkpoints; absent: once an epoch.
+    /// Steps between checkpoints; absent: one per epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub checkpoint_every_updates: Option<u64>,
-    /// Checkpoints kept, the newest.
+    pub checkpoint_every_steps: Option<u64>,
+    /// Number of checkpoints to keep; older ones are deleted.
     #[serde(default = "keep_checkpoints")]
     pub keep_checkpoints: usize,
-    /// Updates between log entries; absent: about two hundred entries a run.
+    /// Steps between log entries; absent: about two hundred entries per run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub log_every_updates: Option<u64>,
-    /// Updates between validations and pictures; absent: with each checkpoint.
+    pub log_every_steps: Option<u64>,
+    /// Steps between validations; absent: those between checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub validate_every_updates: Option<u64>,
+    pub validate_every_steps: Option<u64>,
 }
 
-/// Shape of the learning rate behind the warm-up.
+/// Shape of the learning-rate curve after the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ScheduleKind {
-    /// Half a cosine over the whole run, begun where the warm-up ends, down to `min_lr`.
+    /// Half a cosine over the whole run, warm-up included, down to `min_lr`; the part after the warm-up is used.
     Cosine,
-    /// Half a cosine from the peak, where the warm-up ends, down to `min_lr`.
+    /// Half a cosine from the peak at the end of the warm-up down to `min_lr`.
     CosineAfterWarmup,
-    /// A line down to a hundredth of the peak.
+    /// Linear, down to a hundredth of the peak.
     Linear,
-    /// Times `decay_factor` every `decay_every_epochs`.
+    /// Multiplied by `decay_factor` every `decay_every_epochs`.
     Step,
-    /// Times `decay_factor` at each of `milestones_epochs`.
+    /// Multiplied by `decay_factor` at each of `milestones_epochs`.
     Multistep,
 }
 
@@ -89,10 +89,11 @@ pub enum ScheduleKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DecayGroups {
-    /// As the official pre-training code groups them: it means to exempt tables of relative positions,
-    /// but its names never match, so these and ViT's mask token decay.
+    /// As in the official pre-training code. It intends to exempt relative position bias tables, but the names it looks
+    /// for never match, so these tables and ViT's mask token decay.
     Official,
-    /// As the official code means it: no decay of any table of positions nor of the mask token.
+    /// As the official code intends: position embeddings, relative position bias tables and the mask token do not
+    /// decay.
     Corrected,
 }
 

@@ -1,31 +1,31 @@
-//! One axis of a chart: the range it covers, where a value lies on it, its ticks and their labels.
+//! An axis of a chart: its range, positions of values, ticks and tick labels.
 
-/// More ticks than this crowd a chart.
-const MOST_TICKS: usize = 8;
-/// Room left beyond the data, as a share of its range.
+/// Largest number of ticks of an axis.
+const MAX_TICKS: usize = 8;
+/// Margin beyond the data on each side, as a share of its range.
 const MARGIN: f64 = 0.05;
 
-/// How values are laid out along an axis.
+/// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
-    /// Equal distances are equal differences.
+    /// Linear.
     Linear,
-    /// Equal distances are equal ratios; values that are not positive are not shown.
+    /// Logarithmic; values that are not positive are not shown.
     Log,
 }
 
 impl Scale {
-    /// Whether a value has a place on such an axis. None has beyond what a single-precision number
-    /// holds: it comes from a computation gone wrong, and its range would overflow.
+    /// Whether a value can be shown. Values beyond the range of f32 are not shown: they come from a diverged
+    /// computation, and the range of the axis would overflow.
     pub(super) fn shows(self, value: f64) -> bool {
-        let is_a_measurement = value.abs() <= f64::from(f32::MAX);
+        let is_in_f32_range = value.abs() <= f64::from(f32::MAX);
         match self {
-            Scale::Linear => is_a_measurement,
-            Scale::Log => is_a_measurement && value > 0.0,
+            Scale::Linear => is_in_f32_range,
+            Scale::Log => is_in_f32_range && value > 0.0,
         }
     }
 
-    /// What is proportional to the distance along the axis.
+    /// The coordinate of a value, which is linear along the axis.
     fn distance(self, value: f64) -> f64 {
         match self {
             Scale::Linear => value,
@@ -34,14 +34,14 @@ impl Scale {
     }
 }
 
-/// A tick: its place in `[0, 1]` along the axis and what is written beside it.
+/// A tick: its position along the axis, 0 to 1, and its label.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Tick {
     pub(super) position: f64,
     pub(super) label: String,
 }
 
-/// The range of an axis, its ends as distances.
+/// An axis; `low` and `high` are the coordinates of its ends.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Axis {
     scale: Scale,
@@ -50,7 +50,7 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// An axis that ends where the values end; `None` if it can show none of them.
+    /// An axis with exactly the range of the values; `None` if it can show none of them.
     pub(super) fn tight(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Axis> {
         let shown = values.filter(|&value| scale.shows(value)).map(|value| scale.distance(value));
         let (low, high) = shown
@@ -61,7 +61,7 @@ impl Axis {
         if high - low > 1e-9 * high.abs().max(low.abs()) {
             return Some(Axis { scale, low, high });
         }
-        // one value: it gets the middle of a range in which it reads well
+        // a single value is shown in the middle of a range around it
         let around = match scale {
             Scale::Linear if low == 0.0 => 1.0,
             Scale::Linear => low.abs() / 2.0,
@@ -70,18 +70,18 @@ impl Axis {
         Some(Axis { scale, low: low - around, high: high + around })
     }
 
-    /// An axis with some room beyond the values, though not below zero for values that are not.
-    pub(super) fn roomy(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Axis> {
+    /// An axis with a margin on both sides; it does not go below 0 if no value does.
+    pub(super) fn with_margin(scale: Scale, values: impl Iterator<Item = f64>) -> Option<Axis> {
         let Axis { low, high, .. } = Axis::tight(scale, values)?;
-        let room = (high - low) * MARGIN;
-        let low_with_room = match scale {
-            Scale::Linear if low >= 0.0 => (low - room).max(0.0),
-            Scale::Linear | Scale::Log => low - room,
+        let margin = (high - low) * MARGIN;
+        let low_with_margin = match scale {
+            Scale::Linear if low >= 0.0 => (low - margin).max(0.0),
+            Scale::Linear | Scale::Log => low - margin,
         };
-        Some(Axis { scale, low: low_with_room, high: high + room })
+        Some(Axis { scale, low: low_with_margin, high: high + margin })
     }
 
-    /// The place of a value the scale shows: 0 at the low end, 1 at the high end.
+    /// Position of a value along the axis: 0 at the low end, 1 at the high end.
     pub(super) fn position(&self, value: f64) -> f64 {
         (self.scale.distance(value) - self.low) / (self.high - self.low)
     }
@@ -96,8 +96,8 @@ impl Axis {
 
     /// Multiples of 1, 2 or 5 times a power of ten between two values.
     fn round_ticks(&self, low: f64, high: f64) -> Vec<Tick> {
-        let step = round_step((high - low) / (MOST_TICKS - 1) as f64);
-        // a tick at the very end of the range is kept though its division is not exact
+        let step = round_step((high - low) / (MAX_TICKS - 1) as f64);
+        // tolerance for rounding, so that a tick at the end of the range is kept
         let slack = step * 1e-6;
         let first = ((low - slack) / step).ceil() as i64;
         let last = ((high + slack) / step).floor() as i64;
@@ -110,7 +110,7 @@ impl Axis {
         (first..=last).map(tick).collect()
     }
 
-    /// Powers of ten; on a short axis 1, 2, 5 times them; on a very short one round values.
+    /// Powers of ten; on a shorter axis also 2 and 5 times them; on a very short one linear ticks.
     fn log_ticks(&self) -> Vec<Tick> {
         let decades = |mantissas: &[i32], stride: i32| -> Vec<Tick> {
             let (first, last) = (self.low.floor() as i32, self.high.ceil() as i32);
@@ -124,7 +124,7 @@ impl Axis {
                 .filter(|tick| (-1e-9..=1.0 + 1e-9).contains(&tick.position))
                 .collect()
         };
-        let stride = (1..).find(|&stride| decades(&[1], stride).len() <= MOST_TICKS);
+        let stride = (1..).find(|&stride| decades(&[1], stride).len() <= MAX_TICKS);
         for (mantissas, stride) in [(&[1][..], stride.unwrap_or(1)), (&[1, 2, 5], 1)] {
             let ticks = decades(mantissas, stride);
             if ticks.len() >= 3 {
@@ -135,7 +135,7 @@ impl Axis {
     }
 }
 
-/// A value as a person writes it: four significant digits.
+/// A value with four significant digits, without trailing zeros.
 pub(super) fn plain(value: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
@@ -155,7 +155,7 @@ fn round_step(least: f64) -> f64 {
     factor.unwrap_or(10.0) * power
 }
 
-/// The label of a multiple of `step`, alike for all ticks of an axis that reaches `largest`.
+/// The label of a multiple of `step`, in the same format for all ticks of an axis with values up to `largest`.
 fn label_of_step(value: f64, step: f64, largest: f64) -> String {
     if value == 0.0 {
         return "0".to_owned();
@@ -183,14 +183,14 @@ fn label_of_decade(mantissa: i32, exponent: i32) -> String {
     }
 }
 
-/// The power of ten a value starts with.
+/// The decimal exponent of a value.
 fn exponent(value: f64) -> i32 {
     value.abs().log10().floor() as i32
 }
 
-/// `2×10⁻⁵`, without the zeros that end its decimals.
+/// Scientific notation such as `2×10⁻⁵`, without trailing zeros.
 fn scientific(value: f64, decimals: usize) -> String {
-    // through the standard form, which rounds 9.999 to 1.00e1 rather than 10.00
+    // formatted with `e` first, which rounds 9.999 to 1.00e1 rather than 10.00
     let standard = format!("{value:.decimals$e}");
     let (mantissa, exponent) = standard.split_once('e').expect("the standard form has an exponent");
     let mantissa = without_trailing_zeros(mantissa).replace('-', "−");
@@ -219,7 +219,7 @@ fn without_trailing_zeros(number: &str) -> &str {
     }
 }
 
-/// A fixed number of decimals, with the minus sign of print.
+/// A fixed number of decimals, with a typographic minus sign.
 fn with_decimals(value: f64, decimals: usize) -> String {
     format!("{value:.decimals$}").replace('-', "−")
 }
@@ -260,8 +260,8 @@ mod tests {
     #[test]
     fn any_range_gets_some_ticks_and_not_too_many() {
         let check = |scale: Scale, low: f64, high: f64| {
-            let ticks = Axis::roomy(scale, [low, high].into_iter()).unwrap().ticks();
-            assert!((2..=MOST_TICKS + 1).contains(&ticks.len()), "{scale:?} {low}..{high}: {ticks:?}");
+            let ticks = Axis::with_margin(scale, [low, high].into_iter()).unwrap().ticks();
+            assert!((2..=MAX_TICKS + 1).contains(&ticks.len()), "{scale:?} {low}..{high}: {ticks:?}");
             assert!(ticks.windows(2).all(|pair| pair[0].position < pair[1].position), "{ticks:?}");
             assert!(ticks.windows(2).all(|pair| pair[0].label != pair[1].label), "{ticks:?}");
         };
@@ -304,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_in_running_text_are_short() {
+    fn plain_numbers_are_short() {
         let check = |value: f64, expected: &str| assert_eq!(plain(value), expected);
         check(0.0, "0");
         check(0.034_567, "0.03457");

@@ -1,45 +1,44 @@
-//! A line chart as HTML and inline SVG, drawn by ourselves because the page decides its colours and
-//! its width: `plotters` fixes both, and scales the text of its SVG down to nothing on a phone.
+//! A line chart as HTML and inline SVG. It is drawn here because its colors and width must follow the page: `plotters`
+//! fixes both, and its text is too small to read on a phone.
 //!
-//! The curves are an SVG stretched to the room there is, with strokes that do not stretch; ticks
-//! and labels are text of the page at percentages of that room.
+//! The curves are an SVG that is stretched to the available space, with strokes of constant width. Ticks and labels are
+//! HTML text positioned in percent of that space.
 
 use super::axis::{Axis, Scale, Tick, plain};
 use super::escape;
 
-/// A series of more points is thinned to about as many, keeping extremes: more than one a pixel.
-const MOST_POINTS: usize = 600;
-/// Side of the square the curves are drawn in before it is stretched.
+/// Longer series are thinned to about this number of points, which is more than one per pixel.
+const MAX_POINTS: usize = 600;
+/// Side of the square in which curves are drawn before it is stretched.
 const CANVAS: f64 = 1000.0;
-/// Height of the plot on the page; `style.css` has it too.
+/// Height of the plot on the page, as in `style.css`.
 const PLOT_HEIGHT_PX: f64 = 280.0;
-/// Distance that keeps two labels at the ends of curves apart.
+/// Smallest distance between two labels at the ends of curves.
 const LABEL_HEIGHT_PX: f64 = 17.0;
-/// Colours in `style.css`.
-const COLOURS: usize = 8;
+/// Number of colors in `style.css`.
+const COLORS: usize = 8;
 
-/// Curves over a common abscissa.
+/// A line chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chart {
-    /// Stands above the chart.
+    /// Title above the chart.
     pub title: String,
-    /// What the abscissa is, with its unit.
+    /// Label of the x axis, with its unit.
     pub x_label: String,
-    /// What the ordinate is, with its unit.
+    /// Label of the y axis, with its unit.
     pub y_label: String,
-    /// How the ordinate is laid out.
+    /// Scale of the y axis.
     pub y_scale: Scale,
-    /// In the order of drawing: the last is on top.
+    /// The curves in the order of drawing; the last one is on top.
     pub series: Vec<Series>,
 }
 
 /// One curve of a chart.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Series {
-    /// Stands beside the curve.
+    /// Label at the end of the curve.
     pub name: String,
-    /// `(x, y)` in the order of drawing; the curve breaks at a point that is not finite or that a
-    /// logarithmic scale cannot show.
+    /// `(x, y)` in the order of drawing. The curve has a gap at points that cannot be shown.
     pub points: Vec<(f64, f64)>,
     /// How it is drawn.
     pub style: Style,
@@ -50,7 +49,7 @@ pub struct Series {
 pub enum Style {
     /// A curve.
     Line,
-    /// A faint curve in the colour of the series that follows: raw values under their mean.
+    /// A faint curve in the color of the next series: raw values behind their mean.
     ThinLine,
     /// A dot at each point, on a faint curve.
     Points,
@@ -70,11 +69,11 @@ impl Style {
 }
 
 impl Chart {
-    /// The chart as a `figure` element, which `style.css` dresses.
+    /// The chart as a `figure` element, styled by `style.css`.
     pub(super) fn render(&self) -> String {
         let xs = self.shown_points().map(|(x, _)| x);
         let ys = self.shown_points().map(|(_, y)| y);
-        let axes = Axis::tight(Scale::Linear, xs).zip(Axis::roomy(self.y_scale, ys));
+        let axes = Axis::tight(Scale::Linear, xs).zip(Axis::with_margin(self.y_scale, ys));
         let title = escape(&self.title);
         let Some((x_axis, y_axis)) = axes else {
             return format!(
@@ -82,21 +81,21 @@ impl Chart {
                  <p class=\"empty\">No values to show.</p></figure>\n"
             );
         };
-        let colours = self.colours();
+        let colors = self.colors();
         let mut html = format!("<figure class=\"chart\"><figcaption>{title}</figcaption>\n");
-        html += &self.legend(&colours);
+        html += &self.legend(&colors);
         html += &format!("<div class=\"y-label\">{}</div>\n<div class=\"plot\">\n", escape(&self.y_label));
-        html += &self.drawing(&x_axis, &y_axis, &colours);
+        html += &self.drawing(&x_axis, &y_axis, &colors);
         for Tick { position, label } in y_axis.ticks() {
             html += &format!("<span class=\"y\" style=\"top:{:.2}%\">{label}</span>", percent(1.0 - position));
         }
         let x_ticks = x_axis.ticks();
         for (index, Tick { position, label }) in x_ticks.iter().enumerate() {
-            // a narrow display has room for every other one
+            // a narrow display hides every other label
             let class = if x_ticks.len() > 5 && index % 2 == 1 { "x odd" } else { "x" };
             html += &format!("<span class=\"{class}\" style=\"left:{:.2}%\">{label}</span>", percent(*position));
         }
-        html += &self.end_labels(&y_axis, &colours);
+        html += &self.end_labels(&y_axis, &colors);
         html += &format!("</div>\n<div class=\"x-label\">{}</div></figure>\n", escape(&self.x_label));
         html
     }
@@ -109,22 +108,22 @@ impl Chart {
         self.series.iter().flat_map(|series| &series.points).copied().filter(|&point| self.shows(point))
     }
 
-    /// The colour of each series; a thin line leaves its own to the series that follows.
-    fn colours(&self) -> Vec<usize> {
+    /// The color of each series; a thin line has the color of the next series.
+    fn colors(&self) -> Vec<usize> {
         let mut next = 0;
-        let colour = |series: &Series| {
-            let colour = next % COLOURS;
+        let color = |series: &Series| {
+            let color = next % COLORS;
             next += usize::from(series.style != Style::ThinLine);
-            colour
+            color
         };
-        self.series.iter().map(colour).collect()
+        self.series.iter().map(color).collect()
     }
 
-    fn legend(&self, colours: &[usize]) -> String {
+    fn legend(&self, colors: &[usize]) -> String {
         let mut html = String::from("<ul class=\"legend\">");
-        for (series, colour) in self.series.iter().zip(colours) {
+        for (series, color) in self.series.iter().zip(colors) {
             html += &format!(
-                "<li class=\"{} c{colour}\"><svg viewBox=\"0 0 22 10\">{}</svg>{}</li>",
+                "<li class=\"{} c{color}\"><svg viewBox=\"0 0 22 10\">{}</svg>{}</li>",
                 series.style.class(),
                 strokes("M1 5H21", "M11 5h0", series.style),
                 escape(&series.name)
@@ -134,7 +133,7 @@ impl Chart {
     }
 
     /// Grid and curves, without text.
-    fn drawing(&self, x_axis: &Axis, y_axis: &Axis, colours: &[usize]) -> String {
+    fn drawing(&self, x_axis: &Axis, y_axis: &Axis, colors: &[usize]) -> String {
         let names: Vec<String> = self.series.iter().map(|series| escape(&series.name)).collect();
         let mut svg = format!(
             "<svg viewBox=\"0 0 {CANVAS} {CANVAS}\" preserveAspectRatio=\"none\" role=\"img\" \
@@ -151,14 +150,14 @@ impl Chart {
         }
         svg += &format!("\"/>\n<path class=\"axis\" d=\"M0 {CANVAS}H{CANVAS}\"/>\n");
         let place = |(x, y)| (CANVAS * x_axis.position(x), CANVAS * (1.0 - y_axis.position(y)));
-        for (series, colour) in self.series.iter().zip(colours) {
+        for (series, color) in self.series.iter().zip(colors) {
             let shown = |&point: &(f64, f64)| self.shows(point).then_some(point);
             let points = thinned(&series.points.iter().map(shown).collect::<Vec<_>>());
             let curve = curve(points.iter().map(|point| point.map(place)));
             let dots: String =
                 points.iter().flatten().map(|&point| place(point)).map(|(x, y)| format!("M{x:.1} {y:.1}h0")).collect();
             svg += &format!(
-                "<g class=\"{} c{colour}\">{}</g>\n",
+                "<g class=\"{} c{color}\">{}</g>\n",
                 series.style.class(),
                 strokes(&curve, &dots, series.style)
             );
@@ -166,21 +165,21 @@ impl Chart {
         svg + "</svg>\n"
     }
 
-    /// The names of the series at the right, each as near the end of its curve as the others let it.
-    fn end_labels(&self, y_axis: &Axis, colours: &[usize]) -> String {
+    /// The names of the series at the right, each close to the end of its curve without overlapping others.
+    fn end_labels(&self, y_axis: &Axis, colors: &[usize]) -> String {
         let mut labels = Vec::new();
-        for (series, &colour) in self.series.iter().zip(colours) {
+        for (series, &color) in self.series.iter().zip(colors) {
             let shown = series.points.iter().rev().find(|&&point| self.shows(point));
             if let Some(&(_, y)) = shown {
-                labels.push((PLOT_HEIGHT_PX * (1.0 - y_axis.position(y)), series, colour, y));
+                labels.push((PLOT_HEIGHT_PX * (1.0 - y_axis.position(y)), series, color, y));
             }
         }
         labels.sort_by(|a, b| a.0.total_cmp(&b.0));
         let tops = spread(&labels.iter().map(|label| label.0).collect::<Vec<_>>());
         let mut html = String::new();
-        for ((_, series, colour, last), top) in labels.into_iter().zip(tops) {
+        for ((_, series, color, last), top) in labels.into_iter().zip(tops) {
             html += &format!(
-                "<span class=\"end {} c{colour}\" style=\"top:{:.2}%\"><b>{}</b><i>{}</i></span>",
+                "<span class=\"end {} c{color}\" style=\"top:{:.2}%\"><b>{}</b><i>{}</i></span>",
                 series.style.class(),
                 percent(top / PLOT_HEIGHT_PX),
                 escape(&series.name),
@@ -191,7 +190,7 @@ impl Chart {
     }
 }
 
-/// The strokes of one series: its curve, its dots, or both.
+/// The SVG paths of one series: its curve, its dots, or both.
 fn strokes(curve: &str, dots: &str, style: Style) -> String {
     let curve = format!("<path d=\"{curve}\"/>");
     match style {
@@ -200,7 +199,7 @@ fn strokes(curve: &str, dots: &str, style: Style) -> String {
     }
 }
 
-/// Path data of a curve that is broken where there is no point; a point alone becomes a dot.
+/// Path data of a curve with gaps where there is no point; a single point becomes a dot.
 fn curve(points: impl Iterator<Item = Option<(f64, f64)>>) -> String {
     let mut data = String::new();
     let mut pen_is_down = false;
@@ -213,13 +212,13 @@ fn curve(points: impl Iterator<Item = Option<(f64, f64)>>) -> String {
     data
 }
 
-/// About `MOST_POINTS` of the points: of each stretch the lowest, the highest and a gap if it has
-/// one, and the two ends.
+/// About `MAX_POINTS` of the points: the lowest and the highest of each stretch, a gap if the stretch has one, and the
+/// two ends.
 fn thinned(points: &[Option<(f64, f64)>]) -> Vec<Option<(f64, f64)>> {
-    if points.len() <= MOST_POINTS {
+    if points.len() <= MAX_POINTS {
         return points.to_vec();
     }
-    let stretch = points.len().div_ceil(MOST_POINTS / 2);
+    let stretch = points.len().div_ceil(MAX_POINTS / 2);
     let mut kept = vec![0, points.len() - 1];
     for start in (0..points.len()).step_by(stretch) {
         let indices = start..points.len().min(start + stretch);
@@ -235,7 +234,7 @@ fn thinned(points: &[Option<(f64, f64)>]) -> Vec<Option<(f64, f64)>> {
     kept.into_iter().map(|index| points[index]).collect()
 }
 
-/// Moves ascending label positions apart by a label's height, within the plot as long as they fit.
+/// Moves ascending label positions apart by the height of a label, within the plot as long as they fit.
 fn spread(tops: &[f64]) -> Vec<f64> {
     let mut tops = tops.to_vec();
     for index in 1..tops.len() {
@@ -274,7 +273,7 @@ mod tests {
             assert!(html.contains(expected), "{middle:?} on {y_scale:?}: {html}");
             assert!(!html.contains("NaN") && !html.contains("inf"), "{html}");
         };
-        // five per cent of room above and below: 1000 / 1.1 · 0.05 = 45.5
+        // a margin of 5 % above and below: 1000 / 1.1 · 0.05 = 45.5
         let whole = "M0.0 954.5h0L250.0 45.5L500.0 954.5L750.0 954.5L1000.0 45.5";
         let broken = "M0.0 954.5h0L250.0 45.5M750.0 954.5h0L1000.0 45.5";
         check(Scale::Log, (2.0, 1.0), whole);
@@ -307,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thin_line_shares_the_colour_of_the_series_that_follows() {
+    fn a_thin_line_shares_the_color_of_the_series_that_follows() {
         let html = chart(
             Scale::Linear,
             vec![
@@ -332,7 +331,7 @@ mod tests {
         points[12_345] = None;
         points[19_999] = Some((19_999.0, 0.5));
         let kept = thinned(&points);
-        assert!((400..=MOST_POINTS + 4).contains(&kept.len()), "{} points", kept.len());
+        assert!((400..=MAX_POINTS + 4).contains(&kept.len()), "{} points", kept.len());
         let check = |index: usize| assert!(kept.contains(&points[index]), "point {index} is gone");
         check(0);
         check(7_777);
@@ -341,7 +340,7 @@ mod tests {
         check(19_999);
         let xs: Vec<f64> = kept.iter().flatten().map(|point| point.0).collect();
         assert!(xs.is_sorted());
-        assert_eq!(thinned(&points[..MOST_POINTS]), points[..MOST_POINTS]);
+        assert_eq!(thinned(&points[..MAX_POINTS]), points[..MAX_POINTS]);
     }
 
     #[test]

@@ -1,28 +1,26 @@
-//! The page of one fine-tuning run: how well classes are told, which are taken for which, its curves, its recipe.
+//! The report of a fine-tuning run: accuracy, accuracy per class, confusion matrix, curves and recipe.
 
-use serde_json::{Map, Value};
-
-use super::run::{line, points, smoothed, update_chart};
+use super::run::{line, points, smoothed, step_chart};
 use super::{Number, Page, Section, Series, Style};
-use crate::checkpoint::State;
-use crate::evaluation::Evaluation;
-use crate::picture::Picture;
+use crate::evaluation::ClassificationReport;
+use crate::pictures::Picture;
 use crate::recipe::FinetuneRecipe;
-use crate::run::Resolved;
+use crate::run::checkpoint::State;
+use crate::run::{LogEntry, Resolved};
 
-/// More classes than these have their confusion as a picture only.
-const MOST_IN_TABLE: usize = 20;
+/// Largest number of classes for which the confusion matrix is also shown as a table.
+const MAX_CLASSES_IN_TABLE: usize = 20;
 
-/// Width at which the picture of the confusion is shown.
+/// Width in pixels at which the confusion matrix is shown.
 const CONFUSION_WIDTH_PX: usize = 480;
 
-/// The page of a run where it stands, of `total` updates; `last` is the last look at the held-out images.
+/// The report of a run of `total` steps in its current state; `last` is the last evaluation of the held-out images.
 pub fn finetune_page(
-    log: &[Map<String, Value>],
+    log: &[LogEntry],
     resolved: &Resolved<FinetuneRecipe>,
     state: &State,
     total: u64,
-    last: Option<&Evaluation>,
+    last: Option<&ClassificationReport>,
 ) -> Page {
     let run = &resolved.run;
     let beginning = run.from.as_ref().map_or("from scratch".into(), |from| format!("from {from}"));
@@ -30,7 +28,7 @@ pub fn finetune_page(
     if let Some(last) = last {
         let percent = |key: &str| points(log, key);
         sections.push(Section::Heading("Accuracy".into()));
-        sections.push(update_chart(
+        sections.push(step_chart(
             "Held-out accuracy",
             "percent",
             vec![
@@ -51,9 +49,9 @@ pub fn finetune_page(
     }
     sections.extend([
         Section::Heading("Curves".into()),
-        update_chart("Loss (in training of mixed and smoothed labels)", "loss", series),
-        update_chart("Learning rate", "learning rate", line("learning rate", points(log, "lr"))),
-        update_chart("Gradient norm before clipping", "norm", line("gradient norm", points(log, "gradient_norm"))),
+        step_chart("Loss (training: with mixed and smoothed labels)", "loss", series),
+        step_chart("Learning rate", "learning rate", line("learning rate", points(log, "lr"))),
+        step_chart("Gradient norm before clipping", "norm", line("gradient norm", points(log, "gradient_norm"))),
         Section::Code { caption: "resolved.toml".into(), text: resolved.to_toml() },
     ]);
     Page {
@@ -63,17 +61,18 @@ pub fn finetune_page(
     }
 }
 
-fn numbers(log: &[Map<String, Value>], resolved: &Resolved<FinetuneRecipe>, state: &State, total: u64) -> Vec<Number> {
+fn numbers(log: &[LogEntry], resolved: &Resolved<FinetuneRecipe>, state: &State, total: u64) -> Vec<Number> {
     let number = |label: &str, value: String, note: Option<String>| Number { label: label.into(), value, note };
     let percent = |value: f64| format!("{value:.2} %");
-    let mut numbers = vec![number("updates", state.updates.to_string(), Some(format!("of {total}")))];
-    if let (Some(top1), Some(top5), Some(loss)) = (state.top1, state.top5, state.val_loss) {
+    let mut numbers = vec![number("steps", state.steps.to_string(), Some(format!("of {total}")))];
+    let metric = |name: &str| state.metrics.get(name).copied();
+    if let (Some(top1), Some(top5), Some(loss)) = (metric("top1"), metric("top5"), metric("val_loss")) {
         numbers.push(number("top-1", percent(top1), Some("of held-out images".into())));
         numbers.push(number("top-5", percent(top5), None));
         numbers.push(number("held-out loss", format!("{loss:.4}"), None));
     }
-    if let (Some(top1), Some(update)) = (state.best_top1, state.best_update) {
-        numbers.push(number("best top-1", percent(top1), Some(format!("after update {update}"))));
+    if let (Some(top1), Some(step)) = (metric("best_top1"), metric("best_step")) {
+        numbers.push(number("best top-1", percent(top1), Some(format!("after step {step}"))));
     }
     let run = &resolved.run;
     let speed = points(log, "images_per_second").last().map_or("–".into(), |p| format!("{:.0}", p.1));
@@ -81,25 +80,24 @@ fn numbers(log: &[Map<String, Value>], resolved: &Resolved<FinetuneRecipe>, stat
     numbers
 }
 
-fn per_class(classes: &[String], last: &Evaluation) -> Section {
-    let rows = classes.iter().zip(last.per_class()).enumerate().map(|(class, (name, (images, right)))| {
+fn per_class(classes: &[String], last: &ClassificationReport) -> Section {
+    let rows = classes.iter().zip(last.per_class()).enumerate().map(|(class, (name, (images, correct)))| {
         let row = &last.confusion[class * classes.len()..][..classes.len()];
         let other =
             (0..classes.len()).filter(|other| *other != class && row[*other] > 0).max_by_key(|other| row[*other]);
         let mistaken = other.map_or("–".into(), |other| format!("{} ({})", classes[other], row[other]));
-        let right = if images == 0 { "–".into() } else { format!("{right:.1} %") };
-        vec![name.clone(), images.to_string(), right, mistaken]
+        let correct = if images == 0 { "–".into() } else { format!("{correct:.1} %") };
+        vec![name.clone(), images.to_string(), correct, mistaken]
     });
     Section::Table {
-        caption: "Every class: held-out images, those told rightly, and what the others are most often taken for"
-            .into(),
-        header: ["class", "images", "right", "most often taken for"].map(str::to_owned).to_vec(),
+        caption: "Every class: number of held-out images, accuracy, and the most frequent wrong prediction".into(),
+        header: ["class", "images", "correct", "most frequent wrong prediction"].map(str::to_owned).to_vec(),
         rows: rows.collect(),
     }
 }
 
-/// Rows are the classes of images, columns what they were taken for.
-fn confusion(classes: &[String], last: &Evaluation) -> Vec<Section> {
+/// The confusion matrix: rows are labels, columns are predictions.
+fn confusion(classes: &[String], last: &ClassificationReport) -> Vec<Section> {
     let count = classes.len();
     let shade = |row: &[u32]| {
         let sum = row.iter().sum::<u32>().max(1) as f32;
@@ -110,15 +108,14 @@ fn confusion(classes: &[String], last: &Evaluation) -> Vec<Section> {
     let picture = picture.enlarged((CONFUSION_WIDTH_PX / count).max(1)).png_bytes().ok();
     let mut sections: Vec<Section> = picture
         .map(|png| Section::Image {
-            caption:
-                "Confusion: a row for each class, a column for what its images are taken for; the darker the more."
-                    .into(),
+            caption: "Confusion matrix: a row per label, a column per predicted class; darker cells have more images."
+                .into(),
             png,
             width_px: CONFUSION_WIDTH_PX,
         })
         .into_iter()
         .collect();
-    if count <= MOST_IN_TABLE {
+    if count <= MAX_CLASSES_IN_TABLE {
         let rows = classes.iter().zip(last.confusion.chunks_exact(count));
         let rows = rows.map(|(name, row)| [name.clone()].into_iter().chain(row.iter().map(u32::to_string)).collect());
         sections.push(Section::Table {
@@ -133,7 +130,7 @@ fn confusion(classes: &[String], last: &Evaluation) -> Vec<Section> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::accuracy::Accuracy;
+    use crate::evaluation::Accuracy;
     use crate::recipe::resolve_as;
     use crate::run::RunInfo;
 
@@ -156,15 +153,17 @@ mod tests {
             palette: Vec::new(),
         };
         let resolved = Resolved { recipe: resolve_as("finetune-vit-cifar", &[]).unwrap(), run };
-        let last = Evaluation {
-            accuracy: Accuracy { images: 5, right: 4, among_five: 5 },
+        let last = ClassificationReport {
+            accuracy: Accuracy { images: 5, correct: 4, in_top5: 5 },
             loss: 0.5,
             mean_average_precision: None,
             confusion: vec![2, 1, 0, 2],
             skipped: Vec::new(),
             images_per_second: 1.0,
         };
-        let state = State { top1: Some(80.0), top5: Some(100.0), val_loss: Some(0.5), ..State::default() };
+        let metrics =
+            [("top1", 80.0), ("top5", 100.0), ("val_loss", 0.5)].map(|(name, value)| (name.to_owned(), value));
+        let state = State { metrics: metrics.into(), ..State::default() };
         let html = finetune_page(&[], &resolved, &state, 9, Some(&last)).render();
         for part in ["from scratch", "80.00 %", "66.7 %", "dog (1)", "Confusion", "fine-tuning"] {
             assert!(html.to_lowercase().contains(&part.to_lowercase()), "{part}");

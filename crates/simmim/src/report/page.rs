@@ -1,5 +1,4 @@
-//! The page itself: sections of numbers, curves, pictures, tables and text in one HTML file that
-//! needs nothing beside it.
+//! The page of a report: numbers, charts, pictures, tables and text in one self-contained HTML file.
 
 use std::io;
 use std::path::Path;
@@ -9,72 +8,72 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::chart::Chart;
 use super::escape;
-use crate::files::write_atomically;
+use crate::run::files::write_atomically;
 
 const STYLE: &str = include_str!("style.css");
 
 /// A page without external resources or scripts, for light and dark displays of any width.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
-    /// The name of the page.
+    /// Title of the page.
     pub title: String,
-    /// One line below it.
+    /// One line below the title.
     pub subtitle: String,
-    /// From top to bottom.
+    /// Sections from top to bottom.
     pub sections: Vec<Section>,
 }
 
-/// A part of a page. All text is shown as it is: markup in it has no effect.
+/// A section of a page. All text is escaped, so markup in it has no effect.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Section {
-    /// The title of what follows.
+    /// A heading.
     Heading(String),
-    /// Paragraphs, a blank line between two.
+    /// Paragraphs, separated by blank lines.
     Text(String),
-    /// The figures to take away, side by side.
+    /// Key figures, side by side.
     Numbers(Vec<Number>),
-    /// Curves.
+    /// A chart.
     Chart(Chart),
     /// A picture.
     Image {
-        /// Stands below it.
+        /// Caption below the picture.
         caption: String,
         /// A PNG file.
         png: Vec<u8>,
-        /// How wide it is shown where there is room.
+        /// Width in pixels at which it is shown if there is space.
         width_px: usize,
     },
-    /// Rows of cells; columns of numbers are set right.
+    /// A table; columns of numbers are right-aligned.
     Table {
-        /// Stands above it.
+        /// Caption above the table.
         caption: String,
         /// Names of the columns.
         header: Vec<String>,
-        /// As many cells each as the header.
+        /// Rows with as many cells as the header.
         rows: Vec<Vec<String>>,
     },
     /// Verbatim text: a recipe, a command.
     Code {
-        /// Stands above it.
+        /// Caption above the text.
         caption: String,
-        /// As it is, line by line.
+        /// The text.
         text: String,
     },
 }
 
-/// One of the figures to take away.
+/// A key figure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Number {
-    /// What it is.
+    /// Its name.
     pub label: String,
-    /// The figure with its unit.
+    /// Its value with its unit.
     pub value: String,
-    /// What to compare it with, or how it came about.
+    /// An explanation below the value.
     pub note: Option<String>,
 }
 
 impl Page {
-    /// The page as HTML.
+    /// Renders the page as HTML.
     pub fn render(&self) -> String {
         let title = escape(&self.title);
         let mut html = format!(
@@ -91,7 +90,7 @@ impl Page {
         html + "</main>\n</body>\n</html>\n"
     }
 
-    /// Writes the page as a file, which appears complete or not at all.
+    /// Writes the page to a file, atomically.
     ///
     /// # Errors
     /// If the file cannot be written; the message names it.
@@ -169,8 +168,8 @@ fn table(caption: &str, header: &[String], rows: &[Vec<String>]) -> String {
     )
 }
 
-/// Whether a cell is a figure, with or without sign, grouping, unit or error: `−0.5`, `1,024`,
-/// `83.8 %`, `12.1 ± 0.3`, `2.1×`, and the dash of a missing one.
+/// Whether a cell is a number, with or without sign, grouping, unit or error: `−0.5`, `1,024`, `83.8 %`, `12.1 ± 0.3`,
+/// `2.1×`, or the dash of a missing value.
 fn is_number(cell: &str) -> bool {
     let is_missing = matches!(cell, "-" | "–" | "—");
     let has_digit = cell.contains(|character: char| character.is_ascii_digit());
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blank_line_parts_paragraphs() {
+    fn blank_lines_separate_paragraphs() {
         let check = |text: &str, expected: &str| {
             assert_eq!(render(Section::Text(text.to_owned())), expected, "{text:?}");
         };
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_numbers_are_set_right() {
+    fn columns_of_numbers_are_right_aligned() {
         let check = |cells: &[&str], expected: bool| {
             let rows: Vec<Vec<String>> = cells.iter().map(|cell| vec![(*cell).to_owned()]).collect();
             let html = table("", &["column".to_owned()], &rows);

@@ -1,21 +1,19 @@
-//! The page of one run: where it stands, its curves, its pictures, its recipe.
-
-use serde_json::{Map, Value};
+//! The report of a pre-training run: its state, curves, pictures and recipe.
 
 use super::{Chart, Number, Page, Scale, Section, Series, Style};
-use crate::run::Resolved;
+use crate::run::{LogEntry, Resolved};
 
-/// Weight of the past in the smoothed loss.
+/// Decay of the exponential moving average of the loss.
 const SMOOTHING: f64 = 0.9;
 
-/// Width at which pictures are shown.
+/// Width in pixels at which pictures are shown.
 const PICTURE_WIDTH_PX: usize = 900;
 
-/// The page of a run after `updates` of `total`; `predictions` is a PNG of [`Sheet`](crate::picture::Sheet) rows.
+/// The report of a run after `steps` of `total` steps; `predictions` is the PNG of a [`Sheet`](crate::pictures::Sheet).
 pub fn run_page(
-    log: &[Map<String, Value>],
+    log: &[LogEntry],
     resolved: &Resolved,
-    updates: u64,
+    steps: u64,
     total: u64,
     predictions: &[u8],
     is_held_out: bool,
@@ -28,13 +26,13 @@ pub fn run_page(
     let number = |label: &str, value: String, note: Option<String>| Number { label: label.into(), value, note };
     let last = |points: &[(f64, f64)]| points.last().map_or("–".into(), |p| format!("{:.4}", p.1));
     let mut numbers = vec![
-        number("updates", format!("{updates}"), Some(format!("of {total}"))),
+        number("steps", format!("{steps}"), Some(format!("of {total}"))),
         number("loss", last(&loss), Some("last logged".into())),
     ];
     if is_held_out {
-        numbers.push(number("held-out loss", last(&held_out), Some("same masks every time".into())));
+        numbers.push(number("held-out loss", last(&held_out), Some("with fixed masks".into())));
         if !baseline.is_empty() {
-            let note = "loss of predicting the mean of what is visible";
+            let note = "loss of predicting the mean of the visible pixels";
             numbers.push(number("visible mean", last(&baseline), Some(note.into())));
         }
     }
@@ -55,40 +53,71 @@ pub fn run_page(
             series.push(Series { name: "visible mean".into(), points: baseline, style: Style::Dashed });
         }
     }
-    let which = if is_held_out { "held-out images" } else { "training images, uncropped" };
+    let which = if is_held_out { "held-out images" } else { "training images, center-cropped" };
+    let mut sections = vec![Section::Numbers(numbers)];
+    sections.extend(monitor_sections(log));
+    sections.extend([
+        Section::Heading("Predictions".into()),
+        Section::Image {
+            caption: format!(
+                "After {steps} steps, on {which}: original, masked, prediction, prediction pasted into the visible pixels."
+            ),
+            png: predictions.to_vec(),
+            width_px: PICTURE_WIDTH_PX,
+        },
+        Section::Heading("Curves".into()),
+        step_chart("Loss", "loss", series),
+        step_chart("Learning rate", "learning rate", line("learning rate", points("lr"))),
+        step_chart("Gradient norm before clipping", "norm", line("gradient norm", points("gradient_norm"))),
+        Section::Code { caption: "resolved.toml".into(), text: resolved.to_toml() },
+    ]);
     Page {
         title: "Masked pre-training".into(),
         subtitle: format!("{} images of {} · simmim {}", run.images, run.data, run.version),
-        sections: vec![
-            Section::Numbers(numbers),
-            Section::Heading("Predictions".into()),
-            Section::Image {
-                caption: format!(
-                    "After {updates} updates, on {which}: original, masked, prediction, prediction pasted into the visible pixels."
-                ),
-                png: predictions.to_vec(),
-                width_px: PICTURE_WIDTH_PX,
-            },
-            Section::Heading("Curves".into()),
-            update_chart("Loss", "loss", series),
-            update_chart("Learning rate", "learning rate", line("learning rate", points("lr"))),
-            update_chart("Gradient norm before clipping", "norm", line("gradient norm", points("gradient_norm"))),
-            Section::Code { caption: "resolved.toml".into(), text: resolved.to_toml() },
-        ],
+        sections,
     }
 }
 
-/// A number of the log by update.
-pub(super) fn points(log: &[Map<String, Value>], key: &str) -> Vec<(f64, f64)> {
-    let point = |entry: &Map<String, Value>| Some((entry.get("update")?.as_f64()?, entry.get(key)?.as_f64()?));
+/// The results of the monitor, if the run has one.
+fn monitor_sections(log: &[LogEntry]) -> Vec<Section> {
+    let points = |key: &str| points(log, key);
+    let last = |key: &str| points(key).last().map(|(_, value)| *value);
+    let (Some(knn), Some(probe), Some(rank_me)) = (last("knn_top1"), last("probe_top1"), last("rank_me")) else {
+        return Vec::new();
+    };
+    let number =
+        |label: &str, value: String, note: &str| Number { label: label.into(), value, note: Some(note.into()) };
+    let dots = |name: &str, key: &str| Series { name: name.into(), points: points(key), style: Style::Points };
+    let share = last("monitor_time_share").map_or("–".into(), |share| format!("{:.1} %", 100.0 * share));
+    vec![
+        Section::Heading("Do the features get better?".into()),
+        Section::Numbers(vec![
+            number("nearest neighbors", format!("{knn:.1} %"), "top-1 of frozen features"),
+            number("linear probe", format!("{probe:.1} %"), "top-1 of frozen features"),
+            number("effective rank", format!("{rank_me:.1}"), "RankMe"),
+            number("cost", share, "of the run's time"),
+        ]),
+        step_chart(
+            "Accuracy of frozen features on a labeled data set",
+            "percent",
+            vec![dots("linear probe", "probe_top1"), dots("nearest neighbors", "knn_top1")],
+        ),
+        step_chart("Effective rank of the features (RankMe)", "rank", vec![dots("effective rank", "rank_me")]),
+        step_chart("Variance of the features", "variance", vec![dots("variance", "feature_variance")]),
+    ]
+}
+
+/// The values of a key of the log, by step.
+pub(super) fn points(log: &[LogEntry], key: &str) -> Vec<(f64, f64)> {
+    let point = |entry: &LogEntry| Some((entry.get("step")?.as_f64()?, entry.get(key)?.as_f64()?));
     log.iter().filter_map(point).collect()
 }
 
-/// A chart over updates.
-pub(super) fn update_chart(title: &str, y_label: &str, series: Vec<Series>) -> Section {
+/// A chart over steps.
+pub(super) fn step_chart(title: &str, y_label: &str, series: Vec<Series>) -> Section {
     Section::Chart(Chart {
         title: title.into(),
-        x_label: "update".into(),
+        x_label: "step".into(),
         y_label: y_label.into(),
         y_scale: Scale::Linear,
         series,
@@ -100,7 +129,7 @@ pub(super) fn line(name: &str, points: Vec<(f64, f64)>) -> Vec<Series> {
     vec![Series { name: name.into(), points, style: Style::Line }]
 }
 
-/// Exponential moving average, started at the first value.
+/// Exponential moving average, starting with the first value.
 pub(super) fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut mean = None;
     points

@@ -1,46 +1,46 @@
-//! Sizes of a discrete VAE, and how they are told from the tensors of a weights file.
+//! Sizes of a discrete VAE, and how they are derived from the tensors of a weights file.
 
 use crate::error::{Error, Result};
-use crate::recipe::{at_least_one, wrong};
+use crate::ranges::{at_least_one, wrong};
 use crate::weights::WeightsFile;
 
-/// Sizes of encoder and decoder.
+/// Sizes of the encoder and the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenizerConfig {
-    /// Channels of the images.
+    /// Number of image channels.
     pub channels: usize,
-    /// Tokens there are, `K`.
+    /// Size of the vocabulary, `K`.
     pub vocabulary: usize,
-    /// Width at full resolution; it doubles in every group.
+    /// Channels of the group at full resolution; they double in every coarser group.
     pub width: usize,
-    /// Groups of blocks; between two of them the resolution halves.
+    /// Number of groups of blocks; the resolution is halved between groups.
     pub groups: usize,
-    /// Blocks of a group.
+    /// Blocks per group.
     pub blocks_per_group: usize,
-    /// Width that the decoder brings a token to.
+    /// Width of the decoder's token embedding.
     pub token_width: usize,
 }
 
 impl TokenizerConfig {
-    /// Side in pixels of the square that a token stands for.
+    /// Side in pixels of the square that a token covers.
     pub fn stride_px(&self) -> usize {
         1 << (self.groups - 1)
     }
 
-    /// Width of a group, from 0 at full resolution.
+    /// Channels of a group; group 0 is at full resolution.
     pub(super) fn width_of(&self, group: usize) -> usize {
         self.width << group
     }
 
-    /// Factor of every residual branch: the more blocks, the smaller (openai/DALL-E, `dall_e/encoder.py`).
+    /// Factor on every residual branch, `1 / blocks²` (openai/DALL-E, `dall_e/encoder.py`, `post_gain`).
     pub(super) fn gain(&self) -> f32 {
         1.0 / (self.groups * self.blocks_per_group).pow(2) as f32
     }
 
-    /// Checks values that a recipe gives.
+    /// Checks the values of a recipe.
     ///
     /// # Errors
-    /// Names the first key whose value does not fit, and what would.
+    /// If a value does not fit; the error names the first such key and what would fit.
     pub fn check(&self) -> Result<()> {
         at_least_one("data.channels", self.channels)?;
         at_least_one("tokenizer.blocks_per_group", self.blocks_per_group)?;
@@ -50,7 +50,7 @@ impl TokenizerConfig {
             return Err(wrong("tokenizer.vocabulary", self.vocabulary, expected, None));
         }
         if self.width < 4 || !self.width.is_multiple_of(4) {
-            let expected = "expected a multiple of 4: blocks are four times as wide as their middle".into();
+            let expected = "expected a multiple of 4: the bottleneck of a block is a quarter of its width".into();
             return Err(wrong("tokenizer.width", self.width, expected, None));
         }
         if !(1..=6).contains(&self.groups) {
@@ -60,15 +60,15 @@ impl TokenizerConfig {
         Ok(())
     }
 
-    /// The sizes of the tokenizer in a weights file, which its tensors have.
+    /// Derives the sizes from the shapes of the tensors in a weights file.
     ///
     /// # Errors
-    /// If it is no tokenizer.
+    /// If the file is not a tokenizer.
     pub fn of_file(file: &WeightsFile) -> Result<Self> {
-        Self::of_tensors(&file.shapes()?).ok_or_else(|| Error::Input {
+        Self::of_tensors(&file.shapes()).ok_or_else(|| Error::Input {
             what: format!("`{}` holds no tokenizer with encoder and decoder", file.path().display()),
             hint: Some(
-                "give what `simmim tokenizer` wrote, or the tensors of DALL-E's encoder and decoder as `encoder.blocks…` and `decoder.blocks…`"
+                "give the output of `simmim tokenizer`, or the tensors of DALL-E's encoder and decoder as `encoder.blocks…` and `decoder.blocks…`"
                     .into(),
             ),
         })

@@ -1,5 +1,5 @@
-//! Visual tokens: a discrete VAE that turns squares of an image into words of a vocabulary, and back
-//! (arXiv:2102.12092), the target of BEiT (arXiv:2106.08254).
+//! The tokenizer: a discrete VAE (arXiv:2102.12092) that encodes squares of an image as tokens of a vocabulary and
+//! decodes them again. Its tokens are the target of BEiT (arXiv:2106.08254).
 
 mod config;
 mod network;
@@ -8,14 +8,15 @@ mod pixels;
 pub use config::TokenizerConfig;
 pub use network::{Decoder, Encoder};
 
-use crate::build::Builder;
 use crate::error::{Error, Result};
-use crate::target::most_likely;
+use crate::model::WeightedSum;
+use crate::targets::most_likely;
+use crate::weights::Builder;
 use crate::weights::WeightsFile;
-use simmim_engine::{Backend, Cpu, Images, Laplace, Operations, ParameterTable, Precision, Slot};
+use simmim_engine::{Backend, Device, Images, Laplace, Operations, Precision, Slot};
 use std::path::Path;
 
-/// Name of the finished tokenizer in the folder of the run that trained it.
+/// Name of the weights file in the folder of the run that trained the tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.safetensors";
 
 /// A discrete VAE: an encoder and a decoder.
@@ -25,20 +26,18 @@ pub struct DiscreteVae {
     decoder: Decoder,
 }
 
-/// What one training step adds to the images.
+/// Inputs of the loss other than the images.
 pub struct Relaxation<'a> {
     /// Gumbel noise, `[B, h, w, K]`.
     pub noise: &'a [f32],
-    /// Temperature of the choice; towards 0 it becomes a sample.
+    /// Temperature `τ` of the Gumbel-softmax; towards 0 its output becomes a one-hot sample.
     pub temperature: f32,
-    /// Weight of the divergence from a uniform choice.
+    /// Weight `β` of the KL divergence from the uniform distribution.
     pub divergence_weight: f32,
-    /// Pixel values of all images that one update sees: what both parts of the loss are divided by.
-    pub denominator: f64,
 }
 
 impl DiscreteVae {
-    /// Adds `encoder.blocks.…` and `decoder.blocks.…` to `builder`.
+    /// Builds a discrete VAE and adds its parameters `encoder.blocks.…` and `decoder.blocks.…` to `builder`.
     pub fn new(config: TokenizerConfig, builder: &mut Builder) -> Self {
         let encoder = builder.scope("encoder", |b| Encoder::new(&config, b));
         let decoder = builder.scope("decoder", |b| Decoder::new(&config, b));
@@ -50,29 +49,29 @@ impl DiscreteVae {
         self.config
     }
 
-    /// Operations of one image's way to tokens and back.
+    /// FLOPs of encoding and decoding one image of `(height, width)` pixels.
     pub fn flops(&self, (height, width): (usize, usize)) -> f64 {
         self.encoder.flops(height * width) + self.decoder.flops(height * width)
     }
 
-    /// The loss of images in 0–1: the negative log-likelihood of their pixels given relaxed tokens, and the
-    /// weighted divergence of the tokens from a uniform choice, both divided by the number of pixel values
-    /// (arXiv:2102.12092, appendix A.2).
+    /// The loss of images with values from 0 to 1: the negative log-likelihood of their pixels given relaxed tokens,
+    /// plus the weighted KL divergence of the token distribution from the uniform one. Its weight is the number of
+    /// pixel values (arXiv:2102.12092, appendix A.2).
     ///
     /// # Shapes
     /// images `[B, C, H, W]` → `[1]`.
-    pub fn loss<B: Operations>(&self, b: &B, images: &Images, relaxation: &Relaxation) -> B::Tensor {
+    pub fn loss<B: Operations>(&self, b: &B, images: &Images, relaxation: &Relaxation) -> WeightedSum<B::Tensor> {
         let scores = self.scores(b, images); // [B, h, w, K]
         let tokens = b.gumbel_softmax(&scores, relaxation.noise, relaxation.temperature);
         let predicted = self.decoder.pixels(b, &tokens); // [B, H, W, 2C]
         let target = pixels::channels_last(images, |share| pixels::logit(pixels::map(share)));
-        let denominator = relaxation.denominator;
-        let likelihood = b.laplace(&predicted, &Laplace { target: &target, denominator });
-        let divergence = b.uniform_divergence(&scores, denominator);
-        b.add(&likelihood, relaxation.divergence_weight, &divergence)
+        let likelihood = b.laplace(&predicted, &Laplace { target: &target });
+        let divergence = b.uniform_divergence(&scores);
+        let sum = b.add(&likelihood, relaxation.divergence_weight, &divergence);
+        WeightedSum { sum, weight: images.pixels.len() as f64 }
     }
 
-    /// Scores of tokens of images in 0–1.
+    /// Logits of the tokens of images with values from 0 to 1.
     ///
     /// # Shapes
     /// images `[B, C, H, W]` → `[B, h, w, K]`.
@@ -80,26 +79,26 @@ impl DiscreteVae {
         self.encoder.scores(b, &mapped(b, images))
     }
 
-    /// The most likely token of each square.
+    /// The most likely token of each square of images with values from 0 to 1.
     ///
     /// # Shapes
-    /// images `[B, C, H, W]` in 0–1 → `[B, h, w]`.
+    /// images `[B, C, H, W]` → `[B, h, w]`.
     pub fn tokens<B: Operations>(&self, b: &B, images: &Images) -> Vec<u32> {
         most_likely(&b.read(&self.scores(b, images)), self.config.vocabulary)
     }
 
-    /// Images in 0–1 of tokens.
+    /// Decodes tokens to images with values from 0 to 1.
     ///
     /// # Shapes
-    /// tokens `[B, h, w]` of a grid `[h, w]` → `[B, C, H, W]`.
+    /// tokens `[B, h, w]`, where the grid is `(h, w)` → `[B, C, H, W]`.
     pub fn images<B: Operations>(&self, b: &B, tokens: &[u32], (rows, columns): (usize, usize)) -> Vec<f32> {
         let vocabulary = self.config.vocabulary;
-        let mut shares = vec![0.0; tokens.len() * vocabulary];
-        for (shares, token) in shares.chunks_exact_mut(vocabulary).zip(tokens) {
-            shares[*token as usize] = 1.0;
+        let mut one_hot = vec![0.0; tokens.len() * vocabulary];
+        for (one_hot, token) in one_hot.chunks_exact_mut(vocabulary).zip(tokens) {
+            one_hot[*token as usize] = 1.0;
         }
         let count = tokens.len() / (rows * columns);
-        let predicted = self.decoder.pixels(b, &b.tensor(&[count, rows, columns, vocabulary], &shares));
+        let predicted = self.decoder.pixels(b, &b.tensor(&[count, rows, columns, vocabulary], &one_hot));
         let (channels, side) = (self.config.channels, self.config.stride_px());
         let plane = rows * columns * side * side;
         let value = |logit: f32| pixels::unmap(pixels::sigmoid(logit));
@@ -107,7 +106,7 @@ impl DiscreteVae {
     }
 }
 
-/// Images in 0–1 as the encoder takes them.
+/// Images with values from 0 to 1 as input of the encoder.
 ///
 /// # Shapes
 /// `[B, C, H, W]` → `[B, H, W, C]`.
@@ -116,39 +115,35 @@ pub fn mapped<B: Operations>(b: &B, images: &Images) -> B::Tensor {
     b.tensor(&shape, &pixels::channels_last(images, pixels::map))
 }
 
-/// A trained discrete VAE, ready to turn images into tokens and tokens into images.
-pub struct Tokenizer {
+/// A trained discrete VAE that encodes images to tokens and decodes tokens to images.
+///
+/// It always computes in f32, because a token is the argmax of scores that may be close to each other.
+pub struct Tokenizer<B> {
     vae: DiscreteVae,
-    backend: Cpu,
+    backend: B,
 }
 
-/// Pixels that go through a network at the same time: enough to share, few enough for memory.
-const PIXELS_AT_ONCE: usize = 1 << 18;
+/// Pixels per batch: enough to use all threads, few enough for memory.
+const PIXELS_PER_BATCH: usize = 1 << 18;
 
-impl Tokenizer {
-    /// Loads a weights file, or the run folder of `simmim tokenizer`; it runs on one thread.
+impl<B: Backend> Tokenizer<B> {
+    /// Loads a weights file, or the run folder of `simmim tokenizer`.
     ///
     /// # Errors
-    /// If there is no such thing, or it is no tokenizer.
-    pub fn load(from: &Path) -> Result<Self> {
+    /// If the file does not exist or is not a tokenizer.
+    pub fn load<D: Device<Backend = B>>(from: &Path, device: &D) -> Result<Self> {
         let path = if from.is_dir() { from.join(TOKENIZER_FILE) } else { from.to_owned() };
         if !path.is_file() {
-            let hint = Some("give what `simmim tokenizer` wrote".into());
+            let hint = Some("give the output of `simmim tokenizer`".into());
             return Err(Error::Input { what: format!("there is no tokenizer `{}`", path.display()), hint });
         }
         let file = WeightsFile::read(&path)?;
         let config = TokenizerConfig::of_file(&file)?;
         let mut builder = Builder::default();
         let vae = DiscreteVae::new(config, &mut builder);
-        let (table, _) = builder.finish();
-        let values = file.flat(&table, "")?;
-        Ok(Self { vae, backend: backend(table, &values, 1) })
-    }
-
-    /// Runs on this many threads from here on; the tokens are the same.
-    pub fn use_threads(&mut self, threads: usize) {
-        let values = self.backend.read_slot(Slot::Values);
-        self.backend = backend(self.backend.table().clone(), &values, threads);
+        let backend = device.open(builder.finish().0, Precision::F32);
+        file.load(backend.table(), "", |id, values| backend.write_parameter(Slot::Values, id, values))?;
+        Ok(Self { vae, backend })
     }
 
     /// Its sizes.
@@ -158,12 +153,12 @@ impl Tokenizer {
 
     /// See [`DiscreteVae::tokens`].
     pub fn tokens(&self, images: &Images) -> Vec<u32> {
-        let at_once = (PIXELS_AT_ONCE / (images.height * images.width)).max(1);
+        let batch_size = (PIXELS_PER_BATCH / (images.height * images.width)).max(1);
         let mut tokens = Vec::new();
-        for start in (0..images.count).step_by(at_once) {
+        for start in (0..images.count).step_by(batch_size) {
             self.backend.start(false);
-            let part = images.part(start..(start + at_once).min(images.count));
-            tokens.extend(self.vae.tokens(&self.backend, &part));
+            let batch = images.range(start..(start + batch_size).min(images.count));
+            tokens.extend(self.vae.tokens(&self.backend, &batch));
         }
         tokens
     }
@@ -173,12 +168,4 @@ impl Tokenizer {
         self.backend.start(false);
         self.vae.images(&self.backend, tokens, grid)
     }
-}
-
-/// A backend for a frozen tokenizer: a token is a choice between near scores, so in f32 whatever the model that
-/// learns them runs in.
-fn backend(table: ParameterTable, values: &[f32], threads: usize) -> Cpu {
-    let backend = Cpu::new(table, Precision::F32, threads);
-    backend.write_slot(Slot::Values, values);
-    backend
 }

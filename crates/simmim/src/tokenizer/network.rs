@@ -1,11 +1,11 @@
-//! The encoder and the decoder of DALL-E's discrete VAE (openai/DALL-E, `dall_e/encoder.py`, `dall_e/decoder.py`;
-//! arXiv:2102.12092, appendix A.1), with their parameters' names.
+//! The encoder and the decoder of DALL-E's discrete VAE, with its parameter names (openai/DALL-E, `dall_e/encoder.py`,
+//! `dall_e/decoder.py`; arXiv:2102.12092, appendix A.1).
 
 use super::TokenizerConfig;
-use crate::build::{Builder, Init};
+use crate::weights::{Builder, Init};
 use simmim_engine::{Linear, Operations};
 
-/// Images to scores of tokens.
+/// The encoder: from images to logits of tokens.
 pub struct Encoder {
     input: Conv,
     groups: Vec<Vec<Block>>,
@@ -13,7 +13,7 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// Adds the encoder's parameters, `blocks.…`.
+    /// Builds the encoder and adds its parameters, `blocks.…`.
     pub fn new(config: &TokenizerConfig, builder: &mut Builder) -> Self {
         builder.scope("blocks", |b| {
             let input = Conv::new("input", config.width, config.channels, 7, b);
@@ -23,7 +23,7 @@ impl Encoder {
         })
     }
 
-    /// Scores of tokens of mapped pixels.
+    /// Logits of tokens; the input is [mapped](super::mapped) pixels.
     ///
     /// # Shapes
     /// `[B, H, W, C]` → `[B, H/stride, W/stride, K]`.
@@ -38,7 +38,7 @@ impl Encoder {
         self.output.forward(b, &b.relu(&x))
     }
 
-    /// Operations on an image of so many pixels.
+    /// FLOPs for an image with this number of pixels.
     pub fn flops(&self, pixels: usize) -> f64 {
         let group = |(i, blocks): (usize, &Vec<Block>)| blocks.iter().map(|b| b.flops(pixels >> (2 * i))).sum::<f64>();
         let groups: f64 = self.groups.iter().enumerate().map(group).sum();
@@ -46,7 +46,7 @@ impl Encoder {
     }
 }
 
-/// Tokens, or mixtures of them, to pixels.
+/// The decoder: from tokens, one-hot or relaxed, to pixels.
 pub struct Decoder {
     input: Conv,
     groups: Vec<Vec<Block>>,
@@ -54,21 +54,21 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Adds the decoder's parameters, `blocks.…`.
+    /// Builds the decoder and adds its parameters, `blocks.…`.
     pub fn new(config: &TokenizerConfig, builder: &mut Builder) -> Self {
         builder.scope("blocks", |b| {
             let input = Conv::new("input", config.token_width, config.vocabulary, 1, b);
             let widths = (0..config.groups).rev().map(|group| config.width_of(group));
             let (groups, width) = groups(config, config.token_width, widths, [1, 3, 3, 3], b);
-            // two numbers for each value: its place and its spread
+            // two outputs per value: location and log-scale of a Laplace distribution
             Self { input, groups, output: Conv::new("output.conv", 2 * config.channels, width, 1, b) }
         })
     }
 
-    /// Mean and logarithm of the scale of each mapped pixel's logit.
+    /// Location and log-scale of the distribution of the logit of each mapped pixel value.
     ///
     /// # Shapes
-    /// shares of tokens `[B, h, w, K]` → `[B, h·stride, w·stride, 2C]`.
+    /// probabilities of tokens `[B, h, w, K]` → `[B, h·stride, w·stride, 2C]`.
     pub fn pixels<B: Operations>(&self, b: &B, tokens: &B::Tensor) -> B::Tensor {
         let mut x = self.input.forward(b, tokens);
         for (i, group) in self.groups.iter().enumerate() {
@@ -80,7 +80,7 @@ impl Decoder {
         self.output.forward(b, &b.relu(&x))
     }
 
-    /// Operations for an image of so many pixels.
+    /// FLOPs for an image with this number of pixels.
     pub fn flops(&self, pixels: usize) -> f64 {
         let at = |i: usize| pixels >> (2 * (self.groups.len() - 1 - i));
         let group = |(i, blocks): (usize, &Vec<Block>)| blocks.iter().map(|b| b.flops(at(i))).sum::<f64>();
@@ -89,7 +89,7 @@ impl Decoder {
     }
 }
 
-/// Adds groups of blocks of the given widths; returns them and the last width.
+/// Builds groups of blocks with the given widths; returns them and the last width.
 fn groups(
     config: &TokenizerConfig,
     mut inputs: usize,
@@ -110,9 +110,9 @@ fn groups(
     (groups, inputs)
 }
 
-/// A residual block whose branch narrows to a quarter.
+/// A bottleneck residual block whose branch has a quarter of its width.
 struct Block {
-    /// Brings the input to the block's width where they differ.
+    /// A projection of the input to the width of the block, if they differ.
     identity: Option<Conv>,
     branch: [Conv; 4],
     gain: f32,
@@ -147,17 +147,18 @@ impl Block {
     }
 }
 
-/// A convolution of stride 1.
+/// A convolution with stride 1 and same padding.
 #[derive(Clone, Copy)]
 struct Conv {
     linear: Linear,
     side: usize,
-    /// Values of the weight.
+    /// Number of values of the weight.
     weights: usize,
 }
 
 impl Conv {
-    /// Adds `name.w`, normal with deviation 1/√fan-in, and `name.b`, zero (openai/DALL-E, `dall_e/utils.py`).
+    /// Adds `name.w`, normal with standard deviation `1/√fan_in`, and `name.b`, zero (openai/DALL-E,
+    /// `dall_e/utils.py`).
     fn new(name: &str, outputs: usize, inputs: usize, side: usize, builder: &mut Builder) -> Self {
         let std = 1.0 / ((inputs * side * side) as f32).sqrt();
         let weight = Init::Normal { std, cut: f32::INFINITY, factor: 1.0 };

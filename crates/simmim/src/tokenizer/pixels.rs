@@ -1,17 +1,17 @@
-//! The range of pixels that the networks see: 0–1 mapped into its inside, so that a logit of it is finite
-//! (arXiv:2102.12092, appendix A.3; openai/DALL-E, `dall_e/utils.py`, `map_pixels`).
+//! The range of pixel values in the networks: values from 0 to 1 are mapped to 0.1 to 0.9, so that their logits are
+//! finite (arXiv:2102.12092, appendix A.3; openai/DALL-E, `dall_e/utils.py`, `map_pixels`).
 
 use simmim_engine::Images;
 
-/// How far the mapped range stays from 0 and from 1.
+/// Distance of the mapped range from 0 and from 1.
 const MARGIN: f32 = 0.1;
 
-/// 0–1 into 0.1–0.9.
+/// Maps values from 0 to 1 to values from 0.1 to 0.9.
 pub(super) fn map(share: f32) -> f32 {
     (1.0 - 2.0 * MARGIN) * share + MARGIN
 }
 
-/// What [`map`] was given, cut off at 0 and 1.
+/// The inverse of [`map`], clamped to 0 and 1.
 pub(super) fn unmap(mapped: f32) -> f32 {
     ((mapped - MARGIN) / (1.0 - 2.0 * MARGIN)).clamp(0.0, 1.0)
 }
@@ -21,12 +21,12 @@ pub(super) fn logit(p: f32) -> f32 {
     (p / (1.0 - p)).ln()
 }
 
-/// What [`logit`] was given.
+/// The inverse of [`logit`].
 pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Images with channels last, each value replaced.
+/// Converts images to channels last and applies `value` to each value.
 ///
 /// # Shapes
 /// `[B, C, H, W]` → `[B, H, W, C]`.
@@ -43,7 +43,7 @@ pub(super) fn channels_last(images: &Images, value: impl Fn(f32) -> f32) -> Vec<
     out
 }
 
-/// The first `channels` of each pixel's `stored` values as planes, each value replaced.
+/// Converts the first `channels` of the `stored` values per pixel to channels first, and applies `value` to each.
 ///
 /// # Shapes
 /// `[B, pixels, stored]` → `[B, C, pixels]`.

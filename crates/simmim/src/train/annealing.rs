@@ -1,9 +1,9 @@
-//! What changes along the training of a tokenizer beside the learning rate: half cosines of the temperature and of
-//! the weight of the divergence (arXiv:2102.12092, appendix A.2).
+//! Annealing of a tokenizer's loss: half cosines of the Gumbel-softmax temperature and of the weight of the KL
+//! divergence (arXiv:2102.12092, appendix A.2).
 
 use crate::recipe::TokenizerRecipe;
 
-/// Half cosines over updates.
+/// The two annealed values as functions of the number of steps done.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Annealing {
     temperature: HalfCosine,
@@ -11,46 +11,42 @@ pub(super) struct Annealing {
 }
 
 impl Annealing {
-    /// The schedules of a recipe over `total` updates; durations are stretched or squeezed with the run.
+    /// The annealing of a recipe over `total` steps; durations are scaled with the length of the run.
     pub(super) fn new(recipe: &TokenizerRecipe, total: u64) -> Self {
-        let updates = |epochs: f64| epochs / recipe.train.epochs * total as f64;
+        let steps = |epochs: f64| epochs / recipe.train.epochs * total as f64;
         let vae = &recipe.tokenizer;
         Self {
             temperature: HalfCosine {
                 from: vae.temperature,
                 to: vae.min_temperature,
-                updates: updates(vae.temperature_epochs),
+                steps: steps(vae.temperature_epochs),
             },
-            divergence_weight: HalfCosine {
-                from: 0.0,
-                to: vae.divergence_weight,
-                updates: updates(vae.divergence_epochs),
-            },
+            divergence_weight: HalfCosine { from: 0.0, to: vae.divergence_weight, steps: steps(vae.divergence_epochs) },
         }
     }
 
-    /// Temperature of the relaxed choice when `done` updates are.
+    /// Temperature of the Gumbel-softmax after `done` steps.
     pub(super) fn temperature(&self, done: u64) -> f64 {
         self.temperature.at(done)
     }
 
-    /// Weight of the divergence when `done` updates are.
+    /// Weight of the KL divergence after `done` steps.
     pub(super) fn divergence_weight(&self, done: u64) -> f64 {
         self.divergence_weight.at(done)
     }
 }
 
-/// From one value to another, flat at both ends, then constant.
+/// Half a cosine from one value to another over `steps` steps, then constant.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct HalfCosine {
     from: f64,
     to: f64,
-    updates: f64,
+    steps: f64,
 }
 
 impl HalfCosine {
     fn at(&self, done: u64) -> f64 {
-        let progress = if self.updates > 0.0 { (done as f64 / self.updates).min(1.0) } else { 1.0 };
+        let progress = if self.steps > 0.0 { (done as f64 / self.steps).min(1.0) } else { 1.0 };
         self.to + 0.5 * (self.from - self.to) * (1.0 + (std::f64::consts::PI * progress).cos())
     }
 }
@@ -62,11 +58,11 @@ mod tests {
 
     #[test]
     fn values_go_from_first_to_last_and_stay() {
-        let curve = HalfCosine { from: 1.0, to: 0.0625, updates: 100.0 };
+        let curve = HalfCosine { from: 1.0, to: 0.0625, steps: 100.0 };
         for (done, expected) in [(0, 1.0), (50, 0.53125), (100, 0.0625), (1000, 0.0625)] {
             assert!((curve.at(done) - expected).abs() < 1e-12, "{done}");
         }
-        assert_eq!(HalfCosine { updates: 0.0, ..curve }.at(0), 0.0625);
+        assert_eq!(HalfCosine { steps: 0.0, ..curve }.at(0), 0.0625);
     }
 
     #[test]

@@ -1,12 +1,28 @@
-//! Which parameters decay, and how fast each layer learns: every parameter in exactly one group.
+//! Parameter groups: weight decay and layer-wise learning-rate scale of each parameter.
 
-use crate::encoder::Encode;
-use crate::recipe::DecayGroups;
+use crate::encoders::Encode;
+use crate::recipe::{DecayGroups, TrainRecipe};
 use simmim_engine::{Parameter, ParameterTable};
 
-/// For each parameter of the table, whether weight decay applies.
+/// How the learning-rate schedule and weight decay apply to a parameter.
+#[derive(Clone, Copy, Debug)]
+pub struct Group {
+    /// Factor on the peak learning rate.
+    pub lr_scale: f64,
+    /// Whether weight decay applies.
+    pub decays: bool,
+}
+
+/// The group of each parameter of `table`, a model that contains `encoder`.
+pub fn groups(table: &ParameterTable, encoder: &impl Encode, train: &TrainRecipe) -> Vec<Group> {
+    let scales = lr_scales(table, encoder, train.layer_decay);
+    let decays = decays(table, encoder, train.decay_groups);
+    scales.into_iter().zip(decays).map(|(lr_scale, decays)| Group { lr_scale, decays }).collect()
+}
+
+/// Whether weight decay applies, for each parameter of the table.
 ///
-/// One-dimensional parameters and biases never decay; for names see [`DecayGroups`].
+/// One-dimensional parameters and biases never decay; [`DecayGroups`] says which others are exempt by name.
 pub fn decays(table: &ParameterTable, encoder: &impl Encode, groups: DecayGroups) -> Vec<bool> {
     let exempt_by_name = |p: &Parameter| match groups {
         DecayGroups::Official => encoder.is_exempt_from_decay(&p.name),
@@ -15,7 +31,8 @@ pub fn decays(table: &ParameterTable, encoder: &impl Encode, groups: DecayGroups
     table.iter().map(|p| p.shape.len() > 1 && !p.name.ends_with(".bias") && !exempt_by_name(p)).collect()
 }
 
-/// For each parameter of the table, the factor on its learning rate: `layer_decay` once for every layer above it.
+/// The factor on the learning rate of each parameter of the table: `layer_decay` to the power of the number of layers
+/// above it (BEiT, arXiv:2106.08254).
 pub fn lr_scales(table: &ParameterTable, encoder: &impl Encode, layer_decay: f64) -> Vec<f64> {
     let last = encoder.spec().depth + 1;
     table.iter().map(|p| layer_decay.powi((last - encoder.layer_of(&p.name)) as i32)).collect()
@@ -24,16 +41,17 @@ pub fn lr_scales(table: &ParameterTable, encoder: &impl Encode, layer_decay: f64
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::build::Builder;
     use crate::model::SimMim;
     use crate::recipe::resolve;
-    use crate::target::Colours;
+    use crate::targets::Colors;
+    use crate::testing::DEVICE;
+    use crate::weights::Builder;
 
     #[test]
     fn the_mask_token_and_bias_table_decay_officially_and_not_when_corrected() {
         let recipe = resolve("pretrain-vit-cifar", &[]).unwrap();
         let mut builder = Builder::default();
-        let model = SimMim::new(&recipe, &Colours::unknown(3), &mut builder).unwrap();
+        let model = SimMim::new(&recipe, &Colors::unknown(3), &DEVICE, &mut builder).unwrap();
         let (table, _) = builder.finish();
         let of = |groups, name: &str| {
             let index = table.iter().position(|p| p.name == name).unwrap();

@@ -1,48 +1,58 @@
-//! Training: the schedule, which parameters decay, and the loop around the model.
+//! Training: one loop for all kinds of training.
 //!
-//! `trainer.rs` is the loop that all kinds of training share; `pretrain.rs`, `finetune.rs` and
-//! `tokenizer.rs` say what is learnt.
+//! A [`Task`] computes the loss of a micro-batch. A [`Learner`] turns the losses of a batch into one optimizer step on
+//! any number of ranks. The trainer feeds it batches, calls [`Evaluation`]s and writes the run folder. `pretrain.rs`,
+//! `finetune.rs` and `tokenizer.rs` each hold one task and the set-up of its run.
 
 mod annealing;
-mod average;
 mod finetune;
 pub mod groups;
+mod held_out;
+mod learner;
+mod monitor;
 mod pretrain;
-mod reconstructed;
+mod reconstruction_eval;
+mod records;
 pub mod schedule;
-mod sitting;
-pub mod step;
+mod setup;
+mod task;
+mod throughput;
 mod tokenizer;
 mod trainer;
-mod validate;
 
-pub use finetune::{BEST_FILE, Beginning, Finetuned, finetune};
-pub use pretrain::{Outcome, pretrain};
-pub use reconstructed::Reconstructed;
+pub use finetune::{BEST_FILE, finetune};
+pub use groups::Group;
+pub use learner::{Learner, Phase, Stepped};
+pub use monitor::FeatureQuality;
+pub use pretrain::{Pretraining, pretrain};
+pub use reconstruction_eval::TokenizerReport;
+pub use records::Records;
+pub(crate) use records::picture_path;
 pub use schedule::Schedule;
-pub use tokenizer::{TokenizerOutcome, train_tokenizer};
-
-use annealing::Annealing;
+pub use task::{Evaluation, Task};
+pub use tokenizer::train_tokenizer;
 
 use crate::error::Error;
 use crate::inspect::HeadSummary;
 use crate::precision::PrecisionChoice;
 use crate::recipe::Recipe;
-use crate::transfer::Transfer;
+use crate::run::checkpoint::Metrics;
+use crate::weights::Transfer;
 use simmim_data::Source;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Images and where they come from, in words.
+/// Images and a description of where they come from.
 #[derive(Clone)]
 pub struct Input {
     /// The images.
     pub source: Arc<dyn Source>,
-    /// What the user called them.
+    /// The path or name that the user gave, for messages and the report.
     pub description: String,
 }
 
-/// Everything a run needs to know.
+/// All options of a run.
+#[derive(Clone)]
 pub struct Options<R = Recipe> {
     /// The checked recipe.
     pub recipe: R,
@@ -54,99 +64,141 @@ pub struct Options<R = Recipe> {
     pub val: Option<Input>,
     /// The run folder.
     pub out: PathBuf,
-    /// Seed of everything random.
+    /// Seed of initialization, order, augmentation and masks.
     pub seed: u64,
-    /// Arithmetic.
+    /// Precision of matrix products.
     pub precision: PrecisionChoice,
-    /// Worker threads of the engine.
-    pub threads: usize,
     /// Worker threads of the loader.
     pub workers: usize,
 }
 
-/// What a run tells whoever watches it, as it happens.
+/// The result of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Steps done, including those before the run was resumed.
+    pub steps: u64,
+    /// Length of the whole run in steps.
+    pub total_steps: u64,
+    /// Last logged loss.
+    pub loss: Option<f64>,
+    /// The last value of each metric, by its name in the log.
+    pub metrics: Metrics,
+    /// Training throughput of this process, without evaluation and saving.
+    pub images_per_second: f64,
+    /// Number of unreadable images.
+    pub skipped: u64,
+    /// The last checkpoint.
+    pub checkpoint: PathBuf,
+    /// The report page.
+    pub report: PathBuf,
+}
+
+impl Outcome {
+    /// Whether the run reached its last step, rather than being interrupted.
+    pub fn is_finished(&self) -> bool {
+        self.steps == self.total_steps
+    }
+
+    /// The last value of a metric.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.metrics.get(name).copied()
+    }
+}
+
+/// An event of a run, passed to the observer when it happens.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The run is about to start or go on.
+    /// The run is about to start or to resume.
     Started {
-        /// Updates done before.
-        updates: u64,
-        /// Updates in all.
+        /// Steps already done.
+        steps: u64,
+        /// Length of the run in steps.
         total: u64,
-        /// Number of parameter values.
+        /// Number of parameters.
         parameters: usize,
-        /// Training images.
+        /// Number of training images.
         images: usize,
-        /// Arithmetic in use.
+        /// Device, for example `cpu`.
+        device: &'a str,
+        /// Precision in use, `f32` or `bf16`.
         precision: &'a str,
-        /// Why.
+        /// Why this precision was chosen.
         precision_reason: &'a str,
-        /// Worker threads.
+        /// Number of compute threads.
         threads: usize,
     },
-    /// What predicts, and what it costs.
+    /// The prediction head was built.
     Head {
-        /// Its size and its cost.
+        /// Its parameters and operations.
         head: &'a HeadSummary,
     },
-    /// An update is done.
-    Updated {
-        /// Updates done.
-        updates: u64,
-        /// Loss of this update.
+    /// A step is done.
+    Stepped {
+        /// Steps done.
+        steps: u64,
+        /// Loss of this step.
         loss: f64,
         /// Its learning rate.
         lr: f64,
-        /// Throughput of late.
+        /// Throughput over the last steps.
         images_per_second: f64,
     },
-    /// The held-out images were looked at.
+    /// The loss of held-out images was computed.
     Validated {
-        /// Updates done.
-        updates: u64,
-        /// Loss on them.
+        /// Steps done.
+        steps: u64,
+        /// Loss on the held-out images.
         loss: f64,
-        /// Loss of predicting the mean of what is visible, on the same masks; none for classes.
+        /// Loss of predicting the mean of the visible pixels with the same masks; none where the target is classes.
         baseline: Option<f64>,
     },
-    /// The classes of the held-out images were guessed.
-    Evaluated {
-        /// Updates done.
-        updates: u64,
-        /// Loss on them.
+    /// Held-out images were classified.
+    Classified {
+        /// Steps done.
+        steps: u64,
+        /// Loss on the held-out images.
         loss: f64,
-        /// Guessed rightly, in percent.
+        /// Top-1 accuracy in percent.
         top1: f64,
-        /// Among the five likeliest, in percent.
+        /// Top-5 accuracy in percent.
         top5: f64,
     },
-    /// A tokenizer was looked at.
-    Reconstructed {
-        /// Updates done.
-        updates: u64,
-        /// What came of images.
-        measured: &'a Reconstructed,
+    /// The features were evaluated by k-NN and a linear probe.
+    Monitored {
+        /// Steps done.
+        steps: u64,
+        /// The result.
+        quality: &'a FeatureQuality,
+        /// Share of the run's time that these evaluations have taken so far, 0 to 1.
+        time_share: f64,
     },
-    /// Weights of another model were taken over.
+    /// The reconstructions of a tokenizer were evaluated.
+    Reconstructed {
+        /// Steps done.
+        steps: u64,
+        /// The result.
+        report: &'a TokenizerReport,
+    },
+    /// Weights of another model were loaded.
     Transferred {
-        /// What became of them.
+        /// Which parameters were loaded, adapted or initialized.
         transfer: &'a Transfer,
     },
-    /// A checkpoint is complete.
+    /// A checkpoint was saved.
     Saved {
         /// Its folder.
         path: &'a Path,
     },
-    /// An image could not be read and another took its place.
+    /// An image could not be read; another one replaced it.
     Skipped {
         /// Its name.
         name: &'a str,
-        /// Why.
+        /// The error of the decoder.
         reason: &'a str,
     },
     /// A checkpoint was damaged; an older one is used.
     Damaged {
-        /// What was wrong.
+        /// What is wrong with it.
         error: &'a Error,
     },
 }

@@ -1,162 +1,149 @@
-//! Masked pre-training, from images to a finished run folder.
+//! Masked pre-training (arXiv:2111.09886): set-up of a run, and its task.
 
-use super::step::Masked;
-use super::trainer::{Finished, Group, Records, Start, Task, Trainer, start};
-use super::validate::{Measured, Validation};
-use super::{Event, Options, groups};
-use crate::build::{Builder, initial_values};
+use super::groups::groups;
+use super::held_out::{HeldOut, HeldOutEvaluation};
+use super::monitor::Monitor;
+use super::setup::{self, TaskInfo};
+use super::task::Task;
+use super::trainer::{Parameters, Trainer, validate_every};
+use super::{Event, Options, Outcome};
+use crate::encoders::ForwardContext;
 use crate::error::Result;
 use crate::inspect;
-use crate::model::SimMim;
-use crate::recipe::Recipe;
-use crate::report::run_page;
-use crate::run::{read_log, read_resolved};
-use crate::target::Palette;
-use serde_json::json;
-use simmim_data::{Augmentation, Batch, RandomResizedCrop, Transform};
-use simmim_engine::Cpu;
-use std::path::PathBuf;
+use crate::masks::{Grid, Mask, MaskStrategy, strategy};
+use crate::model::{BatchMask, SimMim, WeightedSum};
+use crate::recipe::{DataRecipe, Recipe};
+use crate::targets::Palette;
+use crate::weights::{Builder, initial_values};
+use simmim_data::rng::rng;
+use simmim_data::{Augmentation, Batch, Purpose};
+use simmim_engine::{Collective, Device, Operations};
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// What came of a run.
-#[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Updates done in all.
-    pub updates: u64,
-    /// Updates of the whole run.
-    pub total_updates: u64,
-    /// Last logged loss.
-    pub loss: Option<f64>,
-    /// Last loss on held-out images.
-    pub val_loss: Option<f64>,
-    /// Loss of predicting the mean of what is visible, on the held-out images; none for classes.
-    pub baseline_loss: Option<f64>,
-    /// Throughput of this sitting, without validation and saving.
-    pub images_per_second: f64,
-    /// Unreadable images.
-    pub skipped: u64,
-    /// The last checkpoint.
-    pub checkpoint: PathBuf,
-    /// The report page.
-    pub report: PathBuf,
-}
-
-impl Outcome {
-    /// Whether the run got to its end, rather than being interrupted.
-    pub fn is_finished(&self) -> bool {
-        self.updates == self.total_updates
-    }
-}
-
-/// Pre-trains, or goes on where the run folder's last checkpoint is; stops soon after `stop` is set,
-/// with a checkpoint.
+/// Pre-trains on `device`, together with the other ranks of `collective`. Resumes from the run folder's newest
+/// checkpoint if there is one. Once `stop` is set, it finishes the current step, saves a checkpoint and returns.
 ///
 /// # Errors
-/// If the input cannot be used, the disk fills, or a number stops being finite.
-pub fn pretrain(options: &Options, observe: &mut dyn FnMut(Event), stop: &AtomicBool) -> Result<Outcome> {
+/// If the input cannot be used, the disk fills, a number stops being finite, or a rank is lost.
+pub fn pretrain<D: Device>(
+    device: &D,
+    collective: &mut dyn Collective,
+    options: &Options,
+    observe: &mut dyn FnMut(Event),
+    stop: &AtomicBool,
+) -> Result<Outcome> {
     let recipe = &options.recipe;
-    let mut start = start(options, Arc::clone(&options.data.source))?;
-    // a run that goes on keeps the colours it began with
-    start.resolved.run.palette = match read_resolved::<Recipe>(&options.out) {
-        Ok(known) => known.run.palette,
-        Err(_) => Palette::wanted(recipe, start.data.as_ref(), options.seed)?.map_or(Vec::new(), |p| p.to_hex()),
-    };
+    let source = &options.data.source;
+    let palette = || Palette::for_recipe(recipe, source.as_ref(), options.seed);
+    let mut setup = setup::open(options, device, collective, Arc::clone(source), TaskInfo::default(), palette)?;
+
     let mut builder = Builder::default();
-    let mut model = SimMim::new(recipe, &start.resolved.run.colours(), &mut builder)?;
-    model.use_threads(options.threads);
+    let model = Rc::new(SimMim::new(recipe, &setup.resolved.run.colors(), device, &mut builder)?);
     let (table, inits) = builder.finish();
     let head = inspect::head(recipe, &model, &table);
-    let decays = groups::decays(&table, model.encoder(), recipe.train.decay_groups);
-    let scales = groups::lr_scales(&table, model.encoder(), recipe.train.layer_decay);
-    let groups = decays.into_iter().zip(scales).map(|(decays, lr_scale)| Group { lr_scale, decays }).collect();
-    let first_values = |table: &_| Ok(initial_values(table, &inits, options.seed));
-    let mut trainer = Trainer::open(options, &start, table, groups, first_values, observe)?;
+    let parameters = Parameters {
+        groups: groups(&table, model.encoder(), &recipe.train),
+        initialize: |table: &_| Ok(initial_values(table, &inits, options.seed)),
+        table,
+    };
+    let task = Pretraining::new(recipe, Rc::clone(&model), options.seed);
+    let monitor = match &recipe.monitor {
+        Some(monitor) if collective.is_first() => {
+            Some(Monitor::new(monitor, &setup, Rc::clone(&model), device, options.workers)?)
+        }
+        Some(_) | None => None,
+    };
+    let resolved = setup.resolved.clone();
+    let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
     observe(Event::Head { head: &head });
-    let mut task = Pretraining::new(options, &start, model)?;
-    if options.val.is_some() {
-        let is_logged = trainer.records.state.updates > 0;
-        trainer.records.note_unreadable(task.validation.skipped(), is_logged, observe)?;
-    }
-    let crop =
-        RandomResizedCrop { scale: recipe.data.crop_scale, ratio: recipe.data.crop_ratio, hflip: recipe.data.flip };
-    let transform = transform(&start, Augmentation::RandomResizedCrop(crop));
-    let Finished { state, total, images_per_second, checkpoint, report } =
-        trainer.run(&mut task, transform, observe, stop)?;
-    Ok(Outcome {
-        updates: state.updates,
-        total_updates: total,
-        loss: state.last_loss,
-        val_loss: state.val_loss,
-        baseline_loss: state.baseline_loss,
-        images_per_second,
-        skipped: state.skipped,
-        checkpoint,
-        report,
-    })
-}
-
-fn transform(start: &Start<Recipe>, augmentation: Augmentation) -> Transform {
-    let (height, width) = start.resolved.recipe.data.image_size.height_and_width();
-    Transform { height, width, augmentation, normalisation: start.resolved.run.normalisation() }
-}
-
-/// Masked images, and pictures of what is predicted for them.
-struct Pretraining<'a> {
-    options: &'a Options,
-    start: &'a Start<Recipe>,
-    masked: Masked,
-    validation: Validation,
-}
-
-impl<'a> Pretraining<'a> {
-    fn new(options: &'a Options, start: &'a Start<Recipe>, model: SimMim) -> Result<Self> {
-        let recipe = &options.recipe;
-        let masked = Masked::new(recipe, model, options.seed);
-        // without held-out images the pictures are of training images, uncropped
-        let looked_at = options.val.as_ref().unwrap_or(&options.data);
-        let validation = Validation::new(
-            Arc::clone(&looked_at.source),
-            transform(start, Augmentation::Centre),
-            masked.mask.as_ref(),
-            masked.grid,
-            options.seed,
-            recipe.train.batch_size / recipe.train.accumulation_steps,
-            options.workers,
-        )?;
-        Ok(Self { options, start, masked, validation })
-    }
-}
-
-impl Task for Pretraining<'_> {
-    fn gradients(&self, b: &Cpu, batch: &mut Batch) -> f64 {
-        self.masked.gradients(b, batch, &mut |_| ())
-    }
-
-    /// Held-out loss, pictures and the report.
-    fn validate(&mut self, b: &Cpu, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()> {
-        if self.validation.is_empty() {
-            return Ok(());
+    monitor.into_iter().for_each(|monitor| trainer.add_evaluation(monitor));
+    if trainer.is_first_rank() {
+        let held_out = HeldOut::new(options, &resolved, &model)?;
+        if options.val.is_some() {
+            let steps = trainer.records_mut().state().steps;
+            trainer.records_mut().log_unreadable(held_out.skipped(), steps, steps > 0, observe)?;
         }
-        let update = records.state.updates;
-        let resolved = &self.start.resolved;
-        let is_held_out = self.options.val.is_some();
-        if is_held_out {
-            let Measured { loss, baseline } = self.validation.measure(b, self.masked.model());
-            (records.state.val_loss, records.state.baseline_loss) = (Some(loss), baseline);
-            observe(Event::Validated { updates: update, loss, baseline });
-            let entry = json!({ "update": update, "val_loss": loss, "baseline_loss": baseline });
-            records.note(&entry, &[("loss/held-out", loss)])?;
+        let (every, total, is_held_out) = (validate_every(&setup), setup.total, options.val.is_some());
+        trainer.add_evaluation(HeldOutEvaluation {
+            held_out,
+            model,
+            resolved: resolved.clone(),
+            every,
+            total,
+            is_held_out,
+        });
+    }
+    let augmentation = Augmentation::RandomResizedCrop(recipe.data.random_resized_crop());
+    trainer.run(recipe.data.transform(augmentation, resolved.run.normalization()), observe, stop)
+}
+
+/// The task of masked pre-training: predict the hidden patches.
+pub struct Pretraining {
+    model: Rc<SimMim>,
+    mask: Box<dyn MaskStrategy>,
+    grid: Grid,
+    data: DataRecipe,
+    seed: u64,
+    recompute_blocks: bool,
+}
+
+impl Pretraining {
+    /// The task of a recipe and its model; `seed` draws the masks.
+    pub fn new(recipe: &Recipe, model: Rc<SimMim>, seed: u64) -> Self {
+        Self {
+            model,
+            mask: strategy(&recipe.mask),
+            grid: mask_grid(recipe),
+            data: recipe.data.clone(),
+            seed,
+            recompute_blocks: recipe.train.recompute_blocks,
         }
-        let sheet = self.validation.pictures(b, self.masked.model(), &resolved.run.normalisation());
-        let png = sheet.png_bytes()?;
-        let folder = records.folder.path();
-        crate::files::write_atomically(&folder.join("pictures").join(format!("update-{update:07}.png")), &png)?;
-        let rendered = sheet.render();
-        records.events.image("predictions", update, &png, rendered.height() as usize, rendered.width() as usize)?;
-        records.events.flush()?;
-        let page = run_page(&read_log(folder)?, resolved, update, self.start.total, &png, is_held_out);
-        page.write(&folder.join("report.html"))?;
-        Ok(())
+    }
+
+    /// The model.
+    pub fn model(&self) -> &SimMim {
+        &self.model
+    }
+
+    /// Draws the masks of a batch.
+    fn masks(&self, batch: &Batch) -> Vec<Mask> {
+        let draw = |sample: &usize| {
+            self.mask.sample(&mut rng(self.seed, Purpose::Mask, batch.epoch, *sample as u64), self.grid)
+        };
+        batch.samples.iter().map(draw).collect()
+    }
+}
+
+/// The grid of mask units of an image.
+pub(super) fn mask_grid(recipe: &Recipe) -> Grid {
+    let (height, width) = recipe.data.image_size.height_and_width();
+    Grid { rows: height / recipe.mask.unit_px, columns: width / recipe.mask.unit_px }
+}
+
+impl Task for Pretraining {
+    type Inputs = BatchMask;
+
+    fn prepare(&self, batch: &mut Batch) -> BatchMask {
+        self.model.batch_mask(&self.masks(batch))
+    }
+
+    fn loss<B: Operations>(
+        &self,
+        b: &B,
+        batch: &Batch,
+        inputs: &BatchMask,
+        range: Range<usize>,
+    ) -> WeightedSum<B::Tensor> {
+        let mut context = ForwardContext::of_samples(self.seed, batch.epoch, &batch.samples[range.clone()])
+            .recomputing_blocks(self.recompute_blocks);
+        let images = self.data.images(&batch.images).range(range.clone());
+        self.model.loss(b, &images, &inputs.range(range), &mut context)
+    }
+
+    fn denominator(&self, weight: f64) -> f64 {
+        self.model.denominator(weight)
     }
 }

@@ -1,18 +1,18 @@
-//! Operations that move pixels along straight lines, as Pillow's `Image.transform` and
-//! `Image.rotate` (`PIL/Image.py`, `libImaging/Geometry.c`).
+//! Affine transforms of an image, as Pillow's `Image.transform` and `Image.rotate` (`PIL/Image.py`,
+//! `libImaging/Geometry.c`).
 
 use std::array::from_fn;
 
 use crate::image::{Image, Pixels};
-use crate::transform::fine_tuning::Filter;
+use crate::transform::resize::Filter;
 
-/// Where a place `(x, y)` of the result comes from: `(a·x + b·y + c, d·x + e·y + f)` of
-/// `[a, b, c, d, e, f]`.
+/// The coefficients `[a, b, c, d, e, f]` of a transform: the point `(x, y)` of the result comes from the point
+/// `(a·x + b·y + c, d·x + e·y + f)` of the image.
 pub(super) type Source = [f64; 6];
 
-/// Turns an image of `height` by `width` pixels anticlockwise around its middle.
+/// Returns the rotation of an image of `height` by `width` pixels counterclockwise around its center.
 pub(super) fn rotation(degrees: f64, height: f64, width: f64) -> Source {
-    // rounded so that right angles are exact, as in Pillow
+    // rounded as in Pillow, so that rotations by right angles are exact
     let rounded = |value: f64| (value * 1e15).round_ties_even() / 1e15;
     let angle = -degrees.rem_euclid(360.0).to_radians();
     let (sin, cos) = (rounded(angle.sin()), rounded(angle.cos()));
@@ -20,16 +20,15 @@ pub(super) fn rotation(degrees: f64, height: f64, width: f64) -> Source {
     [cos, sin, -x * cos - y * sin + x, -sin, cos, x * sin - y * cos + y]
 }
 
-/// Makes `image` the one whose places come from `source`; what comes from outside takes the colour
-/// `outside`, `[C]`, of pixels in `[0, 1]`.
+/// Transforms `image`; pixels that come from outside of it get the color `outside`, `[C]`, for pixels in `[0, 1]`.
 pub(super) fn transform(image: &mut Image, source: Source, filter: Filter, outside: &[f32]) {
     let size = [image.height, image.width, image.channels];
-    assert_eq!(outside.len(), image.channels, "channels of the colour outside and of the image");
+    assert_eq!(outside.len(), image.channels, "channels of the color outside and of the image");
     match &mut image.pixels {
         Pixels::U8(pixels) => {
             let outside: Vec<u8> =
                 outside.iter().map(|value| (f64::from(*value) * 255.0).round_ties_even() as u8).collect();
-            // cut off at both ends and rounded down
+            // the conversion clips to 0 to 255 and rounds down
             *pixels = filtered(pixels, size, source, filter, &outside, |value| value as u8);
         }
         Pixels::F32(pixels) => *pixels = filtered(pixels, size, source, filter, outside, |value| value as f32),
@@ -50,7 +49,8 @@ fn filtered<T: Copy + Into<f64>>(
     }
 }
 
-/// `curve` goes through the middle two of `N` neighbours along each axis.
+/// Transforms pixels: `curve` interpolates between the middle two of `N` neighbors along each axis, and `of` converts
+/// the result to a pixel value.
 fn warp<T: Copy + Into<f64>, const N: usize>(
     pixels: &[T],
     [height, width, channels]: [usize; 3],
@@ -69,19 +69,20 @@ fn warp<T: Copy + Into<f64>, const N: usize>(
             warped.extend_from_slice(outside);
             continue;
         }
-        // the middle of a pixel is half a pixel from its border
+        // coordinates of pixel centers instead of pixel borders
         let (from_x, from_y) = (from_x - 0.5, from_y - 0.5);
         let (left, top) = (floor(from_x), floor(from_y));
         let (right, down) = (from_x - left as f64, from_y - top as f64);
-        // beyond the border the outermost pixels go on
-        let neighbour = |first: isize, step: usize, len: usize| {
-            (first + step as isize - before as isize).clamp(0, len as isize - 1) as usize
+        // pixels beyond the border have the value of the nearest pixel at the border
+        let neighbor = |first: isize, i: usize, len: usize| {
+            (first + i as isize - before as isize).clamp(0, len as isize - 1) as usize
         };
-        let columns: [usize; N] = from_fn(|step| neighbour(left, step, width) * channels);
-        let rows: [usize; N] = from_fn(|step| neighbour(top, step, height) * width * channels);
+        let columns: [usize; N] = from_fn(|i| neighbor(left, i, width) * channels);
+        let rows: [usize; N] = from_fn(|i| neighbor(top, i, height) * width * channels);
         for channel in 0..channels {
             let value = |row: usize, column: usize| -> f64 { pixels[row + column + channel].into() };
-            // a curve at 0 is the value there: most operations move pixels along one axis only
+            // at 0 the curve has the value of the pixel, so it is not computed; this saves time, because most
+            // operations move pixels along one axis only
             let along = |row: usize| {
                 if right == 0.0 {
                     value(row, columns[before])
@@ -95,18 +96,19 @@ fn warp<T: Copy + Into<f64>, const N: usize>(
     warped
 }
 
-/// The next whole number below a number above -1.
+/// Rounds a number above -1 down.
 fn floor(value: f64) -> isize {
     if value < 0.0 { -1 } else { value as isize }
 }
 
-/// The straight line through two values, `at` of the way.
+/// The linear interpolation between two values; `at` is 0 at the first and 1 at the second.
 fn linear([from, to]: [f64; 2], at: f64) -> f64 {
     from + (to - from) * at
 }
 
-/// The cubic between the middle two of four values, `at` of the way, with the slope there that
-/// each one's neighbours have over one step (Keys' kernel with a = -1, as in `Geometry.c`).
+/// The cubic interpolation between the middle two of four values; `at` is 0 at the second and 1 at the third.
+///
+/// This is Keys' kernel with a = -1, as in `Geometry.c`: its slope at each of the two is the difference of the neighbors.
 fn cubic([before, from, to, after]: [f64; 4], at: f64) -> f64 {
     let slope = to - before;
     let square = 2.0 * (before - from) + to - after;

@@ -1,16 +1,16 @@
-//! Operations that move every value away from a poorer image, or towards it, as Pillow's
-//! `ImageEnhance` (`PIL/ImageEnhance.py`, `libImaging/Blend.c`, `libImaging/Filter.c`).
+//! Operations that blend an image with a degenerate version of it, for example a gray one, as Pillow's `ImageEnhance`
+//! (`PIL/ImageEnhance.py`, `libImaging/Blend.c`, `libImaging/Filter.c`).
 
 use crate::image::{Image, Pixels, luma_f32, luma_u8};
 
-/// Blends with the grey image; other than three channels have no colour.
-pub(super) fn colour(image: &mut Image, factor: f32) {
+/// Blends with the gray image, if the image has three channels; others have no color.
+pub(super) fn color(image: &mut Image, factor: f32) {
     if image.channels != 3 {
         return;
     }
     match &mut image.pixels {
-        Pixels::U8(pixels) => grey_blend(pixels, factor),
-        Pixels::F32(pixels) => grey_blend(pixels, factor),
+        Pixels::U8(pixels) => gray_blend(pixels, factor),
+        Pixels::F32(pixels) => gray_blend(pixels, factor),
     }
 }
 
@@ -30,7 +30,7 @@ pub(super) fn brightness(image: &mut Image, factor: f32) {
     }
 }
 
-/// Blends with a smooth image.
+/// Blends with a smoothed image.
 pub(super) fn sharpness(image: &mut Image, factor: f32) {
     let (width, channels) = (image.width, image.channels);
     match &mut image.pixels {
@@ -39,9 +39,9 @@ pub(super) fn sharpness(image: &mut Image, factor: f32) {
     }
 }
 
-/// A value that is blended: bytes are rounded and cut off as in Pillow, floats are not.
+/// A value that is blended: bytes are rounded and clipped as in Pillow, floats are not.
 trait Value: Copy {
-    /// What is added to a sum that is to be rounded to the nearest value.
+    /// The number that is added to a sum before [`of`](Self::of), to round to the nearest value.
     const HALF: f32;
     fn float(self) -> f32;
     fn of(float: f32) -> Self;
@@ -56,7 +56,7 @@ impl Value for u8 {
         f32::from(self)
     }
 
-    /// Rounds down, and cuts off at both ends.
+    /// Rounds down and clips to 0 to 255.
     fn of(float: f32) -> Self {
         float as Self
     }
@@ -92,23 +92,23 @@ impl Value for f32 {
     }
 }
 
-/// From `poor` at factor 0 over `value` at 1 and beyond.
-fn blend<T: Value>(poor: T, value: T, factor: f32) -> T {
-    T::of(poor.float() + factor * (value.float() - poor.float()))
+/// Returns `degenerate` at factor 0 and `value` at factor 1, and extrapolates at larger factors.
+fn blend<T: Value>(degenerate: T, value: T, factor: f32) -> T {
+    T::of(degenerate.float() + factor * (value.float() - degenerate.float()))
 }
 
-fn grey_blend<T: Value>(pixels: &mut [T], factor: f32) {
-    let (colours, _) = pixels.as_chunks_mut::<3>();
-    for colour in colours {
-        let grey = T::luma(colour[0], colour[1], colour[2]);
-        *colour = colour.map(|value| blend(grey, value, factor));
+fn gray_blend<T: Value>(pixels: &mut [T], factor: f32) {
+    let (colors, _) = pixels.as_chunks_mut::<3>();
+    for color in colors {
+        let gray = T::luma(color[0], color[1], color[2]);
+        *color = color.map(|value| blend(gray, value, factor));
     }
 }
 
 fn mean_blend<T: Value>(pixels: &mut [T], channels: usize, factor: f32) {
     if channels == 3 {
-        let (colours, _) = pixels.as_chunks::<3>();
-        let mean = T::mean(colours.iter().map(|[red, green, blue]| T::luma(*red, *green, *blue)));
+        let (colors, _) = pixels.as_chunks::<3>();
+        let mean = T::mean(colors.iter().map(|[red, green, blue]| T::luma(*red, *green, *blue)));
         pixels.iter_mut().for_each(|value| *value = blend(mean, *value, factor));
         return;
     }
@@ -119,21 +119,21 @@ fn mean_blend<T: Value>(pixels: &mut [T], channels: usize, factor: f32) {
     }
 }
 
-/// The smooth image weighs a pixel by 5/13 and each of its eight neighbours by 1/13; along the
-/// border, where some are missing, it is the image itself.
+/// In the smoothed image a pixel has the weight 5/13 and each of its eight neighbors 1/13, as in Pillow's
+/// `ImageFilter.SMOOTH`. Pixels at the border, where neighbors are missing, are not smoothed.
 fn smooth_blend<T: Value>(pixels: &mut [T], width: usize, channels: usize, factor: f32) {
-    const MIDDLE: f32 = 5.0 / 13.0;
+    const CENTER: f32 = 5.0 / 13.0;
     const AROUND: f32 = 1.0 / 13.0;
     let (row, original) = (width * channels, pixels.to_vec());
     let height = original.len() / row;
     for y in 1..height.max(2) - 1 {
         for at in y * row + channels..((y + 1) * row).saturating_sub(channels) {
-            let weighted = |at: usize, middle: f32| {
+            let weighted = |at: usize, center: f32| {
                 let [left, here, right] = [at - channels, at, at + channels].map(|at| original[at].float());
-                left * AROUND + here * middle + right * AROUND
+                left * AROUND + here * center + right * AROUND
             };
-            // this order of the sums decides how they are rounded
-            let sum = T::HALF + weighted(at + row, AROUND) + weighted(at, MIDDLE) + weighted(at - row, AROUND);
+            // summed in the order of Pillow, because the order decides how the sum is rounded
+            let sum = T::HALF + weighted(at + row, AROUND) + weighted(at, CENTER) + weighted(at - row, AROUND);
             pixels[at] = blend(T::of(sum), original[at], factor);
         }
     }

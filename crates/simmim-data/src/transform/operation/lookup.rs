@@ -1,11 +1,12 @@
-//! Operations that replace every 8-bit value by what a table says, as Pillow's `ImageOps`
-//! (`PIL/ImageOps.py`); floats are left as they are.
+//! Operations that replace every 8-bit value through a table, as Pillow's `ImageOps` (`PIL/ImageOps.py`).
+//!
+//! They do not change floats.
 
 use crate::image::{Image, Pixels};
 
 type Table = [u8; 256];
 
-/// Stretches every channel so that its least value becomes 0 and its greatest 255.
+/// Stretches every channel so that its smallest value becomes 0 and its largest value 255.
 pub(super) fn auto_contrast(image: &mut Image) {
     by_channel(image, |counts| {
         let least = counts.iter().position(|count| *count > 0)?;
@@ -19,8 +20,8 @@ pub(super) fn auto_contrast(image: &mut Image) {
     });
 }
 
-/// Gives every value its place among the values of its channel.
-pub(super) fn equalise(image: &mut Image) {
+/// Replaces every value by its rank among the values of its channel, so that all are about equally frequent.
+pub(super) fn equalize(image: &mut Image) {
     by_channel(image, |counts| {
         let greatest = counts.iter().rposition(|count| *count > 0)?;
         let below_greatest: usize = counts[..greatest].iter().sum();
@@ -37,29 +38,29 @@ pub(super) fn equalise(image: &mut Image) {
     });
 }
 
-/// Turns every value around.
+/// Inverts every value.
 pub(super) fn invert(image: &mut Image) {
     look_up(image, &table(|value| 255 - value));
 }
 
 /// Keeps the highest `bits` bits.
-pub(super) fn posterise(image: &mut Image, bits: u32) {
-    // eight bits or more are all there are
-    let kept = 0xff_u32 << 8_u32.saturating_sub(bits);
-    look_up(image, &table(|value| value & kept as u8));
+pub(super) fn posterize(image: &mut Image, bits: u32) {
+    // with eight bits or more, all are kept
+    let mask = 0xff_u32 << 8_u32.saturating_sub(bits);
+    look_up(image, &table(|value| value & mask as u8));
 }
 
-/// Turns values of `from` and above around.
-pub(super) fn solarise(image: &mut Image, from: u32) {
+/// Inverts values of `from` and above.
+pub(super) fn solarize(image: &mut Image, from: u32) {
     look_up(image, &table(|value| if u32::from(value) < from { value } else { 255 - value }));
 }
 
-/// Adds to values below the middle.
-pub(super) fn solarise_add(image: &mut Image, add: u8) {
+/// Adds `add` to values below 128.
+pub(super) fn solarize_add(image: &mut Image, add: u8) {
     look_up(image, &table(|value| if value < 128 { value.saturating_add(add) } else { value }));
 }
 
-/// The table of a function, which is asked in rising order.
+/// Makes the table of a function, which is called with the values from 0 to 255 in this order.
 fn table(mut value: impl FnMut(u8) -> u8) -> Table {
     let mut table = [0; 256];
     for (from, to) in (0..=u8::MAX).zip(&mut table) {
@@ -79,7 +80,8 @@ fn look_up(image: &mut Image, table: &Table) {
     }
 }
 
-/// Gives every channel a table made from how often it has each value; `None` leaves it.
+/// Replaces the values of every channel through a table that `table` makes from its histogram; a channel with `None` is
+/// not changed.
 fn by_channel(image: &mut Image, table: impl Fn(&[usize; 256]) -> Option<Table>) {
     let pixels = match &mut image.pixels {
         Pixels::U8(pixels) => pixels,

@@ -1,103 +1,103 @@
-//! The operations of RandAugment and of colour jitter on one image, as Pillow does them.
+//! The operations of RandAugment and of color jitter, as in Pillow.
 
 mod affine;
 mod blend;
 mod lookup;
 
-use super::fine_tuning::Filter;
+use super::resize::Filter;
 use crate::image::Image;
 
 /// One change of an image, with its strength.
 ///
-/// On 8-bit images the results are those of Pillow (`PIL/ImageOps.py`, `PIL/ImageEnhance.py`,
-/// `libImaging`), which knows one channel and three. Beyond that:
+/// For 8-bit images with one or three channels the results are those of Pillow (`PIL/ImageOps.py`,
+/// `PIL/ImageEnhance.py`, `libImaging`). Other images are not supported by Pillow; for them:
 ///
-/// - Every channel counts the same, so one that holds alpha is changed like any other.
-/// - [`Colour`](Self::Colour) changes images of three channels only: others have no saturation.
-/// - [`Contrast`](Self::Contrast) blends three channels with the mean grey, and any other number
-///   of them with the mean of each, which for one channel is what Pillow does.
-/// - Floats have no darkest and no brightest value, and no bits: [`AutoContrast`](Self::AutoContrast),
-///   [`Equalise`](Self::Equalise), [`Invert`](Self::Invert), [`Posterise`](Self::Posterise),
-///   [`Solarise`](Self::Solarise) and [`SolariseAdd`](Self::SolariseAdd) leave them as they are,
-///   and the others neither round nor cut off.
+/// - All channels are treated alike, also one that is alpha.
+/// - [`Color`](Self::Color) changes only images with three channels, because others have no saturation.
+/// - [`Contrast`](Self::Contrast) blends three channels with the mean gray. With any other number of channels it blends
+///   each channel with its own mean, which is the same for one channel.
+/// - Floats have neither a fixed range nor bits, so [`AutoContrast`](Self::AutoContrast), [`Equalize`](Self::Equalize),
+///   [`Invert`](Self::Invert), [`Posterize`](Self::Posterize), [`Solarize`](Self::Solarize) and
+///   [`SolarizeAdd`](Self::SolarizeAdd) do not change them. The other operations neither round nor clip them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Operation {
-    /// Stretches every channel to the full range.
+    /// Stretches the values of every channel to the full range.
     AutoContrast,
-    /// Makes the grey levels of every channel about equally frequent.
-    Equalise,
-    /// Turns dark to bright.
+    /// Makes the values of every channel about equally frequent.
+    Equalize,
+    /// Makes dark values bright and bright values dark.
     Invert,
-    /// Turns the image anticlockwise around its middle.
+    /// Rotates the image counterclockwise around its center.
     Rotate {
         /// The angle.
         degrees: f64,
     },
     /// Keeps only the highest bits of every value.
-    Posterise {
-        /// How many, from 0 to 8.
+    Posterize {
+        /// The number of bits, from 0 to 8.
         bits: u32,
     },
     /// Inverts bright values.
-    Solarise {
-        /// The least value that is inverted.
+    Solarize {
+        /// The smallest value that is inverted.
         from: u32,
     },
-    /// Brightens dark values, those below 128.
-    SolariseAdd {
-        /// By how much.
+    /// Makes values below 128 brighter.
+    SolarizeAdd {
+        /// The number that is added.
         add: u8,
     },
-    /// Moves the colours away from grey, or towards it.
-    Colour {
-        /// 0 is grey, 1 the image.
+    /// Changes the saturation.
+    Color {
+        /// 0 gives gray, 1 does not change the image.
         factor: f64,
     },
-    /// Moves the values away from their mean, or towards it.
+    /// Changes the contrast.
     Contrast {
-        /// 0 is the mean, 1 the image.
+        /// 0 gives the mean, 1 does not change the image.
         factor: f64,
     },
-    /// Makes the image brighter or darker.
+    /// Changes the brightness.
     Brightness {
-        /// 0 is black, 1 the image.
+        /// 0 gives black, 1 does not change the image.
         factor: f64,
     },
-    /// Moves the image away from a smooth one, or towards it.
+    /// Changes the sharpness.
     Sharpness {
-        /// 0 is smooth, 1 the image.
+        /// 0 gives a smoothed image, 1 does not change the image.
         factor: f64,
     },
-    /// Moves every row sideways by its height.
+    /// Moves every row to the left, in proportion to its distance from the top.
     ShearX {
-        /// Columns per row.
+        /// By how many columns per row; negative moves to the right.
         factor: f64,
     },
-    /// Moves every column by its place.
+    /// Moves every column up, in proportion to its distance from the left.
     ShearY {
-        /// Rows per column.
+        /// By how many rows per column; negative moves down.
         factor: f64,
     },
     /// Moves the image to the left.
     TranslateX {
-        /// By which share of its width.
+        /// The distance as a share of the width; negative moves to the right.
         share: f64,
     },
     /// Moves the image up.
     TranslateY {
-        /// By which share of its height.
+        /// The distance as a share of the height; negative moves down.
         share: f64,
     },
 }
 
 impl Operation {
-    /// Changes `image`; an operation that moves pixels reads between them by `filter`, and takes
-    /// the colour `outside`, `[C]`, of pixels in `[0, 1]` for what lies outside of the image.
+    /// Applies the operation to `image`.
+    ///
+    /// Operations that move pixels compute values between pixels with `filter`, and fill pixels that come from outside
+    /// of the image with the color `outside`, `[C]`, for pixels in `[0, 1]`.
     ///
     /// # Panics
     ///
-    /// Panics if `outside` has not the image's number of channels, or the pixels are not of the size
-    /// that the image says.
+    /// Panics if the length of `outside` is not the number of channels, or the number of values is not H·W·C.
     pub fn apply(self, image: &mut Image, filter: Filter, outside: &[f32]) {
         let (height, width) = (image.height as f64, image.width as f64);
         let source = match self {
@@ -107,29 +107,29 @@ impl Operation {
             Self::TranslateX { share } => [1.0, 0.0, share * width, 0.0, 1.0, 0.0],
             Self::TranslateY { share } => [1.0, 0.0, 0.0, 0.0, 1.0, share * height],
             Self::AutoContrast
-            | Self::Equalise
+            | Self::Equalize
             | Self::Invert
-            | Self::Posterise { .. }
-            | Self::Solarise { .. }
-            | Self::SolariseAdd { .. }
-            | Self::Colour { .. }
+            | Self::Posterize { .. }
+            | Self::Solarize { .. }
+            | Self::SolarizeAdd { .. }
+            | Self::Color { .. }
             | Self::Contrast { .. }
             | Self::Brightness { .. }
-            | Self::Sharpness { .. } => return self.apply_colours(image),
+            | Self::Sharpness { .. } => return self.apply_colors(image),
         };
         affine::transform(image, source, filter, outside);
     }
 
-    /// Changes the colours of `image`; what moves pixels does nothing here.
-    pub(super) fn apply_colours(self, image: &mut Image) {
+    /// Applies the operation to `image` if it changes colors; one that moves pixels does nothing here.
+    pub(super) fn apply_colors(self, image: &mut Image) {
         match self {
             Self::AutoContrast => lookup::auto_contrast(image),
-            Self::Equalise => lookup::equalise(image),
+            Self::Equalize => lookup::equalize(image),
             Self::Invert => lookup::invert(image),
-            Self::Posterise { bits } => lookup::posterise(image, bits),
-            Self::Solarise { from } => lookup::solarise(image, from),
-            Self::SolariseAdd { add } => lookup::solarise_add(image, add),
-            Self::Colour { factor } => blend::colour(image, factor as f32),
+            Self::Posterize { bits } => lookup::posterize(image, bits),
+            Self::Solarize { from } => lookup::solarize(image, from),
+            Self::SolarizeAdd { add } => lookup::solarize_add(image, add),
+            Self::Color { factor } => blend::color(image, factor as f32),
             Self::Contrast { factor } => blend::contrast(image, factor as f32),
             Self::Brightness { factor } => blend::brightness(image, factor as f32),
             Self::Sharpness { factor } => blend::sharpness(image, factor as f32),
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn any_shape_and_number_of_channels_is_changed_within_it() {
+    fn operations_keep_the_size_of_images_of_any_shape_and_number_of_channels() {
         for (height, width) in [(1, 1), (1, 7), (7, 1), (2, 2), (9, 5)] {
             for channels in 1..=6 {
                 for (name, operation) in OPERATIONS {
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn every_channel_is_changed_as_if_it_were_alone() {
+    fn five_channels_are_changed_independently() {
         let together = bytes(5, 8, 9);
         let Pixels::U8(pixels) = &together.pixels else { panic!("bytes are given") };
         for (name, operation) in OPERATIONS {
@@ -192,21 +192,21 @@ mod tests {
                 let plane: Vec<u8> = pixels.iter().skip(channel).step_by(5).copied().collect();
                 let mut alone = Image { channels: 1, height: 8, width: 9, pixels: Pixels::U8(plane) };
                 operation.apply(&mut alone, Filter::Bicubic, &[0.5]);
-                let found = changed.iter().skip(channel).step_by(5).copied().collect();
-                assert_eq!(alone.pixels, Pixels::U8(found), "{name}, channel {channel}");
+                let together = changed.iter().skip(channel).step_by(5).copied().collect();
+                assert_eq!(alone.pixels, Pixels::U8(together), "{name}, channel {channel}");
             }
         }
     }
 
     #[test]
-    fn floats_are_blended_and_moved_like_bytes_and_looked_up_not_at_all() {
+    fn floats_are_blended_and_moved_like_bytes_and_not_changed_by_tables() {
         let original = bytes(3, 12, 10);
         for (name, operation) in OPERATIONS {
             let operation = operation(3.0, 1.0);
             let (mut of_bytes, mut of_floats) = (original.clone(), floats(&original));
             operation.apply(&mut of_bytes, Filter::Bilinear, &[0.4, 0.2, 0.6]);
             operation.apply(&mut of_floats, Filter::Bilinear, &[0.4, 0.2, 0.6]);
-            let (Pixels::U8(of_bytes), Pixels::F32(found)) = (of_bytes.pixels, &of_floats.pixels) else {
+            let (Pixels::U8(bytes), Pixels::F32(actual)) = (of_bytes.pixels, &of_floats.pixels) else {
                 panic!("pixels changed their type")
             };
             if matches!(name, "AutoContrast" | "Equalize" | "Invert") || name.starts_with(['P']) || name.contains("Sol")
@@ -214,8 +214,8 @@ mod tests {
                 assert_eq!(of_floats, floats(&original), "{name}");
                 continue;
             }
-            for (byte, float) in of_bytes.into_iter().zip(found) {
-                // a poorer image rounded to a byte, times up to 0.3, and the result rounded down
+            for (byte, float) in bytes.into_iter().zip(actual) {
+                // bytes: rounding the degenerate image changes the result by up to 0.3, rounding it down by up to 1
                 let float = (float * 255.0).clamp(0.0, 255.0);
                 assert!((f32::from(byte) - float).abs() <= 1.3, "{name}: {byte} is not {float}");
             }

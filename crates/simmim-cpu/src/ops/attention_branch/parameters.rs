@@ -1,0 +1,139 @@
+//! The values of the branch's parameters as both directions read them.
+
+use super::super::residual::ResidualWrapper;
+use super::layout::AttentionSizes;
+use super::saved::residual_spec;
+use crate::Cpu;
+use crate::pools::ActivationDtype;
+use crate::store::Store;
+use simmim_engine::{AttentionBranch, QkvBias, Similarity};
+use simmim_kernels::dtype::padded;
+use simmim_kernels::heads::{HeadColumns, RowScale};
+use simmim_kernels::product::Accumulator;
+
+/// The upper bound of the logit scale, ln 100 (SwinV2, arXiv:2111.09883, section 3.3).
+pub(super) const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
+
+/// Values of the parameters, and windows.
+pub(super) struct AttentionParameters<'a, T> {
+    pub(super) residual: ResidualWrapper<'a>,
+    pub(super) sizes: AttentionSizes,
+    /// The token in each slot of each window, `[windows, M]`.
+    slots: &'a [u32],
+    /// Distinct masks of scores, `[M, M]` each.
+    masks: &'a [Vec<f32>],
+    /// The mask of each window.
+    mask_of: &'a [Option<u32>],
+    /// The bias of the joint projection, `[3D]`, or zeros.
+    pub(super) qkv_bias: Vec<f32>,
+    /// What queries are multiplied by before they are stored. It is 1 for cosine similarity, where they are scaled
+    /// later.
+    pub(super) query_factor: f32,
+    /// The joint projection of padding, `[3D]`: the bias, with queries multiplied by their factor.
+    padding: Vec<T>,
+    /// What the sums of the output projection start from.
+    pub(super) projection_accumulator: Accumulator<'a>,
+    /// The position bias of each head, `[A, M, M]`; empty if there is none.
+    position_bias: &'a [f32],
+    /// The logit scale of each head, for cosine similarity.
+    logit_scale: Option<&'a [f32]>,
+}
+
+impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
+    pub(super) fn read(
+        cpu: &Cpu,
+        store: &'a Store,
+        branch: &'a AttentionBranch,
+        position_bias: &'a [f32],
+        drop_path_scale: &'a [f32],
+        sizes: AttentionSizes,
+    ) -> Self {
+        let width = cpu.table.get(branch.norm.weight).range.len();
+        let zeros = || vec![0.0; width];
+        let qkv_bias = match branch.qkv_bias {
+            QkvBias::None => vec![0.0; 3 * width],
+            QkvBias::Full(id) => store.value(id).to_vec(),
+            QkvBias::QueryValue { query, value } => [store.value(query), &zeros(), store.value(value)].concat(),
+        };
+        let query_factor = match branch.similarity {
+            Similarity::ScaledDot => (sizes.head_width() as f32).powf(-0.5),
+            Similarity::Cosine { .. } => 1.0,
+        };
+        let mut of_padding = qkv_bias.clone();
+        of_padding[..width].iter_mut().for_each(|q| *q *= query_factor);
+        let mut padding = vec![T::default(); 3 * width];
+        T::narrow(&of_padding, &mut padding);
+        Self {
+            residual: residual_spec(branch).read(store, drop_path_scale, sizes.tokens),
+            sizes,
+            slots: &branch.windows.slots,
+            masks: &branch.windows.masks,
+            mask_of: &branch.windows.mask_of,
+            qkv_bias,
+            query_factor,
+            padding,
+            projection_accumulator: branch
+                .projection
+                .bias
+                .map_or(Accumulator::Zero, |bias| Accumulator::Bias(store.value(bias))),
+            position_bias,
+            logit_scale: match branch.similarity {
+                Similarity::ScaledDot => None,
+                Similarity::Cosine { logit_scale } => Some(store.value(logit_scale)),
+            },
+        }
+    }
+
+    /// What is added to the scores of a head in a window: the position bias and the mask, as far as there are any. They
+    /// are listed in `both`.
+    pub(super) fn biases<'b>(&'b self, window: usize, head: usize, both: &'b mut [&'b [f32]; 2]) -> &'b [&'b [f32]] {
+        let position = self.position_bias.chunks_exact(self.sizes.scores_len()).nth(head);
+        let mask = self.mask_of[window].map(|m| self.masks[m as usize].as_slice());
+        let mut count = 0;
+        for bias in position.into_iter().chain(mask) {
+            both[count] = bias;
+            count += 1;
+        }
+        &both[..count]
+    }
+
+    /// The token in each slot of a window, `[M]`.
+    pub(super) fn slots(&self, window: usize) -> &[u32] {
+        &self.slots[window * self.sizes.window_tokens..][..self.sizes.window_tokens]
+    }
+
+    /// The columns of a head's queries, keys or values (`part` 0, 1, 2) in the rows of an image.
+    pub(super) fn columns<'b>(&'b self, qkv: &'b [T], image: usize, part: usize, head: usize) -> HeadColumns<'b, T> {
+        let (tokens, stride) = (self.sizes.tokens, padded::<T>(3 * self.sizes.width));
+        let first = part * self.sizes.width + head * self.sizes.head_width();
+        HeadColumns {
+            rows: &qkv[image * tokens * stride + first..],
+            stride,
+            width: self.sizes.head_width(),
+            tokens,
+            padding: &self.padding[first..],
+        }
+    }
+
+    /// How the stored queries, keys and values of a head are scaled when they are gathered.
+    pub(super) fn scales(&self, head: usize) -> [RowScale; 3] {
+        let one = RowScale::By(1.0);
+        match self.logit_scale {
+            None => [one; 3],
+            Some(logits) => [RowScale::ToLength(logits[head].min(MAX_LOGIT_SCALE).exp()), RowScale::ToLength(1.0), one],
+        }
+    }
+
+    /// The scales by which the gradients of gathered queries, keys and values become those of the projection's output.
+    pub(super) fn gradient_scales(&self, head: usize) -> [RowScale; 3] {
+        match self.logit_scale {
+            None => [RowScale::By(self.query_factor), RowScale::By(1.0), RowScale::By(1.0)],
+            Some(_) => self.scales(head),
+        }
+    }
+
+    /// Whether a head has a logit scale below the bound. Only such a scale has a gradient.
+    pub(super) fn has_free_logit_scale(&self, head: usize) -> bool {
+        self.logit_scale.is_some_and(|logits| logits[head] < MAX_LOGIT_SCALE)
+    }
+}

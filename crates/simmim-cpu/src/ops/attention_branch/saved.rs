@@ -1,0 +1,42 @@
+//! What the forward pass saves for backward.
+
+use super::super::residual::{ResidualSpec, SavedResidual};
+use super::layout::AttentionSizes;
+use crate::buffer_pool::Buffer;
+use crate::chunks::Chunks;
+use crate::packed_activations::PackedActivations;
+use crate::tape::NodeId;
+use simmim_engine::AttentionBranch;
+use std::rc::Rc;
+
+pub(super) struct AttentionBackward<T> {
+    pub(super) branch: AttentionBranch,
+    pub(super) input: NodeId,
+    pub(super) drop_path_scale: Vec<f32>,
+    pub(super) x: Rc<Buffer<f32>>,
+    pub(super) bias_table: Option<SavedBias>,
+    pub(super) sizes: AttentionSizes,
+    pub(super) chunks: Chunks,
+    pub(super) residual: SavedResidual<T>,
+    /// The input of the joint projection, `[rows, D]`, unless it is recomputed.
+    pub(super) a: PackedActivations,
+    /// The output of the joint projection with its bias, queries multiplied by their factor, `[rows, 3D]`.
+    pub(super) qkv: Buffer<T>,
+    /// Attention weights, `[B, A, windows, M, M]`.
+    pub(super) p: Buffer<T>,
+    /// The input of the output projection, `[rows, D]`.
+    pub(super) o: PackedActivations,
+}
+
+/// A table of position biases.
+pub(super) struct SavedBias {
+    pub(super) table: NodeId,
+    /// Rows of the table.
+    pub(super) rows: usize,
+    /// What it adds to the scores of each head, `[A, M, M]`.
+    pub(super) expanded: Rc<Buffer<f32>>,
+}
+
+pub(super) fn residual_spec(branch: &AttentionBranch) -> ResidualSpec {
+    ResidualSpec { norm: branch.norm, order: branch.order, layer_scale: branch.layer_scale }
+}

@@ -1,0 +1,139 @@
+//! A convolution, computed as a product of the pixels' neighborhoods and the weight, some hundred pixels at a time.
+//!
+//! The neighborhoods are `k·k` times as large as the image. Therefore they are recomputed in the backward pass instead
+//! of being saved. The products are in f32 at either precision.
+
+use crate::buffer_pool::Buffer;
+use crate::tape::{Backward, Gradients, NodeId};
+use crate::threads::{divide, parts, split_mut};
+use crate::{Cpu, CpuTensor};
+use simmim_engine::Linear;
+use simmim_kernels::convolution::{Neighborhood, add_channels_last_gradient, channels_last_weight, fold, unfold};
+use simmim_kernels::elementwise::add_column_sums;
+use simmim_kernels::matrix::Matrix;
+use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_column, pack_depth_by_row};
+use simmim_kernels::product::{Accumulator, product, product_of_packed};
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Pixels whose neighborhoods are unfolded at a time: enough for the product to be fast, and few enough for the rows to
+/// stay in the cache.
+const PIXELS_AT_ONCE: usize = 256;
+
+/// Tasks of a backward pass. There are few, as each has a gradient of the whole weight.
+const BACKWARD_TASKS: usize = 4;
+
+struct ConvolutionBackward {
+    linear: Linear,
+    input: NodeId,
+    x: Rc<Buffer<f32>>,
+    neighborhood: Neighborhood,
+    outputs: usize,
+}
+
+pub(crate) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuTensor {
+    let (images, height, width, channels) = x.image_shape();
+    let (outputs, side) = match cpu.table.get(linear.weight).shape[..] {
+        [outputs, inputs, side, same] if inputs == channels && side == same && side % 2 == 1 => (outputs, side),
+        ref other => panic!("expected a weight [O, {channels}, k, k] with odd k, got {other:?}"),
+    };
+    let neighborhood = Neighborhood { height, width, channels, side };
+    let mut out = cpu.pools.f32.take(images * neighborhood.pixels() * outputs);
+    {
+        let store = cpu.store.borrow();
+        let weight = channels_last_weight(&neighborhood, store.value(linear.weight));
+        let layout = PackedLayout::new::<f32>(neighborhood.row_len(), outputs, cpu.tile.width());
+        let mut panels = vec![0; layout.lanes()];
+        pack_depth_by_column(Matrix::new(&weight, outputs, neighborhood.row_len()), layout, &mut panels);
+        let (weight, tile) = (Packed::new(&panels, layout), cpu.tile);
+        let accumulator = linear.bias.map_or(Accumulator::Zero, |bias| Accumulator::Bias(store.value(bias)));
+        let data: &[f32] = &x.data;
+        let groups = pixels_of(&parts(images), &neighborhood);
+        let tasks = groups.iter().zip(split_mut(&mut out, &groups, outputs)).collect();
+        cpu.threads.map(tasks, |(group, out)| {
+            let mut rows = zero_rows(&neighborhood);
+            for (pixels, out) in pieces(group).zip(out.chunks_mut(PIXELS_AT_ONCE * outputs)) {
+                let rows = &mut rows[..pixels.len() * neighborhood.row_len()];
+                unfold(&neighborhood, data, pixels.clone(), rows);
+                let rows = Matrix::new(rows, pixels.len(), neighborhood.row_len());
+                product(tile, rows, weight, out, outputs, accumulator);
+            }
+        });
+    }
+    cpu.output_with_parameters(linear.parameters(), &[images, height, width, outputs], out, || ConvolutionBackward {
+        linear: *linear,
+        input: x.node,
+        x: Rc::clone(&x.data),
+        neighborhood,
+        outputs,
+    })
+}
+
+/// The pixels of whole images, numbered across images.
+fn pixels_of(images: &[Range<usize>], neighborhood: &Neighborhood) -> Vec<Range<usize>> {
+    let pixels = neighborhood.pixels();
+    images.iter().map(|images| images.start * pixels..images.end * pixels).collect()
+}
+
+/// A range of pixels in pieces of at most [`PIXELS_AT_ONCE`].
+fn pieces(group: &Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = group.end;
+    group.clone().step_by(PIXELS_AT_ONCE).map(move |start| start..(start + PIXELS_AT_ONCE).min(end))
+}
+
+/// Memory for the rows of one piece.
+fn zero_rows(neighborhood: &Neighborhood) -> Vec<f32> {
+    vec![0.0; PIXELS_AT_ONCE * neighborhood.row_len()]
+}
+
+impl Backward for ConvolutionBackward {
+    fn name(&self) -> &'static str {
+        "convolution"
+    }
+
+    fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
+        let Self { neighborhood, outputs, .. } = *self;
+        let (row_len, image_len) = (neighborhood.row_len(), neighborhood.pixels() * neighborhood.channels);
+        let mut d_x = cpu.pools.f32.zeros(self.x.len());
+        let sums = {
+            let store = cpu.store.borrow();
+            let weight = channels_last_weight(&neighborhood, store.value(self.linear.weight));
+            let of_weight = PackedLayout::new::<f32>(outputs, row_len, cpu.tile.width());
+            let mut panels = vec![0; of_weight.lanes()];
+            pack_depth_by_row(Matrix::new(&weight, outputs, row_len), of_weight, &mut panels);
+            let (packed, tile) = (Packed::new(&panels, of_weight), cpu.tile);
+            let (x, d_y): (&[f32], &[f32]) = (&self.x, &d_output);
+            let images = divide(x.len() / image_len, BACKWARD_TASKS);
+            let d_x = split_mut(&mut d_x, &images, image_len);
+            let tasks = pixels_of(&images, &neighborhood).into_iter().zip(d_x).collect();
+            cpu.threads.map(tasks, |(group, d_x)| {
+                let (mut rows, mut d_rows) = (zero_rows(&neighborhood), zero_rows(&neighborhood));
+                let of_d_y = PackedLayout::new::<f32>(PIXELS_AT_ONCE, outputs, tile.height());
+                let of_rows = PackedLayout::new::<f32>(PIXELS_AT_ONCE, row_len, tile.width());
+                let (mut d_y_blocks, mut row_panels) = (vec![0; of_d_y.lanes()], vec![0; of_rows.lanes()]);
+                let mut d_weight = vec![0.0; weight.len()];
+                for pixels in pieces(&group) {
+                    let len = pixels.len() * row_len;
+                    unfold(&neighborhood, x, pixels.clone(), &mut rows[..len]);
+                    let d_y = Matrix::new(&d_y[pixels.start * outputs..], pixels.len(), outputs);
+                    pack_depth_by_row(d_y, of_d_y, &mut d_y_blocks);
+                    pack_depth_by_row(Matrix::new(&rows, pixels.len(), row_len), of_rows, &mut row_panels);
+                    let (blocks, panels) = (Packed::new(&d_y_blocks, of_d_y), Packed::new(&row_panels, of_rows));
+                    product_of_packed::<f32>(tile, blocks, 0, panels, &mut d_weight, Accumulator::Output);
+                    product(tile, d_y, packed, &mut d_rows, row_len, Accumulator::Zero);
+                    let own = pixels.start - group.start..pixels.end - group.start;
+                    fold(&neighborhood, &d_rows[..len], own, d_x);
+                }
+                d_weight
+            })
+        };
+        let mut store = cpu.store.borrow_mut();
+        for d_weight in sums {
+            add_channels_last_gradient(&neighborhood, &d_weight, store.gradient_mut(self.linear.weight));
+        }
+        if let Some(bias) = self.linear.bias {
+            add_column_sums(&d_output, store.gradient_mut(bias));
+        }
+        gradients.add(self.input, d_x);
+    }
+}

@@ -1,0 +1,81 @@
+//! One file per operation: its forward pass, what that saves for backward, and its backward pass.
+
+pub(super) mod add;
+pub(super) mod add_positions;
+pub(super) mod attention_branch;
+pub(super) mod bias_table;
+mod column_blocks;
+pub(super) mod continuous_position_bias;
+pub(super) mod convolution;
+pub(super) mod cross_entropy;
+pub(super) mod gather_rows;
+pub(super) mod gelu;
+pub(super) mod gumbel_softmax;
+pub(super) mod laplace;
+pub(super) mod layer_norm;
+pub(super) mod linear;
+mod loss;
+pub(super) mod mask_tokens;
+pub(super) mod max_pool;
+pub(super) mod mean_tokens;
+pub(super) mod mlp_branch;
+pub(super) mod parameter;
+pub(super) mod patch_embed;
+pub(super) mod prepend_token;
+pub(super) mod recompute;
+pub(super) mod regression;
+pub(super) mod relu;
+mod residual;
+pub(super) mod soft_labels;
+pub(super) mod uniform_divergence;
+pub(super) mod upsample;
+
+use super::Cpu;
+use super::packed_activations::PackedActivations;
+use super::threads::{divide, split_mut};
+use simmim_engine::{Linear, ParameterId};
+use simmim_kernels::dtype::Dtype;
+use simmim_kernels::elementwise::add_scaled;
+use simmim_kernels::product::product_of_packed;
+
+/// Blocks of rows of a weight's gradient in a task, about. The product reads its other operand again after six blocks,
+/// so a task of twice six blocks reads it no more often than a single task with all rows would.
+const BLOCKS_PER_TASK: usize = 12;
+
+/// A weight and the operands of its gradient `d_yᵀ·x` `[out, in]`: `d_y` and `x`.
+type WeightGradient<'a> = (ParameterId, &'a PackedActivations, &'a PackedActivations);
+
+/// Adds `d_yᵀ·x` to the gradients of weights.
+///
+/// The operands were packed chunk by chunk. Here each task computes some rows of a gradient from all tokens, so tasks
+/// need neither copies of the gradient nor sums over them.
+fn add_weight_gradients<T: Dtype>(cpu: &Cpu, weights: &[WeightGradient]) {
+    let tile = cpu.tile;
+    let mut store = cpu.store.borrow_mut();
+    let mut tasks = Vec::new();
+    let gradients = store.gradients_to_accumulate(weights.iter().map(|(weight, _, _)| *weight));
+    for ((_, d_y, x), (gradient, accumulator)) in weights.iter().zip(gradients) {
+        let (d_y, x) = (d_y.packed(), x.packed());
+        // each task gets whole blocks of rows, and an even number of tasks is shared evenly by two workers
+        let rows = divide(d_y.groups(), d_y.groups().div_ceil(BLOCKS_PER_TASK).next_multiple_of(2));
+        let row = |block: usize| (block * tile.height()).min(d_y.columns());
+        let rows: Vec<_> = rows.iter().map(|blocks| row(blocks.start)..row(blocks.end)).collect();
+        let gradients = split_mut(gradient, &rows, x.columns());
+        tasks.extend(rows.iter().zip(gradients).map(|(rows, gradient)| (d_y, rows.start, x, gradient, accumulator)));
+    }
+    cpu.threads.map(tasks, |(d_y, first, x, gradient, accumulator)| {
+        product_of_packed::<T>(tile, d_y, first, x, gradient, accumulator);
+    });
+}
+
+/// Adds `d`, which is a sum over rows, to the gradient of a layer's bias, if it has one.
+fn add_bias_gradient(cpu: &Cpu, linear: &Linear, d: &[f32]) {
+    if let Some(bias) = linear.bias {
+        add_gradient(cpu, bias, d);
+    }
+}
+
+/// Adds `d` to the gradient of a parameter.
+fn add_gradient(cpu: &Cpu, id: ParameterId, d: &[f32]) {
+    add_scaled(cpu.store.borrow_mut().gradient_mut(id), 1.0, d);
+}

@@ -1,0 +1,90 @@
+//! The activations of a batch, packed as operands of weight gradients.
+//!
+//! A weight gradient is a product with all tokens as its depth. Its operands are packed chunk by chunk, while each
+//! chunk is in the cache, either in the forward pass, where they are saved for backward, or in the backward pass.
+
+use crate::buffer_pool::Buffer;
+use crate::chunks::Chunks;
+use crate::pools::{ActivationDtype, BufferPools};
+use crate::threads::split_mut;
+use simmim_kernels::dtype::Dtype;
+use simmim_kernels::matrix::Matrix;
+use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_row};
+use std::ops::Range;
+
+/// The rows of a batch, one segment for each chunk.
+pub(crate) struct PackedActivations {
+    lanes: Buffer<u32>,
+    layout: PackedLayout,
+}
+
+impl PackedActivations {
+    /// Memory for rows of `columns` values in groups of `width`, to be saved for backward. It is empty unless
+    /// `is_saved`.
+    pub(crate) fn saved<T: Dtype>(
+        pools: &BufferPools,
+        chunks: &Chunks,
+        columns: usize,
+        width: usize,
+        is_saved: bool,
+    ) -> Self {
+        let segments = if is_saved { chunks.count() } else { 0 };
+        let layout = PackedLayout::new::<T>(chunks.chunk_rows(), columns, width).repeated(segments);
+        Self { lanes: pools.lanes.take(layout.lanes()), layout }
+    }
+
+    /// The same for rows that the backward pass recomputes. It is empty for a type whose activations are saved instead.
+    pub(crate) fn recomputed<T: ActivationDtype>(
+        pools: &BufferPools,
+        chunks: &Chunks,
+        columns: usize,
+        width: usize,
+    ) -> Self {
+        match T::RECOMPUTES {
+            true => Self::temporary::<T>(pools, chunks, columns, width),
+            false => Self::saved::<T>(pools, chunks, columns, width, false),
+        }
+    }
+
+    /// The same for rows that are needed only for the duration of one operation.
+    pub(crate) fn temporary<T: Dtype>(pools: &BufferPools, chunks: &Chunks, columns: usize, width: usize) -> Self {
+        let layout = PackedLayout::new::<T>(chunks.chunk_rows(), columns, width).repeated(chunks.count());
+        Self { lanes: pools.lanes.temporary(layout.lanes()), layout }
+    }
+
+    /// The parts that belong to the chunks.
+    pub(crate) fn split(&mut self, chunks: &Chunks) -> Vec<PackedActivationsChunk<'_>> {
+        let segment = self.layout.repeated(1);
+        let segments: Vec<_> = (0..chunks.count()).map(|chunk| chunk..chunk + 1).collect();
+        let lanes = split_saved(&mut self.lanes, &segments, segment.lanes());
+        lanes.into_iter().map(|lanes| PackedActivationsChunk { lanes, segment }).collect()
+    }
+
+    /// The operand of the product.
+    pub(crate) fn packed(&self) -> Packed<'_> {
+        Packed::new(&self.lanes, self.layout)
+    }
+}
+
+/// The segment of one chunk.
+pub(crate) struct PackedActivationsChunk<'a> {
+    lanes: &'a mut [u32],
+    segment: PackedLayout,
+}
+
+impl PackedActivationsChunk<'_> {
+    /// Packs the rows of the chunk, or does nothing if there is no memory for them.
+    pub(crate) fn pack<T: Dtype>(&mut self, rows: Matrix<T>) {
+        if !self.lanes.is_empty() {
+            pack_depth_by_row(rows, self.segment, self.lanes);
+        }
+    }
+}
+
+/// [`split_mut`] for a buffer that is empty if nothing is saved; then the parts are empty as well.
+pub(crate) fn split_saved<'a, T>(buffer: &'a mut [T], parts: &[Range<usize>], stride: usize) -> Vec<&'a mut [T]> {
+    match buffer.is_empty() {
+        true => parts.iter().map(|_| Default::default()).collect(),
+        false => split_mut(buffer, parts, stride),
+    }
+}

@@ -1,0 +1,209 @@
+//! The flat buffers of all parameters, whose ranges the parameter table names: values, gradients, moments and the
+//! average.
+//!
+//! Gradients, moments and the average are allocated when they are first needed, so a model that only predicts has none.
+
+use simmim_engine::{ParameterId, ParameterTable, Slot};
+use simmim_kernels::aligned::Aligned;
+use simmim_kernels::product::Accumulator;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// The flat buffers.
+pub(super) struct Store {
+    table: Rc<ParameterTable>,
+    /// Number of the current values: 1, and one more after each change.
+    version: u64,
+    values: Aligned<f32>,
+    /// Gradients; where `is_cleared` says that they count as zero, the values are those before they were cleared.
+    gradients: Aligned<f32>,
+    /// For each parameter, whether its gradient counts as zero. This saves writing zeros only to add to them.
+    is_cleared: Vec<bool>,
+    first: Aligned<f32>,
+    second: Aligned<f32>,
+    /// The moving average of the values; empty as long as it equals them.
+    average: Aligned<f32>,
+}
+
+/// The buffers that an optimizer step reads and writes.
+pub(super) struct StepBuffers<'a> {
+    /// The version of the values after the step.
+    pub(super) version: u64,
+    pub(super) values: &'a mut [f32],
+    pub(super) gradients: &'a [f32],
+    pub(super) first: &'a mut [f32],
+    pub(super) second: &'a mut [f32],
+}
+
+impl Store {
+    /// Parameters that are all zero.
+    pub(super) fn new(table: Rc<ParameterTable>) -> Self {
+        let parameters = table.iter().len();
+        Self {
+            version: 1,
+            values: Aligned::new(table.len()),
+            gradients: Aligned::default(),
+            is_cleared: vec![true; parameters],
+            first: Aligned::default(),
+            second: Aligned::default(),
+            average: Aligned::default(),
+            table,
+        }
+    }
+
+    /// Changes whenever the values do.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// A parameter's values.
+    pub(super) fn value(&self, id: ParameterId) -> &[f32] {
+        &self.values[self.table.get(id).range.clone()]
+    }
+
+    /// A parameter's gradient, to add to.
+    pub(super) fn gradient_mut(&mut self, id: ParameterId) -> &mut [f32] {
+        allocate(&mut self.gradients, self.table.len());
+        let gradient = &mut self.gradients[self.table.get(id).range.clone()];
+        if std::mem::take(&mut self.is_cleared[id.0]) {
+            gradient.fill(0.0);
+        }
+        gradient
+    }
+
+    /// The gradients of several parameters, and what a product must do with the content of each: overwrite it if it
+    /// counts as zero, or else add to it.
+    ///
+    /// # Panics
+    /// If a parameter is named twice.
+    pub(super) fn gradients_to_accumulate(
+        &mut self,
+        ids: impl Iterator<Item = ParameterId>,
+    ) -> Vec<(&mut [f32], Accumulator<'static>)> {
+        allocate(&mut self.gradients, self.table.len());
+        let ids: Vec<_> = ids.collect();
+        let accumulators: Vec<_> = ids
+            .iter()
+            .map(|id| if std::mem::take(&mut self.is_cleared[id.0]) { Accumulator::Zero } else { Accumulator::Output })
+            .collect();
+        let ranges: Vec<_> = ids.iter().map(|id| self.table.get(*id).range.clone()).collect();
+        // slices are split off in the order of their addresses, and returned in the order of `ids`
+        let mut order: Vec<usize> = (0..ids.len()).collect();
+        order.sort_by_key(|i| ranges[*i].start);
+        let mut slices: Vec<Option<&mut [f32]>> = ids.iter().map(|_| None).collect();
+        let (mut rest, mut offset) = (&mut self.gradients[..], 0);
+        for i in order {
+            let (_, from) = rest.split_at_mut(ranges[i].start - offset);
+            let (slice, after) = from.split_at_mut(ranges[i].len());
+            (slices[i], rest, offset) = (Some(slice), after, ranges[i].end);
+        }
+        slices.into_iter().map(|s| s.expect("every slice was split off")).zip(accumulators).collect()
+    }
+
+    /// Makes all gradients count as zero.
+    pub(super) fn clear_gradients(&mut self) {
+        self.is_cleared.fill(true);
+    }
+
+    /// Writes zeros to the gradients that still count as zero, so that the buffer can be read.
+    pub(super) fn write_cleared_gradients(&mut self) {
+        allocate(&mut self.gradients, self.table.len());
+        for (parameter, is_cleared) in self.table.iter().zip(&mut self.is_cleared) {
+            if std::mem::take(is_cleared) {
+                self.gradients[parameter.range.clone()].fill(0.0);
+            }
+        }
+    }
+
+    /// A copy of a parameter's range of a buffer, which is zero if the buffer is not allocated yet.
+    pub(super) fn copy_of(&mut self, slot: Slot, id: ParameterId) -> Vec<f32> {
+        let range = self.table.get(id).range.clone();
+        let buffer = match slot {
+            Slot::Values => &self.values,
+            Slot::Gradients => {
+                self.write_cleared_gradients();
+                &self.gradients
+            }
+            Slot::FirstMoment => &self.first,
+            Slot::SecondMoment => &self.second,
+            Slot::Average if self.average.is_empty() => &self.values,
+            Slot::Average => &self.average,
+        };
+        if buffer.is_empty() { vec![0.0; range.len()] } else { buffer[range].to_vec() }
+    }
+
+    /// A range of the gradients.
+    pub(super) fn gradients_mut(&mut self, range: Range<usize>) -> &mut [f32] {
+        self.write_cleared_gradients();
+        &mut self.gradients[range]
+    }
+
+    /// The average, to be updated, and the values.
+    pub(super) fn average_and_values(&mut self) -> (&mut [f32], &[f32]) {
+        self.allocate_average();
+        (&mut self.average, &self.values)
+    }
+
+    /// Exchanges the values and the average.
+    pub(super) fn swap_average(&mut self) {
+        self.allocate_average();
+        self.version += 1;
+        std::mem::swap(&mut self.values, &mut self.average);
+    }
+
+    fn allocate_average(&mut self) {
+        if self.average.is_empty() {
+            self.average = self.values.clone();
+        }
+    }
+
+    /// All gradients.
+    pub(super) fn gradients(&mut self) -> &[f32] {
+        self.write_cleared_gradients();
+        &self.gradients
+    }
+
+    /// A parameter's range of a buffer, to be written.
+    pub(super) fn slot_mut(&mut self, slot: Slot, id: ParameterId) -> &mut [f32] {
+        let buffer = match slot {
+            Slot::Values => {
+                self.version += 1;
+                &mut self.values
+            }
+            Slot::Gradients => {
+                self.write_cleared_gradients();
+                &mut self.gradients
+            }
+            Slot::FirstMoment => &mut self.first,
+            Slot::SecondMoment => &mut self.second,
+            Slot::Average => {
+                self.allocate_average();
+                &mut self.average
+            }
+        };
+        allocate(buffer, self.table.len());
+        &mut buffer[self.table.get(id).range.clone()]
+    }
+
+    /// The buffers of an optimizer step.
+    pub(super) fn step_buffers(&mut self) -> StepBuffers<'_> {
+        self.version += 1;
+        self.write_cleared_gradients();
+        allocate(&mut self.first, self.table.len());
+        allocate(&mut self.second, self.table.len());
+        StepBuffers {
+            version: self.version,
+            values: &mut self.values,
+            gradients: &self.gradients,
+            first: &mut self.first,
+            second: &mut self.second,
+        }
+    }
+}
+
+/// Allocates zeros, unless this was done before.
+fn allocate(buffer: &mut Aligned<f32>, len: usize) {
+    if buffer.len() < len {
+        *buffer = Aligned::new(len);
+    }
+}

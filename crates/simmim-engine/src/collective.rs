@@ -1,0 +1,290 @@
+//! Several processes, or threads, that train one model: each computes on its share of a batch, and they add up what they
+//! found.
+//!
+//! Sums are taken in the order of ranks, whatever arrives first, so that every rank gets the same bits in every run.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// A rank is gone while others wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("rank {rank} left while others were waiting for it")]
+pub struct CollectiveError {
+    /// The first rank that left.
+    pub rank: usize,
+}
+
+/// What the ranks of one training do together. All ranks make the same calls in the same order.
+pub trait Collective {
+    /// Number of this rank, from 0.
+    fn rank(&self) -> usize;
+
+    /// Number of ranks.
+    fn world(&self) -> usize;
+
+    /// Replaces `values` by their sum over all ranks, added in the order of ranks.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn all_reduce_sum(&mut self, values: &mut [f32]) -> Result<(), CollectiveError>;
+
+    /// [`Collective::all_reduce_sum`] of the few numbers that want f64: losses, weights, counts.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError>;
+
+    /// Replaces `values` by those of rank `root`.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn broadcast(&mut self, values: &mut [f32], root: usize) -> Result<(), CollectiveError>;
+
+    /// [`Collective::broadcast`] of bytes, of which only `root` need know the number.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn broadcast_bytes(&mut self, bytes: &mut Vec<u8>, root: usize) -> Result<(), CollectiveError>;
+
+    /// Waits until every rank is here.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn barrier(&mut self) -> Result<(), CollectiveError>;
+
+    /// Whether this is the rank that writes files and speaks.
+    fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+}
+
+/// The only rank there is: nothing is ever waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alone;
+
+impl Collective for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn world(&self) -> usize {
+        1
+    }
+
+    fn all_reduce_sum(&mut self, _: &mut [f32]) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn all_reduce_sum_f64(&mut self, _: &mut [f64]) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn broadcast(&mut self, _: &mut [f32], _: usize) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn broadcast_bytes(&mut self, _: &mut Vec<u8>, _: usize) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn barrier(&mut self) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+}
+
+/// A rank among threads of this process.
+///
+/// ```
+/// use simmim_engine::{Collective, InProcess};
+///
+/// let sums = std::thread::scope(|scope| {
+///     let ranks = InProcess::ranks(2).into_iter();
+///     let running: Vec<_> = ranks
+///         .map(|mut ranks| {
+///             scope.spawn(move || {
+///                 let mut values = [ranks.rank() as f32 + 1.0];
+///                 ranks.all_reduce_sum(&mut values).unwrap();
+///                 values[0]
+///             })
+///         })
+///         .collect();
+///     running.into_iter().map(|rank| rank.join().unwrap()).collect::<Vec<_>>()
+/// });
+/// assert_eq!(sums, [3.0, 3.0]);
+/// ```
+pub struct InProcess {
+    rank: usize,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    exchange: Mutex<Exchange>,
+    changed: Condvar,
+}
+
+/// One exchange at a time: every rank puts something down, then every rank takes all of it.
+struct Exchange {
+    /// What each rank put down, as bytes.
+    given: Vec<Option<Vec<u8>>>,
+    /// Ranks that have not taken the result of the current exchange yet.
+    left_to_take: usize,
+    /// The first rank that went away.
+    gone: Option<usize>,
+}
+
+impl InProcess {
+    /// The ranks of a world of `world` threads, to be handed to one thread each.
+    pub fn ranks(world: usize) -> Vec<Self> {
+        let exchange = Exchange { given: vec![None; world], left_to_take: 0, gone: None };
+        let shared = Arc::new(Shared { exchange: Mutex::new(exchange), changed: Condvar::new() });
+        (0..world).map(|rank| Self { rank, shared: Arc::clone(&shared) }).collect()
+    }
+
+    /// Hands in `bytes` and returns those of every rank.
+    fn exchange(&self, bytes: Vec<u8>) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let mut exchange = self.shared.lock();
+        // the slower ranks may still be taking the result of the exchange before
+        while exchange.left_to_take > 0 && exchange.gone.is_none() {
+            exchange = self.shared.wait(exchange);
+        }
+        exchange.given[self.rank] = Some(bytes);
+        self.shared.changed.notify_all();
+        while exchange.left_to_take == 0 && exchange.given.iter().any(Option::is_none) {
+            if let Some(rank) = exchange.gone {
+                return Err(CollectiveError { rank });
+            }
+            exchange = self.shared.wait(exchange);
+        }
+        let world = exchange.given.len();
+        if exchange.left_to_take == 0 {
+            exchange.left_to_take = world;
+        }
+        let all = exchange.given.iter().flatten().cloned().collect();
+        exchange.left_to_take -= 1;
+        if exchange.left_to_take == 0 {
+            exchange.given.fill(None);
+        }
+        self.shared.changed.notify_all();
+        Ok(all)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Exchange> {
+        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, exchange: MutexGuard<'a, Exchange>) -> MutexGuard<'a, Exchange> {
+        self.changed.wait(exchange).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for InProcess {
+    fn drop(&mut self) {
+        self.shared.lock().gone.get_or_insert(self.rank);
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Collective for InProcess {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.shared.lock().given.len()
+    }
+
+    fn all_reduce_sum(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        let all = self.exchange(values.iter().flat_map(|v| v.to_le_bytes()).collect())?;
+        values.fill(0.0);
+        for rank in &all {
+            for (sum, bytes) in values.iter_mut().zip(rank.as_chunks().0) {
+                *sum += f32::from_le_bytes(*bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
+        let all = self.exchange(values.iter().flat_map(|v| v.to_le_bytes()).collect())?;
+        values.fill(0.0);
+        for rank in &all {
+            for (sum, bytes) in values.iter_mut().zip(rank.as_chunks().0) {
+                *sum += f64::from_le_bytes(*bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn broadcast(&mut self, values: &mut [f32], root: usize) -> Result<(), CollectiveError> {
+        let is_root = self.rank == root;
+        let own = if is_root { values.iter().flat_map(|v| v.to_le_bytes()).collect() } else { Vec::new() };
+        let all = self.exchange(own)?;
+        for (value, bytes) in values.iter_mut().zip(all[root].as_chunks().0) {
+            *value = f32::from_le_bytes(*bytes);
+        }
+        Ok(())
+    }
+
+    fn broadcast_bytes(&mut self, bytes: &mut Vec<u8>, root: usize) -> Result<(), CollectiveError> {
+        let own = if self.rank == root { bytes.clone() } else { Vec::new() };
+        *bytes = self.exchange(own)?.swap_remove(root);
+        Ok(())
+    }
+
+    fn barrier(&mut self) -> Result<(), CollectiveError> {
+        self.exchange(Vec::new()).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each of `world` ranks returns.
+    fn on_ranks<T: Send>(world: usize, work: impl Fn(InProcess) -> T + Sync) -> Vec<T> {
+        std::thread::scope(|scope| {
+            let running: Vec<_> = InProcess::ranks(world).into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
+            running.into_iter().map(|rank| rank.join().expect("no rank panics")).collect()
+        })
+    }
+
+    #[test]
+    fn sums_are_those_of_ranks_in_their_order_time_after_time() {
+        // 1 + 1e8 − 1e8 is 0 in this order and 1 in another
+        let parts = [1.0f32, 1e8, -1e8];
+        let sums = on_ranks(3, |mut ranks| {
+            (0..100)
+                .map(|round| {
+                    let mut values = [parts[ranks.rank()], round as f32];
+                    ranks.all_reduce_sum(&mut values).expect("nobody leaves");
+                    values
+                })
+                .collect::<Vec<_>>()
+        });
+        for of_rank in sums {
+            assert!(of_rank.iter().enumerate().all(|(round, sum)| *sum == [0.0, 3.0 * round as f32]), "{of_rank:?}");
+        }
+    }
+
+    #[test]
+    fn a_broadcast_gives_everyone_what_the_root_has() {
+        let found = on_ranks(3, |mut ranks| {
+            let (mut values, mut bytes) = ([ranks.rank() as f32; 2], vec![ranks.rank() as u8; ranks.rank()]);
+            ranks.broadcast(&mut values, 1).expect("nobody leaves");
+            ranks.broadcast_bytes(&mut bytes, 2).expect("nobody leaves");
+            ranks.barrier().expect("nobody leaves");
+            (values, bytes)
+        });
+        assert!(found.iter().all(|(values, bytes)| *values == [1.0; 2] && *bytes == [2, 2]), "{found:?}");
+    }
+
+    #[test]
+    fn a_rank_that_leaves_is_named_to_those_who_wait() {
+        let found = on_ranks(2, |mut ranks| match ranks.rank() {
+            0 => ranks.barrier(),
+            _ => Ok(()), // it is dropped without having come
+        });
+        assert_eq!(found, [Err(CollectiveError { rank: 1 }), Ok(())]);
+    }
+}

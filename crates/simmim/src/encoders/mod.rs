@@ -1,0 +1,405 @@
+//! Encoders: from images to tokens, and from tokens to features. They know neither masks nor labels.
+//!
+//! Everything that depends on the architecture is a method of [`Encode`]; no other code branches on the kind of
+//! encoder. To add one, write a file with a type that implements [`Encode`], and add its arms to [`Encoder`].
+
+mod activation_memory;
+mod forward_context;
+mod resize;
+mod swin;
+mod vit;
+mod weight_init;
+
+pub use activation_memory::{BlockActivations, activation_bytes};
+pub use forward_context::ForwardContext;
+pub use resize::resize_bias_table;
+pub(crate) use swin::SwinBlocks;
+pub use swin::{Swin, SwinConfig, SwinV2Config};
+pub use vit::{PositionBias, Vit, VitConfig};
+pub use weight_init::WeightInit;
+
+use crate::error::Result;
+use crate::weights::{Builder, Init};
+use serde::{Deserialize, Serialize};
+use simmim_engine::{Images, Operations, Parameter};
+
+/// The architecture of an encoder, as in the `[encoder]` section of recipes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum EncoderConfig {
+    /// ViT.
+    Vit(VitConfig),
+    /// Swin Transformer.
+    Swin(SwinConfig),
+    /// Swin Transformer V2.
+    SwinV2(SwinV2Config),
+}
+
+impl EncoderConfig {
+    /// Checks that the values fit together.
+    ///
+    /// # Errors
+    /// If a value does not fit; the error names the first such key.
+    pub fn check(&self) -> Result<()> {
+        match self {
+            EncoderConfig::Vit(config) => config.check(),
+            EncoderConfig::Swin(config) => config.check(),
+            EncoderConfig::SwinV2(config) => config.check(),
+        }
+    }
+
+    /// Side of a patch in pixels; mask units must be multiples of it.
+    pub fn patch_px(&self) -> usize {
+        match self {
+            EncoderConfig::Vit(config) => config.patch_px,
+            EncoderConfig::Swin(config) => config.patch_px,
+            EncoderConfig::SwinV2(config) => config.patch_px,
+        }
+    }
+
+    /// Stride of the features in pixels; the image size must be a multiple of it.
+    pub fn stride_px(&self) -> usize {
+        match self {
+            EncoderConfig::Vit(config) => config.patch_px,
+            EncoderConfig::Swin(config) => config.stride_px(),
+            EncoderConfig::SwinV2(config) => config.stride_px(),
+        }
+    }
+}
+
+/// What an encoder is used for. The layers after the last block and the parameter names follow the published
+/// checkpoints of that use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Pre-training: features go to a prediction head; parameter names start with `encoder.`.
+    Pretrain,
+    /// Classification: pooled features go to a classification head; parameter names have no prefix.
+    Classify,
+}
+
+impl Role {
+    fn scope(self) -> &'static str {
+        match self {
+            Role::Pretrain => "encoder",
+            Role::Classify => "",
+        }
+    }
+}
+
+/// A tensor of other weights from which a parameter of an encoder may be loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceTensor<'a> {
+    /// Its shape.
+    pub shape: &'a [usize],
+    /// Its values.
+    pub values: &'a [f32],
+    /// Patch grid `(h, w)` of the encoder that it comes from, if known.
+    pub grid: Option<(usize, usize)>,
+}
+
+/// How a parameter is loaded from a tensor of other weights.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Fit {
+    /// Unchanged.
+    Same,
+    /// With these values, which were resized for this encoder.
+    Resized(Vec<f32>),
+    /// Not loaded but initialized, as in the official code, for this reason.
+    Reinitialized(String),
+    /// The tensor is of another architecture, which is an error.
+    Incompatible,
+}
+
+impl SourceTensor<'_> {
+    /// The fit of a parameter that cannot be resized.
+    pub(crate) fn unresized(&self, parameter: &Parameter) -> Fit {
+        if self.shape == parameter.shape { Fit::Same } else { Fit::Incompatible }
+    }
+
+    /// The patch grid that the tensor comes from: the known one, or else a square grid of `cells` cells.
+    fn grid_of(&self, cells: usize) -> Option<(usize, usize)> {
+        let side = cells.isqrt();
+        let is_known = |grid: &(usize, usize)| grid.0 * grid.1 == cells;
+        self.grid.filter(is_known).or((side * side == cells).then_some((side, side)))
+    }
+}
+
+/// The name of a parameter without the prefix `encoder.` of pre-training.
+pub(crate) fn plain_name(parameter: &str) -> &str {
+    parameter.strip_prefix("encoder.").unwrap_or(parameter)
+}
+
+/// Sizes of an encoder that the rest of the model needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncoderSpec {
+    /// Input height and width in pixels.
+    pub image_px: (usize, usize),
+    /// Input channels.
+    pub channels: usize,
+    /// Side of a patch in pixels.
+    pub patch_px: usize,
+    /// Stride of the features in pixels.
+    pub stride_px: usize,
+    /// Width of a token after the patch embedding, `D`.
+    pub width: usize,
+    /// Width of a feature, `D'`; it differs from `D` in Swin.
+    pub out_width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+}
+
+impl EncoderSpec {
+    /// FLOPs of the patch embedding of one image.
+    pub fn embed_flops(&self) -> f64 {
+        let patches = (self.image_px.0 / self.patch_px) * (self.image_px.1 / self.patch_px);
+        2.0 * (patches * self.width * self.channels * self.patch_px * self.patch_px) as f64
+    }
+
+    /// Number of features along height and width, `(h, w)`.
+    pub fn feature_grid(&self) -> (usize, usize) {
+        (self.image_px.0 / self.stride_px, self.image_px.1 / self.stride_px)
+    }
+}
+
+/// The tokens that an encoder processes.
+///
+/// SimMIM replaces hidden patches with mask tokens before the first block, so its encoder processes all tokens. MAE
+/// (arXiv:2111.06377) removes hidden patches, and its decoder inserts mask tokens between the encoded visible ones.
+#[derive(Clone, Copy, Debug)]
+pub enum VisibleTokens<'a> {
+    /// All tokens.
+    All,
+    /// The same number of tokens of each image, as rows of `[B·N, D]` in the order of images.
+    Rows(&'a [u32]),
+}
+
+/// An encoder.
+pub trait Encode {
+    /// Its sizes.
+    fn spec(&self) -> EncoderSpec;
+
+    /// Patch embedding: images to tokens.
+    ///
+    /// # Shapes
+    /// `[B, C, H, W]` → `[B, N, D]`.
+    fn embed<B: Operations>(&self, b: &B, images: &Images) -> B::Tensor;
+
+    /// Encodes tokens, all of them or only the visible ones, to features.
+    ///
+    /// # Shapes
+    /// `[B, N, D]` → `[B, h·w, D']` in row-major order, or `[B, V, D']` for `V` visible tokens.
+    ///
+    /// # Panics
+    /// If tokens are left out and the encoder [needs all](Encode::needs_all_tokens).
+    fn encode<B: Operations>(
+        &self,
+        b: &B,
+        tokens: B::Tensor,
+        visible: VisibleTokens,
+        context: &mut ForwardContext,
+    ) -> B::Tensor;
+
+    /// The reason why the encoder needs all tokens; `None` if it takes any subset of them.
+    fn needs_all_tokens(&self) -> Option<&'static str>;
+
+    /// The outputs of some blocks as feature maps, in one pass through the encoder, without class token and final norm.
+    /// `blocks` are counted from 1 and in ascending order.
+    ///
+    /// # Shapes
+    /// `[B, N, D]` → `[B, h, w, D]` for each block, with the grid and width of its stage.
+    ///
+    /// # Panics
+    /// If there is no such block.
+    fn features<B: Operations>(
+        &self,
+        b: &B,
+        tokens: B::Tensor,
+        blocks: &[usize],
+        context: &mut ForwardContext,
+    ) -> Vec<B::Tensor>;
+
+    /// Pools the features of each image to one vector, for a classification head.
+    ///
+    /// # Shapes
+    /// `[B, h·w, D']` → `[B, D']`.
+    fn pool<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor;
+
+    /// Initialization of the mask token.
+    fn mask_token_init(&self) -> Init;
+
+    /// Initialization of the weight of a classification head; its bias is zero.
+    fn head_init(&self) -> Init;
+
+    /// Layer of a parameter for layer-wise learning-rate decay, 0 at the input, as in the official code
+    /// (microsoft/SimMIM, `optimizer.py`).
+    fn layer_of(&self, parameter: &str) -> usize;
+
+    /// Whether the official code exempts this parameter from weight decay by its name. One-dimensional parameters and
+    /// biases are exempt in any case.
+    fn is_exempt_from_decay(&self, parameter: &str) -> bool;
+
+    /// Whether this is a relative position bias table or the mask token, which `decay_groups = "corrected"` exempts
+    /// too.
+    fn is_position_or_mask(&self, parameter: &str) -> bool;
+
+    /// FLOPs of the forward pass of one image; a multiply-add counts as two.
+    fn flops(&self) -> f64;
+
+    /// What each block saves of one image for the backward pass.
+    fn block_activations(&self) -> Vec<BlockActivations>;
+
+    /// Names, without prefix, under which `parameter` is looked up in other weights; the first one found is used.
+    fn source_names(&self, parameter: &str) -> Vec<String>;
+
+    /// How a parameter is loaded from a tensor of other weights. Position tables are resized.
+    fn fit(&self, parameter: &Parameter, source: &SourceTensor) -> Fit;
+}
+
+/// An encoder of any kind.
+#[derive(Clone, Debug)]
+pub enum Encoder {
+    /// ViT.
+    Vit(Vit),
+    /// Swin Transformer, V1 or V2.
+    Swin(Swin),
+}
+
+impl Encoder {
+    /// Builds the encoder of a configuration and adds its parameters to `builder`.
+    pub fn new(
+        config: &EncoderConfig,
+        role: Role,
+        image_px: (usize, usize),
+        channels: usize,
+        builder: &mut Builder,
+    ) -> Self {
+        match config {
+            EncoderConfig::Vit(config) => Encoder::Vit(Vit::new(config, role, image_px, channels, builder)),
+            EncoderConfig::Swin(config) => {
+                Encoder::Swin(Swin::new(&config.design(), role, image_px, channels, builder))
+            }
+            EncoderConfig::SwinV2(config) => {
+                Encoder::Swin(Swin::new(&config.design(), role, image_px, channels, builder))
+            }
+        }
+    }
+}
+
+impl Encode for Encoder {
+    fn spec(&self) -> EncoderSpec {
+        match self {
+            Encoder::Vit(e) => e.spec(),
+            Encoder::Swin(e) => e.spec(),
+        }
+    }
+
+    fn embed<B: Operations>(&self, b: &B, images: &Images) -> B::Tensor {
+        match self {
+            Encoder::Vit(e) => e.embed(b, images),
+            Encoder::Swin(e) => e.embed(b, images),
+        }
+    }
+
+    fn encode<B: Operations>(
+        &self,
+        b: &B,
+        tokens: B::Tensor,
+        visible: VisibleTokens,
+        context: &mut ForwardContext,
+    ) -> B::Tensor {
+        match self {
+            Encoder::Vit(e) => e.encode(b, tokens, visible, context),
+            Encoder::Swin(e) => e.encode(b, tokens, visible, context),
+        }
+    }
+
+    fn needs_all_tokens(&self) -> Option<&'static str> {
+        match self {
+            Encoder::Vit(e) => e.needs_all_tokens(),
+            Encoder::Swin(e) => e.needs_all_tokens(),
+        }
+    }
+
+    fn features<B: Operations>(
+        &self,
+        b: &B,
+        tokens: B::Tensor,
+        blocks: &[usize],
+        context: &mut ForwardContext,
+    ) -> Vec<B::Tensor> {
+        match self {
+            Encoder::Vit(e) => e.features(b, tokens, blocks, context),
+            Encoder::Swin(e) => e.features(b, tokens, blocks, context),
+        }
+    }
+
+    fn pool<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor {
+        match self {
+            Encoder::Vit(e) => e.pool(b, features),
+            Encoder::Swin(e) => e.pool(b, features),
+        }
+    }
+
+    fn mask_token_init(&self) -> Init {
+        match self {
+            Encoder::Vit(e) => e.mask_token_init(),
+            Encoder::Swin(e) => e.mask_token_init(),
+        }
+    }
+
+    fn head_init(&self) -> Init {
+        match self {
+            Encoder::Vit(e) => e.head_init(),
+            Encoder::Swin(e) => e.head_init(),
+        }
+    }
+
+    fn layer_of(&self, parameter: &str) -> usize {
+        match self {
+            Encoder::Vit(e) => e.layer_of(parameter),
+            Encoder::Swin(e) => e.layer_of(parameter),
+        }
+    }
+
+    fn is_exempt_from_decay(&self, parameter: &str) -> bool {
+        match self {
+            Encoder::Vit(e) => e.is_exempt_from_decay(parameter),
+            Encoder::Swin(e) => e.is_exempt_from_decay(parameter),
+        }
+    }
+
+    fn is_position_or_mask(&self, parameter: &str) -> bool {
+        match self {
+            Encoder::Vit(e) => e.is_position_or_mask(parameter),
+            Encoder::Swin(e) => e.is_position_or_mask(parameter),
+        }
+    }
+
+    fn flops(&self) -> f64 {
+        match self {
+            Encoder::Vit(e) => e.flops(),
+            Encoder::Swin(e) => e.flops(),
+        }
+    }
+
+    fn block_activations(&self) -> Vec<BlockActivations> {
+        match self {
+            Encoder::Vit(e) => e.block_activations(),
+            Encoder::Swin(e) => e.block_activations(),
+        }
+    }
+
+    fn source_names(&self, parameter: &str) -> Vec<String> {
+        match self {
+            Encoder::Vit(e) => e.source_names(parameter),
+            Encoder::Swin(e) => e.source_names(parameter),
+        }
+    }
+
+    fn fit(&self, parameter: &Parameter, source: &SourceTensor) -> Fit {
+        match self {
+            Encoder::Vit(e) => e.fit(parameter, source),
+            Encoder::Swin(e) => e.fit(parameter, source),
+        }
+    }
+}

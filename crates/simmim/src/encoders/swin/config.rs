@@ -1,0 +1,204 @@
+//! Sizes and variants of Swin and SwinV2, as in the `[encoder]` section of recipes.
+
+use crate::encoders::WeightInit;
+use crate::error::Result;
+use crate::ranges::{at_least_one, within, wrong};
+use serde::{Deserialize, Serialize};
+
+/// Sizes and variants of a Swin Transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwinConfig {
+    /// Side of a patch in pixels.
+    pub patch_px: usize,
+    /// Width of a token in the first stage, `D`; it doubles in each stage.
+    pub width: usize,
+    /// Number of blocks of each stage.
+    pub depths: Vec<usize>,
+    /// Number of attention heads of each stage; divides its width.
+    pub heads: Vec<usize>,
+    /// Side of a window in tokens, `M`.
+    pub window: usize,
+    /// Hidden width of the MLP as a multiple of the width.
+    pub mlp_ratio: f64,
+    /// Whether queries, keys and values have a bias.
+    pub qkv_bias: bool,
+    /// Whether the patch embedding ends with a layer norm.
+    pub patch_norm: bool,
+    /// Whether learned absolute position embeddings are added to the tokens.
+    pub absolute_positions: bool,
+    /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.
+    pub drop_path: f32,
+    /// Initialization of the weights of linear layers.
+    #[serde(default)]
+    pub init: WeightInit,
+}
+
+/// Sizes and variants of a Swin Transformer V2.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwinV2Config {
+    /// Side of a patch in pixels.
+    pub patch_px: usize,
+    /// Width of a token in the first stage, `D`; it doubles in each stage.
+    pub width: usize,
+    /// Number of blocks of each stage.
+    pub depths: Vec<usize>,
+    /// Number of attention heads of each stage; divides its width.
+    pub heads: Vec<usize>,
+    /// Side of a window in tokens, `M`.
+    pub window: usize,
+    /// Window side of each stage in pre-training, by which offsets are divided; 0, or an empty list, for the current
+    /// side.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pretrained_window_size: Vec<usize>,
+    /// Hidden width of the MLP as a multiple of the width.
+    pub mlp_ratio: f64,
+    /// Whether queries and values have a bias (keys never do).
+    pub qkv_bias: bool,
+    /// Whether the patch embedding ends with a layer norm.
+    pub patch_norm: bool,
+    /// Whether learned absolute position embeddings are added to the tokens.
+    pub absolute_positions: bool,
+    /// Number of blocks of a stage after which the main branch has an extra norm, again and again; 0 for none.
+    pub extra_norm_every: usize,
+    /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.
+    pub drop_path: f32,
+    /// Initialization of the weights of linear layers.
+    #[serde(default)]
+    pub init: WeightInit,
+}
+
+/// The configuration of a Swin Transformer, V1 or V2.
+#[derive(Clone, Debug)]
+pub(in crate::encoders) struct Design {
+    pub(super) sizes: SwinConfig,
+    pub(super) version: Version,
+}
+
+/// What differs between the versions.
+#[derive(Clone, Debug)]
+pub(super) enum Version {
+    /// V1: pre-norm, scaled dot-product attention, a learned relative position bias table per block.
+    One,
+    /// V2: post-norm, scaled cosine attention, log-spaced continuous position bias.
+    Two { pretrained_window_size: Vec<usize>, extra_norm_every: usize },
+}
+
+impl SwinConfig {
+    /// Checks that the values fit together.
+    ///
+    /// # Errors
+    /// If a value does not fit; the error names the first such key.
+    pub fn check(&self) -> Result<()> {
+        for (key, value) in [
+            ("encoder.patch_px", self.patch_px),
+            ("encoder.width", self.width),
+            ("encoder.window", self.window),
+            ("encoder.depths", self.depths.len()),
+            ("encoder.depths", self.depths.iter().copied().min().unwrap_or(0)),
+        ] {
+            at_least_one(key, value)?;
+        }
+        let divides = |(stage, heads): (usize, &usize)| *heads > 0 && (self.width << stage).is_multiple_of(*heads);
+        if self.heads.len() != self.depths.len() || !self.heads.iter().enumerate().all(divides) {
+            let widths: Vec<usize> = (0..self.depths.len()).map(|stage| self.width << stage).collect();
+            let expected = format!("expected one number per stage that divides its width, {widths:?}");
+            return Err(wrong("encoder.heads", format!("{:?}", self.heads), expected, None));
+        }
+        within("encoder.mlp_ratio", self.mlp_ratio, 1.0 / self.width as f64, 64.0)?;
+        within("encoder.drop_path", self.drop_path as f64, 0.0, 0.99)
+    }
+
+    /// Stride of the features in pixels: each stage after the first halves the grid.
+    pub fn stride_px(&self) -> usize {
+        self.patch_px << (self.depths.len() - 1)
+    }
+
+    pub(in crate::encoders) fn design(&self) -> Design {
+        Design { sizes: self.clone(), version: Version::One }
+    }
+}
+
+impl SwinV2Config {
+    /// Checks that the values fit together.
+    ///
+    /// # Errors
+    /// If a value does not fit; the error names the first such key.
+    pub fn check(&self) -> Result<()> {
+        self.sizes().check()?;
+        let pretrained = &self.pretrained_window_size;
+        // offsets are divided by the side minus 1
+        if !(pretrained.is_empty() || pretrained.len() == self.depths.len()) || pretrained.contains(&1) {
+            let expected = format!(
+                "expected one side per stage, {} in all, each 0 or at least 2, or an empty list",
+                self.depths.len()
+            );
+            return Err(wrong("encoder.pretrained_window_size", format!("{pretrained:?}"), expected, None));
+        }
+        Ok(())
+    }
+
+    /// Stride of the features in pixels: each stage after the first halves the grid.
+    pub fn stride_px(&self) -> usize {
+        self.sizes().stride_px()
+    }
+
+    pub(in crate::encoders) fn design(&self) -> Design {
+        let version = Version::Two {
+            pretrained_window_size: self.pretrained_window_size.clone(),
+            extra_norm_every: self.extra_norm_every,
+        };
+        Design { sizes: self.sizes(), version }
+    }
+
+    fn sizes(&self) -> SwinConfig {
+        SwinConfig {
+            patch_px: self.patch_px,
+            width: self.width,
+            depths: self.depths.clone(),
+            heads: self.heads.clone(),
+            window: self.window,
+            mlp_ratio: self.mlp_ratio,
+            qkv_bias: self.qkv_bias,
+            patch_norm: self.patch_norm,
+            absolute_positions: self.absolute_positions,
+            drop_path: self.drop_path,
+            init: self.init,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::recipe::resolve;
+
+    #[track_caller]
+    fn check_fails(recipe: &str, edit: &str, message: &str, hint: &str) {
+        let error = resolve(recipe, &[edit.to_owned()]).unwrap_err();
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(error.hint().unwrap_or_default().contains(hint), "{:?}", error.hint());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let v1 = "pretrain-swin-t-192";
+        check_fails(v1, "encoder.heads=[3, 6, 12]", "`encoder.heads` is `[3, 6, 12]`", "");
+        check_fails(v1, "encoder.heads=[5, 6, 12, 24]", "[96, 192, 384, 768]", "");
+        check_fails(v1, "encoder.depths=[2, 0, 6, 2]", "`encoder.depths` is `0`", "");
+        check_fails(v1, "encoder.window=0", "`encoder.window` is `0`", "");
+        check_fails(v1, "encoder.windows=6", "unknown key `encoder.windows`", "did you mean `encoder.window`?");
+        check_fails(v1, "encoder.extra_norm_every=6", "unknown key `encoder.extra_norm_every`", "");
+        let v2 = "pretrain-swinv2-t-192";
+        check_fails(v2, "encoder.pretrained_window_size=[12, 6]", "`encoder.pretrained_window_size`", "");
+        check_fails(v2, "encoder.pretrained_window_size=[12, 12, 12, 1]", "`encoder.pretrained_window_size`", "");
+    }
+
+    #[test]
+    fn an_image_that_the_stride_does_not_divide_is_refused_with_the_nearest_that_fit() {
+        let edits = ["mask.unit_px=16", "data.image_size=208"].map(str::to_owned);
+        let error = resolve("pretrain-swin-t-192", &edits).unwrap_err();
+        assert!(error.to_string().contains("encoder's stride of 32 px"), "{error}");
+        assert_eq!(error.hint().unwrap(), "192 or 224 px would fit");
+    }
+}

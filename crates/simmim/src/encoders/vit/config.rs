@@ -1,0 +1,75 @@
+//! Recipe keys of the vision transformer.
+
+use crate::encoders::WeightInit;
+use crate::error::Result;
+use crate::ranges::{at_least_one, within, wrong};
+use serde::{Deserialize, Serialize};
+
+/// Sizes and variants of a vision transformer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VitConfig {
+    /// Side of a patch in pixels.
+    pub patch_px: usize,
+    /// Width of a token, `D`.
+    pub width: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads, `A`; divides the width.
+    pub heads: usize,
+    /// Hidden width of the MLP as a multiple of the width.
+    pub mlp_ratio: f64,
+    /// Whether queries and values have a bias (keys never do).
+    pub qkv_bias: bool,
+    /// Initial value of layer scale; 0 for none.
+    pub layer_scale: f32,
+    /// Whether learned absolute position embeddings are added to the tokens.
+    pub absolute_positions: bool,
+    /// Relative position bias of the attention scores.
+    pub position_bias: PositionBias,
+    /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.
+    pub drop_path: f32,
+    /// Initialization of the weights of linear layers.
+    #[serde(default)]
+    pub init: WeightInit,
+}
+
+/// Relative position bias of a vision transformer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PositionBias {
+    /// None.
+    None,
+    /// One table for all blocks, as in pre-training in the paper.
+    Shared,
+    /// One table per block, as in fine-tuning in the paper.
+    PerBlock,
+}
+
+impl VitConfig {
+    /// Checks that the values fit together.
+    ///
+    /// # Errors
+    /// If a value does not fit; the error names the first such key.
+    pub fn check(&self) -> Result<()> {
+        for (key, value) in [
+            ("encoder.patch_px", self.patch_px),
+            ("encoder.width", self.width),
+            ("encoder.depth", self.depth),
+            ("encoder.heads", self.heads),
+        ] {
+            at_least_one(key, value)?;
+        }
+        if !self.width.is_multiple_of(self.heads) {
+            let expected = format!("expected a divisor of `encoder.width`, {}", self.width);
+            return Err(wrong("encoder.heads", self.heads, expected, None));
+        }
+        within("encoder.mlp_ratio", self.mlp_ratio, 1.0 / self.width as f64, 64.0)?;
+        within("encoder.layer_scale", self.layer_scale as f64, 0.0, 100.0)?;
+        within("encoder.drop_path", self.drop_path as f64, 0.0, 0.99)
+    }
+
+    pub(super) fn hidden(&self) -> usize {
+        (self.width as f64 * self.mlp_ratio) as usize
+    }
+}

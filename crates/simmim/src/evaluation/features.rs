@@ -1,0 +1,299 @@
+//! Frozen features: one vector per image from an encoder that is not trained further, with a cache on the disk.
+
+use crate::encoders::{Encode, Encoder, ForwardContext, Role, VisibleTokens};
+use crate::error::{Error, Result};
+use crate::recipe::{AnyRecipe, DataRecipe, NormalizationKind};
+use crate::weights::{
+    self, Builder, InitFrom, LoadedWeights, Pretrained, Transfer, WeightsFile, initial_values, transfer,
+};
+use simmim_data::{Augmentation, Normalization, OrderedPass, Pixels, Skipped, Source, Transform};
+use simmim_engine::{Backend, Device, Images, ParameterId, ParameterTable, Precision, Slot};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Images per batch.
+const BATCH: usize = 64;
+
+/// Number of images whose mean and standard deviation are measured if no run has measured them.
+const MEASURED_IMAGES: usize = 2000;
+
+/// Number of images whose pixels are part of a data set's checksum.
+const CHECKED_IMAGES: usize = 64;
+
+/// An encoder that is not trained further.
+pub struct FrozenEncoder<D: Device> {
+    encoder: Encoder,
+    backend: D::Backend,
+    data: DataRecipe,
+    /// How images are cropped.
+    augmentation: Augmentation,
+    normalization: Option<Normalization>,
+    /// Which parameters were loaded, adapted or initialized.
+    transfer: Option<Transfer>,
+    damaged: Vec<Error>,
+}
+
+/// Features of labeled images.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Features {
+    /// Width of a feature vector, `D`.
+    pub width: usize,
+    /// One row per image, `[N, D]`.
+    pub values: Vec<f32>,
+    /// Class of each image, `[N]`.
+    pub labels: Vec<usize>,
+    /// Images that could not be read; none if the features are from the cache.
+    pub skipped: Vec<Skipped>,
+}
+
+impl Features {
+    /// Number of images, `N`.
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+}
+
+/// Which features are extracted, and where they are cached.
+#[derive(Clone, Copy, Debug)]
+pub struct Extraction<'a> {
+    /// The block whose output is used, counted from 1; `None`: the output of the encoder after its last norm.
+    pub block: Option<usize>,
+    /// Folder of the cache.
+    pub cache: Option<&'a Path>,
+    /// Threads that read and decode images.
+    pub workers: usize,
+}
+
+impl<D: Device> FrozenEncoder<D> {
+    /// Builds an encoder with the weights of a run or a file, or with weights initialized from `seed`. Its recipe is
+    /// `recipe`, or else the recipe that is stored with the weights.
+    ///
+    /// # Errors
+    /// If the weights do not exist or do not fit, or no recipe is known.
+    pub fn load(
+        init_from: &InitFrom,
+        recipe: Option<AnyRecipe>,
+        device: &D,
+        precision: Precision,
+        seed: u64,
+    ) -> Result<Self> {
+        let mut weights = match init_from {
+            InitFrom::Scratch => None,
+            InitFrom::Weights(path) => Some(LoadedWeights::at(path)?),
+        };
+        let resolved = weights.as_ref().and_then(|weights| weights.resolved.clone());
+        let Some(recipe) = recipe.or(resolved.as_ref().map(|(recipe, _)| recipe.clone())) else {
+            return Err(Error::Input {
+                what: "no recipe says which encoder it is".into(),
+                hint: Some("name its recipe by --recipe".into()),
+            });
+        };
+        let (role, augmentation) = match &recipe {
+            AnyRecipe::Pretrain(_) => (Role::Pretrain, Augmentation::Center),
+            AnyRecipe::Finetune(recipe) => (Role::Classify, recipe.center_crop()),
+            AnyRecipe::Tokenizer(_) => return Err(no_encoder()),
+        };
+        let data = recipe.data().clone();
+        let mut builder = Builder::default();
+        let image_px = data.image_size.height_and_width();
+        let architecture = recipe.encoder().ok_or_else(no_encoder)?;
+        let encoder = Encoder::new(architecture, role, image_px, data.channels, &mut builder);
+        let (table, inits) = builder.finish();
+        let damaged = weights.as_mut().map_or(Vec::new(), |weights| std::mem::take(&mut weights.damaged));
+        let mut values = initial_values(&table, &inits, seed);
+        let transfer = match weights {
+            None => None,
+            Some(weights) => Some(transfer(&Pretrained::new(weights, &[]), &encoder, &table, &mut values)?),
+        };
+        let backend = device.open(table, precision);
+        backend.write_slot(Slot::Values, &values);
+        let normalization = match (resolved, data.normalization) {
+            (Some((_, run)), _) => Some(run.normalization()),
+            (None, NormalizationKind::Imagenet) => Some(Normalization::imagenet()),
+            (None, NormalizationKind::None) => Some(Normalization::none(data.channels)),
+            (None, NormalizationKind::Measured) => None,
+        };
+        Ok(Self { encoder, backend, data, augmentation, normalization, transfer, damaged })
+    }
+
+    /// Number of channels of its images.
+    pub fn channels(&self) -> usize {
+        self.data.channels
+    }
+
+    /// Which parameters were loaded, adapted or initialized.
+    pub fn transfer(&self) -> Option<&Transfer> {
+        self.transfer.as_ref()
+    }
+
+    /// Errors of damaged checkpoints that are newer than the one that was loaded.
+    pub fn damaged(&self) -> &[Error] {
+        &self.damaged
+    }
+
+    /// Measures mean and standard deviation of these images, if neither a run nor the recipe has them.
+    ///
+    /// # Errors
+    /// If none of them can be read.
+    pub fn measure(&mut self, source: &dyn Source) -> Result<()> {
+        if self.normalization.is_none() {
+            self.normalization = Some(Normalization::measure(source, MEASURED_IMAGES)?);
+        }
+        Ok(())
+    }
+
+    /// Extracts features of all images of a labeled source; `progress` is called with the number of images done.
+    ///
+    /// # Errors
+    /// If there is no such block, reading fails for a reason other than an unreadable image, or files cannot be
+    /// written.
+    ///
+    /// # Panics
+    /// If the normalization is not known: see [`FrozenEncoder::measure`].
+    pub fn features(
+        &self,
+        source: Arc<dyn Source>,
+        extraction: &Extraction,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Features> {
+        let depth = self.encoder.spec().depth;
+        if let Some(block) = extraction.block.filter(|block| *block == 0 || *block > depth) {
+            return Err(Error::Input {
+                what: format!("there is no block `{block}`"),
+                hint: Some(format!("the encoder's blocks are 1 to {depth}")),
+            });
+        }
+        let path = extraction.cache.map(|folder| folder.join(self.file_name(source.as_ref(), extraction.block)));
+        if let Some(path) = path.as_ref().filter(|path| path.is_file()) {
+            return read(path);
+        }
+        let normalization = self.normalization.clone().expect("the normalization is measured first");
+        let transform = self.data.transform(self.augmentation, normalization);
+        let (block, workers) = (extraction.block, extraction.workers);
+        let features = extract(&self.backend, &self.encoder, source, transform, block, workers, progress)?;
+        if let Some(path) = path.filter(|_| features.skipped.is_empty()) {
+            let folder = path.parent().unwrap_or(Path::new(""));
+            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+            write(&path, &features)?;
+        }
+        Ok(features)
+    }
+
+    /// File name in the cache, with checksums of the weights, the images, and how features are extracted.
+    fn file_name(&self, source: &dyn Source, block: Option<usize>) -> String {
+        let mut weights = 0;
+        for (i, parameter) in self.backend.table().iter().enumerate() {
+            weights = crc32c::crc32c_append(weights, parameter.name.as_bytes());
+            for value in self.backend.read_parameter(Slot::Values, ParameterId(i)) {
+                weights = crc32c::crc32c_append(weights, &value.to_le_bytes());
+            }
+        }
+        let settings = format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            self.encoder.spec(),
+            self.augmentation,
+            self.normalization,
+            self.backend.precision(),
+            block
+        );
+        let weights = crc32c::crc32c_append(weights, settings.as_bytes());
+        format!("features-{weights:08x}-{:08x}.safetensors", checksum(source))
+    }
+}
+
+/// Extracts features of all images of a labeled source, one vector per image: the pooled output of the encoder, or the
+/// mean over the feature map of a block. `progress` is called with the number of images done.
+///
+/// # Errors
+/// If reading fails for a reason other than an unreadable image.
+///
+/// # Panics
+/// If an image has no label.
+pub fn extract<B: Backend>(
+    b: &B,
+    encoder: &Encoder,
+    source: Arc<dyn Source>,
+    transform: Transform,
+    block: Option<usize>,
+    workers: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Features> {
+    let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
+    let mut features = Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new() };
+    for batch in OrderedPass::new(source, transform, BATCH, workers)? {
+        let batch = batch?;
+        features.skipped.extend(batch.skipped);
+        if batch.samples.is_empty() {
+            continue;
+        }
+        let images = Images { pixels: &batch.images, count: batch.samples.len(), channels, height, width };
+        b.start(false);
+        let tokens = encoder.embed(b, &images); // [B, N, D]
+        let mut context = ForwardContext::evaluate();
+        let vectors = match block {
+            None => encoder.pool(b, &encoder.encode(b, tokens, VisibleTokens::All, &mut context)),
+            Some(block) => {
+                let map = encoder.features(b, tokens, &[block], &mut context).remove(0);
+                let [images, h, w, width] = b.shape(&map)[..] else { panic!("a map is [B, h, w, D]") };
+                b.mean_tokens(&b.reshape(&map, &[images, h * w, width]))
+            }
+        }; // [B, D']
+        features.width = b.shape(&vectors)[1];
+        features.values.extend(b.read(&vectors));
+        features.labels.extend(batch.labels.iter().map(|label| label.expect("every image has a label")));
+        progress(features.len());
+    }
+    Ok(features)
+}
+
+/// A checksum of all names and labels, and of the pixels of [`CHECKED_IMAGES`] images.
+fn checksum(source: &dyn Source) -> u32 {
+    let mut sum = 0;
+    for index in 0..source.len() {
+        sum = crc32c::crc32c_append(sum, source.name(index).as_bytes());
+        sum = crc32c::crc32c_append(sum, &(source.label(index).unwrap_or(usize::MAX) as u64).to_le_bytes());
+    }
+    let step = source.len().div_ceil(CHECKED_IMAGES).max(1);
+    for index in (0..source.len()).step_by(step) {
+        let Ok(sample) = source.get(index) else { continue };
+        sum = match sample.image.pixels {
+            Pixels::U8(pixels) => crc32c::crc32c_append(sum, &pixels),
+            Pixels::F32(pixels) => pixels.iter().fold(sum, |sum, v| crc32c::crc32c_append(sum, &v.to_le_bytes())),
+        };
+    }
+    sum
+}
+
+fn write(path: &Path, features: &Features) -> Result<()> {
+    let mut table = ParameterTable::default();
+    table.add("features", &[features.len(), features.width]);
+    table.add("labels", &[features.len()]);
+    let labels = features.labels.iter().map(|label| *label as f32);
+    let values: Vec<f32> = features.values.iter().copied().chain(labels).collect();
+    weights::save_atomically(path, &table, &values, HashMap::new())
+}
+
+fn read(path: &Path) -> Result<Features> {
+    let file = WeightsFile::read(path)?;
+    let damaged = || Error::Damaged { path: path.to_owned(), reason: "holds no features".into() };
+    let (shape, values) = file.tensor("features")?.ok_or_else(damaged)?;
+    let (_, labels) = file.tensor("labels")?.ok_or_else(damaged)?;
+    let [rows, width] = shape[..] else { return Err(damaged()) };
+    if rows != labels.len() {
+        return Err(damaged());
+    }
+    Ok(Features { width, values, labels: labels.iter().map(|label| *label as usize).collect(), skipped: Vec::new() })
+}
+/// The error for a model without a transformer encoder.
+fn no_encoder() -> Error {
+    Error::Input {
+        what: "a tokenizer has no encoder whose features could be extracted".into(),
+        hint: Some("give the output of `simmim pretrain` or `simmim finetune`".into()),
+    }
+}

@@ -1,0 +1,360 @@
+//! Checkpoints: folders `step-N` that exist only when they are complete.
+//!
+//! Files are written to a hidden folder and flushed to the disk, last the manifest with their sizes and checksums. Then
+//! the folder is renamed. A process that is killed at any time leaves either no folder `step-N` or a complete one. If a
+//! checkpoint is damaged, the one before it is used.
+
+use super::files::{sync_folder, write_atomically};
+use crate::error::{Error, Result};
+use crate::weights::{WeightsFile, save_slots};
+use serde::{Deserialize, Serialize};
+use simmim_engine::{Backend, ParameterTable, Slot};
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+/// Weights of the model, with the parameter names of the published checkpoints.
+pub const MODEL_FILE: &str = "model.safetensors";
+/// Exponential moving average of the weights, if the run keeps one.
+pub const AVERAGE_FILE: &str = "average.safetensors";
+const OPTIMIZER_FILE: &str = "optimizer.safetensors";
+const STATE_FILE: &str = "state.json";
+const MANIFEST_FILE: &str = "manifest.json";
+const FIRST: &str = "exp_avg.";
+const SECOND: &str = "exp_avg_sq.";
+
+/// Metrics by name, such as `val_loss` or `top1`.
+pub type Metrics = BTreeMap<String, f64>;
+
+/// The state of a run apart from its weights and moments.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Steps done.
+    pub steps: u64,
+    /// Sum of the losses since the last log entry.
+    pub loss_sum: f64,
+    /// Number of losses in that sum.
+    pub loss_count: u64,
+    /// The last logged loss.
+    pub last_loss: Option<f64>,
+    /// The last value of each metric, by its name in the log.
+    pub metrics: Metrics,
+    /// Unreadable images so far.
+    pub skipped: u64,
+    /// Elapsed seconds so far, over all processes that worked on the run.
+    pub seconds: f64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Manifest {
+    version: String,
+    steps: u64,
+    files: BTreeMap<String, FileEntry>,
+}
+
+#[derive(Serialize, Deserialize, PartialEq)]
+struct FileEntry {
+    bytes: u64,
+    crc32c: u32,
+}
+
+/// A checkpoint whose files were verified.
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// State of the run.
+    pub state: State,
+    model: WeightsFile,
+    optimizer: WeightsFile,
+    average: Option<WeightsFile>,
+}
+
+impl Checkpoint {
+    /// Writes weights, moments and the EMA, if there is one, to a backend.
+    ///
+    /// # Errors
+    /// If a tensor does not fit the backend's table.
+    pub fn restore<B: Backend>(&self, backend: &B) -> Result<()> {
+        let load = |file: &WeightsFile, prefix: &str, slot: Slot| {
+            file.load(backend.table(), prefix, |id, values| backend.write_parameter(slot, id, values))
+        };
+        load(&self.model, "", Slot::Values)?;
+        load(&self.optimizer, FIRST, Slot::FirstMoment)?;
+        load(&self.optimizer, SECOND, Slot::SecondMoment)?;
+        self.average.as_ref().map_or(Ok(()), |average| load(average, "", Slot::Average))
+    }
+
+    /// Checks that its tensors have the names and shapes of a table.
+    fn fits(&self, table: &ParameterTable) -> Result<()> {
+        self.model.load(table, "", |_, _| ())?;
+        self.optimizer.load(table, FIRST, |_, _| ())?;
+        self.optimizer.load(table, SECOND, |_, _| ())?;
+        self.average.as_ref().map_or(Ok(()), |average| average.load(table, "", |_, _| ()))
+    }
+}
+
+/// The checkpoint folder of a run at a step.
+pub fn path(run: &Path, steps: u64) -> PathBuf {
+    run.join("checkpoints").join(format!("step-{steps}"))
+}
+
+/// Saves `checkpoints/step-N` in a run folder, and deletes all but the newest `keep` checkpoints.
+///
+/// # Errors
+/// If writing fails; older checkpoints are then unchanged, and partial files are removed.
+pub fn save(
+    run: &Path,
+    backend: &impl Backend,
+    has_average: bool,
+    state: &State,
+    metadata: &HashMap<String, String>,
+    keep: usize,
+) -> Result<PathBuf> {
+    let folder = run.join("checkpoints");
+    let path = path(run, state.steps);
+    if path.join(MANIFEST_FILE).is_file() && read(&path, backend.table()).is_ok() {
+        return Ok(path); // the same step of the same run has the same bits
+    }
+    let partial = folder.join(format!(".step-{}.partial", state.steps));
+    fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+    let written = write_files(&partial, backend, has_average, state, metadata).and_then(|()| {
+        let _ = fs::remove_dir_all(&path); // a damaged checkpoint of the same name
+        fs::rename(&partial, &path).map_err(Error::io(&path))?;
+        Ok(sync_folder(&folder)?)
+    });
+    if let Err(error) = written {
+        let _ = fs::remove_dir_all(&partial); // free the space; if that fails, the first error matters more
+        return Err(error);
+    }
+    for (_, old) in list(run)?.into_iter().rev().skip(keep) {
+        fs::remove_dir_all(&old).map_err(Error::io(&old))?;
+    }
+    Ok(path)
+}
+
+fn write_files(
+    partial: &Path,
+    backend: &impl Backend,
+    has_average: bool,
+    state: &State,
+    metadata: &HashMap<String, String>,
+) -> Result<()> {
+    let _ = fs::remove_dir_all(partial);
+    fs::create_dir_all(partial).map_err(Error::io(partial))?;
+    save_slots(&partial.join(MODEL_FILE), backend, &[("", Slot::Values)], metadata.clone())?;
+    if has_average {
+        save_slots(&partial.join(AVERAGE_FILE), backend, &[("", Slot::Average)], metadata.clone())?;
+    }
+    let moments = [(FIRST, Slot::FirstMoment), (SECOND, Slot::SecondMoment)];
+    save_slots(&partial.join(OPTIMIZER_FILE), backend, &moments, HashMap::new())?;
+    let text = serde_json::to_vec_pretty(state).expect("numbers serialize");
+    write_atomically(&partial.join(STATE_FILE), &text)?;
+
+    let mut files = BTreeMap::new();
+    let average = has_average.then_some(AVERAGE_FILE);
+    for name in [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].into_iter().chain(average) {
+        let path = partial.join(name);
+        File::open(&path).and_then(|f| f.sync_all()).map_err(Error::io(&path))?;
+        files.insert(name.to_owned(), entry(&path)?);
+    }
+    let manifest = Manifest { version: env!("CARGO_PKG_VERSION").into(), steps: state.steps, files };
+    write_atomically(&partial.join(MANIFEST_FILE), &serde_json::to_vec_pretty(&manifest).expect("numbers serialize"))?;
+    Ok(sync_folder(partial)?)
+}
+
+fn entry(path: &Path) -> Result<FileEntry> {
+    let bytes = fs::read(path).map_err(Error::io(path))?;
+    Ok(FileEntry { bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) })
+}
+
+/// Complete checkpoints of a run, oldest first, with their step numbers.
+///
+/// # Errors
+/// If the folder cannot be listed.
+pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let folder = run.join("checkpoints");
+    let mut found = Vec::new();
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        // no run yet, or a file in its place, which is reported when the run folder is opened
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(found),
+        Err(e) => return Err(Error::io(&folder)(e)),
+    };
+    for entry in entries {
+        let path = entry.map_err(Error::io(&folder))?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+        if let Some(steps) = name.strip_prefix("step-").and_then(|n| n.parse().ok())
+            && path.join(MANIFEST_FILE).is_file()
+        {
+            found.push((steps, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The newest intact checkpoint of a run, and the errors of newer ones.
+///
+/// # Errors
+/// If there are checkpoints but none is intact, or the weights do not fit the table.
+pub fn newest(run: &Path, table: &ParameterTable) -> Result<(Option<Checkpoint>, Vec<Error>)> {
+    let mut damaged = Vec::new();
+    for (_, path) in list(run)?.into_iter().rev() {
+        match read(&path, table) {
+            Ok(checkpoint) => return Ok((Some(checkpoint), damaged)),
+            Err(error @ (Error::Damaged { .. } | Error::Io(_))) => damaged.push(error),
+            Err(other) => return Err(other),
+        }
+    }
+    match damaged.pop() {
+        None => Ok((None, damaged)),
+        Some(error) => Err(error),
+    }
+}
+
+/// Reads and verifies one checkpoint.
+///
+/// # Errors
+/// If a file is damaged, or the weights do not fit the table.
+pub fn read(path: &Path, table: &ParameterTable) -> Result<Checkpoint> {
+    let manifest = manifest(path)?;
+    for (name, expected) in &manifest.files {
+        check_file(&path.join(name), expected)?;
+    }
+    let average = match manifest.files.contains_key(AVERAGE_FILE) {
+        true => Some(WeightsFile::read(&path.join(AVERAGE_FILE))?),
+        false => None,
+    };
+    let (model, optimizer) =
+        (WeightsFile::read(&path.join(MODEL_FILE))?, WeightsFile::read(&path.join(OPTIMIZER_FILE))?);
+    let checkpoint = Checkpoint { path: path.to_owned(), state: read_state(path)?, model, optimizer, average };
+    checkpoint.fits(table)?;
+    Ok(checkpoint)
+}
+
+/// The weights file of a checkpoint to use for inference: the EMA if there is one.
+pub fn weights_to_use(path: &Path) -> PathBuf {
+    let average = path.join(AVERAGE_FILE);
+    if average.is_file() { average } else { path.join(MODEL_FILE) }
+}
+
+/// Checks one file of a checkpoint against its manifest.
+///
+/// # Errors
+/// If the file is damaged or not listed in the manifest.
+pub fn verify(path: &Path, file: &Path) -> Result<()> {
+    let manifest = manifest(path)?;
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    match manifest.files.get(name) {
+        Some(expected) => check_file(file, expected),
+        None => Err(Error::Damaged {
+            path: file.to_owned(),
+            reason: "is not listed in the manifest of its checkpoint".into(),
+        }),
+    }
+}
+
+fn manifest(path: &Path) -> Result<Manifest> {
+    let file = path.join(MANIFEST_FILE);
+    let text = fs::read(&file).map_err(Error::io(&file))?;
+    serde_json::from_slice(&text).map_err(|e| Error::Damaged { path: file, reason: format!("is not a manifest: {e}") })
+}
+
+fn check_file(file: &Path, expected: &FileEntry) -> Result<()> {
+    let damaged = |reason: String| Error::Damaged { path: file.to_owned(), reason };
+    if !file.exists() {
+        return Err(damaged("is missing".into()));
+    }
+    let found = entry(file)?;
+    if found == *expected {
+        return Ok(());
+    }
+    Err(damaged(format!(
+        "does not match its manifest: it has {} bytes, expected {}, or other content",
+        found.bytes, expected.bytes
+    )))
+}
+
+fn read_state(path: &Path) -> Result<State> {
+    let file = path.join(STATE_FILE);
+    let text = fs::read(&file).map_err(Error::io(&file))?;
+    serde_json::from_slice(&text).map_err(|e| Error::Damaged { path: file, reason: format!("is not a state: {e}") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{TestBackend, open};
+
+    fn backend(values: &[f32]) -> TestBackend {
+        let mut table = ParameterTable::default();
+        table.add("a", &[values.len()]);
+        let backend = open(table);
+        for (slot, factor) in [(Slot::Values, 1.0), (Slot::FirstMoment, 2.0), (Slot::SecondMoment, 3.0)] {
+            backend.write_slot(slot, &values.iter().map(|v| v * factor).collect::<Vec<_>>());
+        }
+        backend
+    }
+
+    fn save_at(run: &Path, backend: &TestBackend, steps: u64) -> PathBuf {
+        save(run, backend, false, &State { steps, ..State::default() }, &HashMap::new(), 2).unwrap()
+    }
+
+    #[test]
+    fn what_is_saved_is_restored() {
+        let run = tempfile::tempdir().unwrap();
+        let saved = backend(&[1.0, -2.0]);
+        save_at(run.path(), &saved, 5);
+        let other = backend(&[0.0, 0.0]);
+        let (checkpoint, damaged) = newest(run.path(), other.table()).unwrap();
+        let checkpoint = checkpoint.unwrap();
+        checkpoint.restore(&other).unwrap();
+        assert!(damaged.is_empty());
+        assert_eq!(checkpoint.state.steps, 5);
+        for slot in [Slot::Values, Slot::FirstMoment, Slot::SecondMoment] {
+            assert_eq!(other.read_slot(slot), saved.read_slot(slot));
+        }
+    }
+
+    #[test]
+    fn only_the_newest_are_kept() {
+        let run = tempfile::tempdir().unwrap();
+        let saved = backend(&[1.0]);
+        for steps in [2, 10, 9, 30] {
+            save_at(run.path(), &saved, steps);
+        }
+        let numbers: Vec<u64> = list(run.path()).unwrap().into_iter().map(|(n, _)| n).collect();
+        assert_eq!(numbers, [10, 30]);
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+        let run = tempfile::tempdir().unwrap();
+        let saved = backend(&[1.0]);
+        save_at(run.path(), &saved, 1);
+        let newer = save_at(run.path(), &saved, 2);
+        let file = newer.join(MODEL_FILE);
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes[..bytes.len() - 3]).unwrap();
+        let (checkpoint, damaged) = newest(run.path(), saved.table()).unwrap();
+        assert_eq!(checkpoint.unwrap().state.steps, 1);
+        assert_eq!(damaged.len(), 1);
+    }
+
+    #[test]
+    fn a_folder_without_manifest_is_no_checkpoint() {
+        let run = tempfile::tempdir().unwrap();
+        let path = save_at(run.path(), &backend(&[1.0]), 7);
+        fs::remove_file(path.join(MANIFEST_FILE)).unwrap();
+        assert!(list(run.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn weights_of_another_shape_are_an_error_not_a_damage() {
+        let run = tempfile::tempdir().unwrap();
+        save_at(run.path(), &backend(&[1.0, 2.0]), 1);
+        let error = newest(run.path(), backend(&[1.0]).table()).err().unwrap();
+        assert!(matches!(error, Error::WeightShape { .. }), "{error}");
+    }
+}

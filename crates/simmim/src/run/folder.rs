@@ -1,0 +1,264 @@
+//! A run folder: the recipe, the log, checkpoints, pictures and the report of a run.
+//!
+//! ```text
+//! recipe.toml      the recipe as given, with the edits
+//! resolved.toml    the recipe as run: every value, and version, device, precision, data
+//! log.jsonl        one JSON object per logged step
+//! events.out.…     the same for TensorBoard
+//! checkpoints/     step-N/
+//! pictures/        predictions on the same images over time
+//! report.html      all of this on one page
+//! ```
+//!
+//! A folder is locked first, then the run is built from its content, and only then is anything written. So a run that
+//! cannot begin leaves no folder.
+
+use super::files::write_atomically;
+use super::log::{LOG_FILE, LogEntry};
+use super::resolved::{RESOLVED_FILE, Resolved, read_resolved};
+use crate::error::{Error, Result};
+use crate::recipe::RecipeKind;
+use serde_json::Value;
+use std::fs::{self, File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+const LOCK_FILE: &str = ".lock";
+
+/// A run folder that is locked against other processes, before its run begins.
+#[derive(Debug)]
+pub struct LockedFolder {
+    path: PathBuf,
+    lock: Option<File>,
+    /// The outermost folder that was created for it; it is removed again if the run does not begin.
+    made: Option<PathBuf>,
+    has_run: bool,
+}
+
+impl LockedFolder {
+    /// Locks the folder of a previous run, or creates a new one.
+    ///
+    /// # Errors
+    /// If the folder holds something other than a run, or is in use by another process.
+    pub fn open(path: &Path) -> Result<Self> {
+        let input = |what: String, hint: &str| Error::Input { what, hint: Some(hint.into()) };
+        if path.exists() && !path.is_dir() {
+            return Err(input(format!("`{}` is a file", path.display()), "give --out a folder"));
+        }
+        let has_run = path.join(RESOLVED_FILE).is_file();
+        let is_empty = fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+        if !has_run && !is_empty && !path.join(LOCK_FILE).exists() {
+            return Err(input(
+                format!("`{}` is not empty and not a run", path.display()),
+                "choose a new folder for --out",
+            ));
+        }
+        let made = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).last().map(Path::to_owned);
+        fs::create_dir_all(path).map_err(Error::io(path))?;
+        let mut folder = Self { path: path.to_owned(), lock: None, made, has_run };
+        let lock_path = path.join(LOCK_FILE);
+        let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(input(
+                    format!("`{}` is in use by another process", path.display()),
+                    "wait for it, or choose another --out",
+                ));
+            }
+            Err(TryLockError::Error(e)) => return Err(Error::io(&lock_path)(e)),
+        }
+        folder.lock = Some(lock);
+        Ok(folder)
+    }
+
+    /// The run that the folder holds, if any.
+    ///
+    /// # Errors
+    /// If it is a run of another command, or its file is damaged.
+    pub fn previous<R: RecipeKind>(&self) -> Result<Option<Resolved<R>>> {
+        if self.has_run { read_resolved(&self.path).map(Some) } else { Ok(None) }
+    }
+
+    /// Begins the run, or resumes the previous one if its recipe is the same. `given` is the recipe as the user gave
+    /// it.
+    ///
+    /// # Errors
+    /// If the folder holds another run, or cannot be written.
+    pub fn begin<R: RecipeKind>(mut self, given: &str, resolved: &Resolved<R>) -> Result<RunFolder> {
+        if let Some(previous) = self.previous()?
+            && let Some(difference) = previous.difference(resolved)
+        {
+            return Err(Error::OtherRun { path: self.path.clone(), difference });
+        }
+        let path = self.path.clone();
+        fs::create_dir_all(path.join("pictures")).map_err(Error::io(&path))?;
+        if !self.has_run {
+            write_atomically(&path.join("recipe.toml"), given.as_bytes())?;
+            write_atomically(&path.join(RESOLVED_FILE), resolved.to_toml().as_bytes())?;
+        }
+        let log_path = path.join(LOG_FILE);
+        let log = File::options().create(true).append(true).open(&log_path).map_err(Error::io(&log_path))?;
+        self.made = None;
+        self.has_run = true;
+        let lock = self.lock.take().expect("a folder is locked until its run begins");
+        Ok(RunFolder { path, log, _lock: lock })
+    }
+}
+
+impl Drop for LockedFolder {
+    /// Removes the folders of a run that did not begin. Failures are ignored: the error that stopped the run matters
+    /// more.
+    fn drop(&mut self) {
+        if self.has_run || self.lock.is_none() {
+            return;
+        }
+        let _ = fs::remove_file(self.path.join(LOCK_FILE));
+        if let Some(made) = &self.made {
+            let folders = self.path.ancestors().take_while(|folder| folder.starts_with(made));
+            folders.for_each(|folder| drop(fs::remove_dir(folder))); // fails on folders that are not empty
+        }
+    }
+}
+
+/// An open run folder, locked against other processes.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    log: File,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// The path of the folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Removes log entries after step `steps`, which will be done again. If `steps` is 0, all entries are removed,
+    /// because the evaluation of the untrained model is done again too.
+    ///
+    /// # Errors
+    /// If the log cannot be read or rewritten.
+    pub fn rewind_log(&mut self, steps: u64) -> Result<()> {
+        let path = self.path.join(LOG_FILE);
+        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let is_kept = |line: &&str| {
+            let entry: Option<LogEntry> = serde_json::from_str(line).ok();
+            entry.and_then(|e| e.get("step")?.as_u64()).is_some_and(|step| steps > 0 && step <= steps)
+        };
+        let kept: String = text.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
+        write_atomically(&path, kept.as_bytes())?;
+        self.log = File::options().append(true).open(&path).map_err(Error::io(&path))?;
+        Ok(())
+    }
+
+    /// Appends one object to the log.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn log(&mut self, entry: &Value) -> Result<()> {
+        let path = self.path.join(LOG_FILE);
+        writeln!(self.log, "{entry}").map_err(Error::io(&path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Recipe, resolve};
+    use crate::run::{RunInfo, read_log};
+    use serde_json::json;
+
+    fn open(path: &Path, resolved: &Resolved) -> Result<RunFolder> {
+        LockedFolder::open(path)?.begin("", resolved)
+    }
+
+    fn resolved(edits: &[&str]) -> Resolved {
+        let edits: Vec<String> = edits.iter().map(|e| (*e).to_owned()).collect();
+        let run = RunInfo {
+            version: "1".into(),
+            device: "cpu".into(),
+            precision: "f32".into(),
+            precision_reason: String::new(),
+            threads: 2,
+            seed: 0,
+            data: "d".into(),
+            images: 10,
+            val: None,
+            from: None,
+            classes: Vec::new(),
+            mean: vec![0.5],
+            std: vec![0.25],
+            palette: Vec::new(),
+        };
+        Resolved { recipe: resolve("demo", &edits).unwrap(), run }
+    }
+
+    #[test]
+    fn a_resolved_run_survives_its_file() {
+        let resolved = resolved(&[
+            "train.max_steps=5",
+            "train.schedule=step",
+            "train.decay_every_epochs=1.0",
+            "train.decay_factor=0.5",
+        ]);
+        assert_eq!(Resolved::<Recipe>::from_toml(&resolved.to_toml(), Path::new("x")).unwrap(), resolved);
+    }
+
+    #[test]
+    fn a_run_is_taken_up_with_its_own_recipe_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        drop(open(&path, &resolved(&[])).unwrap());
+        drop(open(&path, &resolved(&["train.log_every_steps=3"])).unwrap());
+        let error = open(&path, &resolved(&["train.base_lr=1.0"])).unwrap_err();
+        assert!(error.to_string().contains("train.base_lr"), "{error}");
+    }
+
+    #[test]
+    fn a_run_in_use_and_a_foreign_folder_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let _open = open(&path, &resolved(&[])).unwrap();
+        assert!(open(&path, &resolved(&[])).unwrap_err().to_string().contains("in use"));
+        let foreign = folder.path().join("foreign");
+        fs::create_dir(&foreign).unwrap();
+        fs::write(foreign.join("thesis.tex"), "x").unwrap();
+        assert!(open(&foreign, &resolved(&[])).unwrap_err().to_string().contains("not a run"));
+        assert!(foreign.join("thesis.tex").exists());
+    }
+
+    #[test]
+    fn rewinding_drops_later_entries_and_half_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let mut run = open(&path, &resolved(&[])).unwrap();
+        for step in 1..=4 {
+            run.log(&json!({ "step": step })).unwrap();
+        }
+        write!(run.log, "{{\"ste").unwrap();
+        run.rewind_log(2).unwrap();
+        run.log(&json!({ "step": 3, "again": true })).unwrap();
+        let steps: Vec<_> = read_log(&path).unwrap().iter().map(|e| e["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, [1, 2, 3]);
+
+        run.log(&json!({ "step": 0 })).unwrap();
+        run.rewind_log(0).unwrap();
+        assert!(read_log(&path).unwrap().is_empty(), "a run without a checkpoint begins again");
+    }
+
+    #[test]
+    fn a_run_that_does_not_begin_leaves_no_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("runs").join("first");
+        drop(LockedFolder::open(&path).unwrap());
+        assert!(!folder.path().join("runs").exists());
+        fs::create_dir(folder.path().join("empty")).unwrap();
+        drop(LockedFolder::open(&folder.path().join("empty")).unwrap());
+        assert!(fs::read_dir(folder.path().join("empty")).unwrap().next().is_none(), "an own folder stays, empty");
+        drop(open(&path, &resolved(&[])).unwrap());
+        drop(LockedFolder::open(&path).unwrap());
+        assert!(path.join("resolved.toml").is_file(), "a run stays");
+    }
+}

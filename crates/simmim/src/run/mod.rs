@@ -1,0 +1,14 @@
+//! Run folders and the files in them.
+
+pub mod checkpoint;
+pub(crate) mod files;
+mod folder;
+mod log;
+mod resolved;
+mod tensorboard;
+
+pub use folder::{LockedFolder, RunFolder};
+pub use log::{LogEntry, read_log};
+pub(crate) use resolved::any_resolved_of_toml;
+pub use resolved::{Resolved, RunInfo, read_any_resolved, read_resolved};
+pub use tensorboard::TensorBoard;

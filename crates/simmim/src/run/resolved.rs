@@ -1,0 +1,216 @@
+//! `resolved.toml`: a run's recipe with every value, and the facts about the run that are not in its recipe.
+
+use crate::error::{Error, Result};
+use crate::recipe::{AnyRecipe, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe, kind_of, to_table};
+use crate::targets::{Colors, Palette};
+use serde::{Deserialize, Serialize};
+use simmim_data::Normalization;
+use std::fs;
+use std::path::Path;
+
+/// Its file name in a run folder.
+pub(super) const RESOLVED_FILE: &str = "resolved.toml";
+
+/// Facts about a run that are not in its recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunInfo {
+    /// Version of this crate.
+    pub version: String,
+    /// Device, for example `cpu`.
+    pub device: String,
+    /// `f32` or `bf16`.
+    pub precision: String,
+    /// Why this precision was chosen; empty in the metadata of weights.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub precision_reason: String,
+    /// Number of compute threads; it changes no result.
+    pub threads: usize,
+    /// Seed of initialization, order, augmentation and masks.
+    pub seed: u64,
+    /// Where the images come from.
+    pub data: String,
+    /// Number of training images.
+    pub images: usize,
+    /// Where the held-out images come from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val: Option<String>,
+    /// Weights that the run started from; absent: initialized at random.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Class names of a classifier, in the order of class numbers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub classes: Vec<String>,
+    /// Mean per channel that pixels are normalized with.
+    pub mean: Vec<f32>,
+    /// Standard deviation per channel that pixels are normalized with.
+    pub std: Vec<f32>,
+    /// Colors of the target's palette, as `rrggbb`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub palette: Vec<String>,
+}
+
+impl RunInfo {
+    /// The normalization of the run's images.
+    pub fn normalization(&self) -> Normalization {
+        Normalization { mean: self.mean.clone(), std: self.std.clone() }
+    }
+
+    /// Normalization and palette of the run, for its target.
+    pub fn colors(&self) -> Colors {
+        Colors { normalization: self.normalization(), palette: Palette::from_hex(&self.palette) }
+    }
+}
+
+/// Recipe and facts of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resolved<R = Recipe> {
+    /// Every value that changes results.
+    pub recipe: R,
+    /// Facts that are not in the recipe.
+    pub run: RunInfo,
+}
+
+impl<R: RecipeKind> Resolved<R> {
+    fn table(&self) -> toml::Table {
+        let mut table = to_table(&self.recipe);
+        table.insert("run".into(), toml::Value::try_from(&self.run).expect("the facts of a run are TOML"));
+        table
+    }
+
+    /// The run as TOML, for `resolved.toml`.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(&self.table()).expect("a table is TOML")
+    }
+
+    /// The run as TOML for the metadata of weights files: without measured speeds, which differ from one run to the next,
+    /// so that equal runs write equal files.
+    pub(crate) fn to_weights_metadata(&self) -> String {
+        let mut run = self.run.clone();
+        run.precision_reason.clear();
+        let mut table = self.table();
+        table.insert("run".into(), toml::Value::try_from(&run).expect("the facts of a run are TOML"));
+        toml::to_string(&table).expect("a table is TOML")
+    }
+
+    /// Parses the output of [`Resolved::to_toml`]; errors name `path`.
+    ///
+    /// # Errors
+    /// If the text is not such a table, or its recipe is of another kind.
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self> {
+        let (kind, table, run) = parts(text, path)?;
+        if kind != R::KIND {
+            return Err(Error::Input {
+                what: format!("`{}` is of `simmim {kind}`, not of `simmim {}`", path.display(), R::KIND),
+                hint: Some(format!("give the output of `simmim {} --out`", R::KIND)),
+            });
+        }
+        Ok(Self { recipe: recipe_of(table, path)?, run })
+    }
+
+    /// A message about the first key that has another value and changes results.
+    pub(super) fn difference(&self, other: &Self) -> Option<String> {
+        // these keys do not change the results of a run
+        const FREE: &[&str] = &[
+            "data.max_skipped",
+            "monitor.train",
+            "monitor.val",
+            "monitor.every_steps",
+            "monitor.max_images",
+            "train.checkpoint_every_steps",
+            "train.keep_checkpoints",
+            "train.log_every_steps",
+            "train.validate_every_steps",
+            "run.version",
+            "run.device",
+            "run.precision_reason",
+            "run.threads",
+            "run.data",
+            "run.val",
+            "run.from",
+        ];
+        let (here, there) = (flat(&self.table()), flat(&other.table()));
+        let keys: std::collections::BTreeSet<&String> = here.keys().chain(there.keys()).collect();
+        let differs = |key: &&String| here.get(*key) != there.get(*key) && !FREE.contains(&key.as_str());
+        let show = |value: Option<&String>| value.cloned().unwrap_or_else(|| "absent".into());
+        keys.into_iter()
+            .find(differs)
+            .map(|key| format!("`{key}` is {} in that run and {} now", show(here.get(key)), show(there.get(key))))
+    }
+}
+
+/// Splits the output of [`Resolved::to_toml`] into the kind of the recipe, the table of the recipe, and the facts of
+/// the run.
+fn parts(text: &str, path: &Path) -> Result<(String, toml::Table, RunInfo)> {
+    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
+    let mut table: toml::Table = toml::from_str(text).map_err(|e| damaged(e.to_string()))?;
+    let run = table.remove("run").ok_or_else(|| damaged("has no [run] section".into()))?;
+    let run = run.try_into().map_err(|e: toml::de::Error| damaged(e.message().to_owned()))?;
+    let kind = kind_of(&mut table).map_err(|(reason, _)| damaged(reason))?;
+    Ok((kind, table, run))
+}
+
+fn recipe_of<R: RecipeKind>(table: toml::Table, path: &Path) -> Result<R> {
+    table
+        .try_into()
+        .map_err(|e: toml::de::Error| Error::Damaged { path: path.to_owned(), reason: e.message().to_owned() })
+}
+
+/// Parses the output of [`Resolved::to_toml`] with a recipe of any kind.
+///
+/// # Errors
+/// If the text is not such a table; errors name `path`.
+pub(crate) fn any_resolved_of_toml(text: &str, path: &Path) -> Result<(AnyRecipe, RunInfo)> {
+    let (kind, table, run) = parts(text, path)?;
+    let recipe = match kind.as_str() {
+        Recipe::KIND => AnyRecipe::Pretrain(recipe_of(table, path)?),
+        FinetuneRecipe::KIND => AnyRecipe::Finetune(recipe_of(table, path)?),
+        TokenizerRecipe::KIND => AnyRecipe::Tokenizer(recipe_of(table, path)?),
+        other => {
+            let reason = format!("has the unknown kind `{other}`");
+            return Err(Error::Damaged { path: path.to_owned(), reason });
+        }
+    };
+    Ok((recipe, run))
+}
+
+/// Reads the recipe, of any kind, and the facts of the run in a folder.
+///
+/// # Errors
+/// If the folder holds no run or its file is damaged.
+pub fn read_any_resolved(path: &Path) -> Result<(AnyRecipe, RunInfo)> {
+    any_resolved_of_toml(&resolved_text(path)?, &path.join(RESOLVED_FILE))
+}
+
+/// A nested table as a flat map from dotted keys to printed values.
+fn flat(table: &toml::Table) -> std::collections::BTreeMap<String, String> {
+    let mut out = std::collections::BTreeMap::new();
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => out.extend(flat(inner).into_iter().map(|(k, v)| (format!("{key}.{k}"), v))),
+            value => {
+                out.insert(key.clone(), value.to_string());
+            }
+        }
+    }
+    out
+}
+
+/// Reads the recipe and the facts of the run in a folder.
+///
+/// # Errors
+/// If the folder holds no run or a run of another command, or its file is damaged.
+pub fn read_resolved<R: RecipeKind>(path: &Path) -> Result<Resolved<R>> {
+    Resolved::from_toml(&resolved_text(path)?, &path.join(RESOLVED_FILE))
+}
+
+fn resolved_text(path: &Path) -> Result<String> {
+    let file = path.join(RESOLVED_FILE);
+    match fs::read_to_string(&file) {
+        Ok(text) => Ok(text),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            let what = format!("`{}` is not a run folder: it has no `{RESOLVED_FILE}`", path.display());
+            Err(Error::Input { what, hint: Some("give the folder that `simmim pretrain --out` wrote".into()) })
+        }
+        Err(e) => Err(Error::io(&file)(e)),
+    }
+}

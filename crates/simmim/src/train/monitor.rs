@@ -1,0 +1,137 @@
+//! The monitor of pre-training: does the quality of the features improve?
+//!
+//! A falling loss does not show that. k-NN and a linear probe on a small labeled data set do, and the rank and variance
+//! of the features show a collapse. The monitor changes no weight and uses its own random streams, so a run ends with
+//! the same bits with and without it.
+
+use super::Event;
+use super::records::Records;
+use super::setup::Setup;
+use super::task::{Evaluation, is_due_every};
+use super::trainer::validate_every;
+use crate::error::Result;
+use crate::evaluation::{
+    FeatureSpread, Neighbors, Probe, checked_classes, extract, feature_spread, knn, probe, relabeled,
+};
+use crate::model::SimMim;
+use crate::recipe::{LabelsPerImage, MonitorRecipe, Recipe};
+use serde_json::json;
+use simmim_data::{Augmentation, Source, Subset, Transform};
+use simmim_engine::Device;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Epochs of the probe: fewer than in `simmim probe`, because a trend is enough.
+const PROBE_EPOCHS: usize = 20;
+
+/// Metric that holds the total time of the monitor, so that its share of the run's time stays correct after a resume.
+const SECONDS: &str = "monitor_seconds";
+
+/// Quality of the features at a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FeatureQuality {
+    /// Top-1 accuracy of k-NN on the validation images, in percent.
+    pub knn_top1: f64,
+    /// Top-1 accuracy of a linear probe on them, in percent, at the best of its learning rates.
+    pub probe_top1: f64,
+    /// Effective rank and variance of the features.
+    pub spread: FeatureSpread,
+}
+
+/// Evaluates the features of a model during pre-training.
+pub(super) struct Monitor<D> {
+    model: Rc<SimMim>,
+    device: D,
+    train: Arc<dyn Source>,
+    val: Arc<dyn Source>,
+    classes: usize,
+    transform: Transform,
+    every: u64,
+    workers: usize,
+    seed: u64,
+}
+
+impl<D: Device> Monitor<D> {
+    /// Opens the two data sets that a recipe names.
+    ///
+    /// # Errors
+    /// If they cannot be read, have no labels, or have different classes.
+    pub(super) fn new(
+        recipe: &MonitorRecipe,
+        setup: &Setup<Recipe>,
+        model: Rc<SimMim>,
+        device: &D,
+        workers: usize,
+    ) -> Result<Self> {
+        let data = &setup.resolved.recipe.data;
+        let open = |spec: &str| simmim_data::open(spec, data.channels);
+        let (train, val) = (open(&recipe.train)?, open(&recipe.val)?);
+        let classes = checked_classes(train.as_ref(), &recipe.train, LabelsPerImage::One)?;
+        let val = relabeled(val, &recipe.val, &classes, LabelsPerImage::One)?;
+        let limited = |source| -> Arc<dyn Source> { Arc::new(Subset::spread(source, recipe.max_images)) };
+        let (train, val) = (limited(train), limited(val));
+        for source in [&train, &val] {
+            simmim_data::check_readable(source.as_ref())?;
+        }
+        Ok(Self {
+            model,
+            device: device.clone(),
+            train,
+            val,
+            classes: classes.len(),
+            transform: data.transform(Augmentation::Center, setup.resolved.run.normalization()),
+            every: recipe.every_steps.unwrap_or(validate_every(setup)),
+            workers,
+            seed: setup.resolved.run.seed,
+        })
+    }
+
+    fn measure(&self, b: &D::Backend) -> Result<FeatureQuality> {
+        let features = |source: &Arc<dyn Source>| {
+            let (encoder, transform) = (self.model.encoder(), self.transform.clone());
+            extract(b, encoder, Arc::clone(source), transform, None, self.workers, &mut |_| ())
+        };
+        let (train, val) = (features(&self.train)?, features(&self.val)?);
+        let config = Probe { epochs: PROBE_EPOCHS, seed: self.seed, ..Probe::default() };
+        let rates = probe(&train, &val, self.classes, &config, &self.device);
+        Ok(FeatureQuality {
+            knn_top1: knn(&train, &val, self.classes, Neighbors::default(), &self.device).top1(),
+            probe_top1: rates.iter().map(|(_, accuracy)| accuracy.top1()).fold(0.0, f64::max),
+            spread: feature_spread(&val),
+        })
+    }
+}
+
+impl<D: Device> Evaluation<D::Backend> for Monitor<D> {
+    fn is_due(&self, steps: u64, total: u64) -> bool {
+        is_due_every(self.every, steps, total)
+    }
+
+    fn evaluate(&mut self, b: &D::Backend, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()> {
+        let started = Instant::now();
+        let quality = self.measure(b)?;
+        let seconds = started.elapsed().as_secs_f64();
+        let all_seconds = records.metric(SECONDS).unwrap_or(0.0) + seconds;
+        records.set_metric(SECONDS, all_seconds);
+        let time_share = all_seconds / (records.state().seconds + seconds).max(all_seconds);
+        observe(Event::Monitored { steps: records.state().steps, quality: &quality, time_share });
+
+        let FeatureQuality { knn_top1, probe_top1, spread } = quality;
+        let numbers = [
+            ("knn_top1", json!(knn_top1)),
+            ("probe_top1", json!(probe_top1)),
+            ("rank_me", json!(spread.rank_me)),
+            ("feature_variance", json!(spread.variance)),
+            ("monitor_seconds", json!(seconds)),
+            ("monitor_time_share", json!(time_share)),
+        ];
+        let scalars = [
+            ("monitor/knn-top1", knn_top1),
+            ("monitor/probe-top1", probe_top1),
+            ("monitor/rank-me", spread.rank_me),
+            ("monitor/feature-variance", spread.variance),
+        ];
+        records.log_numbers(&numbers, &scalars)
+    }
+}

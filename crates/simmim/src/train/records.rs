@@ -1,0 +1,144 @@
+//! The records of a run: its log, TensorBoard events, pictures and state.
+
+use super::Event;
+use crate::error::Result;
+use crate::pictures::Sheet;
+use crate::run::checkpoint::State;
+use crate::run::files::write_atomically;
+use crate::run::{LogEntry, RunFolder, TensorBoard, read_log};
+use serde_json::{Map, Value, json};
+use simmim_data::Skipped;
+use std::path::{Path, PathBuf};
+
+/// The records of a run. Only the first rank has a folder; the other ranks keep the same state and write nothing.
+pub struct Records {
+    files: Option<(RunFolder, TensorBoard)>,
+    path: PathBuf,
+    state: State,
+}
+
+impl Records {
+    /// Records in an open run folder, or those of a rank that writes nothing if `folder` is `None`.
+    ///
+    /// # Errors
+    /// If the folder cannot be written.
+    pub(super) fn new(path: &Path, folder: Option<RunFolder>, state: State) -> Result<Self> {
+        let files = match folder {
+            None => None,
+            Some(mut folder) => {
+                let mut tensorboard = TensorBoard::create(folder.path())?;
+                folder.rewind_log(state.steps)?;
+                tensorboard.resume(state.steps)?;
+                Some((folder, tensorboard))
+            }
+        };
+        Ok(Self { files, path: path.to_owned(), state })
+    }
+
+    /// The state of the run.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub(super) fn state_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+
+    /// The run folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes `numbers` to the log and `scalars`, by tag, to TensorBoard, both under the current step.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn log_numbers(&mut self, numbers: &[(&str, Value)], scalars: &[(&str, f64)]) -> Result<()> {
+        let step = self.state.steps;
+        let Some((folder, tensorboard)) = &mut self.files else { return Ok(()) };
+        let mut entry = Map::from_iter([("step".to_owned(), json!(step))]);
+        entry.extend(numbers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        folder.log(&Value::Object(entry))?;
+        scalars.iter().try_for_each(|(tag, value)| tensorboard.scalar(tag, step, *value as f32))?;
+        Ok(())
+    }
+
+    /// Records the metrics of an evaluation: in the log, and in the state, which is saved in checkpoints and returned
+    /// as the run's outcome. `None` removes a metric from the state.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn log_metrics(&mut self, metrics: &[(&str, Option<f64>)], scalars: &[(&str, f64)]) -> Result<()> {
+        for (name, value) in metrics {
+            match value {
+                Some(value) => self.state.metrics.insert((*name).to_owned(), *value),
+                None => self.state.metrics.remove(*name),
+            };
+        }
+        let numbers: Vec<(&str, Value)> = metrics.iter().map(|(name, value)| (*name, json!(value))).collect();
+        self.log_numbers(&numbers, scalars)
+    }
+
+    /// The last value of a metric.
+    pub fn metric(&self, name: &str) -> Option<f64> {
+        self.state.metrics.get(name).copied()
+    }
+
+    /// Sets a metric in the state without writing it to the log.
+    pub fn set_metric(&mut self, name: &str, value: f64) {
+        self.state.metrics.insert(name.to_owned(), value);
+    }
+
+    /// Writes a sheet of pictures to the run folder, as `pictures/step-N.png`, and to TensorBoard; returns the PNG.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn picture(&mut self, tag: &str, sheet: &Sheet) -> Result<Vec<u8>> {
+        let (png, step) = (sheet.png_bytes()?, self.state.steps);
+        if let Some((folder, tensorboard)) = &mut self.files {
+            write_atomically(&picture_path(folder.path(), step), &png)?;
+            let rendered = sheet.render();
+            tensorboard.image(tag, step, &png, rendered.height() as usize, rendered.width() as usize)?;
+        }
+        Ok(png)
+    }
+
+    /// Flushes the TensorBoard file and returns the whole log; it is empty on ranks without a folder.
+    ///
+    /// # Errors
+    /// If writing or reading fails.
+    pub fn flushed_log(&mut self) -> Result<Vec<LogEntry>> {
+        match &mut self.files {
+            None => Ok(Vec::new()),
+            Some((folder, tensorboard)) => {
+                tensorboard.flush()?;
+                read_log(folder.path())
+            }
+        }
+    }
+
+    /// Reports unreadable images to the observer, and to the log unless `is_logged`.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub fn log_unreadable(
+        &mut self,
+        skipped: &[Skipped],
+        step: u64,
+        is_logged: bool,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<()> {
+        for Skipped { name, reason, .. } in skipped {
+            observe(Event::Skipped { name, reason });
+            if let Some((folder, _)) = self.files.as_mut().filter(|_| !is_logged) {
+                folder.log(&json!({ "step": step, "skipped": name, "reason": reason }))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Path of a run's picture at a step.
+pub(crate) fn picture_path(run: &Path, step: u64) -> PathBuf {
+    run.join("pictures").join(format!("step-{step:07}.png"))
+}

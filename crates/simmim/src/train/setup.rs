@@ -1,0 +1,150 @@
+//! Set-up of a run before its first step: its folder is opened first, then everything else is derived from it.
+
+use super::Options;
+use crate::error::{Error, Result};
+use crate::precision::{self, PrecisionChoice};
+use crate::recipe::{DataRecipe, NormalizationKind, RecipeKind};
+use crate::run::{LockedFolder, Resolved, RunInfo};
+use crate::targets::Palette;
+use simmim_data::{Loader, Normalization, Source};
+use simmim_engine::{Collective, Device, Precision};
+use std::sync::Arc;
+
+/// Number of images whose mean and standard deviation are measured.
+const MEASURED_IMAGES: usize = 2000;
+
+/// A run that is set up but has not begun.
+pub(super) struct Setup<R> {
+    /// The locked folder, on the first rank.
+    pub(super) folder: Option<LockedFolder>,
+    pub(super) resolved: Resolved<R>,
+    pub(super) data: Arc<dyn Source>,
+    pub(super) precision: Precision,
+    /// Length of the whole run in steps.
+    pub(super) total: u64,
+    /// Steps per epoch.
+    pub(super) per_epoch: u64,
+}
+
+/// What a task adds to the [`RunInfo`] of a run.
+#[derive(Default)]
+pub(super) struct TaskInfo {
+    /// Weights that the run starts from; none if they are initialized at random.
+    pub(super) from: Option<String>,
+    /// Names of the classes of a classifier.
+    pub(super) classes: Vec<String>,
+}
+
+/// Opens the run folder and sets up a run of `options` on the images `data`. `palette` computes the color palette of
+/// the target, if it has one; it is called only for a new run.
+///
+/// # Errors
+/// If the images do not fill a batch or cannot be read, or the folder cannot be used.
+pub(super) fn open<R: RecipeKind>(
+    options: &Options<R>,
+    device: &impl Device,
+    collective: &mut dyn Collective,
+    data: Arc<dyn Source>,
+    task_info: TaskInfo,
+    palette: impl FnOnce() -> Result<Option<Palette>>,
+) -> Result<Setup<R>> {
+    let train = options.recipe.train();
+    let per_epoch = Loader::batches_per_epoch(data.len(), train.batch_size);
+    check_batch(options, data.len(), per_epoch, collective.world())?;
+    simmim_data::check_readable(data.as_ref())?;
+    if let Some(val) = &options.val {
+        simmim_data::check_readable(val.source.as_ref())?;
+    }
+    let total = train.max_steps.unwrap_or((train.epochs * per_epoch as f64).round().max(1.0) as u64);
+
+    // the first rank measures, and broadcasts the result to the others
+    let mut text = Vec::new();
+    let mut folder = None;
+    if collective.is_first() {
+        let locked = LockedFolder::open(&options.out)?;
+        let previous = locked.previous::<R>()?;
+        let run = run_info(options, device, data.as_ref(), task_info, previous.as_ref(), palette)?;
+        text = Resolved { recipe: options.recipe.clone(), run }.to_toml().into_bytes();
+        folder = Some(locked);
+    }
+    collective.broadcast_bytes(&mut text, 0)?;
+    let text = String::from_utf8(text).expect("TOML is UTF-8");
+    let resolved = Resolved::<R>::from_toml(&text, &options.out)?;
+    let precision = precision::of_name(&resolved.run.precision).expect("a precision was written");
+    Ok(Setup { folder, resolved, data, precision, total, per_epoch })
+}
+
+/// The [`RunInfo`] of a run. A resumed run keeps what was measured when it began.
+fn run_info<R: RecipeKind>(
+    options: &Options<R>,
+    device: &impl Device,
+    data: &dyn Source,
+    task_info: TaskInfo,
+    previous: Option<&Resolved<R>>,
+    palette: impl FnOnce() -> Result<Option<Palette>>,
+) -> Result<RunInfo> {
+    let normalization = match previous {
+        Some(previous) => previous.run.normalization(),
+        None => normalization(options.recipe.data(), data)?,
+    };
+    let palette = match previous {
+        Some(previous) => previous.run.palette.clone(),
+        None => palette()?.map_or(Vec::new(), |palette| palette.to_hex()),
+    };
+    let previous_precision = previous.and_then(|previous| {
+        Some((precision::of_name(&previous.run.precision)?, previous.run.precision_reason.clone()))
+    });
+    let (precision, precision_reason) = match (options.precision, previous_precision) {
+        (PrecisionChoice::Auto, Some(begun)) => begun,
+        (PrecisionChoice::Auto, None) | (PrecisionChoice::F32 | PrecisionChoice::Bf16, _) => {
+            precision::choose(options.precision, device)
+        }
+    };
+    Ok(RunInfo {
+        version: env!("CARGO_PKG_VERSION").into(),
+        device: device.name(),
+        precision: precision::name(precision).into(),
+        precision_reason,
+        threads: device.threads(),
+        seed: options.seed,
+        data: options.data.description.clone(),
+        images: data.len(),
+        val: options.val.as_ref().map(|val| val.description.clone()),
+        from: task_info.from,
+        classes: task_info.classes,
+        mean: normalization.mean,
+        std: normalization.std,
+        palette,
+    })
+}
+
+/// Checks that the images fill a batch, and that ranks and micro-batches divide it evenly.
+fn check_batch<R: RecipeKind>(options: &Options<R>, images: usize, per_epoch: u64, world: usize) -> Result<()> {
+    let train = options.recipe.train();
+    if per_epoch == 0 {
+        return Err(Error::Recipe {
+            key: "train.batch_size".into(),
+            value: train.batch_size.to_string(),
+            expected: format!("`{}` has only {images} images", options.data.description),
+            hint: Some(format!("--set train.batch_size={} uses all of them at every step", images.max(1))),
+        });
+    }
+    let micro_batches = world * train.accumulation_steps;
+    if !train.batch_size.is_multiple_of(micro_batches) {
+        return Err(Error::Recipe {
+            key: "train.batch_size".into(),
+            value: train.batch_size.to_string(),
+            expected: format!("expected a multiple of {world} ranks × {} micro-batches", train.accumulation_steps),
+            hint: Some(format!("--set train.batch_size={}", train.batch_size.next_multiple_of(micro_batches))),
+        });
+    }
+    Ok(())
+}
+
+fn normalization(recipe: &DataRecipe, source: &dyn Source) -> Result<Normalization> {
+    match recipe.normalization {
+        NormalizationKind::Imagenet => Ok(Normalization::imagenet()),
+        NormalizationKind::None => Ok(Normalization::none(recipe.channels)),
+        NormalizationKind::Measured => Ok(Normalization::measure(source, MEASURED_IMAGES)?),
+    }
+}

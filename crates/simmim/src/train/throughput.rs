@@ -1,0 +1,50 @@
+//! Elapsed time and throughput of a run.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+/// Number of steps that the recent throughput is averaged over.
+const SPEED_WINDOW: usize = 20;
+
+/// Elapsed time of a run, and the throughput of this process.
+pub(super) struct Throughput {
+    before_s: f64,
+    since: Instant,
+    images: usize,
+    seconds: f64,
+    recent: VecDeque<(usize, f64)>,
+}
+
+impl Throughput {
+    /// Starts the clock of a run that took `before_s` seconds in earlier processes.
+    pub(super) fn new(before_s: f64) -> Self {
+        Self { before_s, since: Instant::now(), images: 0, seconds: 0.0, recent: VecDeque::new() }
+    }
+
+    /// Counts a step that began at `started`.
+    pub(super) fn count(&mut self, images: usize, started: Instant) {
+        let seconds = started.elapsed().as_secs_f64();
+        self.images += images;
+        self.seconds += seconds;
+        if self.recent.len() == SPEED_WINDOW {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((images, seconds));
+    }
+
+    /// Elapsed seconds of the run, over all processes.
+    pub(super) fn seconds(&self) -> f64 {
+        self.before_s + self.since.elapsed().as_secs_f64()
+    }
+
+    /// Images per second of the steps of this process.
+    pub(super) fn speed(&self) -> f64 {
+        if self.seconds > 0.0 { self.images as f64 / self.seconds } else { 0.0 }
+    }
+
+    /// Images per second of the last few steps.
+    pub(super) fn recent_speed(&self) -> f64 {
+        let (images, seconds) = self.recent.iter().fold((0, 0.0), |sum, r| (sum.0 + r.0, sum.1 + r.1));
+        if seconds > 0.0 { images as f64 / seconds } else { 0.0 }
+    }
+}

@@ -1,0 +1,192 @@
+//! Data parallelism: several ranks train the same model as one rank with the same batch.
+
+#![allow(clippy::unwrap_used, reason = "a test says where it fails")]
+
+use serde_json::Value;
+use simmim::precision::PrecisionChoice;
+use simmim::recipe::{FinetuneRecipe, Recipe, RecipeKind, resolve_as};
+use simmim::run::read_log;
+use simmim::train::{Input, Options, Outcome, finetune, pretrain};
+use simmim::weights::{InitFrom, WeightsFile};
+use simmim_cpu::CpuDevice;
+use simmim_engine::{Alone, Collective, CollectiveError, InProcess};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+/// One compute thread per rank, because the ranks run at the same time.
+const DEVICE: CpuDevice = CpuDevice { threads: 1 };
+
+/// A small run whose batch two ranks can share, with everything that could differ between them: drop path,
+/// micro-batches, clipping that is always active, weight decay, and an EMA of the weights.
+const EDITS: &[&str] = &[
+    "train.batch_size=16",
+    "train.accumulation_steps=2",
+    "train.clip_grad=0.05",
+    "train.weight_decay=0.1",
+    "train.average_decay=0.9",
+    "train.max_steps=6",
+    "train.log_every_steps=1",
+    "encoder.drop_path=0.2",
+    "data.image_size=16",
+    "data.channels=1",
+    "data.normalization=measured",
+];
+
+const VIT: &[&str] = &["encoder.width=16", "encoder.depth=2", "encoder.heads=2", "mask.unit_px=4"];
+const SWIN: &[&str] = &["encoder.width=8", "encoder.depths=[2, 2]", "encoder.heads=[1, 2]", "mask.unit_px=4"];
+
+fn options<R: RecipeKind>(recipe: &str, edits: &[&str], out: &Path) -> Options<R> {
+    let edits: Vec<String> = EDITS.iter().chain(edits).map(|edit| (*edit).to_owned()).collect();
+    let spec = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/fashion-mnist/test-images-idx3-ubyte.gz");
+    let data = Input { source: simmim_data::open(spec, 1).unwrap(), description: "fashion".into() };
+    Options {
+        recipe: resolve_as(recipe, &edits).unwrap(),
+        given: String::new(),
+        val: Some(data.clone()),
+        data,
+        out: out.to_owned(),
+        seed: 3,
+        precision: PrecisionChoice::F32,
+        workers: 1,
+    }
+}
+
+/// Runs `train` on `world` ranks in threads; returns the result of each rank.
+fn on_ranks<T: Send>(world: usize, train: impl Fn(&mut dyn Collective) -> T + Sync) -> Vec<T> {
+    match world {
+        1 => vec![train(&mut Alone)],
+        _ => std::thread::scope(|scope| {
+            let (ranks, train) = (InProcess::ranks(world).into_iter(), &train);
+            let running: Vec<_> = ranks.map(|mut rank| scope.spawn(move || train(&mut rank))).collect();
+            running.into_iter().map(|rank| rank.join().unwrap()).collect()
+        }),
+    }
+}
+
+/// Losses by step, final weights, and their EMA.
+fn result(out: &Path, outcomes: &[Outcome]) -> (Vec<f64>, Vec<f32>, Vec<f32>) {
+    assert!(outcomes.iter().all(Outcome::is_finished));
+    assert!(outcomes.iter().all(|outcome| outcome.loss == outcomes[0].loss), "all ranks log the same loss");
+    let losses = read_log(out).unwrap().iter().filter_map(|entry| entry.get("loss").and_then(Value::as_f64)).collect();
+    let values = |name: &str| {
+        let file = WeightsFile::read(&outcomes[0].checkpoint.join(name)).unwrap();
+        file.shapes().iter().flat_map(|(name, _)| file.tensor(name).unwrap().unwrap().1).collect::<Vec<f32>>()
+    };
+    (losses, values("model.safetensors"), values("average.safetensors"))
+}
+
+/// Trains on one, two and four ranks, and compares the results.
+fn ranks_train_the_same(train: impl Fn(&mut dyn Collective, &Path) -> Outcome + Sync) {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |world: usize, name: &str| {
+        let out = folder.path().join(name);
+        let outcomes = on_ranks(world, |collective| train(collective, &out));
+        result(&out, &outcomes)
+    };
+    let one = run(1, "one");
+    assert_eq!(one.0.len(), 6);
+    for world in [2, 4] {
+        let several = run(world, &format!("{world}"));
+        for (step, (a, b)) in one.0.iter().zip(&several.0).enumerate() {
+            // another order of summation: rounding errors of f32, which grow with the steps
+            assert!((a - b).abs() < 1e-5 * a.abs(), "step {}: {a} on one rank, {b} on {world}", step + 1);
+        }
+        for (a, b) in [(&one.1, &several.1), (&one.2, &several.2)] {
+            let distance = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>().sqrt();
+            let size = distance(a, &vec![0.0; a.len()]);
+            assert!(distance(a, b) < 1e-4 * size, "{} of {size} apart on {world} ranks", distance(a, b));
+        }
+        assert!(several == run(world, &format!("{world} again")), "{world} ranks have the same bits every time");
+    }
+}
+
+fn pretraining_is_the_same(recipe: &str, edits: &[&str]) {
+    ranks_train_the_same(|collective, out| {
+        let options = options::<Recipe>(recipe, edits, out);
+        pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).unwrap()
+    });
+}
+
+#[test]
+fn ranks_pretrain_the_same_vit() {
+    pretraining_is_the_same("pretrain-vit-cifar", VIT);
+}
+
+#[test]
+fn ranks_pretrain_the_same_swin() {
+    pretraining_is_the_same("pretrain-swin-cifar", SWIN);
+}
+
+#[test]
+fn ranks_that_recompute_blocks_pretrain_the_same_vit() {
+    let recompute = ["train.recompute_blocks=true"];
+    let shared_table = ["encoder.absolute_positions=false", "encoder.position_bias=shared"];
+    pretraining_is_the_same("pretrain-vit-cifar", &[VIT, &recompute, &shared_table].concat());
+}
+
+#[test]
+fn ranks_fine_tune_the_same_with_mixed_images() {
+    let mixed =
+        ["augment.mix_probability=1.0", "augment.mixup=0.8", "augment.cutmix=1.0", "train.validate_every_steps=3"];
+    let edits = [&VIT[..3], &["encoder.patch_px=4", "encoder.layer_scale=0.1"], &mixed].concat();
+    ranks_train_the_same(|collective, out| {
+        let options = options::<FinetuneRecipe>("finetune-vit-cifar", &edits, out);
+        let scratch = InitFrom::Scratch;
+        finetune(&DEVICE, collective, &options, &scratch, &mut |_| (), &AtomicBool::new(false)).unwrap()
+    });
+}
+
+#[test]
+fn a_run_resumes_with_another_number_of_ranks() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |world: usize, name: &str, most: usize| {
+        let out = folder.path().join(name);
+        on_ranks(world, |collective| {
+            let options = options::<Recipe>("pretrain-vit-cifar", VIT, &out);
+            let (stop, mut steps) = (AtomicBool::new(false), 0);
+            let mut observe = |event: simmim::train::Event| {
+                if let simmim::train::Event::Stepped { .. } = event {
+                    steps += 1;
+                    stop.store(steps >= most, std::sync::atomic::Ordering::Relaxed);
+                }
+            };
+            pretrain(&DEVICE, collective, &options, &mut observe, &stop).unwrap()
+        })
+    };
+    let whole = run(1, "whole", usize::MAX);
+    // if one rank stops, all stop, one step later
+    let stopped = run(2, "stopped", 2);
+    assert!(stopped.iter().all(|outcome| outcome.steps == 3 && !outcome.is_finished()), "{stopped:?}");
+    let resumed = run(1, "stopped", usize::MAX);
+    let difference = (whole[0].loss.unwrap() - resumed[0].loss.unwrap()).abs();
+    assert!(resumed[0].is_finished() && difference < 1e-5 * whole[0].loss.unwrap(), "{difference}");
+}
+
+#[test]
+fn a_rank_that_leaves_ends_the_run_of_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let ended = on_ranks(2, |collective| {
+        if collective.rank() == 1 {
+            return None; // the rank is dropped without training
+        }
+        let options = options::<Recipe>("pretrain-vit-cifar", VIT, &out);
+        pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).err()
+    });
+    let error = ended[0].as_ref().unwrap();
+    assert!(matches!(error, simmim::Error::Rank(CollectiveError { rank: 1 })), "{error}");
+    assert!(!out.exists(), "a run that does not begin leaves no folder");
+}
+
+#[test]
+fn a_batch_that_ranks_cannot_share_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let errors = on_ranks(3, |collective| {
+        let options = options::<Recipe>("pretrain-vit-cifar", VIT, &folder.path().join("run"));
+        pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).err().unwrap()
+    });
+    for error in errors {
+        assert!(error.to_string().contains("`train.batch_size` is `16`"), "{error}");
+        assert_eq!(error.hint().unwrap(), "--set train.batch_size=18");
+    }
+}
