@@ -4,6 +4,8 @@ use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 
+use crate::source::{PassedOver, PassedOverReason};
+
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -34,6 +36,8 @@ pub enum Error {
     NoMatch {
         /// The pattern as given.
         pattern: String,
+        /// The first match that is not read.
+        passed_over: Option<PassedOver>,
     },
     /// A folder without images and shards.
     #[error("no image in `{}`; looked for {}", path.display(), listed(extensions))]
@@ -44,6 +48,28 @@ pub enum Error {
         extensions: &'static [&'static str],
         /// A file in the folder that can be opened if it is named itself.
         other: Option<PathBuf>,
+        /// The first file or folder in it that is not read.
+        passed_over: Option<PassedOver>,
+    },
+    /// A folder with sub-folders of images that cannot be classes, because an image lies elsewhere.
+    #[error(
+        "the images in `{}` have no labels: `{}` does not lie directly in a class folder",
+        folder.display(),
+        image.display()
+    )]
+    NotInClassFolder {
+        /// The first image that lies elsewhere.
+        image: PathBuf,
+        /// The folder that was opened.
+        folder: PathBuf,
+    },
+    /// A pipe, a socket or a device in the place of a file.
+    #[error("`{}` is {what}, not a regular file", path.display())]
+    NotAFile {
+        /// The path.
+        path: PathBuf,
+        /// What it is, as part of a sentence.
+        what: &'static str,
     },
     /// A file of a kind that cannot be opened.
     #[error("`{}` is neither an image, a `.tar` shard nor an IDX image file", path.display())]
@@ -196,6 +222,24 @@ pub enum Error {
         /// Its width.
         width: usize,
     },
+    /// An image that would take more memory than [`MAX_BYTES`](crate::decode::MAX_BYTES).
+    #[error(
+        "`{name}` has {height} by {width} pixels, which take {bytes} bytes with {channels} channels, more than {limit}"
+    )]
+    TooLarge {
+        /// The image.
+        name: String,
+        /// Its height.
+        height: usize,
+        /// Its width.
+        width: usize,
+        /// The number of channels of the file or after conversion, whichever is higher.
+        channels: usize,
+        /// The memory that it would take, in bytes.
+        bytes: u64,
+        /// The most that it may take, in bytes.
+        limit: u64,
+    },
     /// An array that the reader of arrays refuses.
     #[error("cannot read the array `{name}`: {cause}")]
     BadArray {
@@ -309,11 +353,19 @@ impl Error {
             Self::BadSpec { .. } => {
                 Some("separate paths by commas; `{00000..00004}` is a range, `{a,b}` a choice, `*` a wildcard".into())
             }
+            Self::NoMatch { passed_over: Some(passed_over), .. } => Some(hint_on(passed_over)),
             Self::NoMatch { .. } => Some("quote the pattern, and check it with `ls`".into()),
             Self::EmptyFolder { other: Some(other), .. } => {
                 Some(format!("name the file itself, as in `{}`", other.display()))
             }
+            Self::EmptyFolder { passed_over: Some(passed_over), .. } => Some(hint_on(passed_over)),
             Self::EmptyFolder { .. } => Some("images are found at any depth; hidden files are ignored".into()),
+            Self::NotInClassFolder { folder, .. } => Some(format!(
+                "move it into a sub-folder of `{}`, one for each class, or leave it out",
+                folder.display()
+            )),
+            Self::NotAFile { .. } => Some("copy what it delivers to a file".into()),
+            Self::TooLarge { .. } => Some("make it smaller, cut it into parts, or leave it out".into()),
             Self::UnknownKind { .. } => {
                 Some("give a folder of images, `.tar` shards or `*-images-idx3-ubyte[.gz]`".into())
             }
@@ -361,6 +413,9 @@ impl Error {
             | Self::BadSpec { .. }
             | Self::NoMatch { .. }
             | Self::EmptyFolder { .. }
+            | Self::NotInClassFolder { .. }
+            | Self::NotAFile { .. }
+            | Self::TooLarge { .. }
             | Self::UnknownKind { .. }
             | Self::NoSamples { .. }
             | Self::TruncatedTar { .. }
@@ -387,6 +442,16 @@ impl Error {
             | Self::TooManyUnreadable { .. }
             | Self::TooFewSamples { .. }
             | Self::EmptyBatch => true,
+        }
+    }
+}
+
+/// A hint on a file or folder that is not read, where nothing else is.
+fn hint_on(passed_over: &PassedOver) -> String {
+    match passed_over.reason {
+        PassedOverReason::Run => format!("{passed_over}; name it itself to read its pictures"),
+        PassedOverReason::Loop | PassedOverReason::Repeated | PassedOverReason::NotAFile(_) => {
+            format!("{passed_over}; give regular files")
         }
     }
 }

@@ -30,6 +30,8 @@
 //! # Ok::<(), simmim_data::Error>(())
 //! ```
 
+#![forbid(unsafe_code)]
+
 pub mod decode;
 pub mod error;
 pub mod image;
@@ -54,7 +56,7 @@ pub use ordered::OrderedPass;
 pub use readable::check_readable;
 pub use rng::{Purpose, Rng};
 pub use scan::{Scan, Sizes, scan};
-pub use source::{Relabeled, Sample, Source, Subset, idx_from_bytes, open};
+pub use source::{PassedOver, PassedOverReason, Relabeled, Sample, Source, Subset, idx_from_bytes, open};
 pub use transform::{
     Augmentation, CenterCrop, ColorJitter, Distortion, Filter, FineTuning, Interpolation, RandAugment, RandomErasing,
     RandomResizedCrop, Region, Transform,

@@ -1,7 +1,7 @@
 //! A summary of a source: how many images it has, of which classes and sizes, and which of them are broken.
 
 use crate::loader::Skipped;
-use crate::source::Source;
+use crate::source::{PassedOver, Source};
 
 /// A summary of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub struct Scan {
     pub unlabeled: usize,
     /// The samples that cannot be read.
     pub unreadable: Vec<Skipped>,
+    /// What lies among the data and is not read.
+    pub passed_over: Vec<PassedOver>,
     /// The range of image sizes; `None` if no image can be read.
     pub sizes: Option<Sizes>,
 }
@@ -41,6 +43,7 @@ pub fn scan(source: &dyn Source, progress: &dyn Fn(usize)) -> Scan {
         classes: source.classes().iter().map(|name| (name.clone(), 0)).collect(),
         unlabeled: 0,
         unreadable: Vec::new(),
+        passed_over: source.passed_over().to_vec(),
         sizes: None,
     };
     for index in 0..source.len() {

@@ -6,7 +6,7 @@ mod npy;
 use std::io::Cursor;
 use std::panic::catch_unwind;
 
-use ::image::{ColorType, DynamicImage, ImageFormat, ImageReader, Limits};
+use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result, panic_message};
 use crate::image::{Image, Pixels};
@@ -20,14 +20,14 @@ use crate::image::{Image, Pixels};
 /// # Errors
 ///
 /// An [`Error`] with `name` if the format is unknown, the file is broken, the image would take more memory than
-/// [`MAX_BYTES`], or its channels cannot be converted.
+/// [`MAX_BYTES`], or its channels cannot be converted. Its size is asked of the header, before anything is decoded.
 pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
     let Some(format) = Format::of(bytes) else {
         let start = bytes[..bytes.len().min(4)].to_vec();
         return Err(Error::UnknownFormat { name: name.to_owned(), start });
     };
     // a broken file on which a decoder panics is an error of this file and must not end the run
-    let image = catch_unwind(|| format.decode(bytes, name)).map_err(|payload| Error::DecoderPanicked {
+    let image = catch_unwind(|| format.decode(bytes, name, channels)).map_err(|payload| Error::DecoderPanicked {
         name: name.to_owned(),
         format: format.name(),
         message: panic_message(&*payload),
@@ -39,9 +39,28 @@ pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
     image.with_channels(channels, name)
 }
 
-/// The most memory that one image may take while it is decoded, 512 MiB. This is the size of 178,956,970 RGB pixels,
-/// and with more pixels Pillow raises `DecompressionBombError` (`PIL/Image.py`).
+/// The most memory that one image may take after its values and channels are converted, 512 MiB. This is the size of
+/// 178,956,970 RGB pixels, and with more pixels Pillow raises `DecompressionBombError` (`PIL/Image.py`).
 pub const MAX_BYTES: u64 = 512 << 20;
+
+/// Checks the memory that an image of this height and width will take.
+///
+/// # Errors
+///
+/// [`Error::TooLarge`] with `name` if it is more than [`MAX_BYTES`].
+pub(crate) fn check_size(
+    [height, width]: [usize; 2],
+    channels: usize,
+    bytes_per_value: usize,
+    name: &str,
+) -> Result<()> {
+    let factors = [height, width, channels, bytes_per_value];
+    let bytes = factors.iter().fold(1_u64, |product, factor| product.saturating_mul(*factor as u64));
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(Error::TooLarge { name: name.to_owned(), height, width, channels, bytes, limit: MAX_BYTES })
+}
 
 #[derive(Clone, Copy)]
 enum Format {
@@ -68,25 +87,31 @@ impl Format {
         }
     }
 
-    fn decode(self, bytes: &[u8], name: &str) -> Result<Image> {
+    fn decode(self, bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
         match self {
             Self::Jpeg if jpeg::is_cut_short(bytes) => {
                 Err(Error::TruncatedJpeg { name: name.to_owned(), length: bytes.len() })
             }
-            Self::Jpeg => picture(bytes, name, ImageFormat::Jpeg),
-            Self::Png => picture(bytes, name, ImageFormat::Png),
-            Self::Npy => npy::array(bytes, name),
+            Self::Jpeg => picture(bytes, name, ImageFormat::Jpeg, channels),
+            Self::Png => picture(bytes, name, ImageFormat::Png, channels),
+            Self::Npy => npy::array(bytes, name, channels),
         }
     }
 }
 
-fn picture(bytes: &[u8], name: &str, format: ImageFormat) -> Result<Image> {
+fn picture(bytes: &[u8], name: &str, format: ImageFormat, channels: usize) -> Result<Image> {
+    let failed = |cause| Error::Decode { name: name.to_owned(), cause };
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
-    let decoded = reader.decode().map_err(|cause| Error::Decode { name: name.to_owned(), cause })?;
-    Ok(from_decoded(decoded))
+    let decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    let color = decoder.color_type();
+    // deeper values become floats
+    let bytes_per_value = if color.bytes_per_pixel() == color.channel_count() { 1 } else { size_of::<f32>() };
+    check_size([height as usize, width as usize], channels.max(color.channel_count().into()), bytes_per_value, name)?;
+    Ok(from_decoded(DynamicImage::from_decoder(decoder).map_err(failed)?))
 }
 
 fn from_decoded(decoded: DynamicImage) -> Image {

@@ -2,7 +2,7 @@
 
 use npyz::{DType, Deserialize, NpyFile, NpyHeader, Order, TypeChar};
 
-use super::from_u16;
+use super::{check_size, from_u16};
 use crate::error::{Error, Result};
 use crate::image::{Image, Pixels};
 
@@ -10,8 +10,9 @@ use crate::image::{Image, Pixels};
 ///
 /// # Errors
 ///
-/// [`Error::BadArray`], [`Error::ArrayShape`], [`Error::ArrayType`] or [`Error::NotFinite`], with `name`.
-pub(super) fn array(bytes: &[u8], name: &str) -> Result<Image> {
+/// [`Error::BadArray`], [`Error::ArrayShape`], [`Error::ArrayType`], [`Error::TooLarge`] for the `wanted` number of
+/// channels, or [`Error::NotFinite`], with `name`.
+pub(super) fn array(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
     let bad = |cause| Error::BadArray { name: name.to_owned(), cause };
     let mut data = bytes;
     let header = NpyHeader::from_reader(&mut data).map_err(bad)?;
@@ -38,6 +39,9 @@ pub(super) fn array(bytes: &[u8], name: &str) -> Result<Image> {
         return Err(Error::ArrayShape { name: name.to_owned(), shape: header.shape().to_vec() });
     }
     let size = [height as usize, width as usize, channels as usize];
+    // bytes stay bytes, and all other values become floats
+    let bytes_per_value = if kind.size_field() == 1 { 1 } else { size_of::<f32>() };
+    check_size([size[0], size[1]], wanted.max(size[2]), bytes_per_value, name)?;
     let pixels = match (kind.type_char(), kind.size_field()) {
         (TypeChar::Uint, 1) => Pixels::U8(read(header, data, size).map_err(bad)?),
         (TypeChar::Uint, 2) => from_u16(read(header, data, size).map_err(bad)?),

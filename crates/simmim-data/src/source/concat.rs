@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Sample, Source};
+use super::{PassedOver, Sample, Source};
 use crate::error::{Error, Result};
 
 pub(super) struct Concat {
@@ -10,13 +10,15 @@ pub(super) struct Concat {
     /// The index after the last sample of each part, ascending.
     ends: Vec<usize>,
     classes: Vec<String>,
+    passed_over: Vec<PassedOver>,
 }
 
 impl Concat {
     /// Joins `parts`; errors call them by `names`.
     ///
-    /// If one part is unlabeled, the whole is. Labeled parts must have the same classes.
-    pub(super) fn new(parts: Vec<Arc<dyn Source>>, names: &[String]) -> Result<Self> {
+    /// If one part is unlabeled, the whole is. Labeled parts must have the same classes. `passed_over` lies beside the
+    /// parts; what the parts pass over is added.
+    pub(super) fn new(parts: Vec<Arc<dyn Source>>, names: &[String], mut passed_over: Vec<PassedOver>) -> Result<Self> {
         for (part, name) in parts.iter().zip(names).skip(1) {
             let (first, second) = (parts[0].classes(), part.classes());
             if first != second && !first.is_empty() && !second.is_empty() {
@@ -29,7 +31,8 @@ impl Concat {
             *end += part.len();
             Some(*end)
         });
-        Ok(Self { ends: ends.collect(), classes, parts })
+        passed_over.extend(parts.iter().flat_map(|part| part.passed_over()).cloned());
+        Ok(Self { ends: ends.collect(), classes, parts, passed_over })
     }
 
     /// Returns the part that contains sample `index`, and the index of the sample in this part.
@@ -81,5 +84,13 @@ impl Source for Concat {
     fn labels(&self, index: usize) -> Vec<usize> {
         let (part, index) = self.locate(index);
         if self.classes.is_empty() { Vec::new() } else { part.labels(index) }
+    }
+
+    fn passed_over(&self) -> &[PassedOver] {
+        &self.passed_over
+    }
+
+    fn why_unlabeled(&self) -> Option<Error> {
+        self.parts.iter().find(|part| part.classes().is_empty())?.why_unlabeled()
     }
 }

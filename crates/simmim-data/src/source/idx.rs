@@ -10,6 +10,7 @@ use std::sync::Arc;
 use flate2::read::MultiGzDecoder;
 
 use super::{Sample, Source, names, read};
+use crate::decode::check_size;
 use crate::error::{Error, Result};
 use crate::image::{Image, Pixels};
 
@@ -73,6 +74,7 @@ impl Idx {
         if height * width == 0 {
             return Err(Error::NoPixels { name: name.to_owned(), height, width });
         }
+        check_size([height, width], channels.max(1), 1, name)?;
         let classes = labels.iter().map(|label| Some(usize::from(*label)));
         let classes = names::of(classes, given, |index| format!("{name}#{index}"))?;
         let source = Self { name: name.to_owned(), pixels, height, width, labels, classes, channels };
@@ -113,7 +115,7 @@ fn labels_of(images: &Path) -> Option<PathBuf> {
     let name = images.file_name()?.to_str()?;
     let plain = name.strip_suffix(".gz").unwrap_or(name).replace("images", "labels").replace("idx3", "idx1");
     let candidates = [images.with_file_name(&plain), images.with_file_name(format!("{plain}.gz"))];
-    candidates.into_iter().find(|path| path != images && path.is_file())
+    candidates.into_iter().find(|path| path != images && path.exists() && !path.is_dir())
 }
 
 /// Reads the sizes and values of an IDX file of bytes with `RANK` dimensions.

@@ -3,23 +3,31 @@
 mod concat;
 mod folder;
 mod idx;
+mod kind;
 mod missing;
 mod names;
+mod passed_over;
 mod relabeled;
+mod run_folder;
 mod shards;
 mod spec;
 mod subset;
+mod walk;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::idx::idx_from_bytes;
+pub use self::passed_over::{PassedOver, PassedOverReason};
 pub use relabeled::Relabeled;
 pub use subset::Subset;
 
 use self::concat::Concat;
 use self::folder::Folder;
 use self::idx::Idx;
+use self::kind::Kind;
 use self::shards::Shards;
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -65,6 +73,16 @@ pub trait Source: Send + Sync {
     fn labels(&self, index: usize) -> Vec<usize> {
         self.label(index).into_iter().collect()
     }
+
+    /// Returns what lies among the data and is not read.
+    fn passed_over(&self) -> &[PassedOver] {
+        &[]
+    }
+
+    /// Returns what keeps the source from being labeled, if it is an image that does not lie where others do.
+    fn why_unlabeled(&self) -> Option<Error> {
+        None
+    }
 }
 
 /// The file extensions of images, in lower case.
@@ -90,6 +108,10 @@ pub const IMAGE_EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "npy"];
 /// that are none of the above. The samples of several paths are joined in the order of the list; they are labeled if
 /// all of the paths are.
 ///
+/// Below a folder and among the matches of a wildcard, some things are passed over and named by
+/// [`Source::passed_over`]: the folder of a run of this program, which is recognized by its content; links to folders
+/// whose images are read anyway; pipes, sockets and devices.
+///
 /// # Errors
 ///
 /// An [`Error`] if `spec` is not a list of paths, a path does not exist or has no images, a file is broken, or the
@@ -97,14 +119,15 @@ pub const IMAGE_EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "npy"];
 pub fn open(spec: &str, channels: usize) -> Result<Arc<dyn Source>> {
     let mut sources: Vec<Arc<dyn Source>> = Vec::new();
     let mut names = Vec::new();
-    for group in grouped(spec::paths(spec)?)? {
+    let spec::Paths { paths, passed_over } = spec::paths(spec)?;
+    for group in grouped(paths)? {
         names.push(group.name());
         sources.push(group.open(channels)?);
     }
-    if sources.len() == 1 {
+    if sources.len() == 1 && passed_over.is_empty() {
         return Ok(sources.remove(0));
     }
-    Ok(Arc::new(Concat::new(sources, &names)?))
+    Ok(Arc::new(Concat::new(sources, &names, passed_over)?))
 }
 
 /// Consecutive paths of the list that are opened as one source.
@@ -127,15 +150,25 @@ impl Group {
 
     fn open(self, channels: usize) -> Result<Arc<dyn Source>> {
         Ok(match self {
-            Self::Folder(path) => match Folder::open(&path, channels)? {
-                Some(folder) => Arc::new(folder),
-                None => Arc::new(Shards::open(&folder::shards(&path)?, channels)?),
-            },
-            Self::Shards(paths) => Arc::new(Shards::open(&paths, channels)?),
+            Self::Folder(path) => folder(path, channels)?,
+            Self::Shards(paths) => Arc::new(Shards::open(&paths, channels, Vec::new())?),
             Self::Images(paths) => Arc::new(Folder::of_images(paths, channels)),
             Self::Idx(path) => Arc::new(Idx::open(&path, channels)?),
         })
     }
+}
+
+/// Opens the images in a folder, or else the shards.
+fn folder(path: PathBuf, channels: usize) -> Result<Arc<dyn Source>> {
+    let found = walk::walk(&path)?;
+    if !found.images.is_empty() {
+        return Ok(Arc::new(Folder::new(&path, found, channels)));
+    }
+    if !found.shards.is_empty() {
+        return Ok(Arc::new(Shards::open(&found.shards, channels, found.passed_over)?));
+    }
+    let passed_over = found.passed_over.into_iter().next();
+    Err(Error::EmptyFolder { path, extensions: IMAGE_EXTENSIONS, other: found.other, passed_over })
 }
 
 /// Groups consecutive shards, and consecutive images; each folder and each IDX file is a group of its own.
@@ -149,37 +182,11 @@ fn grouped(paths: Vec<PathBuf>) -> Result<Vec<Group>> {
             (Some(Kind::Shard), _) => groups.push(Group::Shards(vec![path])),
             (Some(Kind::Image), Some(Group::Images(paths))) => paths.push(path),
             (Some(Kind::Image), _) => groups.push(Group::Images(vec![path])),
+            (Some(Kind::Special(what)), _) => return Err(Error::NotAFile { path, what }),
             (None, _) => return Err(Error::UnknownKind { path }),
         }
     }
     Ok(groups)
-}
-
-/// What a path is: a folder, or a kind of file that is told by its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Folder,
-    Shard,
-    Image,
-    Idx,
-}
-
-impl Kind {
-    fn of(path: &Path) -> Option<Self> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        if path.is_dir() {
-            Some(Self::Folder)
-        } else if extension == "tar" {
-            Some(Self::Shard)
-        } else if is_image(&extension) {
-            Some(Self::Image)
-        } else if name.ends_with("idx3-ubyte") || name.ends_with("idx3-ubyte.gz") {
-            Some(Self::Idx)
-        } else {
-            None
-        }
-    }
 }
 
 /// Whether a lower-case extension is one of [`IMAGE_EXTENSIONS`].
@@ -194,5 +201,15 @@ fn is_ignored(name: &str) -> bool {
 
 /// Reads a whole file; the error contains its path.
 fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })
+    let mut bytes = Vec::new();
+    opened(path)?.read_to_end(&mut bytes).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
+    Ok(bytes)
+}
+
+/// Opens a file; the error contains its path. A pipe is refused before, because to open it waits for its other end.
+fn opened(path: &Path) -> Result<File> {
+    if let Some(Kind::Special(what)) = Kind::of(path) {
+        return Err(Error::NotAFile { path: path.to_owned(), what });
+    }
+    File::open(path).map_err(|cause| Error::Read { path: path.to_owned(), cause })
 }

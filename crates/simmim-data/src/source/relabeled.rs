@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Sample, Source};
-use crate::error::Result;
+use super::{PassedOver, Sample, Source};
+use crate::error::{Error, Result};
 
 /// A source whose class numbers are replaced, for example by those that a model was trained with.
 pub struct Relabeled {
@@ -52,6 +52,14 @@ impl Source for Relabeled {
 
     fn labels(&self, index: usize) -> Vec<usize> {
         self.source.labels(index).into_iter().map(|label| self.map[label]).collect()
+    }
+
+    fn passed_over(&self) -> &[PassedOver] {
+        self.source.passed_over()
+    }
+
+    fn why_unlabeled(&self) -> Option<Error> {
+        self.source.why_unlabeled()
     }
 }
 

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{Sample, Source, is_ignored, is_image, names};
+use super::{PassedOver, Sample, Source, is_ignored, is_image, names, opened};
 use crate::decode::decode;
 use crate::error::{Error, Result};
 
@@ -16,6 +16,7 @@ pub(super) struct Shards {
     samples: Vec<Indexed>,
     classes: Vec<String>,
     channels: usize,
+    passed_over: Vec<PassedOver>,
 }
 
 /// Where the image of a sample lies, and its labels.
@@ -28,8 +29,8 @@ struct Indexed {
 }
 
 impl Shards {
-    /// Indexes the members of all shards; it reads only headers and labels.
-    pub(super) fn open(paths: &[PathBuf], channels: usize) -> Result<Self> {
+    /// Indexes the members of all shards; it reads only headers and labels. `passed_over` lies beside the shards.
+    pub(super) fn open(paths: &[PathBuf], channels: usize, passed_over: Vec<PassedOver>) -> Result<Self> {
         let mut samples = Vec::new();
         let mut given: Option<(PathBuf, Vec<String>)> = None;
         for (shard, path) in paths.iter().enumerate() {
@@ -42,7 +43,7 @@ impl Shards {
         let name = |index: usize| name(&paths[samples[index].shard as usize], &samples[index].member);
         let labels = samples.iter().map(|sample| sample.labels.iter().max().copied());
         let classes = names::of(labels, given.map(|(_, names)| names), name)?;
-        Ok(Self { paths: paths.to_vec(), samples, classes, channels })
+        Ok(Self { paths: paths.to_vec(), samples, classes, channels, passed_over })
     }
 }
 
@@ -65,9 +66,8 @@ impl Source for Shards {
         let (path, label) = (&self.paths[shard as usize], labels.first().copied());
         // the file is opened for every sample: so any number of shards stays below the limit of open files, and
         // threads do not move each other's position in a file
-        let bytes = File::open(path)
-            .and_then(|mut file| member(&mut file, offset, size))
-            .map_err(|cause| Error::Read { path: path.clone(), cause })?;
+        let bytes =
+            member(&mut opened(path)?, offset, size).map_err(|cause| Error::Read { path: path.clone(), cause })?;
         let name = self.name(index);
         Ok(Sample { image: decode(&bytes, &name, self.channels)?, label, name })
     }
@@ -78,6 +78,10 @@ impl Source for Shards {
 
     fn labels(&self, index: usize) -> Vec<usize> {
         self.samples[index].labels.clone()
+    }
+
+    fn passed_over(&self) -> &[PassedOver] {
+        &self.passed_over
     }
 }
 
@@ -119,10 +123,10 @@ struct Members {
 /// Adds the samples of one shard, ordered by the position of their first member.
 fn index(path: &Path, shard: u32, samples: &mut Vec<Indexed>) -> Result<()> {
     let failed = |cause| Error::Read { path: path.to_owned(), cause };
-    let file = File::open(path).map_err(failed)?;
+    let file = opened(path)?;
     let length = file.metadata().map_err(failed)?.len();
     // labels are read through a second handle, because the reader of headers relies on its position
-    let mut labels = File::open(path).map_err(failed)?;
+    let mut labels = opened(path)?;
     let mut keys: HashMap<String, usize> = HashMap::new();
     let mut grouped: Vec<Members> = Vec::new();
     let mut end = 0;

@@ -2,46 +2,69 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Kind, missing};
+use super::kind::Kind;
+use super::passed_over::{PassedOver, PassedOverReason};
+use super::run_folder::is_run;
+use super::{is_ignored, missing};
 use crate::error::{Error, Result};
 
-/// Returns the paths that `spec` names, in order; all of them exist.
+/// What a specification names.
+#[derive(Default)]
+pub(super) struct Paths {
+    /// The paths in order; all of them exist.
+    pub(super) paths: Vec<PathBuf>,
+    /// What a wildcard matches and is not read.
+    pub(super) passed_over: Vec<PassedOver>,
+}
+
+/// Returns the paths that `spec` names.
 ///
 /// If a file or folder is called `spec`, it is this one path, even if the name contains commas or braces.
-pub(super) fn paths(spec: &str) -> Result<Vec<PathBuf>> {
+pub(super) fn paths(spec: &str) -> Result<Paths> {
     if !spec.is_empty() && Path::new(spec).exists() {
-        return Ok(vec![PathBuf::from(spec)]);
+        return Ok(Paths { paths: vec![PathBuf::from(spec)], passed_over: Vec::new() });
     }
-    let mut paths = Vec::new();
+    let mut named = Paths::default();
     for item in expand(spec)? {
         if item.contains(['*', '?', '[']) && !Path::new(&item).exists() {
-            paths.extend(matches(&item)?);
+            add_matches(&item, &mut named)?;
         } else if Path::new(&item).exists() {
-            paths.push(PathBuf::from(item));
+            named.paths.push(PathBuf::from(item));
         } else {
             return Err(missing::error(Path::new(&item)));
         }
     }
-    Ok(paths)
+    Ok(named)
 }
 
-/// Returns the paths that match a wildcard and can be opened, ordered by name.
-fn matches(pattern: &str) -> Result<Vec<PathBuf>> {
+/// Adds the paths that match a wildcard and can be opened, ordered by name.
+fn add_matches(pattern: &str, named: &mut Paths) -> Result<()> {
     let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
     let matching = glob::glob_with(pattern, options)
         .map_err(|error| Error::BadSpec { spec: pattern.to_owned(), fault: error.msg })?;
-    let mut paths = Vec::new();
+    let (paths_before, passed_over_before) = (named.paths.len(), named.passed_over.len());
     for path in matching {
         let path = path.map_err(|error| Error::Read { path: error.path().to_owned(), cause: error.into() })?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if !super::is_ignored(&name) && Kind::of(&path).is_some() {
-            paths.push(path);
+        if is_ignored(&name) {
+            continue;
+        }
+        let reason = match Kind::of(&path) {
+            None => continue,
+            Some(Kind::Folder) => is_run(&path).then_some(PassedOverReason::Run),
+            Some(Kind::Special(what)) => Some(PassedOverReason::NotAFile(what)),
+            Some(Kind::Shard | Kind::Image | Kind::Idx) => None,
+        };
+        match reason {
+            Some(reason) => named.passed_over.push(PassedOver { path, reason }),
+            None => named.paths.push(path),
         }
     }
-    if paths.is_empty() {
-        return Err(Error::NoMatch { pattern: pattern.to_owned() });
+    if named.paths.len() == paths_before {
+        let passed_over = named.passed_over.drain(passed_over_before..).next();
+        return Err(Error::NoMatch { pattern: pattern.to_owned(), passed_over });
     }
-    Ok(paths)
+    Ok(())
 }
 
 /// A longer list is taken for a typing error, and would take too much memory.

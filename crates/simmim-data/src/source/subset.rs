@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Sample, Source};
-use crate::error::Result;
+use super::{PassedOver, Sample, Source};
+use crate::error::{Error, Result};
 use crate::rng::{Purpose, permutation, rng};
 
 /// The samples of a source at chosen indices, in that order.
@@ -63,6 +63,14 @@ impl Source for Subset {
 
     fn labels(&self, index: usize) -> Vec<usize> {
         self.source.labels(self.indices[index])
+    }
+
+    fn passed_over(&self) -> &[PassedOver] {
+        self.source.passed_over()
+    }
+
+    fn why_unlabeled(&self) -> Option<Error> {
+        self.source.why_unlabeled()
     }
 }
 

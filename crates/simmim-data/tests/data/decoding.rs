@@ -130,15 +130,39 @@ fn a_jpeg_that_is_cut_short_anywhere_is_refused() {
     check_refused(&[&whole[..whole.len() / 2], &whole].concat(), 3, "cut short");
 }
 
-#[test]
-fn a_decompression_bomb_is_refused_by_its_header() {
-    let mut bomb = gray(1);
-    // the header chunk starts at byte 8: a length of 4 bytes, `IHDR`, width, height, five other bytes, a checksum
-    bomb[16..20].copy_from_slice(&30_000_u32.to_be_bytes());
-    bomb[20..24].copy_from_slice(&30_000_u32.to_be_bytes());
+/// A PNG of which the header says that it is gray with this side and depth in bits.
+fn claiming(side: u32, depth: u8) -> Vec<u8> {
+    let mut png = gray(1);
+    // the header chunk starts at byte 8: a length of 4 bytes, `IHDR`, width, height, depth, four other bytes, a checksum
+    png[16..20].copy_from_slice(&side.to_be_bytes());
+    png[20..24].copy_from_slice(&side.to_be_bytes());
+    png[24] = depth;
     let mut checksum = flate2::Crc::new();
-    checksum.update(&bomb[12..29]);
-    bomb[29..33].copy_from_slice(&checksum.sum().to_be_bytes());
-    let error = decode(&bomb, "bomb.png", 3).unwrap_err();
-    assert!(matches!(error, Error::Decode { cause: ::image::ImageError::Limits(_), .. }), "{error}");
+    checksum.update(&png[12..29]);
+    png[29..33].copy_from_slice(&checksum.sum().to_be_bytes());
+    png
+}
+
+#[test]
+fn an_image_is_refused_by_the_memory_that_it_will_take() {
+    let check = |bytes: &[u8], channels: usize, expected: u64| {
+        let error = decode(bytes, "bomb", channels).unwrap_err();
+        assert!(matches!(error, Error::TooLarge { bytes, .. } if bytes == expected), "{error}");
+        assert!(error.to_string().contains(&expected.to_string()) && error.is_users_fault());
+        assert!(error.hint().is_some());
+    };
+    check(&claiming(30_000, 8), 1, 30_000 * 30_000);
+    // a byte for each of 3 channels, whatever the depth in the file
+    check(&claiming(20_000, 1), 3, 20_000 * 20_000 * 3);
+    check(&claiming(13_378, 8), 3, 13_378 * 13_378 * 3);
+    check(&claiming(11_586, 8), 4, 11_586 * 11_586 * 4);
+    // floats
+    check(&claiming(16_000, 16), 3, 16_000 * 16_000 * 3 * 4);
+    check(&claiming(12_000, 16), 1, 12_000 * 12_000 * 4);
+    let array = npy("<u2", false, "(5793, 5793)", &vec![0; 5793 * 5793 * 2]);
+    check(&array, 4, 5793 * 5793 * 4 * 4);
+    // one pixel less on each side is within 512 MiB: the decoder sees that there is no data
+    for (side, depth, channels) in [(13_377, 8, 3), (11_585, 8, 4)] {
+        check_refused(&claiming(side, depth), channels, "cannot decode");
+    }
 }

@@ -7,5 +7,6 @@ mod augment;
 mod batches;
 mod decoding;
 mod files;
+mod passed_over;
 mod sources;
 mod transforms;

@@ -1,0 +1,66 @@
+//! What a path is: a folder, a kind of file that is told by its name, or something that is neither.
+
+use std::fs::{FileType, metadata};
+use std::path::Path;
+
+use super::is_image;
+
+/// What a path is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Folder,
+    Shard,
+    Image,
+    Idx,
+    /// A pipe, a socket or a device, whatever its name. To open one may take forever.
+    Special(&'static str),
+}
+
+impl Kind {
+    /// Returns what `path` or the target of this link is; `None` for a file that cannot be read as data.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        Self::of_type(path, metadata(path).ok().map(|metadata| metadata.file_type()))
+    }
+
+    /// The same for a known type of file; `None` is a link to nothing, which is told by its name.
+    pub(super) fn of_type(path: &Path, file_type: Option<FileType>) -> Option<Self> {
+        if file_type.is_some_and(|file_type| file_type.is_dir()) {
+            return Some(Self::Folder);
+        }
+        if let Some(what) = file_type.and_then(special) {
+            return Some(Self::Special(what));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        if extension == "tar" {
+            Some(Self::Shard)
+        } else if is_image(&extension) {
+            Some(Self::Image)
+        } else if name.ends_with("idx3-ubyte") || name.ends_with("idx3-ubyte.gz") {
+            Some(Self::Idx)
+        } else {
+            None
+        }
+    }
+}
+
+/// What a file is that is neither a regular file nor a folder, as part of a sentence.
+#[cfg(unix)]
+fn special(file_type: FileType) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt as _;
+    if file_type.is_fifo() {
+        Some("a pipe")
+    } else if file_type.is_socket() {
+        Some("a socket")
+    } else if file_type.is_char_device() || file_type.is_block_device() {
+        Some("a device")
+    } else {
+        None
+    }
+}
+
+/// Other systems do not have such files in folders.
+#[cfg(not(unix))]
+fn special(_: FileType) -> Option<&'static str> {
+    None
+}
