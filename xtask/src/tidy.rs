@@ -24,6 +24,9 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/simmim-kernels/src/product/portable.rs",
 ];
 
+/// What only the command line may do: print, end the process, read arguments and the environment.
+const COMMAND_LINE_WORDS: &[&str] = &["println!(", "print!(", "dbg!(", "process::exit", "env::var", "env::args"];
+
 /// Folders that only exist on somebody's machine.
 const MACHINE_FOLDERS: &[&str] =
     &[concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/wo", "rk/"), concat!("/Us", "ers/")];
@@ -89,13 +92,25 @@ fn of_line(name: &str, line: &str) -> impl Iterator<Item = String> {
     let folder = folder.map(|folder| format!("`{folder}` is a path of one machine"));
     let wrong = name.ends_with(".rs") && is_unsafe(line) && !UNSAFE_FILES.contains(&name);
     let wrong = wrong.then(|| format!("`unsafe` is only for the files that {} lists", file!()));
-    folder.into_iter().chain(wrong)
+    let word = COMMAND_LINE_WORDS.iter().find(|word| is_library(name) && is_code(line) && line.contains(**word));
+    let word = word.map(|word| format!("`{word}` is for the command line; a library reports to its caller"));
+    folder.into_iter().chain(wrong).chain(word)
+}
+
+/// Whether a file is part of a library, in contrast to the command line, tests, benchmarks and examples.
+fn is_library(name: &str) -> bool {
+    let in_crate = name.strip_prefix("crates/").and_then(|rest| rest.split_once('/'));
+    in_crate.is_some_and(|(owner, path)| owner != "simmim-cli" && path.starts_with("src/"))
+}
+
+fn is_code(line: &str) -> bool {
+    !line.trim_start().starts_with("//")
 }
 
 /// Whether a line of Rust opens an unsafe block or item.
 fn is_unsafe(line: &str) -> bool {
     let opens = |word: &&str| line.contains(&["unsafe", word].join(" "));
-    !line.trim_start().starts_with("//") && ["{", "fn", "impl", "trait", "extern"].iter().any(opens)
+    is_code(line) && ["{", "fn", "impl", "trait", "extern"].iter().any(opens)
 }
 
 #[cfg(test)]
@@ -120,6 +135,10 @@ mod tests {
         check(UNSAFE_FILES[0], &code, &[]);
         check(UNSAFE_FILES[0], "//! Code.\nfn f() {}\n", &["but does not"]);
         check("README.md", &format!("see {}me\n", MACHINE_FOLDERS[0]), &["README.md:1: "]);
+        let printing = "//! Code.\nfn f() {\n    println!(\"x\"); // said\n}\n";
+        check("crates/simmim-data/src/a.rs", printing, &["a.rs:3: `println!(` is for the command line"]);
+        check("crates/simmim-cli/src/a.rs", printing, &[]);
+        check("crates/simmim/examples/a.rs", printing, &[]);
         check("recipes/demo.toml", &"\n".repeat(MOST_LINES + 1), &[]);
     }
 }

@@ -1,5 +1,6 @@
 //! Exit codes and the output of errors.
 
+use crate::terminal;
 use std::process::ExitCode;
 
 /// The exit code of the process.
@@ -23,10 +24,10 @@ impl From<Exit> for ExitCode {
 
 /// Prints an error and its hint to stderr; returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
-    eprintln!("error: {error:#}");
+    terminal::line(&format!("error: {error:#}"));
     let library_error = error.downcast_ref::<simmim::Error>();
     if let Some(hint) = library_error.and_then(simmim::Error::hint) {
-        eprintln!("hint: {hint}");
+        terminal::line(&format!("hint: {hint}"));
     }
     match library_error {
         Some(error) if !error.is_users_fault() => Exit::Failed,

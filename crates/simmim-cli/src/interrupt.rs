@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 /// The stop flag of this process.
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// The flag that Ctrl-C or SIGTERM sets; every call returns the same one.
+/// The flag that Ctrl-C, SIGTERM or SIGHUP sets; every call returns the same one.
 ///
 /// # Errors
 /// If the signal handler cannot be installed.
@@ -16,11 +16,37 @@ pub(crate) fn flag() -> anyhow::Result<Arc<AtomicBool>> {
     }
     let flag = Arc::clone(FLAG.get_or_init(Arc::default));
     let set = Arc::clone(&flag);
-    ctrlc::set_handler(move || {
+    on_signal(move || {
         if set.swap(true, Ordering::Relaxed) {
             std::process::exit(crate::exit::Exit::Interrupted as i32);
         }
-        eprintln!("\ninterrupted: saving after this step (press Ctrl-C again to stop at once)");
+        crate::terminal::line(""); // below the `^C` of the terminal
+        crate::terminal::line("interrupted: saving after this step (press Ctrl-C again to stop at once)");
     })?;
     Ok(flag)
+}
+
+/// Calls `act` in a thread of its own for each signal that asks the process to end. A signal that was ignored when the
+/// process began, as by `nohup` or of a background job, stays ignored.
+#[cfg(unix)]
+fn on_signal(act: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let ignored = ignored_signals();
+    let handled = [SIGHUP, SIGINT, SIGTERM].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = signal_hook::iterator::Signals::new(handled.collect::<Vec<_>>())?;
+    std::thread::Builder::new().name("signals".into()).spawn(move || signals.forever().for_each(|_| act()))?;
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn on_signal(act: impl Fn() + Send + 'static) -> anyhow::Result<()> {
+    Ok(ctrlc::set_handler(act)?)
+}
+
+/// The signals that this process ignores, as bits from signal 1 on; none where the system does not tell.
+#[cfg(unix)]
+fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }

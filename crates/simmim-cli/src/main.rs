@@ -1,11 +1,14 @@
 //! The `simmim` command: parses arguments, calls the library, and returns an exit code.
 
+#![forbid(unsafe_code)]
+
 mod cli;
 mod commands;
 mod device;
 mod exit;
 mod interrupt;
 mod progress;
+mod terminal;
 
 use clap::Parser;
 use cli::Cli;

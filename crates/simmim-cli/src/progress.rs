@@ -1,5 +1,6 @@
 //! Progress on stderr: a progress bar on a terminal, else a line every few seconds.
 
+use crate::terminal::{self, escaped};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simmim::train::Event;
 use std::io::IsTerminal;
@@ -36,11 +37,11 @@ impl Progress {
         if self.is_quiet {
             return;
         }
-        if self.is_terminal { self.bar.println(line) } else { eprintln!("{line}") }
+        if self.is_terminal { self.bar.println(escaped(line)) } else { terminal::line(line) }
     }
 
     fn warn(&self, line: &str) {
-        if self.is_terminal && !self.is_quiet { self.bar.println(line) } else { eprintln!("{line}") }
+        if self.is_terminal && !self.is_quiet { self.bar.println(escaped(line)) } else { terminal::line(line) }
     }
 
     /// Shows one event.

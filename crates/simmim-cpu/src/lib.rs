@@ -367,7 +367,7 @@ impl Backend for Cpu {
     fn step(&self, step: &OptimizerStep) -> CpuTensor {
         let raw = self.timed("gradient norm", Direction::Step, || optimizer::gradient_norm(self));
         let norm = raw * step.gradient_scale;
-        if norm.is_finite() {
+        if (norm as f32).is_finite() {
             let factor = step.gradient_scale * step.clip_coefficient(norm);
             match self.precision {
                 Precision::F32 => self.step_in::<f32>(step, factor),

@@ -134,7 +134,13 @@ impl Store {
 
     /// A range of the gradients.
     pub(super) fn gradients_mut(&mut self, range: Range<usize>) -> &mut [f32] {
-        self.write_cleared_gradients();
+        allocate(&mut self.gradients, self.table.len());
+        for (parameter, is_cleared) in self.table.iter().zip(&mut self.is_cleared) {
+            let of_range = range.start <= parameter.range.start && parameter.range.end <= range.end;
+            if of_range && std::mem::take(is_cleared) {
+                self.gradients[parameter.range.clone()].fill(0.0);
+            }
+        }
         &mut self.gradients[range]
     }
 

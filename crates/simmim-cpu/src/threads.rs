@@ -84,7 +84,7 @@ pub(crate) fn split_mut<'a, T>(mut data: &'a mut [T], parts: &[Range<usize>], st
             slice
         })
         .collect();
-    assert!(data.is_empty(), "parts add_branch {} values over", data.len());
+    assert!(data.is_empty(), "parts leave {} values over", data.len());
     slices
 }
 

@@ -71,9 +71,8 @@ pub trait Backend: Operations {
     /// that computes asynchronously nothing waits for it.
     fn backward(&self, loss: &Self::Tensor);
 
-    /// [`Backend::backward`], then sums the gradients of all ranks. A parameter's gradients go out in buckets as soon as
-    /// no operation left on the tape can add to them, so that sending overlaps with the rest of the pass where the
-    /// collective works in the background.
+    /// [`Backend::backward`], then sums the gradients of all ranks. The gradients are summed in buckets, each as
+    /// soon as no operation left on the tape can add to it, while the rest of the pass is still to come.
     ///
     /// # Errors
     /// If another rank is lost.

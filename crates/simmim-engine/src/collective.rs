@@ -146,6 +146,9 @@ impl InProcess {
         while exchange.left_to_take > 0 && exchange.gone.is_none() {
             exchange = self.shared.wait(exchange);
         }
+        if let Some(rank) = exchange.gone.filter(|_| exchange.left_to_take > 0) {
+            return Err(CollectiveError { rank });
+        }
         exchange.given[self.rank] = Some(bytes);
         self.shared.changed.notify_all();
         while exchange.left_to_take == 0 && exchange.given.iter().any(Option::is_none) {
@@ -198,6 +201,7 @@ impl Collective for InProcess {
         let all = self.exchange(values.iter().flat_map(|v| v.to_le_bytes()).collect())?;
         values.fill(0.0);
         for rank in &all {
+            assert_eq!(rank.len(), size_of_val(values), "ranks sum the same number of values");
             for (sum, bytes) in values.iter_mut().zip(rank.as_chunks().0) {
                 *sum += f32::from_le_bytes(*bytes);
             }
@@ -209,6 +213,7 @@ impl Collective for InProcess {
         let all = self.exchange(values.iter().flat_map(|v| v.to_le_bytes()).collect())?;
         values.fill(0.0);
         for rank in &all {
+            assert_eq!(rank.len(), size_of_val(values), "ranks sum the same number of values");
             for (sum, bytes) in values.iter_mut().zip(rank.as_chunks().0) {
                 *sum += f64::from_le_bytes(*bytes);
             }
@@ -220,6 +225,7 @@ impl Collective for InProcess {
         let is_root = self.rank == root;
         let own = if is_root { values.iter().flat_map(|v| v.to_le_bytes()).collect() } else { Vec::new() };
         let all = self.exchange(own)?;
+        assert_eq!(all[root].len(), size_of_val(values), "ranks expect the number of values that the root sends");
         for (value, bytes) in values.iter_mut().zip(all[root].as_chunks().0) {
             *value = f32::from_le_bytes(*bytes);
         }

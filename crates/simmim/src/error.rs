@@ -171,7 +171,7 @@ impl Error {
             Error::NotWeights { .. } => {
                 Some("give a weights file of `simmim pretrain`; if the file was cut off, copy it again".into())
             }
-            Error::Damaged { .. } => Some("delete the damaged file or folder; the run then resumes from the checkpoint before it".into()),
+            Error::Damaged { .. } => Some("it was cut short or edited: restore it from a copy; a damaged checkpoint may be deleted, the run then resumes from the one before it".into()),
             Error::OtherRun { .. } => Some("choose another --out, or run with the recipe in its `resolved.toml`".into()),
             Error::Rank(_) => Some("the same command resumes from the last checkpoint".into()),
             Error::Io(error) => match error.kind() {
@@ -184,7 +184,7 @@ impl Error {
                 _ => None,
             },
             Error::NotFinite { .. } => {
-                Some("lower `train.base_lr` or lengthen `train.warmup_epochs`; the last checkpoint is from before it happened".into())
+                Some("begin a new run, in another --out, with a lower `train.base_lr` or a longer `train.warmup_epochs`".into())
             }
             Error::TooManySkipped { .. } => Some("`simmim inspect DATA` lists the unreadable files".into()),
         }

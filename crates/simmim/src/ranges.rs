@@ -13,6 +13,22 @@ pub(crate) fn at_least_one(key: &str, value: usize) -> Result<()> {
     if value == 0 { Err(wrong(key, value, "expected at least 1".into(), None)) } else { Ok(()) }
 }
 
+/// Checks `1 ≤ value ≤ most`.
+pub(crate) fn size(key: &str, value: usize, most: usize) -> Result<()> {
+    if (1..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(wrong(key, value, format!("expected 1 to {most}"), None))
+}
+
+/// Checks `0 < value < ∞`.
+pub(crate) fn positive(key: &str, value: f64) -> Result<()> {
+    if value > 0.0 && value.is_finite() {
+        return Ok(());
+    }
+    Err(wrong(key, value, "expected more than 0".into(), None))
+}
+
 /// Checks `low ≤ value ≤ high`; NaN is an error.
 pub(crate) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
     if value >= low && value <= high {

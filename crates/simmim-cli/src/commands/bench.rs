@@ -1,6 +1,6 @@
 //! `simmim bench`.
 
-use super::print_result;
+use super::{print_result, refuse_edits};
 use crate::cli::{BenchArgs, Common};
 use crate::exit::Exit;
 use serde_json::{Map, Value, json};
@@ -15,6 +15,9 @@ use simmim_engine::Device;
 
 pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> anyhow::Result<Exit> {
     let threads = common.threads();
+    if args.peak || args.adamw.is_some() {
+        refuse_edits(common, "bench --peak` and `bench --adamw")?;
+    }
     let (prose, json) = if args.peak {
         let (precision, _) = precision::choose(common.precision.into(), device);
         let peak = device.product_peak(precision);
@@ -78,7 +81,8 @@ fn describe_recipe(
     let options = Options { recipe, seed: common.seed, precision: common.precision.into(), steps: args.steps };
     let measured = measure(&options, device, &mut |peak| {
         if !common.quiet {
-            eprintln!("other work on this machine disturbed the measurement: {}", describe_peak(peak, threads));
+            let peak = describe_peak(peak, threads);
+            crate::terminal::line(&format!("other work on this machine disturbed the measurement: {peak}"));
         }
     })?;
     // the embedded photo cannot be decoded to every number of channels

@@ -16,7 +16,7 @@ pub(crate) fn run(common: &Common, args: &DemoArgs, device: &impl Device) -> any
     let options = run.on_open(demo::inputs()?)?;
     let say = |line: &str| {
         if !common.quiet {
-            eprintln!("{line}");
+            crate::terminal::line(line);
         }
     };
     say("Pre-training a small vision transformer on grayscale 28×28 images, with most of each image hidden.");
@@ -34,10 +34,12 @@ pub(crate) fn run(common: &Common, args: &DemoArgs, device: &impl Device) -> any
                 finetune(device, &mut Alone, &options, init_from, observe, stop)
             })
         };
-        say("\nFine-tuning the encoder on a few labels:");
+        say("");
+        say("Fine-tuning the encoder on a few labels:");
         let pretrained = tune(&from_encoder, &InitFrom::Weights(args.out.clone()))?;
         if pretrained.is_finished() {
-            say("\nTraining the same network from scratch on the same labels:");
+            say("");
+            say("Training the same network from scratch on the same labels:");
             let both = [pretrained, tune(&from_scratch, &InitFrom::Scratch)?];
             if both[1].is_finished() {
                 demo::write_report(&args.out, &outcome, &both)?;

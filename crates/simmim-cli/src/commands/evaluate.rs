@@ -1,21 +1,22 @@
 //! `simmim evaluate`.
 
-use super::{print_result, warn_of_damaged};
+use super::{open_data, print_result, refuse_edits, warn_of_damaged};
 use crate::cli::{Common, EvaluateArgs};
 use crate::exit::Exit;
 use serde_json::json;
 use simmim::evaluation::FinetunedModel;
-use simmim::{Error, precision};
+use simmim::precision;
 use simmim_engine::Device;
 
 pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) -> anyhow::Result<Exit> {
+    refuse_edits(common, "evaluate")?;
     let (precision, _) = precision::choose(common.precision.into(), device);
     let model = FinetunedModel::load(&args.from, device, precision)?;
     warn_of_damaged(model.damaged());
-    let source = simmim_data::open(&args.data, model.resolved().recipe.data.channels).map_err(Error::from)?;
+    let source = open_data(&args.data, model.resolved().recipe.data.channels)?;
     let report = model.evaluate(source, &args.data, args.workers.count(common))?;
     for skipped in &report.skipped {
-        eprintln!("warning: skipped `{}`: {}", skipped.name, skipped.reason);
+        crate::terminal::line(&format!("warning: skipped `{}`: {}", skipped.name, skipped.reason));
     }
     let classes: serde_json::Map<String, serde_json::Value> = model
         .resolved()

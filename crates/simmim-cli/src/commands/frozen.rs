@@ -1,6 +1,6 @@
 //! Frozen features for `simmim probe` and `simmim knn`.
 
-use super::{init_from, warn_of_damaged};
+use super::{init_from, open_data, refuse_edits, warn_of_damaged};
 use crate::cli::{Common, FrozenArgs};
 use simmim::evaluation::{Extraction, Features, FrozenEncoder};
 use simmim::evaluation::{checked_classes, relabeled};
@@ -23,6 +23,9 @@ pub(super) struct Frozen {
 
 pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device) -> anyhow::Result<Frozen> {
     let init_from = init_from(&args.from);
+    if args.recipe.is_none() {
+        refuse_edits(common, "probe` and `simmim knn")?;
+    }
     let recipe = args.recipe.as_ref().map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
     let (precision, _) = precision::choose(common.precision.into(), device);
     let mut encoder = FrozenEncoder::load(&init_from, recipe, device, precision, common.seed)?;
@@ -31,9 +34,9 @@ pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device)
         .transfer()
         .filter(|report| !(common.quiet || report.initialized.is_empty() && report.resized.is_empty()))
     {
-        transfer.lines().iter().for_each(|line| eprintln!("{line}"));
+        transfer.lines().iter().for_each(|line| crate::terminal::line(line));
     }
-    let open = |spec: &str| simmim_data::open(spec, encoder.channels()).map_err(Error::from);
+    let open = |spec: &str| open_data(spec, encoder.channels());
     let (train, val) = (open(&args.data)?, open(&args.val)?);
     let classes = checked_classes(train.as_ref(), &args.data, LabelsPerImage::One)?;
     let val = relabeled(val, &args.val, &classes, LabelsPerImage::One)?;
@@ -47,12 +50,12 @@ pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device)
         let all = source.len();
         let mut progress = |done: usize| {
             if !common.quiet && done.is_multiple_of(LINE_EVERY) {
-                eprintln!("{what}: features of {done} of {all} images");
+                crate::terminal::line(&format!("{what}: features of {done} of {all} images"));
             }
         };
         let features = encoder.features(source, &extraction, &mut progress)?;
         for skipped in &features.skipped {
-            eprintln!("warning: skipped `{}`: {}", skipped.name, skipped.reason);
+            crate::terminal::line(&format!("warning: skipped `{}`: {}", skipped.name, skipped.reason));
         }
         Ok(features)
     };

@@ -1,15 +1,16 @@
 //! `simmim inspect`.
 
-use super::print_result;
+use super::{open_data, print_result, refuse_edits};
 use crate::cli::{Common, InspectArgs};
 use crate::exit::Exit;
+use crate::terminal::escaped;
 use serde_json::{Value, json};
+use simmim::inspect;
 use simmim::inspect::HeadSummary;
 use simmim::recipe::{self, AnyRecipe, BUILT_IN, Recipe};
 use simmim::run::checkpoint;
 use simmim::run::{read_any_resolved, read_log};
 use simmim::weights::WeightsFile;
-use simmim::{Error, inspect};
 use simmim_engine::Device;
 use std::path::Path;
 
@@ -17,7 +18,11 @@ pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> 
     let path = Path::new(&args.what);
     let has_extension = |e: &str| path.extension().is_some_and(|found| found == e);
     let is_misspelled = || !path.exists() && recipe::nearest_built_in(&args.what).is_some();
-    let (prose, json) = if BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") || is_misspelled() {
+    let is_recipe = BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") || is_misspelled();
+    if !is_recipe {
+        refuse_edits(common, "inspect")?;
+    }
+    let (prose, json) = if is_recipe {
         describe_recipe(&args.what, &common.set, device)?
     } else if path.join("resolved.toml").is_file() {
         describe_run(path, device)?
@@ -110,7 +115,7 @@ fn describe_run(path: &Path, device: &impl Device) -> anyhow::Result<(String, Va
         "run of simmim {}, {} on {}, {} threads, seed {}\n\
          data                {} ({} images)\n\
          parameters          {}\n\
-         last step logged  {}\n\
+         last step logged    {}\n\
          loss                {}\n\
          held-out loss       {}\n\
          checkpoints         {checkpoints:?}",
@@ -148,11 +153,11 @@ fn describe_weights(path: &Path) -> anyhow::Result<(String, Value)> {
 }
 
 fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<(String, Value)> {
-    let source = simmim_data::open(spec, channels).map_err(Error::from)?;
+    let source = open_data(spec, channels)?;
     let every = (source.len() / 20).max(1000);
     let progress = |done: usize| {
         if !is_quiet && done > 0 && done.is_multiple_of(every) {
-            eprintln!("{done} of {} images", source.len());
+            crate::terminal::line(&format!("{done} of {} images", source.len()));
         }
     };
     let scan = simmim_data::scan(source.as_ref(), &progress);
@@ -165,11 +170,20 @@ fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<
     }
     if !scan.classes.is_empty() {
         prose += &format!("classes             {}\n", scan.classes.len());
-        prose += &scan.classes.iter().map(|(name, count)| format!("  {count:>8}  {name}\n")).collect::<String>();
+        prose +=
+            &scan.classes.iter().map(|(name, count)| format!("  {count:>8}  {}\n", escaped(name))).collect::<String>();
     }
-    prose += &scan.unreadable.iter().map(|s| format!("  unreadable: {}: {}\n", s.name, s.reason)).collect::<String>();
+    prose += &scan
+        .unreadable
+        .iter()
+        .map(|s| format!("  unreadable: {}: {}\n", escaped(&s.name), escaped(&s.reason)))
+        .collect::<String>();
     let unreadable: Vec<Value> =
         scan.unreadable.iter().map(|s| json!({ "name": s.name, "reason": s.reason })).collect();
+    let passed_over: Vec<String> = scan.passed_over.iter().map(ToString::to_string).collect();
     let classes: serde_json::Map<String, Value> = scan.classes.iter().map(|(n, c)| (n.clone(), json!(c))).collect();
-    Ok((prose, json!({ "images": scan.count, "classes": classes, "unreadable": unreadable })))
+    Ok((
+        prose,
+        json!({ "images": scan.count, "classes": classes, "unreadable": unreadable, "passed_over": passed_over }),
+    ))
 }

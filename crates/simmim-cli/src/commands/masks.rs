@@ -23,7 +23,7 @@ pub(crate) fn run(common: &Common, args: &MasksArgs) -> anyhow::Result<Exit> {
     let page = page(&measured, image_px, recipe.mask.ratio, sheet.png_bytes().map_err(Error::from)?);
     page.write(&out("masks.html")).map_err(Error::from)?;
     if !common.quiet {
-        eprintln!("AvgDist in pixels by ratio; pictures: open {}", out("masks.html").display());
+        crate::terminal::line(&format!("AvgDist in pixels by ratio; pictures: open {}", out("masks.html").display()));
     }
     let row =
         |m: &AvgDistRow| json!({ "strategy": m.strategy, "unit_px": m.unit_px, "ratio": m.ratio, "pixels": m.pixels });

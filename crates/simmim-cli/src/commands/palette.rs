@@ -1,14 +1,14 @@
 //! `simmim palette`.
 
-use super::print_result;
+use super::{open_data, print_result, refuse_edits};
 use crate::cli::{Common, PaletteArgs};
 use crate::exit::Exit;
 use serde_json::json;
-use simmim::Error;
 use simmim::targets::Palette;
 
 pub(crate) fn run(common: &Common, args: &PaletteArgs) -> anyhow::Result<Exit> {
-    let source = simmim_data::open(&args.data, args.channels).map_err(Error::from)?;
+    refuse_edits(common, "palette")?;
+    let source = open_data(&args.data, args.channels)?;
     let palette = Palette::measure(source.as_ref(), usize::from(args.colors), common.seed)?;
     palette.save(&args.out)?;
     let prose = format!(

@@ -1,6 +1,6 @@
 //! `simmim reconstruct`.
 
-use super::{print_result, read_image, warn_of_damaged};
+use super::{print_result, read_image, refuse_edits, warn_of_damaged};
 use crate::cli::{Common, ReconstructArgs};
 use crate::exit::Exit;
 use serde_json::json;
@@ -11,13 +11,14 @@ use simmim_engine::Device;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(common: &Common, args: &ReconstructArgs, device: &impl Device) -> anyhow::Result<Exit> {
+    refuse_edits(common, "reconstruct")?;
     let paths = pictures_of(&args.images, &args.out)?;
     let mask_source = mask_source(args)?;
     let (precision, _) = precision::choose(common.precision.into(), device);
     let trained = PretrainedModel::load(&args.from, device, precision)?;
     warn_of_damaged(trained.damaged());
     if !common.quiet {
-        eprintln!("{}", describe(&trained));
+        crate::terminal::line(&describe(&trained));
     }
     let mut pictures = Vec::new();
     let mut prose = Vec::new();

@@ -1,13 +1,13 @@
 //! What all training commands share: options of a run from the command line, progress, Ctrl-C, and the final output.
 
-use super::print_result;
+use super::{open_data, print_result};
 use crate::cli::Common;
 use crate::exit::Exit;
 use crate::progress::Progress;
 use serde_json::Value;
+use simmim::Result;
 use simmim::recipe::{self, RecipeKind};
 use simmim::train::{Event, Input, Options};
-use simmim::{Error, Result};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -32,7 +32,7 @@ impl Run<'_> {
     pub(super) fn on<R: RecipeKind>(&self, data: &str, val: Option<&str>) -> anyhow::Result<Options<R>> {
         let recipe: R = recipe::resolve_as(self.recipe, self.edits)?;
         let open = |spec: &str| -> anyhow::Result<Input> {
-            let source = simmim_data::open(spec, recipe.data().channels).map_err(Error::from)?;
+            let source = open_data(spec, recipe.data().channels)?;
             Ok(Input { source, description: spec.to_owned() })
         };
         let (data, val) = (open(data)?, val.map(open).transpose()?);
@@ -65,7 +65,7 @@ impl Run<'_> {
         let name = self.recipe;
         let text = match recipe::BUILT_IN.iter().find(|r| r.name == name) {
             Some(built_in) => built_in.text.to_owned(),
-            None => std::fs::read_to_string(name)?,
+            None => recipe::read_text(Path::new(name))?,
         };
         let edits: String = self.edits.iter().map(|edit| format!("# --set {edit}\n")).collect();
         Ok(format!("# --recipe {name}\n{edits}{text}"))

@@ -4,12 +4,16 @@
 
 mod bad_input;
 mod bench;
+mod data_folders;
 mod disk_full;
 mod finetune;
+mod kept_files;
 mod output;
+mod recipe_values;
 mod resume;
 mod same_result;
 mod shapes;
+mod streams;
 mod support;
 mod targets;
 mod tokenizer;

@@ -204,6 +204,6 @@ fn a_loss_that_is_not_finite_ends_the_run_and_keeps_the_checkpoint() {
     let (_folder, out) = scratch();
     let edits = ["train.base_lr=1e30", "train.clip_grad=0.0", "train.checkpoint_every_steps=1", "train.max_steps=40"];
     let ran = fails(pretrain(&fashion(), &out, &edits), 1, "step ");
-    assert!(ran.stderr.contains("hint: lower `train.base_lr`"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("lower `train.base_lr`"), "{}", ran.stderr);
     assert!(!checkpoints(&out).is_empty());
 }

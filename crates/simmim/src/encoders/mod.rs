@@ -23,6 +23,15 @@ use crate::weights::{Builder, Init};
 use serde::{Deserialize, Serialize};
 use simmim_engine::{Images, Operations, Parameter};
 
+/// Largest patch side in pixels.
+const MAX_PATCH_PX: usize = 1 << 10;
+
+/// Largest width of a token; that of ViT-22B (arXiv:2302.05442) is 6,144.
+const MAX_WIDTH: usize = 1 << 14;
+
+/// Largest number of blocks.
+const MAX_DEPTH: usize = 1 << 9;
+
 /// The architecture of an encoder, as in the `[encoder]` section of recipes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
@@ -36,6 +45,24 @@ pub enum EncoderConfig {
 }
 
 impl EncoderConfig {
+    /// Parses an `[encoder]` section. In contrast to the derived form, which reads `kind` and the other keys at once,
+    /// errors name their key.
+    ///
+    /// # Errors
+    /// If a key is unknown, missing or of the wrong type.
+    pub(crate) fn from_table(mut table: toml::Table) -> std::result::Result<Self, toml::de::Error> {
+        let kind = table.get("kind").and_then(toml::Value::as_str).map(str::to_owned);
+        if matches!(kind.as_deref(), Some("vit" | "swin" | "swinv2")) {
+            table.remove("kind");
+        }
+        match kind.as_deref() {
+            Some("vit") => table.try_into().map(Self::Vit),
+            Some("swin") => table.try_into().map(Self::Swin),
+            Some("swinv2") => table.try_into().map(Self::SwinV2),
+            _ => table.try_into(), // whose error lists the kinds
+        }
+    }
+
     /// Checks that the values fit together.
     ///
     /// # Errors

@@ -1,14 +1,12 @@
-//! Frozen features: one vector per image from an encoder that is not trained further, with a cache on the disk.
+//! Frozen features: one vector per image from an encoder that is not trained further.
 
+use super::kept::{KeptFeatures, Summed};
 use crate::encoders::{Encode, Encoder, ForwardContext, Role, VisibleTokens};
 use crate::error::{Error, Result};
 use crate::recipe::{AnyRecipe, DataRecipe, NormalizationKind};
-use crate::weights::{
-    self, Builder, InitFrom, LoadedWeights, Pretrained, Transfer, WeightsFile, initial_values, transfer,
-};
-use simmim_data::{Augmentation, Normalization, OrderedPass, Pixels, Skipped, Source, Transform};
-use simmim_engine::{Backend, Device, Images, ParameterId, ParameterTable, Precision, Slot};
-use std::collections::HashMap;
+use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
+use simmim_data::{Augmentation, Normalization, OrderedPass, Skipped, Source, Transform};
+use simmim_engine::{Backend, Device, Images, ParameterId, Precision, Slot};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -18,12 +16,11 @@ const BATCH: usize = 64;
 /// Number of images whose mean and standard deviation are measured if no run has measured them.
 const MEASURED_IMAGES: usize = 2000;
 
-/// Number of images whose pixels are part of a data set's checksum.
-const CHECKED_IMAGES: usize = 64;
-
 /// An encoder that is not trained further.
 pub struct FrozenEncoder<D: Device> {
     encoder: Encoder,
+    /// The encoder's architecture and role, as text.
+    description: String,
     backend: D::Backend,
     data: DataRecipe,
     /// How images are cropped.
@@ -45,6 +42,8 @@ pub struct Features {
     pub labels: Vec<usize>,
     /// Images that could not be read; none if the features are from the cache.
     pub skipped: Vec<Skipped>,
+    /// Why the features could not be written to the cache, if so.
+    pub not_kept: Option<String>,
 }
 
 impl Features {
@@ -119,7 +118,8 @@ impl<D: Device> FrozenEncoder<D> {
             (None, NormalizationKind::None) => Some(Normalization::none(data.channels)),
             (None, NormalizationKind::Measured) => None,
         };
-        Ok(Self { encoder, backend, data, augmentation, normalization, transfer, damaged })
+        let description = format!("{architecture:?} {role:?}");
+        Ok(Self { encoder, description, backend, data, augmentation, normalization, transfer, damaged })
     }
 
     /// Number of channels of its images.
@@ -148,11 +148,11 @@ impl<D: Device> FrozenEncoder<D> {
         Ok(())
     }
 
-    /// Extracts features of all images of a labeled source; `progress` is called with the number of images done.
+    /// Extracts features of all images of a labeled source, or takes them from the cache; `progress` is called with the
+    /// number of images done. A cache that cannot be written is no error: see [`Features::not_kept`].
     ///
     /// # Errors
-    /// If there is no such block, reading fails for a reason other than an unreadable image, or files cannot be
-    /// written.
+    /// If there is no such block, or reading fails for a reason other than an unreadable image.
     ///
     /// # Panics
     /// If the normalization is not known: see [`FrozenEncoder::measure`].
@@ -169,24 +169,25 @@ impl<D: Device> FrozenEncoder<D> {
                 hint: Some(format!("the encoder's blocks are 1 to {depth}")),
             });
         }
-        let path = extraction.cache.map(|folder| folder.join(self.file_name(source.as_ref(), extraction.block)));
-        if let Some(path) = path.as_ref().filter(|path| path.is_file()) {
-            return read(path);
-        }
         let normalization = self.normalization.clone().expect("the normalization is measured first");
         let transform = self.data.transform(self.augmentation, normalization);
         let (block, workers) = (extraction.block, extraction.workers);
-        let features = extract(&self.backend, &self.encoder, source, transform, block, workers, progress)?;
-        if let Some(path) = path.filter(|_| features.skipped.is_empty()) {
-            let folder = path.parent().unwrap_or(Path::new(""));
-            std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-            write(&path, &features)?;
+        let source = Arc::new(Summed::new(source));
+        let kept = extraction.cache.map(|folder| KeptFeatures::new(folder, &self.made_by(&transform, block), &*source));
+        if let Some(features) = kept.as_ref().and_then(|kept| kept.read(&source, workers)) {
+            return Ok(features);
+        }
+        let images: Arc<dyn Source> = Arc::<Summed>::clone(&source);
+        let mut features = extract(&self.backend, &self.encoder, images, transform, block, workers, progress)?;
+        if let Some(kept) = kept.filter(|_| features.skipped.is_empty()) {
+            features.not_kept = kept.write(&features, &source).err().map(|error| error.to_string());
         }
         Ok(features)
     }
 
-    /// File name in the cache, with checksums of the weights, the images, and how features are extracted.
-    fn file_name(&self, source: &dyn Source, block: Option<usize>) -> String {
+    /// All that features depend on apart from the images: this program's version, the encoder, its weights, and how
+    /// images are transformed and features extracted.
+    fn made_by(&self, transform: &Transform, block: Option<usize>) -> String {
         let mut weights = 0;
         for (i, parameter) in self.backend.table().iter().enumerate() {
             weights = crc32c::crc32c_append(weights, parameter.name.as_bytes());
@@ -194,16 +195,8 @@ impl<D: Device> FrozenEncoder<D> {
                 weights = crc32c::crc32c_append(weights, &value.to_le_bytes());
             }
         }
-        let settings = format!(
-            "{:?} {:?} {:?} {:?} {:?}",
-            self.encoder.spec(),
-            self.augmentation,
-            self.normalization,
-            self.backend.precision(),
-            block
-        );
-        let weights = crc32c::crc32c_append(weights, settings.as_bytes());
-        format!("features-{weights:08x}-{:08x}.safetensors", checksum(source))
+        let (version, encoder, precision) = (env!("CARGO_PKG_VERSION"), &self.description, self.backend.precision());
+        format!("{version} {encoder} {weights:08x} {transform:?} {block:?} {precision:?}")
     }
 }
 
@@ -225,7 +218,8 @@ pub fn extract<B: Backend>(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Features> {
     let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
-    let mut features = Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new() };
+    let mut features =
+        Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new(), not_kept: None };
     for batch in OrderedPass::new(source, transform, BATCH, workers)? {
         let batch = batch?;
         features.skipped.extend(batch.skipped);
@@ -252,44 +246,6 @@ pub fn extract<B: Backend>(
     Ok(features)
 }
 
-/// A checksum of all names and labels, and of the pixels of [`CHECKED_IMAGES`] images.
-fn checksum(source: &dyn Source) -> u32 {
-    let mut sum = 0;
-    for index in 0..source.len() {
-        sum = crc32c::crc32c_append(sum, source.name(index).as_bytes());
-        sum = crc32c::crc32c_append(sum, &(source.label(index).unwrap_or(usize::MAX) as u64).to_le_bytes());
-    }
-    let step = source.len().div_ceil(CHECKED_IMAGES).max(1);
-    for index in (0..source.len()).step_by(step) {
-        let Ok(sample) = source.get(index) else { continue };
-        sum = match sample.image.pixels {
-            Pixels::U8(pixels) => crc32c::crc32c_append(sum, &pixels),
-            Pixels::F32(pixels) => pixels.iter().fold(sum, |sum, v| crc32c::crc32c_append(sum, &v.to_le_bytes())),
-        };
-    }
-    sum
-}
-
-fn write(path: &Path, features: &Features) -> Result<()> {
-    let mut table = ParameterTable::default();
-    table.add("features", &[features.len(), features.width]);
-    table.add("labels", &[features.len()]);
-    let labels = features.labels.iter().map(|label| *label as f32);
-    let values: Vec<f32> = features.values.iter().copied().chain(labels).collect();
-    weights::save_atomically(path, &table, &values, HashMap::new())
-}
-
-fn read(path: &Path) -> Result<Features> {
-    let file = WeightsFile::read(path)?;
-    let damaged = || Error::Damaged { path: path.to_owned(), reason: "holds no features".into() };
-    let (shape, values) = file.tensor("features")?.ok_or_else(damaged)?;
-    let (_, labels) = file.tensor("labels")?.ok_or_else(damaged)?;
-    let [rows, width] = shape[..] else { return Err(damaged()) };
-    if rows != labels.len() {
-        return Err(damaged());
-    }
-    Ok(Features { width, values, labels: labels.iter().map(|label| *label as usize).collect(), skipped: Vec::new() })
-}
 /// The error for a model without a transformer encoder.
 fn no_encoder() -> Error {
     Error::Input {

@@ -75,6 +75,9 @@ fn quoted(name: &String) -> String {
 /// The classes of a source, after checking that every image has a valid number of labels.
 fn labeled(source: &dyn Source, description: &str, per_image: LabelsPerImage) -> Result<Vec<String>> {
     if source.classes().is_empty() {
+        if let Some(why) = source.why_unlabeled() {
+            return Err(why.into());
+        }
         return Err(Error::Input {
             what: format!("the images of `{description}` have no labels"),
             hint: Some(

@@ -5,6 +5,7 @@ mod baseline;
 mod classification;
 mod effective_rank;
 mod features;
+mod kept;
 mod knn;
 mod labels;
 mod probe;

@@ -155,7 +155,13 @@ mod tests {
             let (x, y) = ([0.0, 6.0, 0.0][*label], [0.0, 0.0, 6.0][*label]);
             [50.0 + 0.01 * (x + normal(&mut rng)) as f32, 10.0 * (y + normal(&mut rng)) as f32]
         };
-        Features { width: 2, values: labels.iter().flat_map(row).collect(), labels, skipped: Vec::new() }
+        Features {
+            width: 2,
+            values: labels.iter().flat_map(row).collect(),
+            labels,
+            skipped: Vec::new(),
+            not_kept: None,
+        }
     }
 
     #[test]

@@ -2,7 +2,19 @@
 
 use super::{DataRecipe, HeadKind, ImageSize, NormalizationKind, Recipe, ScheduleKind, TrainRecipe, check_target};
 use crate::error::Result;
-use crate::ranges::{at_least_one, in_order, within, wrong};
+use crate::ranges::{at_least_one, in_order, positive, share_above_zero, size, within, wrong};
+
+/// Largest number of features of an image: attention over them, and tables of all their pairs, grow with its square.
+const MAX_FEATURES: usize = 1 << 14;
+
+/// Largest number of channels.
+const MAX_CHANNELS: usize = 1 << 10;
+
+/// Largest width of the last stage of an inverse Swin.
+const MAX_HEAD_WIDTH: usize = 1 << 12;
+
+/// Largest number of images per step.
+const MAX_BATCH: usize = 1 << 16;
 
 /// Checks that the values of a pre-training recipe fit together.
 ///
@@ -34,7 +46,9 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
 
     check_target::check(recipe)?;
     match (head.kind, head.width) {
-        (HeadKind::InverseSwinT | HeadKind::InverseSwinB, width) => at_least_one("head.width", width.unwrap_or(1))?,
+        (HeadKind::InverseSwinT | HeadKind::InverseSwinB, width) => {
+            size("head.width", width.unwrap_or(1), MAX_HEAD_WIDTH)?;
+        }
         (HeadKind::Linear | HeadKind::Mlp, Some(width)) => {
             let expected = "only the `inverse-swin-*` heads have a width".into();
             return Err(wrong("head.width", width, expected, Some("leave it out".into())));
@@ -57,7 +71,13 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
 /// If a value does not fit; the error names the first such key and what would fit.
 pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, what: &str) -> Result<()> {
     image_is_multiple_of(data.image_size, step_px, what)?;
-    at_least_one("data.channels", data.channels)?;
+    let (height, width) = data.image_size.height_and_width();
+    let features = (height / step_px).saturating_mul(width / step_px);
+    if features > MAX_FEATURES {
+        let expected = format!("{features} features of {step_px} px, expected at most {MAX_FEATURES}");
+        return Err(wrong("data.image_size", format!("[{height}, {width}]"), expected, None));
+    }
+    size("data.channels", data.channels, MAX_CHANNELS)?;
     if data.normalization == NormalizationKind::Imagenet && data.channels != 3 {
         let expected = format!("ImageNet's statistics have three channels, `data.channels` is {}", data.channels);
         return Err(wrong("data.normalization", "imagenet", expected, Some("set it to \"measured\"".into())));
@@ -69,7 +89,7 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
     within("train.layer_decay", train.layer_decay, 1e-6, 1.0)?;
     within("train.average_decay", train.average_decay, 0.0, 0.999_999_9)?;
 
-    at_least_one("train.batch_size", train.batch_size)?;
+    size("train.batch_size", train.batch_size, MAX_BATCH)?;
     at_least_one("train.accumulation_steps", train.accumulation_steps)?;
     if !train.batch_size.is_multiple_of(train.accumulation_steps) {
         let expected = format!("expected a divisor of `train.batch_size`, {}", train.batch_size);
@@ -96,8 +116,18 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
     }
     within("train.betas", train.betas.0, 0.0, 0.999_999_9)?;
     within("train.betas", train.betas.1, 0.0, 0.999_999_9)?;
-    if !(train.epochs > 0.0 && train.epochs.is_finite()) {
-        return Err(wrong("train.epochs", train.epochs, "expected more than 0".into(), None));
+    positive("train.epochs", train.epochs)?;
+    if let Some(factor) = train.decay_factor {
+        share_above_zero("train.decay_factor", factor)?;
+    }
+    if let Some(epochs) = train.decay_every_epochs {
+        positive("train.decay_every_epochs", epochs)?;
+    }
+    let milestones = &train.milestones_epochs;
+    let is_valid = |epoch: &f64| *epoch >= 0.0 && epoch.is_finite();
+    if !milestones.iter().all(is_valid) || !milestones.is_sorted_by(|a, b| a < b) {
+        let expected = "expected epochs in ascending order, each at least 0".into();
+        return Err(wrong("train.milestones_epochs", format!("{milestones:?}"), expected, None));
     }
     within("train.warmup_epochs", train.warmup_epochs, 0.0, f64::MAX)?;
     let needs = |key: &str, schedule: &str| {
@@ -110,7 +140,7 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
     };
     match train.schedule {
         ScheduleKind::Cosine | ScheduleKind::CosineAfterWarmup | ScheduleKind::Linear => Ok(()),
-        ScheduleKind::Step if train.decay_every_epochs.is_none_or(|e| e <= 0.0) => needs("decay_every_epochs", "step"),
+        ScheduleKind::Step if train.decay_every_epochs.is_none() => needs("decay_every_epochs", "step"),
         ScheduleKind::Multistep if train.milestones_epochs.is_empty() => needs("milestones_epochs", "multistep"),
         ScheduleKind::Step if train.decay_factor.is_none() => needs("decay_factor", "step"),
         ScheduleKind::Multistep if train.decay_factor.is_none() => needs("decay_factor", "multistep"),

@@ -1,6 +1,6 @@
 //! Checks of `[target]`: which keys each kind of target takes, and which of their values fit the image.
 
-use super::{ImageSize, NormalizeBy, Recipe, TargetKind};
+use super::{ImageSize, NormalizeBy, Recipe, TargetKind, TargetRecipe};
 use crate::error::{Error, Result};
 use crate::ranges::{within, wrong};
 use crate::targets::{Hog, MeanColor, palette};
@@ -9,6 +9,19 @@ use std::path::Path;
 
 /// Largest number of outputs of a head per feature. Beyond it, the head's last layer would be larger than the encoder.
 const MAX_OUTPUTS: usize = 1 << 18;
+
+/// Checks that the palette exists.
+///
+/// # Errors
+/// If it does not.
+pub(super) fn check_files(target: &TargetRecipe) -> Result<()> {
+    match &target.palette {
+        Some(path) if !Path::new(path).is_file() => {
+            Err(wrong("target.palette", path, "there is no such file".into(), Some(palette::HINT.into())))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
 
 /// Checks the target's values.
 ///
@@ -44,13 +57,8 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     }
     within("target.bins", target.bins as f64, 2.0, 256.0)?;
     within("target.clusters", target.clusters as f64, 2.0, 65_536.0)?;
-    match (allowed.palette, &target.palette) {
-        (true, Some(path)) if !Path::new(path).is_file() => {
-            let expected = "there is no such file".into();
-            return Err(wrong("target.palette", path, expected, Some(palette::HINT.into())));
-        }
-        (false, Some(path)) => return Err(not_allowed("target.palette", path, "`color-clusters`")),
-        (true, Some(_)) | (_, None) => {}
+    if let (false, Some(path)) = (allowed.palette, &target.palette) {
+        return Err(not_allowed("target.palette", path, "`color-clusters`"));
     }
     match (target.kind == TargetKind::Tokens, &target.tokenizer) {
         (true, None) => {

@@ -49,7 +49,7 @@ impl DataRecipe {
 
 /// Input size: `192` or `[192, 256]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a side, or [height, width], in whole pixels")]
 pub enum ImageSize {
     /// A square.
     Square(usize),

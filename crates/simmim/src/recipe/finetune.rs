@@ -197,7 +197,7 @@ impl RecipeKind for FinetuneRecipe {
 
     fn from_sections(sections: &Sections) -> Result<Self> {
         Ok(Self {
-            encoder: sections.get("encoder")?,
+            encoder: sections.encoder()?,
             data: sections.get("data")?,
             augment: sections.get("augment")?,
             labels: sections.get("labels")?,

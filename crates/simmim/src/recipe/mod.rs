@@ -27,8 +27,8 @@ pub use head::{HeadKind, HeadRecipe};
 pub use loss::{LossKind, LossRecipe, Scope};
 pub use mask::{MaskRecipe, MaskStrategyName};
 pub use monitor::MonitorRecipe;
-pub(crate) use parse::kind_of;
-pub use parse::{Sections, nearest_built_in, resolve, resolve_any, resolve_as};
+pub use parse::{Sections, nearest_built_in, read_text, resolve, resolve_any, resolve_as};
+pub(crate) use parse::{kind_of, typed_and_checked};
 pub use target::{NormalizeBy, TargetKind, TargetRecipe};
 pub use tokenizer::{TokenizerRecipe, VaeRecipe};
 pub use train::{DecayGroups, ScheduleKind, TrainRecipe};
@@ -56,6 +56,19 @@ pub trait RecipeKind: Clone + PartialEq + Serialize + DeserializeOwned {
     /// # Errors
     /// If a value does not fit; the error names the first such key and what would fit.
     fn check(&self) -> Result<()>;
+
+    /// Path of the tokenizer whose tokens are the target, if they are.
+    fn tokenizer(&self) -> Option<&str> {
+        None
+    }
+
+    /// Checks that the files exist that a new run would read.
+    ///
+    /// # Errors
+    /// Names the first key whose file does not exist.
+    fn check_files(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Images and their crop.
     fn data(&self) -> &DataRecipe;
@@ -160,7 +173,7 @@ impl RecipeKind for Recipe {
 
     fn from_sections(sections: &Sections) -> Result<Self> {
         Ok(Self {
-            encoder: sections.get("encoder")?,
+            encoder: sections.encoder()?,
             data: sections.get("data")?,
             mask: sections.get("mask")?,
             head: sections.get("head")?,
@@ -173,6 +186,14 @@ impl RecipeKind for Recipe {
 
     fn check(&self) -> Result<()> {
         check::check(self)
+    }
+
+    fn tokenizer(&self) -> Option<&str> {
+        self.target.tokenizer.as_deref()
+    }
+
+    fn check_files(&self) -> Result<()> {
+        check_target::check_files(&self.target)
     }
 
     fn data(&self) -> &DataRecipe {

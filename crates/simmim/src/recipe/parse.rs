@@ -1,9 +1,10 @@
 //! Loads a recipe by name or path, applies edits, and checks it.
 
 use super::{AnyRecipe, BUILT_IN, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe};
+use crate::encoders::EncoderConfig;
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 /// The pre-training recipe called `name` (built in, or a TOML file) with `key.path=value` edits applied.
@@ -67,7 +68,7 @@ fn kind_and_table(name: &str, mut table: Table) -> Result<(String, Table)> {
 }
 
 fn edited(name: &str, edits: &[String]) -> Result<Table> {
-    let mut table = load(name, 0)?;
+    let mut table = load(name, None, 0)?;
     for edit in edits {
         apply(&mut table, edit)?;
     }
@@ -82,19 +83,78 @@ fn checked<R: RecipeKind>(name: &str, kind: &str, table: Table) -> Result<R> {
             hint: Some(format!("this command takes recipes of `kind = \"{}\"`; `simmim recipes` lists all", R::KIND)),
         });
     }
+    let recipe = typed_and_checked::<R>(name, table)?;
+    recipe.check_files()?;
+    Ok(recipe)
+}
+
+/// The recipe of a table without `kind`, with every value checked; files that it names need not exist. `name` is what
+/// errors call it.
+///
+/// # Errors
+/// If a key is unknown, missing or of the wrong type, or values do not fit together.
+pub(crate) fn typed_and_checked<R: RecipeKind>(name: &str, table: Table) -> Result<R> {
     let recipe: R = typed(name, table)?;
     recipe.check()?;
     Ok(recipe)
 }
 
+/// Where recipes name other files, relative to the file that says so.
+const PATH_KEYS: [(&str, &str); 4] =
+    [("target", "palette"), ("target", "tokenizer"), ("monitor", "train"), ("monitor", "val")];
+
+/// The parts of a list of data sets: it is split at commas outside braces.
+fn split_list(list: &str) -> Vec<&str> {
+    let mut depth = 0i32;
+    list.split(move |c| {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        c == ',' && depth == 0
+    })
+    .collect()
+}
+
+/// The text of a recipe file.
+///
+/// # Errors
+/// If it cannot be read or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    String::from_utf8(bytes).map_err(|error| Error::RecipeFile {
+        name: path.display().to_string(),
+        reason: format!("is not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
+        hint: Some("save it as UTF-8 text".into()),
+    })
+}
+
+/// Says where a TOML error is, in one line.
+fn toml_error(text: &str, error: &toml::de::Error) -> String {
+    let message = error.message().trim().replace('\n', ", ");
+    match error.span() {
+        None => format!("is not valid TOML: {message}"),
+        Some(span) => {
+            let before = text.get(..span.start).unwrap_or(text);
+            let line = before.matches('\n').count() + 1;
+            let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+            format!("is not valid TOML at line {line}, column {column}: {message}")
+        }
+    }
+}
+
 /// Longest chain of `extends`; a longer one is taken to be a cycle.
 const MAX_EXTENDS: usize = 8;
 
-fn load(name: &str, depth: usize) -> Result<Table> {
+/// Loads a recipe and those that it extends. Paths are relative to `folder`, that of the file that names them.
+fn load(name: &str, folder: Option<&Path>, depth: usize) -> Result<Table> {
     let error = |reason: String, hint: Option<String>| Error::RecipeFile { name: name.into(), reason, hint };
-    let text = match BUILT_IN.iter().find(|r| r.name == name) {
+    let path = folder.map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
+    let built_in = BUILT_IN.iter().find(|r| r.name == name);
+    let text = match built_in {
         Some(built_in) => built_in.text.to_owned(),
-        None if Path::new(name).is_file() => std::fs::read_to_string(name).map_err(Error::io(Path::new(name)))?,
+        None if path.is_file() => read_text(&path)?,
+        None if path.exists() && !path.is_dir() => {
+            let hint = "write it to a file first: it is read more than once".to_owned();
+            return Err(error("is not a regular file".into(), Some(hint)));
+        }
         None => {
             let names = || BUILT_IN.iter().map(|r| r.name).collect::<Vec<_>>().join(", ");
             let hint = match nearest_built_in(name) {
@@ -104,13 +164,21 @@ fn load(name: &str, depth: usize) -> Result<Table> {
             return Err(error("is neither a built-in recipe nor a file".into(), Some(hint)));
         }
     };
-    let mut table: Table =
-        toml::from_str(&text).map_err(|e| error(format!("is not valid TOML: {}", e.to_string().trim_end()), None))?;
+    let mut table: Table = toml::from_str(&text).map_err(|e| error(toml_error(&text, &e), None))?;
+    let own_folder = if built_in.is_some() { None } else { path.parent() };
+    if let Some(own_folder) = own_folder {
+        for (section, key) in PATH_KEYS {
+            if let Some(Value::String(named)) = table.get_mut(section).and_then(|section| section.get_mut(key)) {
+                let paths = split_list(named).into_iter().map(|path| own_folder.join(path).display().to_string());
+                *named = paths.collect::<Vec<_>>().join(",");
+            }
+        }
+    }
     match table.remove("extends") {
         None => Ok(table),
         Some(_) if depth == MAX_EXTENDS => Err(error("extends itself".into(), None)),
         Some(Value::String(base)) => {
-            let mut merged = load(&base, depth + 1)?;
+            let mut merged = load(&base, own_folder, depth + 1)?;
             merge(&mut merged, table);
             Ok(merged)
         }
@@ -180,6 +248,17 @@ impl Sections<'_> {
     }
 }
 
+impl Sections<'_> {
+    /// Deserializes `[encoder]`.
+    ///
+    /// # Errors
+    /// Those of [`Sections::get`].
+    pub(crate) fn encoder(&self) -> Result<EncoderConfig> {
+        let table = self.table.get("encoder").and_then(Value::as_table).cloned().unwrap_or_default();
+        EncoderConfig::from_table(table).map_err(|e| describe(self.name, "encoder", &e))
+    }
+}
+
 fn typed<R: RecipeKind>(name: &str, table: Table) -> Result<R> {
     for (key, value) in &table {
         if !R::SECTIONS.contains(&key.as_str()) {
@@ -239,7 +318,6 @@ fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::encoders::EncoderConfig;
     use crate::recipe::ImageSize;
 
     #[track_caller]

@@ -151,6 +151,7 @@ mod tests {
             mean: vec![0.5],
             std: vec![0.25],
             palette: Vec::new(),
+            tokenizer: None,
         };
         let resolved = Resolved { recipe: resolve_as("finetune-vit-cifar", &[]).unwrap(), run };
         let last = ClassificationReport {

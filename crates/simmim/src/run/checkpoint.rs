@@ -10,7 +10,7 @@ use crate::weights::{WeightsFile, save_slots};
 use serde::{Deserialize, Serialize};
 use simmim_engine::{Backend, ParameterTable, Slot};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -155,7 +155,6 @@ fn write_files(
     let average = has_average.then_some(AVERAGE_FILE);
     for name in [MODEL_FILE, OPTIMIZER_FILE, STATE_FILE].into_iter().chain(average) {
         let path = partial.join(name);
-        File::open(&path).and_then(|f| f.sync_all()).map_err(Error::io(&path))?;
         files.insert(name.to_owned(), entry(&path)?);
     }
     let manifest = Manifest { version: env!("CARGO_PKG_VERSION").into(), steps: state.steps, files };

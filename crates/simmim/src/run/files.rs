@@ -1,27 +1,48 @@
 //! Atomic file writes, and I/O errors that name the file.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Replaces the content of `path` with `bytes`: writes a temporary file next to it, flushes it to the disk and renames
-/// it.
+/// Replaces the content of `path` with `bytes`; see [`replace`].
 ///
 /// # Errors
 /// If writing or renaming fails; the message names `path`, whose previous content is unchanged.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let partial = path.with_added_extension("partial");
-    let write = || {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(|error| {
-        // if this fails too, the first error matters more
+    replace(path, |file| file.write_all(bytes))
+}
+
+/// Replaces the content of `path` with what `write` writes: to a temporary file next to it, which is flushed to the disk
+/// and renamed. The file gets the mode of a new file, which follows the umask. Several processes may replace the same
+/// file at once: the last one wins.
+///
+/// # Errors
+/// If writing or renaming fails; the message names `path`, whose previous content is unchanged.
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
+    let (mut file, partial) = create_beside(path).map_err(|error| with_path(error, path))?;
+    let written = write(&mut file).and_then(|()| file.sync_all());
+    drop(file); // some systems do not rename an open file
+    written.and_then(|()| fs::rename(&partial, path)).map_err(|error| {
+        // free the space; if this fails too, the first error matters more
         let _ = fs::remove_file(&partial);
         with_path(error, path)
     })
+}
+
+/// Creates a hidden file in the folder of `path`. Its name is short, because that of `path` may be as long as the file
+/// system allows, and differs from those of other threads and processes.
+fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let partial = path.with_file_name(format!(".partial-{}-{number}", std::process::id()));
+        match File::create_new(&partial) {
+            // of a process with the same id: one that was killed, or one on another machine
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            created => return Ok((created?, partial)),
+        }
+    }
 }
 
 /// Flushes a folder's entries to the disk, so that a rename in it survives a crash.
@@ -35,4 +56,65 @@ pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
 /// An error of the same kind whose message starts with the path.
 pub(crate) fn with_path(error: io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("`{}`: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names in a folder.
+    fn names(folder: &Path) -> Vec<String> {
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn two_that_replace_one_file_at_once_both_succeed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let outer = replace(&path, |file| {
+            file.write_all(b"out")?;
+            write_atomically(&path, b"inner")?;
+            file.write_all(b"er")
+        });
+        outer.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"outer", "the last one wins, and neither writes into the other's file");
+        assert_eq!(names(folder.path()), ["file"]);
+    }
+
+    #[test]
+    fn a_temporary_file_of_a_process_with_the_same_id_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (_, first) = create_beside(&path).unwrap();
+        let number: u64 = first.to_str().unwrap().rsplit('-').next().unwrap().parse().unwrap();
+        // other tests may take numbers meanwhile, but hardly a hundred
+        let taken = |n| folder.path().join(format!(".partial-{}-{n}", std::process::id()));
+        (number + 1..number + 100).for_each(|n| drop(File::create(taken(n)).unwrap()));
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(folder.path()).len(), 101, "all of them, and the file");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_name_may_be_as_long_as_the_file_system_allows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("n".repeat(255)); // NAME_MAX of all common file systems
+        write_atomically(&path, b"new").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_file_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_atomically(&path, b"old").unwrap();
+        let error = replace(&path, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::new(ErrorKind::StorageFull, "full"))
+        });
+        let error = error.unwrap_err();
+        assert!(error.kind() == ErrorKind::StorageFull && error.to_string().contains("file"), "{error}");
+        assert_eq!((fs::read(&path).unwrap().as_slice(), names(folder.path()).len()), (b"old".as_slice(), 1));
+    }
 }

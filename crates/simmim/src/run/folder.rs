@@ -25,6 +25,10 @@ use std::path::{Path, PathBuf};
 
 const LOCK_FILE: &str = ".lock";
 
+const RECIPE_FILE: &str = "recipe.toml";
+
+const PICTURES_FOLDER: &str = "pictures";
+
 /// A run folder that is locked against other processes, before its run begins.
 #[derive(Debug)]
 pub struct LockedFolder {
@@ -55,7 +59,7 @@ impl LockedFolder {
         }
         let made = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).last().map(Path::to_owned);
         fs::create_dir_all(path).map_err(Error::io(path))?;
-        let mut folder = Self { path: path.to_owned(), lock: None, made, has_run };
+        let mut folder = Self { path: path.to_owned(), lock: None, made, has_run: false };
         let lock_path = path.join(LOCK_FILE);
         let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
         match lock.try_lock() {
@@ -69,6 +73,8 @@ impl LockedFolder {
             Err(TryLockError::Error(e)) => return Err(Error::io(&lock_path)(e)),
         }
         folder.lock = Some(lock);
+        // again, because another process may have begun and ended a run before the lock was taken
+        folder.has_run = path.join(RESOLVED_FILE).is_file();
         Ok(folder)
     }
 
@@ -92,9 +98,9 @@ impl LockedFolder {
             return Err(Error::OtherRun { path: self.path.clone(), difference });
         }
         let path = self.path.clone();
-        fs::create_dir_all(path.join("pictures")).map_err(Error::io(&path))?;
+        fs::create_dir_all(path.join(PICTURES_FOLDER)).map_err(Error::io(&path))?;
         if !self.has_run {
-            write_atomically(&path.join("recipe.toml"), given.as_bytes())?;
+            write_atomically(&path.join(RECIPE_FILE), given.as_bytes())?;
             write_atomically(&path.join(RESOLVED_FILE), resolved.to_toml().as_bytes())?;
         }
         let log_path = path.join(LOG_FILE);
@@ -113,6 +119,9 @@ impl Drop for LockedFolder {
         if self.has_run || self.lock.is_none() {
             return;
         }
+        // what `begin` wrote before it failed
+        [RECIPE_FILE, RESOLVED_FILE].into_iter().for_each(|name| drop(fs::remove_file(self.path.join(name))));
+        let _ = fs::remove_dir(self.path.join(PICTURES_FOLDER));
         let _ = fs::remove_file(self.path.join(LOCK_FILE));
         if let Some(made) = &self.made {
             let folders = self.path.ancestors().take_while(|folder| folder.starts_with(made));
@@ -142,13 +151,15 @@ impl RunFolder {
     /// If the log cannot be read or rewritten.
     pub fn rewind_log(&mut self, steps: u64) -> Result<()> {
         let path = self.path.join(LOG_FILE);
-        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let is_kept = |line: &&str| {
-            let entry: Option<LogEntry> = serde_json::from_str(line).ok();
+        let bytes = fs::read(&path).map_err(Error::io(&path))?;
+        // a line that a full disk cut short may end within a letter
+        let is_kept = |line: &&[u8]| {
+            let entry: Option<LogEntry> = serde_json::from_slice(line).ok();
             entry.and_then(|e| e.get("step")?.as_u64()).is_some_and(|step| steps > 0 && step <= steps)
         };
-        let kept: String = text.lines().filter(is_kept).flat_map(|line| [line, "\n"]).collect();
-        write_atomically(&path, kept.as_bytes())?;
+        let lines = bytes.split(|byte| *byte == b'\n').filter(is_kept);
+        let kept: Vec<u8> = lines.flat_map(|line| [line, b"\n"].concat()).collect();
+        write_atomically(&path, &kept)?;
         self.log = File::options().append(true).open(&path).map_err(Error::io(&path))?;
         Ok(())
     }
@@ -159,7 +170,7 @@ impl RunFolder {
     /// If writing fails.
     pub fn log(&mut self, entry: &Value) -> Result<()> {
         let path = self.path.join(LOG_FILE);
-        writeln!(self.log, "{entry}").map_err(Error::io(&path))
+        self.log.write_all(format!("{entry}\n").as_bytes()).map_err(Error::io(&path))
     }
 }
 
@@ -191,6 +202,7 @@ mod tests {
             mean: vec![0.5],
             std: vec![0.25],
             palette: Vec::new(),
+            tokenizer: None,
         };
         Resolved { recipe: resolve("demo", &edits).unwrap(), run }
     }

@@ -1,7 +1,10 @@
 //! `resolved.toml`: a run's recipe with every value, and the facts about the run that are not in its recipe.
 
 use crate::error::{Error, Result};
-use crate::recipe::{AnyRecipe, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe, kind_of, to_table};
+use crate::ranges::wrong;
+use crate::recipe::{
+    AnyRecipe, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe, kind_of, to_table, typed_and_checked,
+};
 use crate::targets::{Colors, Palette};
 use serde::{Deserialize, Serialize};
 use simmim_data::Normalization;
@@ -26,6 +29,7 @@ pub struct RunInfo {
     /// Number of compute threads; it changes no result.
     pub threads: usize,
     /// Seed of initialization, order, augmentation and masks.
+    #[serde(with = "seed")]
     pub seed: u64,
     /// Where the images come from.
     pub data: String,
@@ -47,6 +51,9 @@ pub struct RunInfo {
     /// Colors of the target's palette, as `rrggbb`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub palette: Vec<String>,
+    /// Length and checksum of the tokenizer of the target's tokens: another tokenizer gives other targets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<String>,
 }
 
 impl RunInfo {
@@ -55,9 +62,52 @@ impl RunInfo {
         Normalization { mean: self.mean.clone(), std: self.std.clone() }
     }
 
+    /// Checks the numbers that images are normalized with.
+    ///
+    /// # Errors
+    /// Names the first key that does not fit.
+    fn check(&self, channels: usize) -> Result<()> {
+        let is_mean = |value: &f32| value.is_finite();
+        let is_std = |value: &f32| value.is_finite() && *value > 0.0;
+        let expected = |what: &str| format!("expected {what} for each of {channels} channels");
+        let edited = || Some("these numbers are measured when a run begins; take its files as they were".to_owned());
+        if self.mean.len() != channels || !self.mean.iter().all(is_mean) {
+            return Err(wrong("run.mean", format!("{:?}", self.mean), expected("a finite number"), edited()));
+        }
+        if self.std.len() != channels || !self.std.iter().all(is_std) {
+            return Err(wrong("run.std", format!("{:?}", self.std), expected("a finite number above 0"), edited()));
+        }
+        Ok(())
+    }
+
     /// Normalization and palette of the run, for its target.
     pub fn colors(&self) -> Colors {
         Colors { normalization: self.normalization(), palette: Palette::from_hex(&self.palette) }
+    }
+}
+
+/// A seed in TOML, whose integers end at 2⁶³ − 1: a larger one is written as a string.
+mod seed {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged, expecting = "expected a seed from 0 to 18446744073709551615")]
+    enum Written {
+        Integer(i64),
+        Text(String),
+    }
+
+    pub(super) fn serialize<S: Serializer>(seed: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        let written = i64::try_from(*seed).map_or_else(|_| Written::Text(seed.to_string()), Written::Integer);
+        written.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        let wrong = || serde::de::Error::custom("expected a seed from 0 to 18446744073709551615");
+        match Written::deserialize(deserializer)? {
+            Written::Integer(seed) => u64::try_from(seed).map_err(|_| wrong()),
+            Written::Text(seed) => seed.parse().map_err(|_| wrong()),
+        }
     }
 }
 
@@ -104,7 +154,7 @@ impl<R: RecipeKind> Resolved<R> {
                 hint: Some(format!("give the output of `simmim {} --out`", R::KIND)),
             });
         }
-        Ok(Self { recipe: recipe_of(table, path)?, run })
+        Ok(Self { recipe: recipe_of(table, &run, path)?, run })
     }
 
     /// A message about the first key that has another value and changes results.
@@ -149,10 +199,23 @@ fn parts(text: &str, path: &Path) -> Result<(String, toml::Table, RunInfo)> {
     Ok((kind, table, run))
 }
 
-fn recipe_of<R: RecipeKind>(table: toml::Table, path: &Path) -> Result<R> {
-    table
-        .try_into()
-        .map_err(|e: toml::de::Error| Error::Damaged { path: path.to_owned(), reason: e.message().to_owned() })
+/// Parses and checks a recipe like one of a file, since anyone may have edited it.
+fn recipe_of<R: RecipeKind>(table: toml::Table, run: &RunInfo, path: &Path) -> Result<R> {
+    typed_and_checked(&path.display().to_string(), table).map_err(|error| match error {
+        Error::RecipeFile { name, reason, hint } if run.version != env!("CARGO_PKG_VERSION") => {
+            let version = &run.version;
+            let other = format!("simmim {version} wrote it, and this is {}", env!("CARGO_PKG_VERSION"));
+            Error::RecipeFile {
+                name,
+                reason,
+                hint: Some(hint.map_or(other.clone(), |hint| format!("{hint}; {other}"))),
+            }
+        }
+        Error::RecipeFile { name, reason, hint: None } => {
+            Error::RecipeFile { name, reason, hint: Some("a later version of simmim may have written it".into()) }
+        }
+        error => error,
+    })
 }
 
 /// Parses the output of [`Resolved::to_toml`] with a recipe of any kind.
@@ -162,14 +225,15 @@ fn recipe_of<R: RecipeKind>(table: toml::Table, path: &Path) -> Result<R> {
 pub(crate) fn any_resolved_of_toml(text: &str, path: &Path) -> Result<(AnyRecipe, RunInfo)> {
     let (kind, table, run) = parts(text, path)?;
     let recipe = match kind.as_str() {
-        Recipe::KIND => AnyRecipe::Pretrain(recipe_of(table, path)?),
-        FinetuneRecipe::KIND => AnyRecipe::Finetune(recipe_of(table, path)?),
-        TokenizerRecipe::KIND => AnyRecipe::Tokenizer(recipe_of(table, path)?),
+        Recipe::KIND => AnyRecipe::Pretrain(recipe_of(table, &run, path)?),
+        FinetuneRecipe::KIND => AnyRecipe::Finetune(recipe_of(table, &run, path)?),
+        TokenizerRecipe::KIND => AnyRecipe::Tokenizer(recipe_of(table, &run, path)?),
         other => {
             let reason = format!("has the unknown kind `{other}`");
             return Err(Error::Damaged { path: path.to_owned(), reason });
         }
     };
+    run.check(recipe.data().channels)?;
     Ok((recipe, run))
 }
 
@@ -200,7 +264,9 @@ fn flat(table: &toml::Table) -> std::collections::BTreeMap<String, String> {
 /// # Errors
 /// If the folder holds no run or a run of another command, or its file is damaged.
 pub fn read_resolved<R: RecipeKind>(path: &Path) -> Result<Resolved<R>> {
-    Resolved::from_toml(&resolved_text(path)?, &path.join(RESOLVED_FILE))
+    let resolved = Resolved::<R>::from_toml(&resolved_text(path)?, &path.join(RESOLVED_FILE))?;
+    resolved.run.check(resolved.recipe.data().channels)?;
+    Ok(resolved)
 }
 
 fn resolved_text(path: &Path) -> Result<String> {

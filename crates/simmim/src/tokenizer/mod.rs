@@ -14,7 +14,7 @@ use crate::targets::most_likely;
 use crate::weights::Builder;
 use crate::weights::WeightsFile;
 use simmim_engine::{Backend, Device, Images, Laplace, Operations, Precision, Slot};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Name of the weights file in the folder of the run that trained the tokenizer.
 pub const TOKENIZER_FILE: &str = "tokenizer.safetensors";
@@ -115,6 +115,17 @@ pub fn mapped<B: Operations>(b: &B, images: &Images) -> B::Tensor {
     b.tensor(&shape, &pixels::channels_last(images, pixels::map))
 }
 
+/// The weights file of a tokenizer, given itself or as the run folder of `simmim tokenizer`.
+pub(crate) fn tokenizer_file(path: &Path) -> PathBuf {
+    if path.is_dir() { path.join(TOKENIZER_FILE) } else { path.to_owned() }
+}
+
+/// The error if that file does not exist.
+pub(crate) fn no_tokenizer(path: &Path) -> Error {
+    let hint = Some("give the output of `simmim tokenizer`".into());
+    Error::Input { what: format!("there is no tokenizer `{}`", path.display()), hint }
+}
+
 /// A trained discrete VAE that encodes images to tokens and decodes tokens to images.
 ///
 /// It always computes in f32, because a token is the argmax of scores that may be close to each other.
@@ -132,10 +143,9 @@ impl<B: Backend> Tokenizer<B> {
     /// # Errors
     /// If the file does not exist or is not a tokenizer.
     pub fn load<D: Device<Backend = B>>(from: &Path, device: &D) -> Result<Self> {
-        let path = if from.is_dir() { from.join(TOKENIZER_FILE) } else { from.to_owned() };
+        let path = tokenizer_file(from);
         if !path.is_file() {
-            let hint = Some("give the output of `simmim tokenizer`".into());
-            return Err(Error::Input { what: format!("there is no tokenizer `{}`", path.display()), hint });
+            return Err(no_tokenizer(&path));
         }
         let file = WeightsFile::read(&path)?;
         let config = TokenizerConfig::of_file(&file)?;

@@ -197,7 +197,7 @@ impl AccuracyEvaluation {
         }
         records.set_metric("best_top1", top1);
         records.set_metric("best_step", records.state().steps as f64);
-        let metadata = HashMap::from([(RECIPE_KEY.to_owned(), self.resolved.to_toml())]);
+        let metadata = HashMap::from([(RECIPE_KEY.to_owned(), self.resolved.to_weights_metadata())]);
         weights::save_values_atomically(&records.path().join(BEST_FILE), b, metadata)
     }
 }

@@ -103,6 +103,7 @@ impl<B: Backend, T: Task> Learner<B, T> {
         let inputs = self.task.prepare(batch);
         done(Phase::Prepared);
         let micro_batch = batch.samples.len() / self.accumulation_steps;
+        assert_eq!(micro_batch * self.accumulation_steps, batch.samples.len(), "micro-batches are of one size");
         let (mut sums, mut weight) = (Vec::with_capacity(self.accumulation_steps), 0.0);
         for i in 0..self.accumulation_steps {
             b.start(true);

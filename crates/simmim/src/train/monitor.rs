@@ -26,7 +26,7 @@ use std::time::Instant;
 const PROBE_EPOCHS: usize = 20;
 
 /// Metric that holds the total time of the monitor, so that its share of the run's time stays correct after a resume.
-const SECONDS: &str = "monitor_seconds";
+const SECONDS: &str = "monitor_total_seconds";
 
 /// Quality of the features at a step.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -149,7 +149,7 @@ impl<B: Backend> Evaluation<B> for TokenizerEvaluation {
         let log = records.flushed_log()?;
         let page = tokenizer_page(&log, &self.resolved, steps, self.total, &png, self.is_held_out);
         page.write(&records.path().join("report.html"))?;
-        let metadata = HashMap::from([(RECIPE_KEY.to_owned(), self.resolved.to_toml())]);
+        let metadata = HashMap::from([(RECIPE_KEY.to_owned(), self.resolved.to_weights_metadata())]);
         weights::save_values_atomically(&records.path().join(TOKENIZER_FILE), b, metadata)
     }
 }

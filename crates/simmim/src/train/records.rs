@@ -1,7 +1,7 @@
 //! The records of a run: its log, TensorBoard events, pictures and state.
 
 use super::Event;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::pictures::Sheet;
 use crate::run::checkpoint::State;
 use crate::run::files::write_atomically;
@@ -10,7 +10,8 @@ use serde_json::{Map, Value, json};
 use simmim_data::Skipped;
 use std::path::{Path, PathBuf};
 
-/// The records of a run. Only the first rank has a folder; the other ranks keep the same state and write nothing.
+/// The records of a run. Only the first rank has a folder and evaluates; the other ranks count steps,
+/// losses and unreadable images alike, and write nothing.
 pub struct Records {
     files: Option<(RunFolder, TensorBoard)>,
     path: PathBuf,
@@ -67,9 +68,13 @@ impl Records {
     /// as the run's outcome. `None` removes a metric from the state.
     ///
     /// # Errors
-    /// If writing fails.
+    /// If a metric is not finite, or writing fails.
     pub fn log_metrics(&mut self, metrics: &[(&str, Option<f64>)], scalars: &[(&str, f64)]) -> Result<()> {
         for (name, value) in metrics {
+            if let Some(value) = value.filter(|value| !value.is_finite()) {
+                // before it is saved: the newest checkpoint on disk is from before the model diverged
+                return Err(Error::NotFinite { step: self.state.steps, what: format!("the metric `{name}`"), value });
+            }
             match value {
                 Some(value) => self.state.metrics.insert((*name).to_owned(), *value),
                 None => self.state.metrics.remove(*name),

@@ -6,8 +6,10 @@ use crate::precision::{self, PrecisionChoice};
 use crate::recipe::{DataRecipe, NormalizationKind, RecipeKind};
 use crate::run::{LockedFolder, Resolved, RunInfo};
 use crate::targets::Palette;
+use crate::tokenizer::{no_tokenizer, tokenizer_file};
 use simmim_data::{Loader, Normalization, Source};
 use simmim_engine::{Collective, Device, Precision};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Number of images whose mean and standard deviation are measured.
@@ -70,6 +72,12 @@ pub(super) fn open<R: RecipeKind>(
     collective.broadcast_bytes(&mut text, 0)?;
     let text = String::from_utf8(text).expect("TOML is UTF-8");
     let resolved = Resolved::<R>::from_toml(&text, &options.out)?;
+    if resolved.recipe != options.recipe || resolved.run.images != data.len() {
+        return Err(Error::Input {
+            what: format!("rank {} has another recipe or other images than the first rank", collective.rank()),
+            hint: Some("start all ranks with the same command on the same data".into()),
+        });
+    }
     let precision = precision::of_name(&resolved.run.precision).expect("a precision was written");
     Ok(Setup { folder, resolved, data, precision, total, per_epoch })
 }
@@ -115,7 +123,14 @@ fn run_info<R: RecipeKind>(
         mean: normalization.mean,
         std: normalization.std,
         palette,
+        tokenizer: options.recipe.tokenizer().map(|path| checksum(&tokenizer_file(Path::new(path)))).transpose()?,
     })
+}
+
+/// Length and checksum of a file.
+fn checksum(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|_| no_tokenizer(path))?;
+    Ok(format!("{} bytes, crc32c {:08x}", bytes.len(), crc32c::crc32c(&bytes)))
 }
 
 /// Checks that the images fill a batch, and that ranks and micro-batches divide it evenly.

@@ -195,6 +195,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             }
         }
         let checkpoint = self.save(&throughput, observe)?; // at the end, or where it was interrupted
+        self.collective.barrier()?; // no rank reports success before the first one has saved
         let state = self.records.state();
         Ok(Outcome {
             steps: state.steps,

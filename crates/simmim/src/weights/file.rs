@@ -1,41 +1,21 @@
 //! Reading and writing of safetensors files, with the parameter names and shapes of the published checkpoints.
 
 use crate::error::{Error, Result};
-use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
+use crate::run::files::replace;
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use simmim_engine::{Backend, Parameter, ParameterId, ParameterTable, Slot};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// Key of the resolved recipe in the metadata of a weights file.
 pub const RECIPE_KEY: &str = "simmim.resolved";
 
-/// A tensor to write.
-struct Tensor<'a> {
-    shape: &'a [usize],
-    values: &'a [f32],
-}
-
-impl View for &Tensor<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        Cow::Owned(self.values.iter().flat_map(|v| v.to_le_bytes()).collect())
-    }
-
-    fn data_len(&self) -> usize {
-        size_of_val(self.values)
-    }
-}
-
-/// Writes one tensor per parameter and buffer. `buffers` are pairs of a name prefix and the values of the whole table.
+/// Writes one tensor per parameter and buffer, atomically. `buffers` are pairs of a name prefix and the values of the
+/// whole table.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -45,53 +25,12 @@ pub fn save(
     buffers: &[(&str, &[f32])],
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let tensors: Vec<(String, Tensor)> = buffers
-        .iter()
-        .flat_map(|(prefix, values)| {
-            table.iter().map(move |p| {
-                (format!("{prefix}{}", p.name), Tensor { shape: &p.shape, values: &values[p.range.clone()] })
-            })
-        })
-        .collect();
-    let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|e| not_written(path, e))
+    let prefixes: Vec<&str> = buffers.iter().map(|(prefix, _)| *prefix).collect();
+    write(path, table, &prefixes, metadata, |part, id| Cow::Borrowed(&buffers[part].1[table.get(id).range.clone()]))
 }
 
-fn not_written(path: &Path, error: SafeTensorError) -> Error {
-    match error {
-        SafeTensorError::IoError(error) => Error::io(path)(error),
-        other => Error::Damaged { path: path.to_owned(), reason: format!("could not be written: {other}") },
-    }
-}
-
-/// A parameter of a backend, which is read only when it is written.
-struct SlotTensor<'a, B> {
-    backend: &'a B,
-    slot: Slot,
-    id: ParameterId,
-}
-
-impl<B: Backend> View for &SlotTensor<'_, B> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        &self.backend.table().get(self.id).shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let values = self.backend.read_parameter(self.slot, self.id);
-        Cow::Owned(values.iter().flat_map(|v| v.to_le_bytes()).collect())
-    }
-
-    fn data_len(&self) -> usize {
-        4 * self.backend.table().get(self.id).range.len()
-    }
-}
-
-/// Writes one tensor per parameter and slot of a backend, one at a time to save memory. `slots` are pairs of a name
-/// prefix and a slot.
+/// Writes one tensor per parameter and slot of a backend, atomically, and one at a time to save memory. `slots` are
+/// pairs of a name prefix and a slot.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -101,18 +40,12 @@ pub fn save_slots<B: Backend>(
     slots: &[(&str, Slot)],
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    let mut tensors = Vec::new();
-    for (prefix, slot) in slots {
-        let of_slot = backend.table().iter().enumerate().map(|(i, parameter)| {
-            (format!("{prefix}{}", parameter.name), SlotTensor { backend, slot: *slot, id: ParameterId(i) })
-        });
-        tensors.extend(of_slot);
-    }
-    let views = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor));
-    safetensors::serialize_to_file(views, Some(metadata), path).map_err(|e| not_written(path, e))
+    let prefixes: Vec<&str> = slots.iter().map(|(prefix, _)| *prefix).collect();
+    let values = |part: usize, id| Cow::Owned(backend.read_parameter(slots[part].1, id));
+    write(path, backend.table(), &prefixes, metadata, values)
 }
 
-/// [`save`] that replaces the file atomically.
+/// [`save`] of one buffer whose tensors have the names of the parameters.
 ///
 /// # Errors
 /// If the file cannot be written.
@@ -122,27 +55,56 @@ pub fn save_atomically(
     values: &[f32],
     metadata: HashMap<String, String>,
 ) -> Result<()> {
-    replace(path, |partial| save(partial, table, &[("", values)], metadata))
+    save(path, table, &[("", values)], metadata)
 }
 
-/// Writes the parameters of a backend to a file, which is replaced atomically.
+/// [`save_slots`] of the parameters of a backend.
 ///
 /// # Errors
 /// If the file cannot be written.
 pub fn save_values_atomically<B: Backend>(path: &Path, backend: &B, metadata: HashMap<String, String>) -> Result<()> {
-    replace(path, |partial| save_slots(partial, backend, &[("", Slot::Values)], metadata))
+    save_slots(path, backend, &[("", Slot::Values)], metadata)
 }
 
-fn replace(path: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let partial = path.with_added_extension("partial");
-    let written = write(&partial).and_then(|()| {
-        let sync = || std::fs::File::open(&partial)?.sync_all().and_then(|()| std::fs::rename(&partial, path));
-        sync().map_err(Error::io(path))
+/// Writes a tensor per prefix and parameter, ordered by name; `values(i, id)` are those of the `i`-th prefix.
+///
+/// The file is not written by the `safetensors` crate, which gives it to its owner alone, whatever the umask. The header
+/// and its bytes are the same.
+fn write<'a>(
+    path: &Path,
+    table: &ParameterTable,
+    prefixes: &[&str],
+    metadata: HashMap<String, String>,
+    values: impl Fn(usize, ParameterId) -> Cow<'a, [f32]>,
+) -> Result<()> {
+    let of_prefix = |(part, prefix): (usize, &&str)| {
+        let name = |(i, parameter): (usize, &Parameter)| (format!("{prefix}{}", parameter.name), part, ParameterId(i));
+        table.iter().enumerate().map(name).collect::<Vec<_>>()
+    };
+    let mut tensors: Vec<(String, usize, ParameterId)> = prefixes.iter().enumerate().flat_map(of_prefix).collect();
+    tensors.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+    let mut end = 0;
+    let info = |(name, _, id): &(String, usize, ParameterId)| {
+        let parameter = table.get(*id);
+        let start = end;
+        end += 4 * parameter.range.len();
+        (name.clone(), TensorInfo { dtype: Dtype::F32, shape: parameter.shape.clone(), data_offsets: (start, end) })
+    };
+    let header = Metadata::new(Some(metadata), tensors.iter().map(info).collect());
+    let header = header.expect("the tensors lie one behind the other");
+    let mut header = serde_json::to_vec(&header).expect("names and numbers serialize");
+    header.resize(header.len().next_multiple_of(8), b' '); // tensors are aligned to 8 bytes
+    let written = replace(path, |file| {
+        let mut file = BufWriter::with_capacity(1 << 20, file);
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        for (_, part, id) in &tensors {
+            let bytes: Vec<u8> = values(*part, *id).iter().flat_map(|v| v.to_le_bytes()).collect();
+            file.write_all(&bytes)?;
+        }
+        file.flush()
     });
-    if written.is_err() {
-        let _ = std::fs::remove_file(&partial); // free the space; if that fails, the first error matters more
-    }
-    written
+    Ok(written?)
 }
 
 /// A safetensors file in memory, its header parsed once.
@@ -238,6 +200,31 @@ impl WeightsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use safetensors::tensor::TensorView;
+
+    #[test]
+    fn the_bytes_are_those_that_the_safetensors_crate_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let mut table = ParameterTable::default();
+        table.add("weight", &[2, 2]);
+        table.add("bias", &[3]);
+        let (first, second) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [-1.0; 7]);
+        let metadata = HashMap::from([("k".to_owned(), "v".to_owned())]);
+        save(&path, &table, &[("m.", &first), ("v.", &second)], metadata.clone()).unwrap();
+
+        let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+        let parts = [
+            ("v.weight", vec![2, 2], bytes(&second[..4])),
+            ("m.weight", vec![2, 2], bytes(&first[..4])),
+            ("m.bias", vec![3], bytes(&first[4..])),
+            ("v.bias", vec![3], bytes(&second[4..])),
+        ];
+        let views = parts
+            .iter()
+            .map(|(name, shape, bytes)| (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+        assert_eq!(std::fs::read(&path).unwrap(), safetensors::serialize(views, Some(metadata)).unwrap());
+    }
 
     #[test]
     fn what_is_saved_is_read_and_what_does_not_fit_is_named() {

@@ -1,9 +1,15 @@
 //! Sizes and variants of Swin and SwinV2, as in the `[encoder]` section of recipes.
 
-use crate::encoders::WeightInit;
+use crate::encoders::{MAX_DEPTH, MAX_PATCH_PX, MAX_WIDTH, WeightInit};
 use crate::error::Result;
-use crate::ranges::{at_least_one, within, wrong};
+use crate::ranges::{size, within, wrong};
 use serde::{Deserialize, Serialize};
+
+/// Largest number of stages; the width doubles in each.
+const MAX_STAGES: usize = 8;
+
+/// Largest side of a window in tokens.
+const MAX_WINDOW: usize = 128;
 
 /// Sizes and variants of a Swin Transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,14 +97,17 @@ impl SwinConfig {
     /// # Errors
     /// If a value does not fit; the error names the first such key.
     pub fn check(&self) -> Result<()> {
-        for (key, value) in [
-            ("encoder.patch_px", self.patch_px),
-            ("encoder.width", self.width),
-            ("encoder.window", self.window),
-            ("encoder.depths", self.depths.len()),
-            ("encoder.depths", self.depths.iter().copied().min().unwrap_or(0)),
+        for (key, value, most) in [
+            ("encoder.patch_px", self.patch_px, MAX_PATCH_PX),
+            ("encoder.width", self.width, MAX_WIDTH),
+            ("encoder.window", self.window, MAX_WINDOW),
         ] {
-            at_least_one(key, value)?;
+            size(key, value, most)?;
+        }
+        let depth = self.depths.iter().fold(0usize, |sum, depth| sum.saturating_add(*depth));
+        if !(1..=MAX_STAGES).contains(&self.depths.len()) || self.depths.contains(&0) || depth > MAX_DEPTH {
+            let expected = format!("expected 1 to {MAX_STAGES} numbers, each at least 1, at most {MAX_DEPTH} in all");
+            return Err(wrong("encoder.depths", format!("{:?}", self.depths), expected, None));
         }
         let divides = |(stage, heads): (usize, &usize)| *heads > 0 && (self.width << stage).is_multiple_of(*heads);
         if self.heads.len() != self.depths.len() || !self.heads.iter().enumerate().all(divides) {
@@ -185,7 +194,7 @@ mod tests {
         let v1 = "pretrain-swin-t-192";
         check_fails(v1, "encoder.heads=[3, 6, 12]", "`encoder.heads` is `[3, 6, 12]`", "");
         check_fails(v1, "encoder.heads=[5, 6, 12, 24]", "[96, 192, 384, 768]", "");
-        check_fails(v1, "encoder.depths=[2, 0, 6, 2]", "`encoder.depths` is `0`", "");
+        check_fails(v1, "encoder.depths=[2, 0, 6, 2]", "`encoder.depths` is `[2, 0, 6, 2]`", "");
         check_fails(v1, "encoder.window=0", "`encoder.window` is `0`", "");
         check_fails(v1, "encoder.windows=6", "unknown key `encoder.windows`", "did you mean `encoder.window`?");
         check_fails(v1, "encoder.extra_norm_every=6", "unknown key `encoder.extra_norm_every`", "");

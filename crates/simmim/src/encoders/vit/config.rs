@@ -1,8 +1,9 @@
 //! Recipe keys of the vision transformer.
 
 use crate::encoders::WeightInit;
+use crate::encoders::{MAX_DEPTH, MAX_PATCH_PX, MAX_WIDTH};
 use crate::error::Result;
-use crate::ranges::{at_least_one, within, wrong};
+use crate::ranges::{size, within, wrong};
 use serde::{Deserialize, Serialize};
 
 /// Sizes and variants of a vision transformer.
@@ -52,13 +53,13 @@ impl VitConfig {
     /// # Errors
     /// If a value does not fit; the error names the first such key.
     pub fn check(&self) -> Result<()> {
-        for (key, value) in [
-            ("encoder.patch_px", self.patch_px),
-            ("encoder.width", self.width),
-            ("encoder.depth", self.depth),
-            ("encoder.heads", self.heads),
+        for (key, value, most) in [
+            ("encoder.patch_px", self.patch_px, MAX_PATCH_PX),
+            ("encoder.width", self.width, MAX_WIDTH),
+            ("encoder.depth", self.depth, MAX_DEPTH),
+            ("encoder.heads", self.heads, self.width),
         ] {
-            at_least_one(key, value)?;
+            size(key, value, most)?;
         }
         if !self.width.is_multiple_of(self.heads) {
             let expected = format!("expected a divisor of `encoder.width`, {}", self.width);
