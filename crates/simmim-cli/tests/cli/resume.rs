@@ -7,7 +7,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use super::support::{
-    array, checkpoints, fails, fashion, finetune, json, log, pretrain, refuses, run, scratch, simmim, succeeds, tensors,
+    array, checkpoints, fails, fashion, finetune, json, log, pretrain, refuses, run, scratch, simmim, succeeds,
+    tensors, with_default_signals,
 };
 
 const STEPS: u64 = 160;
@@ -47,7 +48,8 @@ fn signal(child: &Child, name: &str) {
 fn stopped(command: fn(&Path) -> Command, out: &Path, step: u64, name: &str) -> Option<i32> {
     for _ in 0..5 {
         let _ = fs::remove_dir_all(out);
-        let mut child = command(out).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            with_default_signals(&command(out)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(120);
         let is_logged = || {
             let text = fs::read_to_string(out.join("log.jsonl")).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Output that nobody reads, and signals that were ignored when the command began.
 
-use super::support::{checkpoints, fashion, pretrain, refuses, scratch, simmim, text};
+use super::support::{checkpoints, fashion, pretrain, refuses, scratch, simmim, text, with_default_signals};
 use std::fs;
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -35,7 +35,7 @@ fn stops(ignored: &str, signal: &str, patience: Duration) -> bool {
     let run = pretrain(&fashion(), &out, &["train.max_steps=100000", "train.checkpoint_every_steps=100000"]);
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(format!("trap '' {ignored}; exec \"$0\" \"$@\"")).arg(run.get_program()).args(run.get_args());
-    let mut child = shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = with_default_signals(&shell).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let started = Instant::now();
     while !fs::read_to_string(out.join("log.jsonl")).unwrap_or_default().contains("\"loss\"") {
         assert!(started.elapsed() < Duration::from_secs(60), "the run does not begin");

@@ -45,6 +45,18 @@ pub(crate) fn on_threads(threads: usize, command: &Command) -> Command {
     other
 }
 
+/// The same command with no signal ignored from its start, so that a test may send it some even where the tests
+/// themselves run in the background or under `nohup`.
+pub(crate) fn with_default_signals(command: &Command) -> Command {
+    if !cfg!(target_os = "linux") {
+        return on_threads(1, command);
+    }
+    let mut wrapped = Command::new("env");
+    wrapped.arg("--default-signal=INT,HUP,TERM").arg(command.get_program()).args(command.get_args());
+    wrapped.stdin(Stdio::null());
+    wrapped
+}
+
 /// `simmim pretrain` with the tiny recipe and more edits.
 pub(crate) fn pretrain(data: &str, out: &Path, edits: &[&str]) -> Command {
     let mut command = simmim(["pretrain", "--recipe", "demo", "--data", data, "--out"]);
