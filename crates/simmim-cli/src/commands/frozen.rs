@@ -54,6 +54,11 @@ pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device)
             }
         };
         let features = encoder.features(source, &extraction, &mut progress)?;
+        if let Some(reason) = &features.not_cached {
+            crate::terminal::line(&format!(
+                "warning: the features of `{what}` are not kept for the next time: {reason}"
+            ));
+        }
         for skipped in &features.skipped {
             crate::terminal::line(&format!("warning: skipped `{}`: {}", skipped.name, skipped.reason));
         }

@@ -50,7 +50,7 @@ mod tests {
 
     fn spread(width: usize, values: &[f32]) -> FeatureSpread {
         let labels = vec![0; values.len() / width];
-        feature_spread(&Features { width, values: values.to_vec(), labels, skipped: Vec::new(), not_kept: None })
+        feature_spread(&Features { width, values: values.to_vec(), labels, skipped: Vec::new(), not_cached: None })
     }
 
     #[test]

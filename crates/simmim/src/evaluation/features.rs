@@ -1,6 +1,6 @@
 //! Frozen features: one vector per image from an encoder that is not trained further.
 
-use super::kept::{KeptFeatures, Summed};
+use super::feature_cache::{FeatureCache, Summed};
 use crate::encoders::{Encode, Encoder, ForwardContext, Role, VisibleTokens};
 use crate::error::{Error, Result};
 use crate::recipe::{AnyRecipe, DataRecipe, NormalizationKind};
@@ -43,7 +43,7 @@ pub struct Features {
     /// Images that could not be read; none if the features are from the cache.
     pub skipped: Vec<Skipped>,
     /// Why the features could not be written to the cache, if so.
-    pub not_kept: Option<String>,
+    pub not_cached: Option<String>,
 }
 
 impl Features {
@@ -149,7 +149,7 @@ impl<D: Device> FrozenEncoder<D> {
     }
 
     /// Extracts features of all images of a labeled source, or takes them from the cache; `progress` is called with the
-    /// number of images done. A cache that cannot be written is no error: see [`Features::not_kept`].
+    /// number of images done. A cache that cannot be written is no error: see [`Features::not_cached`].
     ///
     /// # Errors
     /// If there is no such block, or reading fails for a reason other than an unreadable image.
@@ -173,14 +173,15 @@ impl<D: Device> FrozenEncoder<D> {
         let transform = self.data.transform(self.augmentation, normalization);
         let (block, workers) = (extraction.block, extraction.workers);
         let source = Arc::new(Summed::new(source));
-        let kept = extraction.cache.map(|folder| KeptFeatures::new(folder, &self.made_by(&transform, block), &*source));
-        if let Some(features) = kept.as_ref().and_then(|kept| kept.read(&source, workers)) {
+        let cache =
+            extraction.cache.map(|folder| FeatureCache::new(folder, &self.made_by(&transform, block), &*source));
+        if let Some(features) = cache.as_ref().and_then(|cache| cache.read(&source, workers)) {
             return Ok(features);
         }
         let images: Arc<dyn Source> = Arc::<Summed>::clone(&source);
         let mut features = extract(&self.backend, &self.encoder, images, transform, block, workers, progress)?;
-        if let Some(kept) = kept.filter(|_| features.skipped.is_empty()) {
-            features.not_kept = kept.write(&features, &source).err().map(|error| error.to_string());
+        if let Some(cache) = cache.filter(|_| features.skipped.is_empty()) {
+            features.not_cached = cache.write(&features, &source).err().map(|error| error.to_string());
         }
         Ok(features)
     }
@@ -219,7 +220,7 @@ pub fn extract<B: Backend>(
 ) -> Result<Features> {
     let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
     let mut features =
-        Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new(), not_kept: None };
+        Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new(), not_cached: None };
     for batch in OrderedPass::new(source, transform, BATCH, workers)? {
         let batch = batch?;
         features.skipped.extend(batch.skipped);

@@ -96,7 +96,7 @@ mod tests {
     use simmim_cpu::CpuDevice;
 
     fn features(rows: &[[f32; 2]], labels: &[usize]) -> Features {
-        Features { width: 2, values: rows.concat(), labels: labels.to_vec(), skipped: Vec::new(), not_kept: None }
+        Features { width: 2, values: rows.concat(), labels: labels.to_vec(), skipped: Vec::new(), not_cached: None }
     }
 
     #[test]

@@ -160,7 +160,7 @@ mod tests {
             values: labels.iter().flat_map(row).collect(),
             labels,
             skipped: Vec::new(),
-            not_kept: None,
+            not_cached: None,
         }
     }
 

@@ -127,7 +127,10 @@ pub fn save(
         let _ = fs::remove_dir_all(&partial); // free the space; if that fails, the first error matters more
         return Err(error);
     }
-    for (_, old) in list(run)?.into_iter().rev().skip(keep) {
+    // those after this step are damaged, or the run would have resumed from them: they do not count among the newest
+    for (_, old) in list(run)?.into_iter().filter(|(steps, _)| *steps <= state.steps).rev().skip(keep) {
+        // first what makes it a checkpoint, because a folder is not removed at once
+        let _ = fs::remove_file(old.join(MANIFEST_FILE));
         fs::remove_dir_all(&old).map_err(Error::io(&old))?;
     }
     Ok(path)
@@ -325,6 +328,19 @@ mod tests {
         }
         let numbers: Vec<u64> = list(run.path()).unwrap().into_iter().map(|(n, _)| n).collect();
         assert_eq!(numbers, [10, 30]);
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_of_a_later_step_does_not_count_among_the_newest() {
+        let run = tempfile::tempdir().unwrap();
+        let saved = backend(&[1.0]);
+        let damaged = save_at(run.path(), &saved, 20);
+        fs::write(damaged.join(MODEL_FILE), "cut").unwrap();
+        for steps in [10, 12] {
+            assert!(save_at(run.path(), &saved, steps).is_dir());
+        }
+        let numbers: Vec<u64> = list(run.path()).unwrap().into_iter().map(|(n, _)| n).collect();
+        assert_eq!(numbers, [10, 12, 20]);
     }
 
     #[test]

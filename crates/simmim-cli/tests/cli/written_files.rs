@@ -1,6 +1,7 @@
 //! Files that are kept: features that are used again, and the names and modes of all that is written.
 
 use super::support::{class_folders, fashion, json, pretrain, scratch, simmim, succeeds};
+use serde_json::{Map, Value};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -76,7 +77,9 @@ fn a_cache_that_cannot_be_written_does_not_cost_the_result() {
     fs::write(&file, "").unwrap();
     let below_a_file = file.join("cache");
     let expected = json(knn(&run, &data, &val, &[]));
-    assert_eq!(json(knn(&run, &data, &val, &["--cache", below_a_file.to_str().unwrap()])), expected);
+    let ran = succeeds(knn(&run, &data, &val, &["--cache", below_a_file.to_str().unwrap(), "--json"]));
+    assert_eq!(serde_json::from_str::<Map<String, Value>>(ran.stdout.trim()).unwrap(), expected);
+    assert_eq!(ran.stderr.matches("not kept for the next time").count(), 2, "{}", ran.stderr);
 }
 
 #[cfg(unix)]

@@ -21,13 +21,13 @@ const TENSOR: &str = "features";
 const KEY: &str = "simmim.features";
 
 /// The file that keeps the features of the images of one source.
-pub(super) struct KeptFeatures {
+pub(super) struct FeatureCache {
     path: PathBuf,
     /// What the features depend on, apart from the pixels.
     known: String,
 }
 
-impl KeptFeatures {
+impl FeatureCache {
     /// The file in `folder` for features that are `made_by` an encoder, of the images of `source`.
     pub(super) fn new(folder: &Path, made_by: &str, source: &dyn Source) -> Self {
         let (made, images) = (crc32c::crc32c(made_by.as_bytes()), names_and_classes(source));
@@ -36,7 +36,7 @@ impl KeptFeatures {
     }
 
     /// The features in the file. `None` if there is no file, if it is damaged, or if it holds features of other images;
-    /// it is then replaced by [`KeptFeatures::write`]. The images are read by `workers` threads.
+    /// it is then replaced by [`FeatureCache::write`]. The images are read by `workers` threads.
     pub(super) fn read(&self, source: &Summed, workers: usize) -> Option<Features> {
         let file = WeightsFile::read(&self.path).ok()?;
         let (shape, values) = file.tensor(TENSOR).ok()??;
@@ -44,7 +44,7 @@ impl KeptFeatures {
         let labels: Vec<usize> = (0..source.len()).map(|index| source.label(index)).collect::<Option<_>>()?;
         source.read_all(workers);
         let is_same = file.metadata().get(KEY) == Some(&self.key(source)) && images == labels.len();
-        is_same.then_some(Features { width, values, labels, skipped: Vec::new(), not_kept: None })
+        is_same.then_some(Features { width, values, labels, skipped: Vec::new(), not_cached: None })
     }
 
     /// Writes features of all images of a source, each of which has been read.
@@ -166,20 +166,20 @@ mod tests {
 
     fn features() -> Features {
         let values = (0..6).map(|i| i as f32).collect();
-        Features { width: 2, values, labels: vec![0, 1, 0], skipped: Vec::new(), not_kept: None }
+        Features { width: 2, values, labels: vec![0, 1, 0], skipped: Vec::new(), not_cached: None }
     }
 
     fn keep(folder: &Path, made_by: &str, source: Arc<dyn Source>) -> PathBuf {
         let source = Summed::new(source);
         source.read_all(0);
-        let kept = KeptFeatures::new(folder, made_by, &source);
-        kept.write(&features(), &source).unwrap();
-        kept.path
+        let cache = FeatureCache::new(folder, made_by, &source);
+        cache.write(&features(), &source).unwrap();
+        cache.path
     }
 
     fn found(folder: &Path, made_by: &str, source: Arc<dyn Source>) -> Option<Features> {
         let source = Summed::new(source);
-        KeptFeatures::new(folder, made_by, &source).read(&source, 2)
+        FeatureCache::new(folder, made_by, &source).read(&source, 2)
     }
 
     #[test]
@@ -231,7 +231,7 @@ mod tests {
         let file = folder.path().join("file");
         std::fs::write(&file, "").unwrap();
         let source = Summed::new(source(&[7, 8, 9]));
-        let error = KeptFeatures::new(&file.join("kept"), "this encoder", &source).write(&features(), &source);
+        let error = FeatureCache::new(&file.join("kept"), "this encoder", &source).write(&features(), &source);
         assert!(error.unwrap_err().to_string().contains("kept"));
     }
 }
