@@ -3,6 +3,7 @@
 //!
 //! Sums are taken in the order of ranks, whatever arrives first, so that every rank gets the same bits in every run.
 
+use std::ops::AddAssign;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A rank is gone while others wait for it.
@@ -169,6 +170,24 @@ impl InProcess {
         self.shared.changed.notify_all();
         Ok(all)
     }
+
+    /// Sums values over the ranks, in the order of the ranks; `to` and `from` convert a value to bytes and back.
+    fn sum_over_ranks<V: Copy + Default + AddAssign, const N: usize>(
+        &self,
+        values: &mut [V],
+        to: fn(V) -> [u8; N],
+        from: fn([u8; N]) -> V,
+    ) -> Result<(), CollectiveError> {
+        let all = self.exchange(values.iter().flat_map(|v| to(*v)).collect())?;
+        values.fill(V::default());
+        for rank in &all {
+            assert_eq!(rank.len(), size_of_val(values), "ranks sum the same number of values");
+            for (sum, bytes) in values.iter_mut().zip(rank.as_chunks().0) {
+                *sum += from(*bytes);
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Shared {
@@ -198,27 +217,11 @@ impl Collective for InProcess {
     }
 
     fn all_reduce_sum(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
-        let all = self.exchange(values.iter().flat_map(|v| v.to_le_bytes()).collect())?;
-        values.fill(0.0);
-        for rank in &all {
-            assert_eq!(rank.len(), size_of_val(values), "ranks sum the same number of values");
-            for (sum, bytes) in values.iter_mut().zip(rank.as_chunks().0) {
-                *sum += f32::from_le_bytes(*bytes);
-            }
-        }
-        Ok(())
+        self.sum_over_ranks(values, f32::to_le_bytes, f32::from_le_bytes)
     }
 
     fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
-        let all = self.exchange(values.iter().flat_map(|v| v.to_le_bytes()).collect())?;
-        values.fill(0.0);
-        for rank in &all {
-            assert_eq!(rank.len(), size_of_val(values), "ranks sum the same number of values");
-            for (sum, bytes) in values.iter_mut().zip(rank.as_chunks().0) {
-                *sum += f64::from_le_bytes(*bytes);
-            }
-        }
-        Ok(())
+        self.sum_over_ranks(values, f64::to_le_bytes, f64::from_le_bytes)
     }
 
     fn broadcast(&mut self, values: &mut [f32], root: usize) -> Result<(), CollectiveError> {
@@ -253,6 +256,15 @@ mod tests {
             let running: Vec<_> = InProcess::ranks(world).into_iter().map(|rank| scope.spawn(|| work(rank))).collect();
             running.into_iter().map(|rank| rank.join().expect("no rank panics")).collect()
         })
+    }
+
+    #[test]
+    fn a_rank_that_is_early_does_not_take_the_sums_of_the_exchange_before_when_another_leaves() {
+        // rank 1 has still to take what was summed, and rank 2 has left after taking it
+        let ranks = InProcess::ranks(3);
+        *ranks[0].shared.lock() = Exchange { given: vec![Some(vec![0; 4]); 3], left_to_take: 1, gone: Some(2) };
+        assert_eq!(ranks[0].exchange(vec![1; 4]).unwrap_err().rank, 2);
+        assert_eq!(ranks[0].shared.lock().given[0], Some(vec![0; 4]), "what rank 1 takes is untouched");
     }
 
     #[test]

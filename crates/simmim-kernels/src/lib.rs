@@ -41,7 +41,7 @@ pub mod adamw;
 pub mod aligned;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "AVX-512 is reached by intrinsics, after a check that the CPU has it")]
 mod avx512;
 pub mod bf16;
 pub mod continuous_position_bias;
@@ -59,10 +59,10 @@ pub mod math;
 pub mod matrix;
 pub mod pack;
 pub mod patches;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "the loop is compiled for instructions that the CPU is asked for at run time")]
 pub mod peak;
 pub mod pooling;
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "tiles read packed panels by pointer, by instructions that the CPU is asked for")]
 pub mod product;
 mod reductions;
 pub mod relu;

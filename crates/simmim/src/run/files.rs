@@ -1,7 +1,7 @@
 //! Atomic file writes, and I/O errors that name the file.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,20 +10,26 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// # Errors
 /// If writing or renaming fails; the message names `path`, whose previous content is unchanged.
 pub(crate) fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    replace(path, |file| file.write_all(bytes))
+    replace(path, |partial| fs::write(partial, bytes))
 }
 
-/// Replaces the content of `path` with what `write` writes: to a temporary file next to it, which is flushed to the disk
-/// and renamed. The file gets the mode of a new file, which follows the umask. Several processes may replace the same
-/// file at once: the last one wins.
+/// Replaces the content of `path` with what `write` writes to the temporary file whose path it gets: a file next to
+/// `path`, which is flushed to the disk and renamed. It gets the mode of a new file, which follows the umask, also if
+/// `write` puts a file of another mode in its place, as the `safetensors` crate does. Several processes may replace the
+/// same file at once: the last one wins.
 ///
 /// # Errors
 /// If writing or renaming fails; the message names `path`, whose previous content is unchanged.
-pub(crate) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let (mut file, partial) = create_beside(path).map_err(|error| with_path(error, path))?;
-    let written = write(&mut file).and_then(|()| file.sync_all());
-    drop(file); // some systems do not rename an open file
-    written.and_then(|()| fs::rename(&partial, path)).map_err(|error| {
+pub(crate) fn replace(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+    let (file, partial) = create_beside(path).map_err(|error| with_path(error, path))?;
+    let replaced = file.metadata().and_then(|new| {
+        drop(file); // some systems do not rename an open file
+        write(&partial)?;
+        fs::set_permissions(&partial, new.permissions())?;
+        File::options().write(true).open(&partial)?.sync_all()?;
+        fs::rename(&partial, path)
+    });
+    replaced.map_err(|error| {
         // free the space; if this fails too, the first error matters more
         let _ = fs::remove_file(&partial);
         with_path(error, path)
@@ -71,10 +77,9 @@ mod tests {
     fn two_that_replace_one_file_at_once_both_succeed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let outer = replace(&path, |file| {
-            file.write_all(b"out")?;
+        let outer = replace(&path, |partial| {
             write_atomically(&path, b"inner")?;
-            file.write_all(b"er")
+            fs::write(partial, b"outer")
         });
         outer.unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"outer", "the last one wins, and neither writes into the other's file");
@@ -109,8 +114,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         write_atomically(&path, b"old").unwrap();
-        let error = replace(&path, |file| {
-            file.write_all(b"half")?;
+        let error = replace(&path, |partial| {
+            fs::write(partial, b"half")?;
             Err(io::Error::new(ErrorKind::StorageFull, "full"))
         });
         let error = error.unwrap_err();

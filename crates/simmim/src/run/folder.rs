@@ -249,7 +249,7 @@ mod tests {
         for step in 1..=4 {
             run.log(&json!({ "step": step })).unwrap();
         }
-        write!(run.log, "{{\"ste").unwrap();
+        run.log.write_all(b"{\"step\": 2, \"name\": \"\xc3").unwrap(); // a full disk cut it within a letter
         run.rewind_log(2).unwrap();
         run.log(&json!({ "step": 3, "again": true })).unwrap();
         let steps: Vec<_> = read_log(&path).unwrap().iter().map(|e| e["step"].as_u64().unwrap()).collect();
@@ -258,6 +258,18 @@ mod tests {
         run.log(&json!({ "step": 0 })).unwrap();
         run.rewind_log(0).unwrap();
         assert!(read_log(&path).unwrap().is_empty(), "a run without a checkpoint begins again");
+    }
+
+    #[test]
+    fn a_run_whose_files_cannot_be_written_leaves_none_of_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run");
+        let locked = LockedFolder::open(&path).unwrap();
+        fs::create_dir_all(path.join(RESOLVED_FILE).join("in-the-way")).unwrap();
+        assert!(locked.begin("", &resolved(&[])).is_err());
+        fs::remove_dir_all(path.join(RESOLVED_FILE)).unwrap();
+        assert!(fs::read_dir(&path).unwrap().next().is_none(), "neither recipe nor pictures nor lock");
+        drop(open(&path, &resolved(&[])).unwrap());
     }
 
     #[test]

@@ -147,3 +147,19 @@ impl Records {
 pub(crate) fn picture_path(run: &Path, step: u64) -> PathBuf {
     run.join("pictures").join(format!("step-{step:07}.png"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_that_is_not_finite_is_an_error_and_is_not_kept() {
+        let mut records = Records::new(Path::new("run"), None, State::default()).unwrap();
+        records.log_metrics(&[("val_loss", Some(0.5)), ("top1", None)], &[]).unwrap();
+        for value in [f64::NAN, f64::INFINITY] {
+            let error = records.log_metrics(&[("val_loss", Some(value))], &[]).unwrap_err();
+            assert!(error.to_string().contains("`val_loss`"), "{error}");
+            assert_eq!(records.metric("val_loss"), Some(0.5), "a checkpoint with another could not be read again");
+        }
+    }
+}

@@ -2,12 +2,11 @@
 
 use crate::error::{Error, Result};
 use crate::run::files::replace;
-use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use simmim_engine::{Backend, Parameter, ParameterId, ParameterTable, Slot};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufWriter, Write};
+use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -66,10 +65,7 @@ pub fn save_values_atomically<B: Backend>(path: &Path, backend: &B, metadata: Ha
     save_slots(path, backend, &[("", Slot::Values)], metadata)
 }
 
-/// Writes a tensor per prefix and parameter, ordered by name; `values(i, id)` are those of the `i`-th prefix.
-///
-/// The file is not written by the `safetensors` crate, which gives it to its owner alone, whatever the umask. The header
-/// and its bytes are the same.
+/// Writes a tensor per prefix and parameter; `values(i, id)` are those of the `i`-th prefix.
 fn write<'a>(
     path: &Path,
     table: &ParameterTable,
@@ -77,34 +73,45 @@ fn write<'a>(
     metadata: HashMap<String, String>,
     values: impl Fn(usize, ParameterId) -> Cow<'a, [f32]>,
 ) -> Result<()> {
-    let of_prefix = |(part, prefix): (usize, &&str)| {
-        let name = |(i, parameter): (usize, &Parameter)| (format!("{prefix}{}", parameter.name), part, ParameterId(i));
-        table.iter().enumerate().map(name).collect::<Vec<_>>()
-    };
-    let mut tensors: Vec<(String, usize, ParameterId)> = prefixes.iter().enumerate().flat_map(of_prefix).collect();
-    tensors.sort_by(|(a, ..), (b, ..)| a.cmp(b));
-    let mut end = 0;
-    let info = |(name, _, id): &(String, usize, ParameterId)| {
-        let parameter = table.get(*id);
-        let start = end;
-        end += 4 * parameter.range.len();
-        (name.clone(), TensorInfo { dtype: Dtype::F32, shape: parameter.shape.clone(), data_offsets: (start, end) })
-    };
-    let header = Metadata::new(Some(metadata), tensors.iter().map(info).collect());
-    let header = header.expect("the tensors lie one behind the other");
-    let mut header = serde_json::to_vec(&header).expect("names and numbers serialize");
-    header.resize(header.len().next_multiple_of(8), b' '); // tensors are aligned to 8 bytes
-    let written = replace(path, |file| {
-        let mut file = BufWriter::with_capacity(1 << 20, file);
-        file.write_all(&(header.len() as u64).to_le_bytes())?;
-        file.write_all(&header)?;
-        for (_, part, id) in &tensors {
-            let bytes: Vec<u8> = values(*part, *id).iter().flat_map(|v| v.to_le_bytes()).collect();
-            file.write_all(&bytes)?;
+    let mut tensors = Vec::new();
+    for (part, prefix) in prefixes.iter().enumerate() {
+        for (i, parameter) in table.iter().enumerate() {
+            let values = &values;
+            let tensor = TensorToWrite { parameter, values: move || values(part, ParameterId(i)) };
+            tensors.push((format!("{prefix}{}", parameter.name), tensor));
         }
-        file.flush()
+    }
+    let written = replace(path, |partial| {
+        safetensors::serialize_to_file(tensors, Some(metadata), partial).map_err(|error| match error {
+            SafeTensorError::IoError(error) => error,
+            other => io::Error::other(other),
+        })
     });
     Ok(written?)
+}
+
+/// A tensor whose values are read only when they are written.
+struct TensorToWrite<'a, F> {
+    parameter: &'a Parameter,
+    values: F,
+}
+
+impl<'v, F: Fn() -> Cow<'v, [f32]>> View for TensorToWrite<'_, F> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        &self.parameter.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        Cow::Owned((self.values)().iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    fn data_len(&self) -> usize {
+        4 * self.parameter.range.len()
+    }
 }
 
 /// A safetensors file in memory, its header parsed once.
@@ -200,31 +207,6 @@ impl WeightsFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use safetensors::tensor::TensorView;
-
-    #[test]
-    fn the_bytes_are_those_that_the_safetensors_crate_writes() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("w.safetensors");
-        let mut table = ParameterTable::default();
-        table.add("weight", &[2, 2]);
-        table.add("bias", &[3]);
-        let (first, second) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], [-1.0; 7]);
-        let metadata = HashMap::from([("k".to_owned(), "v".to_owned())]);
-        save(&path, &table, &[("m.", &first), ("v.", &second)], metadata.clone()).unwrap();
-
-        let bytes = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
-        let parts = [
-            ("v.weight", vec![2, 2], bytes(&second[..4])),
-            ("m.weight", vec![2, 2], bytes(&first[..4])),
-            ("m.bias", vec![3], bytes(&first[4..])),
-            ("v.bias", vec![3], bytes(&second[4..])),
-        ];
-        let views = parts
-            .iter()
-            .map(|(name, shape, bytes)| (*name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
-        assert_eq!(std::fs::read(&path).unwrap(), safetensors::serialize(views, Some(metadata)).unwrap());
-    }
 
     #[test]
     fn what_is_saved_is_read_and_what_does_not_fit_is_named() {
