@@ -16,7 +16,9 @@ const DATA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/fashion-mn
 
 fn train(out: &Path, edits: &[String]) -> simmim::Result<Outcome> {
     let small = ["encoder.width=32", "encoder.depth=2", "train.batch_size=16", "train.max_steps=12"];
-    let edits: Vec<String> = small.iter().map(|edit| (*edit).to_owned()).chain(edits.iter().cloned()).collect();
+    let average = ["train.average_decay=0.9"]; // which evaluations exchange with the weights
+    let edits: Vec<String> =
+        small.iter().chain(&average).map(|edit| (*edit).to_owned()).chain(edits.iter().cloned()).collect();
     let data = Input { source: simmim_data::open(DATA, 1)?, description: "fashion".into() };
     let options = Options {
         recipe: resolve("demo", &edits)?,
@@ -46,7 +48,7 @@ fn features_are_evaluated_at_steps_and_the_weights_have_the_same_bits() {
     let (with, without) = (folder.path().join("with"), folder.path().join("without"));
     let watched = train(&with, &monitor(DATA, DATA)).unwrap();
     let plain = train(&without, &[]).unwrap();
-    for name in ["model.safetensors", "optimizer.safetensors"] {
+    for name in ["model.safetensors", "optimizer.safetensors", "average.safetensors"] {
         // the headers differ, because one of them contains the recipe of the monitor
         let tensors = |outcome: &Outcome| {
             let bytes = std::fs::read(outcome.checkpoint.join(name)).unwrap();

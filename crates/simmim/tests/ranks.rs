@@ -67,7 +67,10 @@ fn on_ranks<T: Send>(world: usize, train: impl Fn(&mut dyn Collective) -> T + Sy
 fn result(out: &Path, outcomes: &[Outcome]) -> (Vec<f64>, Vec<f32>, Vec<f32>) {
     assert!(outcomes.iter().all(Outcome::is_finished));
     assert!(outcomes.iter().all(|outcome| outcome.loss == outcomes[0].loss), "all ranks log the same loss");
-    let losses = read_log(out).unwrap().iter().filter_map(|entry| entry.get("loss").and_then(Value::as_f64)).collect();
+    let entries = read_log(out).unwrap();
+    let mut norms = entries.iter().filter_map(|entry| entry.get("gradient_norm").and_then(Value::as_f64));
+    assert!(norms.all(|norm| norm > 0.05), "clipping to 0.05 is active at every step");
+    let losses = entries.iter().filter_map(|entry| entry.get("loss").and_then(Value::as_f64)).collect();
     let values = |name: &str| {
         let file = WeightsFile::read(&outcomes[0].checkpoint.join(name)).unwrap();
         file.shapes().iter().flat_map(|(name, _)| file.tensor(name).unwrap().unwrap().1).collect::<Vec<f32>>()

@@ -184,6 +184,55 @@ fn average_decay(decay: f64, step: u64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::SimMim;
+    use crate::recipe::{Recipe, resolve};
+    use crate::targets::Colors;
+    use crate::train::{Pretraining, groups};
+    use crate::weights::{Builder, initialize};
+    use simmim_engine::{Alone, Operations};
+    use std::rc::Rc;
+
+    const IMAGES: usize = 4;
+
+    fn learner(recipe: &Recipe) -> Learner<crate::testing::TestBackend, Pretraining> {
+        let mut builder = Builder::default();
+        let model = SimMim::new(recipe, &Colors::unknown(1), &crate::testing::DEVICE, &mut builder).unwrap();
+        let (table, inits) = builder.finish();
+        let groups = groups::groups(&table, model.encoder(), &recipe.train);
+        let backend = crate::testing::open(table);
+        initialize(&backend, &inits, 0);
+        let task = Pretraining::new(recipe, Rc::new(model), 0);
+        Learner::new(backend, task, &recipe.train, Schedule::constant(0.0), groups)
+    }
+
+    #[test]
+    fn loss_and_gradient_are_means_over_the_hidden_pixels_of_all_micro_batches() {
+        let edits = ["encoder.width=16", "encoder.depth=1", "train.batch_size=4", "train.accumulation_steps=2"];
+        let recipe = resolve("demo", &edits.map(str::to_owned)).unwrap();
+        let mut batch = Batch {
+            number: 0,
+            epoch: 0,
+            images: (0..IMAGES * 28 * 28).map(|i| (i * 7 % 31) as f32 / 16.0 - 1.0).collect(),
+            samples: (0..IMAGES).collect(),
+            labels: vec![None; IMAGES],
+            skipped: Vec::new(),
+        };
+        let stepped = learner(&recipe).step(&mut Alone, &mut batch, 1, false, &mut |_| ()).unwrap();
+
+        // the sum over the whole batch in one pass; 60 % of 49 units of 4 × 4 pixels, rounded up, are hidden
+        let whole = learner(&recipe);
+        let (b, hidden) = (whole.backend(), (IMAGES * 30 * 16) as f64);
+        let inputs = whole.task().prepare(&mut batch);
+        b.clear_gradients();
+        b.start(true);
+        let loss = whole.task().loss(b, &batch, &inputs, 0..IMAGES);
+        let sum = b.read(&loss.sum)[0] as f64;
+        b.backward(&loss.sum);
+        let norm = b.read_slot(Slot::Gradients).iter().map(|g| (*g as f64).powi(2)).sum::<f64>().sqrt();
+        assert!((stepped.loss - sum / hidden).abs() < 1e-5 * stepped.loss, "{} {}", stepped.loss, sum / hidden);
+        let (found, expected) = (stepped.gradient_norm, norm / hidden);
+        assert!((found - expected).abs() < 1e-4 * expected, "{found} {expected}");
+    }
 
     #[test]
     fn the_average_follows_fast_at_first_and_slowly_later() {
