@@ -12,6 +12,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 
 /// The files that contain `unsafe`, and have to.
 const UNSAFE_FILES: &[&str] = &[
+    "crates/simmim-kernels/src/amx.rs",
     "crates/simmim-kernels/src/avx512/bf16.rs",
     "crates/simmim-kernels/src/avx512/gelu.rs",
     "crates/simmim-kernels/src/avx512/layer_norm.rs",
@@ -19,9 +20,11 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/simmim-kernels/src/avx512/pack.rs",
     "crates/simmim-kernels/src/avx512/softmax.rs",
     "crates/simmim-kernels/src/peak.rs",
+    "crates/simmim-kernels/src/product/amx.rs",
     "crates/simmim-kernels/src/product/avx512.rs",
     "crates/simmim-kernels/src/product/mod.rs",
     "crates/simmim-kernels/src/product/portable.rs",
+    "crates/simmim-kernels/src/product/tiles.rs",
 ];
 
 /// What only the command line may do: print, end the process, read arguments and the environment.

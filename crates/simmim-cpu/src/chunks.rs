@@ -16,9 +16,6 @@ const ROWS: Range<usize> = 24..128;
 /// The number of chunks of a large batch is about a multiple of this, so that a few workers can share them evenly.
 const SHARES: usize = 4;
 
-/// The rows of a full chunk are a multiple of this, so that they fill whole lanes of an operand of either type.
-const ROW_MULTIPLE: usize = 2;
-
 /// A division of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Chunks {
@@ -27,14 +24,15 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Divides `rows` into chunks. The widest operand has `row_bytes` per row.
-    pub(super) fn new(rows: usize, row_bytes: usize) -> Self {
+    /// Divides `rows` into chunks. The widest operand has `row_bytes` per row. A full chunk's rows are a multiple of
+    /// `row_multiple`: they are the depth of weight gradients, whose operands are filled up to as many.
+    pub(super) fn new(rows: usize, row_bytes: usize, row_multiple: usize) -> Self {
         let most = (CHUNK_BYTES / row_bytes.max(1)).clamp(ROWS.start, ROWS.end);
         let count = match rows / ROWS.start {
             0..SHARES => (rows / ROWS.start).max(1),
             _ => rows.div_ceil(most).next_multiple_of(SHARES),
         };
-        Self { rows, chunk_rows: rows.div_ceil(count).next_multiple_of(ROW_MULTIPLE).max(ROW_MULTIPLE) }
+        Self { rows, chunk_rows: rows.div_ceil(count).next_multiple_of(row_multiple).max(row_multiple) }
     }
 
     /// The chunks, in order; the last one may be shorter.
@@ -61,7 +59,7 @@ mod tests {
     #[test]
     fn every_row_is_in_one_chunk_and_chunks_can_be_shared_evenly() {
         for (rows, bytes) in [(1576, 768), (1, 10), (591, 3072), (5, 64), (4097, 100_000), (288, 6144), (0, 8)] {
-            let chunks = Chunks::new(rows, bytes);
+            let chunks = Chunks::new(rows, bytes, 2);
             let mut next = 0;
             for chunk in chunks.ranges() {
                 assert_eq!(chunk.start, next);
@@ -70,9 +68,11 @@ mod tests {
             }
             assert_eq!(next, rows);
         }
-        let chunks = Chunks::new(1576, 3072);
+        let chunks = Chunks::new(1576, 3072, 2);
         assert_eq!((chunks.chunk_rows(), chunks.count()), (80, 20));
-        let chunks = Chunks::new(288, 6144);
+        let chunks = Chunks::new(288, 6144, 2);
         assert_eq!((chunks.chunk_rows(), chunks.count()), (36, 8));
+        let chunks = Chunks::new(1576, 3072, 32);
+        assert_eq!((chunks.chunk_rows(), chunks.count()), (96, 17));
     }
 }

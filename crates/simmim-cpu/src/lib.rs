@@ -134,7 +134,7 @@ impl Cpu {
 
     /// Divides rows into chunks by the size of their widest operand, which has `columns` values in each row.
     fn chunks<T: Dtype>(&self, rows: usize, columns: usize) -> Chunks {
-        Chunks::new(rows, columns * size_of::<T>())
+        Chunks::new(rows, columns * size_of::<T>(), self.tile.depth::<T>())
     }
 
     /// Makes the optimizer step, and packs the new weights in the type of activations.

@@ -9,7 +9,7 @@ use simmim_kernels::adamw::{AdamWStep, adamw};
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::{move_towards, sum_of_squares};
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{PackedLayout, pack_weight_by_column};
+use simmim_kernels::pack::pack_weight_by_column;
 
 /// Values of a piece: so many that starting a task costs little, and so few that workers can share one large weight.
 const PIECE: usize = 1 << 16;
@@ -57,13 +57,13 @@ pub(super) fn adamw_and_forward_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep
             None => (1, PIECE),
             Some(_) => {
                 let inputs = left / parameter.shape[0];
-                (inputs, PIECE.next_multiple_of(cpu.tile.width() * inputs))
+                (inputs, PIECE.next_multiple_of(cpu.tile.panels::<T>(0, 0).width() * inputs))
             }
         };
         while left > 0 {
             let len = left.min(piece);
             let panels = lanes.as_mut().map(|lanes| {
-                let layout = PackedLayout::new::<T>(inputs, len / inputs, cpu.tile.width());
+                let layout = cpu.tile.panels::<T>(inputs, len / inputs);
                 (layout, lanes.split_off_mut(..layout.lanes()).expect("a packed weight has lanes for all its panels"))
             });
             let (p, g) = (values.split_off_mut(..len), gradients.split_off(..len));

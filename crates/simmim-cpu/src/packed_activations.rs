@@ -3,13 +3,15 @@
 //! A weight gradient is a product with all tokens as its depth. Its operands are packed chunk by chunk, while each
 //! chunk is in the cache, either in the forward pass, where they are saved for backward, or in the backward pass.
 
+use crate::Cpu;
 use crate::buffer_pool::Buffer;
 use crate::chunks::Chunks;
-use crate::pools::{ActivationDtype, BufferPools};
+use crate::pools::ActivationDtype;
 use crate::threads::split_mut;
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_row};
+use simmim_kernels::product::Tile;
 use std::ops::Range;
 
 /// The rows of a batch, one segment for each chunk.
@@ -18,38 +20,35 @@ pub(crate) struct PackedActivations {
     layout: PackedLayout,
 }
 
+/// The side of the weight gradient's product that an operand is packed for.
+#[derive(Clone, Copy)]
+pub(crate) enum Side {
+    /// The gradient of a layer's output, `d_y` in `d_yᵀ·x`.
+    Left,
+    /// A layer's input, `x`.
+    Right,
+}
+
 impl PackedActivations {
-    /// Memory for rows of `columns` values in groups of `width`, to be saved for backward. It is empty unless
-    /// `is_saved`.
-    pub(crate) fn saved<T: Dtype>(
-        pools: &BufferPools,
-        chunks: &Chunks,
-        columns: usize,
-        width: usize,
-        is_saved: bool,
-    ) -> Self {
+    /// Memory for rows of `columns` values, to be saved for backward. It is empty unless `is_saved`.
+    pub(crate) fn saved<T: Dtype>(cpu: &Cpu, chunks: &Chunks, columns: usize, side: Side, is_saved: bool) -> Self {
         let segments = if is_saved { chunks.count() } else { 0 };
-        let layout = PackedLayout::new::<T>(chunks.chunk_rows(), columns, width).repeated(segments);
-        Self { lanes: pools.lanes.take(layout.lanes()), layout }
+        let layout = side.layout::<T>(cpu.tile, chunks.chunk_rows(), columns).repeated(segments);
+        Self { lanes: cpu.pools.lanes.take(layout.lanes()), layout }
     }
 
     /// The same for rows that the backward pass recomputes. It is empty for a type whose activations are saved instead.
-    pub(crate) fn recomputed<T: ActivationDtype>(
-        pools: &BufferPools,
-        chunks: &Chunks,
-        columns: usize,
-        width: usize,
-    ) -> Self {
+    pub(crate) fn recomputed<T: ActivationDtype>(cpu: &Cpu, chunks: &Chunks, columns: usize, side: Side) -> Self {
         match T::RECOMPUTES {
-            true => Self::temporary::<T>(pools, chunks, columns, width),
-            false => Self::saved::<T>(pools, chunks, columns, width, false),
+            true => Self::temporary::<T>(cpu, chunks, columns, side),
+            false => Self::saved::<T>(cpu, chunks, columns, side, false),
         }
     }
 
     /// The same for rows that are needed only for the duration of one operation.
-    pub(crate) fn temporary<T: Dtype>(pools: &BufferPools, chunks: &Chunks, columns: usize, width: usize) -> Self {
-        let layout = PackedLayout::new::<T>(chunks.chunk_rows(), columns, width).repeated(chunks.count());
-        Self { lanes: pools.lanes.temporary(layout.lanes()), layout }
+    pub(crate) fn temporary<T: Dtype>(cpu: &Cpu, chunks: &Chunks, columns: usize, side: Side) -> Self {
+        let layout = side.layout::<T>(cpu.tile, chunks.chunk_rows(), columns).repeated(chunks.count());
+        Self { lanes: cpu.pools.lanes.temporary(layout.lanes()), layout }
     }
 
     /// The parts that belong to the chunks.
@@ -63,6 +62,15 @@ impl PackedActivations {
     /// The operand of the product.
     pub(crate) fn packed(&self) -> Packed<'_> {
         Packed::new(&self.lanes, self.layout)
+    }
+}
+
+impl Side {
+    fn layout<T: Dtype>(self, tile: Tile, depth: usize, columns: usize) -> PackedLayout {
+        match self {
+            Side::Left => tile.blocks::<T>(depth, columns),
+            Side::Right => tile.panels::<T>(depth, columns),
+        }
     }
 }
 

@@ -127,8 +127,8 @@ impl Cpu {
         let parameter = self.table.get(id);
         let (outputs, inputs) = (parameter.shape[0], parameter.range.len() / parameter.shape[0]);
         let layout = match weight_use {
-            WeightUse::Forward => PackedLayout::new::<T>(inputs, outputs, self.tile.width()),
-            WeightUse::InputGradient => PackedLayout::new::<T>(outputs, inputs, self.tile.width()),
+            WeightUse::Forward => self.tile.panels::<T>(inputs, outputs),
+            WeightUse::InputGradient => self.tile.panels::<T>(outputs, inputs),
         };
         UnpackedWeight { values: Matrix::strided(store.value(id), outputs, inputs, inputs), layout, weight_use }
     }

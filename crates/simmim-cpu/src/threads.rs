@@ -6,6 +6,7 @@
 //! How work is divided does not depend on the number of workers, and results are returned in the order of the tasks. So
 //! any number of threads gives the same bits.
 
+use simmim_kernels::product::release;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -41,7 +42,9 @@ impl Threads {
     pub(crate) fn map<T: Send, R: Send>(&self, tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
         let workers = self.count.min(tasks.len());
         let Some(pool) = self.pool.as_ref().filter(|_| workers > 1) else {
-            return tasks.into_iter().map(work).collect();
+            let results = tasks.into_iter().map(work).collect();
+            release();
+            return results;
         };
         let mut results: Vec<Option<R>> = tasks.iter().map(|_| None).collect();
         let remaining = Mutex::new(tasks.into_iter().zip(&mut results));
@@ -51,6 +54,7 @@ impl Threads {
                 let Some((task, result)) = next else { break };
                 *result = Some(work(task));
             }
+            release();
         };
         pool.in_place_scope(|scope| {
             (1..workers).for_each(|_| scope.spawn(|_| run_tasks()));

@@ -45,9 +45,9 @@ fn by_column_naive<S: Dtype, T: Dtype>(b: Matrix<S>, layout: PackedLayout, out: 
 }
 
 fn both_directions<T: Dtype>(c: &mut Criterion) {
-    let width = Tile::detect().width();
-    let by_row = |rows: usize| PackedLayout::new::<T>(rows, COLUMNS, width);
-    let by_column = |rows: usize| PackedLayout::new::<T>(COLUMNS, rows, width);
+    let tile = Tile::detect();
+    let by_row = |rows: usize| tile.panels::<T>(rows, COLUMNS);
+    let by_column = |rows: usize| tile.panels::<T>(COLUMNS, rows);
     let name = |kernel: &str| format!("{kernel} {:?}", T::KIND);
 
     let stored: Vec<T> = numbers(TOKENS * COLUMNS).into_iter().map(T::narrowed).collect();

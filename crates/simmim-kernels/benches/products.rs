@@ -28,8 +28,7 @@ fn operations(m: usize, k: usize, n: usize) -> Throughput {
     Throughput::Elements((2 * m * k * n) as u64)
 }
 
-fn packed<T: Dtype>(rows: &[T], depth: usize, columns: usize, width: usize) -> (Vec<u32>, PackedLayout) {
-    let layout = PackedLayout::new::<T>(depth, columns, width);
+fn packed<T: Dtype>(rows: &[T], depth: usize, columns: usize, layout: PackedLayout) -> (Vec<u32>, PackedLayout) {
     let mut lanes = vec![0; layout.lanes()];
     pack_depth_by_row(Matrix::new(rows, depth, columns), layout, &mut lanes);
     (lanes, layout)
@@ -52,7 +51,7 @@ fn forward<T: Dtype>(c: &mut Criterion) {
     for (m, k, n) in FORWARD {
         let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", T::KIND), format!("{m}x{k}x{n}"));
         let (a, b, mut out) = (vec![T::narrowed(0.5); m * k], vec![T::narrowed(0.25); k * n], vec![0.0; m * n]);
-        let (panels, layout) = packed(&b, k, n, tile.width());
+        let (panels, layout) = packed(&b, k, n, tile.panels::<T>(k, n));
         let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
         group.throughput(operations(m, k, n));
         group.bench_function(id("tiles", m), |bench| {
@@ -74,8 +73,8 @@ fn weight_gradients<T: Dtype>(c: &mut Criterion) {
     for (m, k, n) in GRADIENT {
         let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", T::KIND), format!("{m}x{k}x{n}"));
         let (d_y, x, mut out) = (vec![T::narrowed(0.5); m * k], vec![T::narrowed(0.25); k * n], vec![0.0; m * n]);
-        let (blocks, of_blocks) = packed(&d_y, k, m, tile.height());
-        let (panels, of_panels) = packed(&x, k, n, tile.width());
+        let (blocks, of_blocks) = packed(&d_y, k, m, tile.blocks::<T>(k, m));
+        let (panels, of_panels) = packed(&x, k, n, tile.panels::<T>(k, n));
         group.throughput(operations(m, k, n));
         group.bench_function(id("tiles", m), |bench| {
             let (a, b) = (Packed::new(&blocks, of_blocks), Packed::new(&panels, of_panels));

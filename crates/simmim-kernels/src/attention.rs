@@ -8,7 +8,7 @@ use crate::aligned::Aligned;
 use crate::dtype::{Dtype, padded};
 use crate::elementwise::add_scaled;
 use crate::matrix::Matrix;
-use crate::pack::{Packed, PackedLayout, pack_depth_by_column, pack_depth_by_row};
+use crate::pack::{Packed, pack_depth_by_column, pack_depth_by_row};
 use crate::product::{Accumulator, Tile, product, product_of_packed};
 use crate::softmax::{softmax, softmax_backward};
 
@@ -47,8 +47,9 @@ pub struct AttentionScratch<T> {
 const SCORES_AT_ONCE: usize = 4096;
 
 /// Rows of scores that are computed at a time: whole tiles.
-fn rows_at_once(tile: Tile, tokens: usize) -> usize {
-    (SCORES_AT_ONCE / tokens / tile.height()).max(1) * tile.height()
+fn rows_at_once<T: Dtype>(tile: Tile, tokens: usize) -> usize {
+    let height = tile.height::<T>();
+    (SCORES_AT_ONCE / tokens / height).max(1) * height
 }
 
 /// `p = softmax(q·kᵀ + bias)`, `o = p·v`.
@@ -70,14 +71,14 @@ pub fn attend<T: Dtype>(
     let HeadShape { tokens, width } = shape;
     let (p_row, q_row) = (padded::<T>(tokens), padded::<T>(width));
     let [keys, values] = &mut scratch.panels;
-    let of_keys = PackedLayout::new::<T>(width, tokens, tile.width());
+    let of_keys = tile.panels::<T>(width, tokens);
     let keys = grown(keys, of_keys.lanes());
     pack_depth_by_column(Matrix::new(k, tokens, width), of_keys, keys);
-    let of_values = PackedLayout::new::<T>(tokens, width, tile.width());
+    let of_values = tile.panels::<T>(tokens, width);
     let values = grown(values, of_values.lanes());
     pack_depth_by_row(Matrix::new(v, tokens, width), of_values, values);
     let (keys, values) = (Packed::new(keys, of_keys), Packed::new(values, of_values));
-    let at_once = rows_at_once(tile, tokens);
+    let at_once = rows_at_once::<T>(tile, tokens);
     let scores = grown(&mut scratch.scores, at_once.min(tokens) * tokens);
     for top in (0..tokens).step_by(at_once) {
         let rows = at_once.min(tokens - top);
@@ -144,15 +145,15 @@ pub fn attend_backward<T: Dtype>(
     let HeadShape { tokens, width } = shape;
     let (p_row, q_row) = (padded::<T>(tokens), padded::<T>(width));
     let [values, keys] = &mut scratch.panels;
-    let of_values = PackedLayout::new::<T>(width, tokens, tile.width());
+    let of_values = tile.panels::<T>(width, tokens);
     let values = grown(values, of_values.lanes());
     pack_depth_by_column(Matrix::new(v, tokens, width), of_values, values);
     let values = Packed::new(values, of_values);
     // packs k first and later d_o and q, each [M, E] with the tokens as depth
-    let of_rows = PackedLayout::new::<T>(tokens, width, tile.width());
+    let of_rows = tile.panels::<T>(tokens, width);
     let rows_packed = grown(keys, of_rows.lanes());
     pack_depth_by_row(Matrix::new(k, tokens, width), of_rows, rows_packed);
-    let at_once = rows_at_once(tile, tokens);
+    let at_once = rows_at_once::<T>(tile, tokens);
     let d_p = grown(&mut scratch.scores, at_once.min(tokens) * tokens);
     let p_rows = grown(&mut scratch.p_rows, at_once.min(tokens) * tokens);
     let d_s = grown(&mut scratch.d_s, tokens * p_row);
@@ -172,7 +173,7 @@ pub fn attend_backward<T: Dtype>(
         let keys = Packed::new(rows_packed, of_rows);
         product(tile, Matrix::new(d_s, rows, tokens), keys, &mut d_q[top * width..], width, Accumulator::Zero);
     }
-    let of_scores = PackedLayout::new::<T>(tokens, tokens, tile.height());
+    let of_scores = tile.blocks::<T>(tokens, tokens);
     let blocks = grown(&mut scratch.blocks, of_scores.lanes());
     let by_tokens: [(&[T], &[T], &mut [f32]); 2] = [(p, d_o, d_v), (d_s, q, d_k)];
     for (scores, rows, d) in by_tokens {
@@ -272,7 +273,7 @@ mod tests {
             let ([mut e_q, mut e_k, mut e_v], mut e_bias) = gradients();
             let d_s = biased.then_some(e_bias.as_mut_slice());
             attend_backward_naive(shape, &q, &k, &v, &p_stored, &d_o, &mut e_q, &mut e_k, &mut e_v, d_s);
-            for tile in Tile::all_available() {
+            for tile in Tile::all_available().into_iter().chain([Tile::model_of_amx()]) {
                 let mut scratch = AttentionScratch::default();
                 attend(tile, shape, &q, &k, &v, biases, &mut p, &mut o, &mut scratch);
                 assert_close(&dense(tokens, &p), &e_p, tolerance);

@@ -1,6 +1,7 @@
 //! The types that operands of products are stored in: f32, or bf16 in half the memory.
 
 use crate::bf16;
+use crate::matrix::Matrix;
 pub use half::bf16 as Bf16;
 
 mod sealed {
@@ -35,6 +36,9 @@ pub trait Dtype: Sealed + Copy + Default + PartialEq + std::fmt::Debug + Send + 
 
     /// A value of either type in this one.
     fn convert<S: Dtype>(from: S) -> Self;
+
+    /// The matrix itself, if this type is bf16.
+    fn as_bf16(matrix: Matrix<Self>) -> Option<Matrix<Bf16>>;
 
     /// The lane of two values that follow each other along the depth: both where they share a lane, or else the first.
     fn lane(neighbors: &[Self; 2]) -> u32;
@@ -81,6 +85,10 @@ impl Dtype for f32 {
         from.widened()
     }
 
+    fn as_bf16(_: Matrix<f32>) -> Option<Matrix<Bf16>> {
+        None
+    }
+
     #[inline(always)]
     fn lane(neighbors: &[f32; 2]) -> u32 {
         neighbors[0].to_bits()
@@ -115,6 +123,10 @@ impl Dtype for Bf16 {
             DtypeKind::F32 => Self::narrowed(from.widened()),
             DtypeKind::Bf16 => Bf16::from_bits((from.widened().to_bits() >> 16) as u16),
         }
+    }
+
+    fn as_bf16(matrix: Matrix<Bf16>) -> Option<Matrix<Bf16>> {
+        Some(matrix)
     }
 
     #[inline(always)]

@@ -3,9 +3,15 @@
 //! It serves kernels that are written for certain instructions. Kernels that the compiler translates for several
 //! (`multiversion`) detect them by themselves.
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
+
 /// A set of instructions that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Instructions {
+    /// AVX-512 with BF16 as below, and products of tiles of bf16.
+    #[cfg(target_arch = "x86_64")]
+    Amx,
     /// AVX-512 as below, and products of bf16.
     #[cfg(target_arch = "x86_64")]
     Avx512Bf16,
@@ -15,16 +21,21 @@ pub(crate) enum Instructions {
     /// AVX2 with fused multiply-add.
     #[cfg(target_arch = "x86_64")]
     Avx2,
+    /// [`Self::Portable`], and a model of the products of tiles that AMX has.
+    AmxModel,
     /// The instructions that every CPU of its architecture has.
     Portable,
 }
 
 impl Instructions {
-    /// All that this CPU has, the best first.
+    /// All that this CPU has, the best first. A model is not among them.
     pub(crate) fn available() -> Vec<Self> {
         let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
+            if has_avx512_bf16() && amx::is_available() {
+                available.push(Self::Amx);
+            }
             if has_avx512_bf16() {
                 available.push(Self::Avx512Bf16);
             }

@@ -14,7 +14,7 @@
 //!
 //! ```
 //! use simmim_kernels::matrix::Matrix;
-//! use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_row};
+//! use simmim_kernels::pack::{Packed, pack_depth_by_row};
 //! use simmim_kernels::product::{Accumulator, Tile, product, product_naive};
 //!
 //! let a = Matrix::new(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], 2, 3); // [M, K]
@@ -22,7 +22,7 @@
 //!
 //! // the fast product reads B in panels as wide as a tile
 //! let tile = Tile::detect();
-//! let layout = PackedLayout::new::<f32>(3, 2, tile.width());
+//! let layout = tile.panels::<f32>(3, 2);
 //! let mut panels = vec![0; layout.lanes()];
 //! pack_depth_by_row(b, layout, &mut panels);
 //! let mut c = [0.0; 4];
@@ -39,6 +39,9 @@
 
 pub mod adamw;
 pub mod aligned;
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code, reason = "registers of tiles are reached by assembly, after a check that the CPU has them")]
+mod amx;
 pub mod attention;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "AVX-512 is reached by intrinsics, after a check that the CPU has it")]

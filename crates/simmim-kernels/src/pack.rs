@@ -8,8 +8,17 @@
 //! several segments, each with all groups over a part of the depth, follow each other
 //! ```
 //!
-//! The product calls the groups of `B` panels and those of `Aᵀ` blocks; they differ only in their width. Segments let
-//! an operand be packed chunk by chunk, each while it is in the cache.
+//! The product calls the groups of `B` panels and those of `Aᵀ` blocks. For vector instructions they differ only in
+//! their width. A unit for tiles reads whole squares of 16 steps × 16 columns, so the depth is filled up with zeros, and
+//! it reads those of blocks row by row, each row a column of the operand:
+//!
+//! ```text
+//! block in squares     steps 0 to 15:   column 0 [step 0 … step 15]  column 1 [step 0 … step 15]  … column w-1
+//!                      steps 16 to 31:  column 0 [step 16 … ] …
+//! ```
+//!
+//! Segments let an operand be packed chunk by chunk, each while it is in the cache. [`Tile`](crate::product::Tile) knows
+//! the layouts that its products read.
 
 use crate::dtype::Dtype;
 use crate::matrix::Matrix;
@@ -24,12 +33,40 @@ pub struct PackedLayout {
     width: usize,
     steps: usize,
     segments: usize,
+    order: Order,
 }
 
+/// The order of the lanes of a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// Step by step.
+    Steps,
+    /// By squares of [`SQUARE`] steps, each column by column.
+    Squares,
+}
+
+/// Steps, and columns, of the squares that a unit for tiles reads.
+pub(crate) const SQUARE: usize = 16;
+
 impl PackedLayout {
-    /// One segment of a `[depth, columns]` operand in groups of `width` columns.
-    pub fn new<T: Dtype>(depth: usize, columns: usize, width: usize) -> Self {
-        Self { columns, width, steps: depth.div_ceil(T::PER_LANE), segments: 1 }
+    /// One segment of a `[depth, columns]` operand in groups of `width` columns, step by step.
+    pub(crate) fn new<T: Dtype>(depth: usize, columns: usize, width: usize) -> Self {
+        Self { columns, width, steps: depth.div_ceil(T::PER_LANE), segments: 1, order: Order::Steps }
+    }
+
+    /// The same with the depth filled up to whole squares.
+    pub(crate) fn with_whole_squares(self) -> Self {
+        Self { steps: self.steps.next_multiple_of(SQUARE), ..self }
+    }
+
+    /// The same in squares.
+    pub(crate) fn in_squares(self) -> Self {
+        Self { order: Order::Squares, ..self.with_whole_squares() }
+    }
+
+    /// Steps of a segment, each one lane of depth.
+    pub fn steps(&self) -> usize {
+        self.steps
     }
 
     /// The same with `segments` segments that follow each other.
@@ -142,7 +179,10 @@ impl<'a> Packed<'a> {
 pub fn pack_depth_by_row<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
     assert!(b.columns() == layout.columns && b.rows().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
-    rows_to_groups::<T, T>(b, 0, layout, out);
+    match layout.order {
+        Order::Steps => rows_to_groups::<T, T>(b, 0, layout, out),
+        Order::Squares => rows_to_squares(b, layout, out),
+    }
 }
 
 /// Packs groups `first ..`, as many as `out` has space for, of an f32 weight whose rows are the depth.
@@ -153,7 +193,7 @@ pub fn pack_depth_by_row<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut
 /// # Panics
 /// If the sizes do not fit together.
 pub fn pack_weight_by_row<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, first: usize, out: &mut [u32]) {
-    assert!(weight.columns() == layout.columns && weight.rows().div_ceil(T::PER_LANE) == layout.steps, "{layout:?}");
+    assert!(weight.columns() == layout.columns && weight.rows().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert_eq!(out.len() % layout.group_lanes(), 0, "groups are packed whole");
     rows_to_groups::<f32, T>(weight, first, layout, out);
 }
@@ -166,7 +206,7 @@ pub fn pack_weight_by_row<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, f
 /// # Panics
 /// If the sizes do not fit together.
 pub fn pack_depth_by_column<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
-    assert!(b.rows() == layout.columns && b.columns().div_ceil(T::PER_LANE) == layout.steps, "{layout:?}");
+    assert!(b.rows() == layout.columns && b.columns().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
     columns_to_groups::<T, T>(b, 0, layout, out);
 }
@@ -179,7 +219,7 @@ pub fn pack_depth_by_column<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &
 /// # Panics
 /// If the sizes do not fit together.
 pub fn pack_weight_by_column<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, first: usize, out: &mut [u32]) {
-    assert!(weight.rows() == layout.columns && weight.columns().div_ceil(T::PER_LANE) == layout.steps, "{layout:?}");
+    assert!(weight.rows() == layout.columns && weight.columns().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert_eq!(out.len() % layout.group_lanes(), 0, "groups are packed whole");
     columns_to_groups::<f32, T>(weight, first, layout, out);
 }
@@ -189,7 +229,14 @@ pub fn pack_weight_by_column<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout
 pub fn pack_naive<T: Dtype>(depth: usize, layout: PackedLayout, at: impl Fn(usize, usize) -> f32, out: &mut [u32]) {
     for (place, lane) in out.iter_mut().enumerate() {
         let (group, inside) = (place / layout.group_lanes(), place % layout.group_lanes());
-        let (step, column) = (inside / layout.width, group * layout.width + inside % layout.width);
+        let (step, column) = match layout.order {
+            Order::Steps => (inside / layout.width, inside % layout.width),
+            Order::Squares => {
+                let (square, inside) = (inside / (SQUARE * layout.width), inside % (SQUARE * layout.width));
+                (square * SQUARE + inside % SQUARE, inside / SQUARE)
+            }
+        };
+        let column = group * layout.width + column;
         let element =
             |k: usize| if k < depth && column < layout.columns { T::narrowed(at(k, column)) } else { T::default() };
         *lane = T::lane(&std::array::from_fn::<T, 2, _>(|i| element(step * T::PER_LANE + i)));
@@ -240,6 +287,33 @@ fn rows_to_runs<S: Dtype, T: Dtype, const WIDTH: usize, const COLUMNS: usize>(
                 run.fill(0);
                 for ((lane, upper), lower) in run.iter_mut().zip(upper_rest).zip(lower_rest) {
                     *lane = T::lane(&[T::convert(*upper), T::convert(*lower)]);
+                }
+            }
+        }
+    }
+}
+
+fn rows_to_squares<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
+    #[cfg(target_arch = "x86_64")]
+    let avx512 = Avx512Bf16::detect().filter(|_| layout.width.is_multiple_of(avx512::LANES));
+    #[cfg(target_arch = "x86_64")]
+    if let (Some(avx512), Some(b)) = (avx512, T::as_bf16(b)) {
+        return avx512.rows_to_squares(b, layout, out);
+    }
+    rows_to_squares_portable(b, layout, out);
+}
+
+fn rows_to_squares_portable<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
+    let value = |row: usize, column: usize| match row < b.rows() && column < layout.columns {
+        true => b.row(row)[column],
+        false => T::default(),
+    };
+    for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
+        for (square, lanes) in lanes.chunks_exact_mut(SQUARE * layout.width).enumerate() {
+            for (j, lanes) in lanes.chunks_exact_mut(SQUARE).enumerate() {
+                for (step, lane) in lanes.iter_mut().enumerate() {
+                    let (row, column) = ((square * SQUARE + step) * T::PER_LANE, group * layout.width + j);
+                    *lane = T::lane(&[value(row, column), value(row + T::PER_LANE - 1, column)]);
                 }
             }
         }
@@ -356,8 +430,11 @@ mod tests {
             let weight = numbers(depth * columns, 1);
             let by_row = |k: usize, j: usize| weight[k * columns + j];
             let by_column = |k: usize, j: usize| weight[j * depth + k];
-            for width in [6, 8, 16, 48] {
-                let layout = PackedLayout::new::<T>(depth, columns, width);
+            for (width, whole_squares) in [(6, false), (8, false), (16, false), (48, false), (48, true)] {
+                let mut layout = PackedLayout::new::<T>(depth, columns, width);
+                if whole_squares {
+                    layout = layout.with_whole_squares();
+                }
                 let [mut fast, mut naive] = [1, 2].map(|v| vec![v; layout.lanes()]);
                 for first in 0..layout.groups() {
                     let rest = first * layout.group_lanes()..layout.lanes();
@@ -388,10 +465,19 @@ mod tests {
                 columns_to_groups_portable::<T, T>(Matrix::new(&rows, columns, depth), 0, layout, &mut fast);
                 assert_eq!(fast, naive);
                 let longer = PackedLayout::new::<T>(depth + 2, columns, width);
-                let [mut fast, mut naive] = [1, 2].map(|v| vec![v; longer.lanes()]);
-                pack_naive::<T>(depth, longer, by_row, &mut naive);
-                pack_depth_by_row(Matrix::new(&stored(depth, columns), depth, columns), longer, &mut fast);
-                assert_eq!(fast, naive);
+                for layout in [longer, longer.in_squares()] {
+                    let [mut fast, mut naive] = [1, 2].map(|v| vec![v; layout.lanes()]);
+                    pack_naive::<T>(depth, layout, by_row, &mut naive);
+                    let rows = stored(depth, columns);
+                    let rows = Matrix::new(&rows, depth, columns);
+                    pack_depth_by_row(rows, layout, &mut fast);
+                    assert_eq!(fast, naive, "{depth}×{columns}, {layout:?}");
+                    if layout.order == Order::Squares {
+                        fast.fill(1);
+                        rows_to_squares_portable(rows, layout, &mut fast);
+                        assert_eq!(fast, naive, "{depth}×{columns}, {layout:?}, portable");
+                    }
+                }
             }
         }
     }

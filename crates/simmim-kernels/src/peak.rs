@@ -4,6 +4,8 @@
 //! of the instruction is hidden. Nothing is loaded or stored, so no product can be faster. The speed of a product is
 //! reported as its share of this peak.
 
+#[cfg(target_arch = "x86_64")]
+use crate::amx;
 use crate::dtype::DtypeKind;
 use crate::instructions::Instructions;
 
@@ -22,7 +24,7 @@ impl PeakLoop {
     pub fn detect(kind: DtypeKind) -> Self {
         match (Instructions::available()[0], kind) {
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512Bf16, DtypeKind::F32) => PeakLoop(Instructions::Avx512),
+            (Instructions::Amx | Instructions::Avx512Bf16, DtypeKind::F32) => PeakLoop(Instructions::Avx512),
             (best, DtypeKind::F32 | DtypeKind::Bf16) => PeakLoop(best),
         }
     }
@@ -36,12 +38,14 @@ impl PeakLoop {
     pub fn name(self) -> &'static str {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
+            Instructions::Amx => "tdpbf16ps, 16 × 16 sums",
+            #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Bf16 => "vdpbf16ps, 512 bits",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => "vfmadd, 512 bits",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => "vfmadd, 256 bits",
-            Instructions::Portable => "multiply and add",
+            Instructions::AmxModel | Instructions::Portable => "multiply and add",
         }
     }
 
@@ -49,12 +53,14 @@ impl PeakLoop {
     pub fn flops_per_round(self) -> u64 {
         let per_instruction = match self.0 {
             #[cfg(target_arch = "x86_64")]
+            Instructions::Amx => return amx::FLOPS_PER_ROUND,
+            #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Bf16 => 64,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 => 32,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => 16,
-            Instructions::Portable => 2 * portable::LANES as u64,
+            Instructions::AmxModel | Instructions::Portable => 2 * portable::LANES as u64,
         };
         per_instruction * SUMS as u64
     }
@@ -65,6 +71,9 @@ impl PeakLoop {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `detect` made this value, so the CPU has the instructions.
+            Instructions::Amx => unsafe { amx::run_products(rounds) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: `detect` made this value, so the CPU has the instructions.
             Instructions::Avx512Bf16 => unsafe { x86::avx512_bf16(rounds) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `detect` made this value, so the CPU has the instructions.
@@ -72,7 +81,7 @@ impl PeakLoop {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `detect` made this value, so the CPU has the instructions.
             Instructions::Avx2 => unsafe { x86::avx2(rounds) },
-            Instructions::Portable => portable::run(rounds),
+            Instructions::AmxModel | Instructions::Portable => portable::run(rounds),
         }
     }
 }
@@ -173,6 +182,7 @@ mod tests {
         for peak in [PeakLoop::detect(DtypeKind::F32), PeakLoop::detect(DtypeKind::Bf16), PeakLoop::portable()] {
             match peak.name() {
                 "vdpbf16ps, 512 bits" => check(peak, [16.0 * 66.0, 16.0 * 66.0 - 96.0, 16.0 * 66.0 - 960.0]),
+                "tdpbf16ps, 16 × 16 sums" => check(peak, [0.0; 3]),
                 "vfmadd, 512 bits" => check(peak, of_f32.map(|sum| 16.0 * sum)),
                 "vfmadd, 256 bits" => check(peak, of_f32), // only one lane is read
                 "multiply and add" => check(peak, of_f32.map(|sum| portable::LANES as f32 * sum)),

@@ -2,6 +2,7 @@
 //! cache for the epilogue.
 
 use crate::Cpu;
+use simmim_kernels::dtype::Dtype;
 use simmim_kernels::pack::Packed;
 use simmim_kernels::product::Accumulator;
 
@@ -26,8 +27,8 @@ pub(super) struct ColumnBlock<'a> {
 
 impl ColumnBlocks {
     /// Blocks for the tiles of a backend.
-    pub(super) fn new(cpu: &Cpu) -> Self {
-        let panel_width = cpu.tile.width();
+    pub(super) fn new<T: Dtype>(cpu: &Cpu) -> Self {
+        let panel_width = cpu.tile.panels::<T>(0, 0).width();
         Self { panels: (COLUMNS / panel_width).max(1), panel_width }
     }
 

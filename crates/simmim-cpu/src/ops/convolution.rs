@@ -11,7 +11,7 @@ use simmim_engine::Linear;
 use simmim_kernels::convolution::{Neighborhood, add_channels_last_gradient, channels_last_weight, fold, unfold};
 use simmim_kernels::elementwise::add_column_sums;
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_column, pack_depth_by_row};
+use simmim_kernels::pack::{Packed, pack_depth_by_column, pack_depth_by_row};
 use simmim_kernels::product::{Accumulator, product, product_of_packed};
 use std::ops::Range;
 use std::rc::Rc;
@@ -42,7 +42,7 @@ pub(crate) fn forward(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> CpuTensor {
     {
         let store = cpu.store.borrow();
         let weight = channels_last_weight(&neighborhood, store.value(linear.weight));
-        let layout = PackedLayout::new::<f32>(neighborhood.row_len(), outputs, cpu.tile.width());
+        let layout = cpu.tile.panels::<f32>(neighborhood.row_len(), outputs);
         let mut panels = vec![0; layout.lanes()];
         pack_depth_by_column(Matrix::new(&weight, outputs, neighborhood.row_len()), layout, &mut panels);
         let (weight, tile) = (Packed::new(&panels, layout), cpu.tile);
@@ -98,7 +98,7 @@ impl Backward for ConvolutionBackward {
         let sums = {
             let store = cpu.store.borrow();
             let weight = channels_last_weight(&neighborhood, store.value(self.linear.weight));
-            let of_weight = PackedLayout::new::<f32>(outputs, row_len, cpu.tile.width());
+            let of_weight = cpu.tile.panels::<f32>(outputs, row_len);
             let mut panels = vec![0; of_weight.lanes()];
             pack_depth_by_row(Matrix::new(&weight, outputs, row_len), of_weight, &mut panels);
             let (packed, tile) = (Packed::new(&panels, of_weight), cpu.tile);
@@ -108,8 +108,8 @@ impl Backward for ConvolutionBackward {
             let tasks = pixels_of(&images, &neighborhood).into_iter().zip(d_x).collect();
             cpu.threads.map(tasks, |(group, d_x)| {
                 let (mut rows, mut d_rows) = (zero_rows(&neighborhood), zero_rows(&neighborhood));
-                let of_d_y = PackedLayout::new::<f32>(PIXELS_AT_ONCE, outputs, tile.height());
-                let of_rows = PackedLayout::new::<f32>(PIXELS_AT_ONCE, row_len, tile.width());
+                let of_d_y = tile.blocks::<f32>(PIXELS_AT_ONCE, outputs);
+                let of_rows = tile.panels::<f32>(PIXELS_AT_ONCE, row_len);
                 let (mut d_y_blocks, mut row_panels) = (vec![0; of_d_y.lanes()], vec![0; of_rows.lanes()]);
                 let mut d_weight = vec![0.0; weight.len()];
                 for pixels in pieces(&group) {

@@ -3,7 +3,7 @@
 use super::{add_bias_gradient, add_weight_gradients};
 use crate::buffer_pool::Buffer;
 use crate::chunks::Chunks;
-use crate::packed_activations::PackedActivations;
+use crate::packed_activations::{PackedActivations, Side};
 use crate::pools::ActivationDtype;
 use crate::tape::{Backward, Gradients, NodeId};
 use crate::threads::split_mut;
@@ -40,7 +40,7 @@ fn forward_in<T: ActivationDtype>(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> 
     let (rows, inputs) = (x.rows(), x.width());
     let outputs = cpu.table.get(linear.weight).shape[0];
     let chunks = cpu.chunks::<T>(rows, inputs);
-    let mut saved_x = PackedActivations::saved::<T>(&cpu.pools, &chunks, inputs, cpu.tile.width(), cpu.is_recording());
+    let mut saved_x = PackedActivations::saved::<T>(cpu, &chunks, inputs, Side::Right, cpu.is_recording());
     let data: &[f32] = &x.data;
     let out = project_chunks::<T>(cpu, linear, &chunks, inputs, &mut saved_x, |rows, chunk| {
         chunk.copy_from_slice(&data[rows.start * inputs..rows.end * inputs]);
@@ -98,7 +98,7 @@ pub(super) fn backward_chunks<T: ActivationDtype>(
     d_x: Option<(Packed, &mut [f32])>,
 ) -> PackedActivations {
     let (tile, outputs, ranges) = (cpu.tile, cpu.table.get(linear.weight).shape[0], chunks.ranges());
-    let mut packed = PackedActivations::temporary::<T>(&cpu.pools, chunks, outputs, tile.height());
+    let mut packed = PackedActivations::temporary::<T>(cpu, chunks, outputs, Side::Left);
     let d_x_parts: Vec<_> = match d_x {
         None => ranges.iter().map(|_| None).collect(),
         Some((weight, d_x)) => {

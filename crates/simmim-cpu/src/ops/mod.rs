@@ -38,9 +38,9 @@ use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::add_scaled;
 use simmim_kernels::product::product_of_packed;
 
-/// Blocks of rows of a weight's gradient in a task, about. The product reads its other operand again after six blocks,
-/// so a task of twice six blocks reads it no more often than a single task with all rows would.
-const BLOCKS_PER_TASK: usize = 12;
+/// Rows of a weight's gradient in a task, about. The product reads its other operand again after 48 rows, so a task of
+/// twice as many reads it no more often than a single task with all rows would.
+const ROWS_PER_TASK: usize = 96;
 
 /// A weight and the operands of its gradient `d_yᵀ·x` `[out, in]`: `d_y` and `x`.
 type WeightGradient<'a> = (ParameterId, &'a PackedActivations, &'a PackedActivations);
@@ -57,8 +57,8 @@ fn add_weight_gradients<T: Dtype>(cpu: &Cpu, weights: &[WeightGradient]) {
     for ((_, d_y, x), (gradient, accumulator)) in weights.iter().zip(gradients) {
         let (d_y, x) = (d_y.packed(), x.packed());
         // each task gets whole blocks of rows, and an even number of tasks is shared evenly by two workers
-        let rows = divide(d_y.groups(), d_y.groups().div_ceil(BLOCKS_PER_TASK).next_multiple_of(2));
-        let row = |block: usize| (block * tile.height()).min(d_y.columns());
+        let rows = divide(d_y.groups(), d_y.columns().div_ceil(ROWS_PER_TASK).next_multiple_of(2));
+        let row = |block: usize| (block * d_y.width()).min(d_y.columns());
         let rows: Vec<_> = rows.iter().map(|blocks| row(blocks.start)..row(blocks.end)).collect();
         let gradients = split_mut(gradient, &rows, x.columns());
         tasks.extend(rows.iter().zip(gradients).map(|(rows, gradient)| (d_y, rows.start, x, gradient, accumulator)));

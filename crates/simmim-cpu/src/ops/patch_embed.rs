@@ -4,7 +4,7 @@ use super::add_weight_gradients;
 use super::linear::{backward_chunks, project_chunks};
 use crate::buffer_pool::Buffer;
 use crate::chunks::Chunks;
-use crate::packed_activations::PackedActivations;
+use crate::packed_activations::{PackedActivations, Side};
 use crate::pools::ActivationDtype;
 use crate::tape::{Backward, Gradients};
 use crate::{Cpu, CpuTensor};
@@ -45,7 +45,7 @@ fn forward_in<T: ActivationDtype>(cpu: &Cpu, images: &Images, patch: (usize, usi
     let tokens = sizes.rows() * sizes.columns();
     let inputs = sizes.patch_len();
     let chunks = cpu.chunks::<T>(images.count * tokens, inputs);
-    let mut saved_x = PackedActivations::saved::<T>(&cpu.pools, &chunks, inputs, cpu.tile.width(), cpu.is_recording());
+    let mut saved_x = PackedActivations::saved::<T>(cpu, &chunks, inputs, Side::Right, cpu.is_recording());
     let out = project_chunks::<T>(cpu, linear, &chunks, inputs, &mut saved_x, |rows, chunk| {
         for (row, patch) in rows.zip(chunk.chunks_exact_mut(inputs)) {
             cut_patch(&sizes, images.image(row / tokens), row % tokens, patch);

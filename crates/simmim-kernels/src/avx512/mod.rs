@@ -95,6 +95,12 @@ impl Avx512Bf16 {
         // SAFETY: `self` proves that the CPU has the instructions.
         unsafe { pack::columns_to_groups::<S, T>(b, first, layout, out) }
     }
+
+    /// Packs rows to a layout in squares.
+    pub(crate) fn rows_to_squares(self, b: Matrix<Bf16>, layout: PackedLayout, out: &mut [u32]) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { pack::rows_to_squares(b, layout, out) }
+    }
 }
 
 /// One vector of a row: the index of its first value, and which of its lanes lie within the row.

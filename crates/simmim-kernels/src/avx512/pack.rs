@@ -1,14 +1,14 @@
 //! Packing of rows that become columns: squares of sixteen rows and sixteen lanes are transposed in registers.
 
 use super::LANES;
-use crate::dtype::{Dtype, DtypeKind};
+use crate::dtype::{Bf16, Dtype, DtypeKind};
 use crate::matrix::Matrix;
-use crate::pack::PackedLayout;
+use crate::pack::{PackedLayout, SQUARE};
 use std::arch::x86_64::{
     __m512bh, __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    _mm512_cvtne2ps_pbh, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
+    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::mem::transmute;
 
@@ -37,6 +37,42 @@ pub(super) fn columns_to_groups<S: Dtype, T: Dtype>(b: Matrix<S>, first: usize, 
             }
         }
     }
+}
+
+/// See [`crate::pack::pack_depth_by_row`], for a layout in squares.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn rows_to_squares(b: Matrix<Bf16>, layout: PackedLayout, out: &mut [u32]) {
+    let (width, columns) = (layout.width(), layout.columns());
+    for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
+        for (square, lanes) in lanes.chunks_exact_mut(SQUARE * width).enumerate() {
+            for (j, lanes) in lanes.chunks_exact_mut(SQUARE * LANES).enumerate() {
+                let left = group * width + j * LANES;
+                let mut steps = [_mm512_setzero_si512(); SQUARE];
+                for (step, lanes) in steps.iter_mut().enumerate() {
+                    let row = 2 * (square * SQUARE + step);
+                    let [lower, upper] = [row, row + 1].map(|row| widened_part(b, row, left, columns));
+                    *lanes = _mm512_or_si512(lower, _mm512_slli_epi32::<16>(upper));
+                }
+                for (column, lanes) in transposed(steps).iter().zip(lanes.as_chunks_mut::<LANES>().0) {
+                    // SAFETY: the run is sixteen lanes long.
+                    unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), *column) };
+                }
+            }
+        }
+    }
+}
+
+/// Sixteen values of a row from column `left` on, each in the lower half of a lane; zeros outside of the matrix.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+fn widened_part(b: Matrix<Bf16>, row: usize, left: usize, columns: usize) -> __m512i {
+    if row >= b.rows() || left >= columns {
+        return _mm512_setzero_si512();
+    }
+    let values = &b.row(row)[left..];
+    let mask = if values.len() < LANES { (1 << values.len()) - 1 } else { __mmask16::MAX };
+    // SAFETY: the mask keeps the load within the row.
+    unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, values.as_ptr().cast())) }
 }
 
 /// The first sixteen lanes of a row, filled up with zeros after its end.

@@ -26,13 +26,18 @@
 //! once, here. Measurements are in `docs/LOG.md`.
 
 #[cfg(target_arch = "x86_64")]
+mod amx;
+mod amx_model;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
+mod tiles;
 
 use crate::dtype::{Dtype, DtypeKind};
 use crate::instructions::Instructions;
 use crate::matrix::Matrix;
-use crate::pack::Packed;
+use crate::pack::{Packed, PackedLayout};
+use amx_model::AmxModel;
 
 /// The values that a product's sums start from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +67,11 @@ impl Tile {
         Instructions::available().into_iter().map(Tile).collect()
     }
 
+    /// AMX as computed by a model of its instructions, which every CPU can run. It is slow, and there for tests.
+    pub fn model_of_amx() -> Self {
+        Tile(Instructions::AmxModel)
+    }
+
     /// The one that every CPU can run.
     pub fn portable() -> Self {
         Tile(Instructions::Portable)
@@ -71,9 +81,10 @@ impl Tile {
     pub fn multiplies_bf16(self) -> bool {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 => true,
+            Instructions::Amx | Instructions::Avx512Bf16 => true,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512 | Instructions::Avx2 => false,
+            Instructions::AmxModel => true,
             Instructions::Portable => false,
         }
     }
@@ -81,6 +92,9 @@ impl Tile {
     /// The common name of the instructions.
     pub fn name(self) -> &'static str {
         match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Amx => "AMX with BF16",
+            Instructions::AmxModel => "model of AMX",
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx512Bf16 => "AVX-512 with BF16",
             #[cfg(target_arch = "x86_64")]
@@ -91,39 +105,90 @@ impl Tile {
         }
     }
 
-    /// Columns of a panel of `B`.
-    pub fn width(self) -> usize {
+    /// The layout of a `[depth, columns]` operand on the right side of a product.
+    pub fn panels<T: Dtype>(self, depth: usize, columns: usize) -> PackedLayout {
+        match self.unit(T::KIND) {
+            Unit::Vectors(_) => PackedLayout::new::<T>(depth, columns, self.vector_width()),
+            _ => PackedLayout::new::<T>(depth, columns, tiles::WIDTH).with_whole_squares(),
+        }
+    }
+
+    /// The layout of a `[depth, rows]` operand, the transpose of the left side of [`product_of_packed`].
+    pub fn blocks<T: Dtype>(self, depth: usize, rows: usize) -> PackedLayout {
+        match self.unit(T::KIND) {
+            Unit::Vectors(kernels) => PackedLayout::new::<T>(depth, rows, kernels.len()),
+            _ => PackedLayout::new::<T>(depth, rows, tiles::HEIGHT).in_squares(),
+        }
+    }
+
+    /// Rows of a block of the left side that a product computes at its best speed.
+    pub fn height<T: Dtype>(self) -> usize {
+        match self.unit(T::KIND) {
+            Unit::Vectors(kernels) => kernels.len(),
+            _ => tiles::HEIGHT,
+        }
+    }
+
+    /// Rows of depth that an operand is best divided into multiples of: what a block of the depth holds.
+    pub fn depth<T: Dtype>(self) -> usize {
+        match self.unit(T::KIND) {
+            Unit::Vectors(_) => T::PER_LANE,
+            _ => tiles::DEPTH * T::PER_LANE,
+        }
+    }
+
+    /// Columns of a panel of `B`, if vectors compute the sums.
+    fn vector_width(self) -> usize {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 | Instructions::Avx512 => 48,
+            Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512 => 48,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => portable::WIDTH,
-            Instructions::Portable => portable::WIDTH,
+            Instructions::AmxModel | Instructions::Portable => portable::WIDTH,
         }
     }
 
-    /// Rows of a tile, and of a block of `A` in [`product_of_packed`].
-    pub fn height(self) -> usize {
-        self.kernels(DtypeKind::F32).len()
-    }
-
-    /// The functions for tiles of 1, 2, … rows.
-    fn kernels(self, kind: DtypeKind) -> &'static [TileKernel] {
+    /// What computes the sums of products of a type.
+    fn unit(self, kind: DtypeKind) -> Unit {
         match (self.0, kind) {
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512Bf16, DtypeKind::Bf16) => &avx512::BF16,
+            (Instructions::Amx, DtypeKind::Bf16) => match amx::Amx::detect() {
+                Some(unit) => Unit::Amx(unit),
+                None => unreachable!("only detection makes this value"),
+            },
+            (Instructions::AmxModel, DtypeKind::Bf16) => Unit::AmxModel(AmxModel),
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512Bf16 | Instructions::Avx512, DtypeKind::F32) => &avx512::F32,
+            (Instructions::Avx512Bf16, DtypeKind::Bf16) => Unit::Vectors(&avx512::BF16),
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512, DtypeKind::Bf16) => &avx512::WIDENED,
+            (Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512, DtypeKind::F32) => {
+                Unit::Vectors(&avx512::F32)
+            }
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx2, DtypeKind::F32) => &portable::AVX2_F32,
+            (Instructions::Avx512, DtypeKind::Bf16) => Unit::Vectors(&avx512::WIDENED),
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx2, DtypeKind::Bf16) => &portable::AVX2_BF16,
-            (Instructions::Portable, DtypeKind::F32) => &portable::F32,
-            (Instructions::Portable, DtypeKind::Bf16) => &portable::BF16,
+            (Instructions::Avx2, DtypeKind::F32) => Unit::Vectors(&portable::AVX2_F32),
+            #[cfg(target_arch = "x86_64")]
+            (Instructions::Avx2, DtypeKind::Bf16) => Unit::Vectors(&portable::AVX2_BF16),
+            (Instructions::AmxModel | Instructions::Portable, DtypeKind::F32) => Unit::Vectors(&portable::F32),
+            (Instructions::Portable, DtypeKind::Bf16) => Unit::Vectors(&portable::BF16),
         }
     }
+}
+
+/// What computes sums.
+enum Unit {
+    /// Vector instructions: the functions for tiles of 1, 2, … rows.
+    Vectors(&'static [TileKernel]),
+    #[cfg(target_arch = "x86_64")]
+    Amx(amx::Amx),
+    AmxModel(AmxModel),
+}
+
+/// Frees what this thread's products have occupied of the CPU. A thread that will not multiply soon should call it,
+/// because the system saves tile registers that are in use at every switch of threads.
+pub fn release() {
+    #[cfg(target_arch = "x86_64")]
+    crate::amx::release();
 }
 
 /// What a [`TileKernel`] computes: operands, where the sums go, and the distances between their parts.
@@ -189,9 +254,17 @@ pub fn product<T: Dtype>(
         return;
     }
     let steps = a.columns().div_ceil(T::PER_LANE);
-    assert!(b.segments() == 1 && b.steps() == steps, "B of {} steps for rows of {steps}", b.steps());
-    check(tile, &b, rows, c, c_stride, accumulator);
-    let (kernels, width) = (tile.kernels(T::KIND), tile.width());
+    let layout = tile.panels::<T>(a.columns(), columns);
+    assert!(b.segments() == 1 && b.steps() == layout.steps(), "B of {} steps for rows of {steps}", b.steps());
+    check(&layout, &b, rows, c, c_stride, accumulator);
+    let kernels = match (tile.unit(T::KIND), T::as_bf16(a)) {
+        #[cfg(target_arch = "x86_64")]
+        (Unit::Amx(unit), Some(a)) => return tiles::product(unit, a, b, c, c_stride, accumulator),
+        (Unit::AmxModel(unit), Some(a)) => return tiles::product(unit, a, b, c, c_stride, accumulator),
+        (Unit::Vectors(kernels), _) => kernels,
+        _ => unreachable!("tiles multiply only bf16"),
+    };
+    let width = layout.width();
     // tiles of about equal height: with full tiles, a last one of a single row would take as long as one of eight
     let tiles = rows.div_ceil(kernels.len());
     for panel in 0..b.groups() {
@@ -233,8 +306,8 @@ const PASS_STEPS: usize = 1024;
 /// the result, as many as `c` has.
 ///
 /// # Shapes
-/// `a` packed from `[K, M]` in blocks of [`Tile::height`] columns, `b` from `[K, N]` in panels; `c`
-/// row-major `[rows, N]`, dense.
+/// `a` packed from `[K, M]` in [`Tile::blocks`], `b` from `[K, N]` in [`Tile::panels`]; `c` row-major `[rows, N]`,
+/// dense.
 ///
 /// # Panics
 /// If sizes do not fit together, or `first_row` is no first row of a block.
@@ -251,14 +324,21 @@ pub fn product_of_packed<T: Dtype>(
         return;
     }
     let rows = c.len() / columns;
-    let (kernels, width, height) = (tile.kernels(T::KIND), tile.width(), tile.height());
+    let layout = tile.panels::<T>(0, columns);
+    let (width, height) = (layout.width(), tile.height::<T>());
     assert!(a.segments() == b.segments() && a.steps() == b.steps(), "both operands have the same depth");
     assert!(a.width() == height && first_row.is_multiple_of(height), "A is packed in blocks of {height}");
     assert!(first_row + rows <= a.columns(), "rows {first_row}+{rows} of {}", a.columns());
-    check(tile, &b, rows, c, columns, accumulator);
+    check(&layout, &b, rows, c, columns, accumulator);
     if a.segments() == 0 && accumulator == Accumulator::Zero {
         c.fill(0.0); // an empty sum
     }
+    let kernels = match tile.unit(T::KIND) {
+        #[cfg(target_arch = "x86_64")]
+        Unit::Amx(unit) => return tiles::product_of_packed(unit, a, first_row, b, c, accumulator),
+        Unit::AmxModel(unit) => return tiles::product_of_packed(unit, a, first_row, b, c, accumulator),
+        Unit::Vectors(kernels) => kernels,
+    };
     let first_block = first_row / height;
     let blocks = rows.div_ceil(height);
     let pass = (PASS_STEPS / a.steps().max(1)).max(1);
@@ -296,9 +376,9 @@ pub fn product_of_packed<T: Dtype>(
     }
 }
 
-fn check(tile: Tile, b: &Packed, rows: usize, c: &[f32], c_stride: usize, accumulator: Accumulator) {
+fn check(panels: &PackedLayout, b: &Packed, rows: usize, c: &[f32], c_stride: usize, accumulator: Accumulator) {
     let columns = b.columns();
-    assert_eq!(b.width(), tile.width(), "B is packed in panels of another width");
+    assert_eq!(b.width(), panels.width(), "B is packed in panels of another width");
     assert!(c.len() >= (rows - 1) * c_stride + columns && c_stride >= columns, "the result is too short");
     if let Accumulator::Bias(bias) = accumulator {
         assert_eq!(bias.len(), columns, "one bias per column");
@@ -338,7 +418,16 @@ pub fn product_of_packed_naive<T: Dtype>(
     }
 }
 
-impl Accumulator<'_> {
+impl<'a> Accumulator<'a> {
+    /// The accumulator of `columns` columns from column `left` on.
+    fn at(self, left: usize, columns: usize) -> Self {
+        match self {
+            Accumulator::Zero => Accumulator::Zero,
+            Accumulator::Output => Accumulator::Output,
+            Accumulator::Bias(bias) => Accumulator::Bias(&bias[left..left + columns]),
+        }
+    }
+
     /// The value that the sum of an element in column `column` starts from.
     fn value(self, old: f32, column: usize) -> f32 {
         match self {
@@ -353,7 +442,7 @@ impl Accumulator<'_> {
 mod tests {
     use super::*;
     use crate::dtype::{Bf16, padded};
-    use crate::pack::{PackedLayout, pack_depth_by_row};
+    use crate::pack::pack_depth_by_row;
     use crate::testing::{assert_close, numbers};
 
     fn stored<T: Dtype>(rows: usize, columns: usize, seed: u64) -> Vec<T> {
@@ -363,11 +452,16 @@ mod tests {
         out
     }
 
+    /// All that this CPU can run, and the model.
+    fn all() -> Vec<Tile> {
+        Tile::all_available().into_iter().chain([Tile::model_of_amx()]).collect()
+    }
+
     fn check_every_size<T: Dtype>(tile: Tile) {
         for (m, k, n) in [(1, 1, 1), (5, 7, 3), (12, 16, 32), (50, 40, 49), (23, 64, 97), (13, 201, 16), (9, 2, 64)] {
             let (a, b, bias) = (stored::<T>(m, k, 1), stored::<T>(k, n, 2), numbers(n, 3));
             let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
-            let layout = PackedLayout::new::<T>(k, n, tile.width());
+            let layout = tile.panels::<T>(k, n);
             let mut panels = vec![0; layout.lanes()];
             pack_depth_by_row(b, layout, &mut panels);
             for accumulator in [Accumulator::Zero, Accumulator::Output, Accumulator::Bias(&bias)] {
@@ -383,19 +477,18 @@ mod tests {
 
     #[test]
     fn every_tile_size_and_accumulator_equals_naive() {
-        for tile in Tile::all_available() {
+        for tile in all() {
             check_every_size::<f32>(tile);
             check_every_size::<Bf16>(tile);
         }
     }
 
     fn check_segments<T: Dtype>(tile: Tile) {
-        let (depth, m, n) = (13, 21, 100);
+        let (depth, m, n) = (13, 45, 100);
         for segments in [0, 1, 3, 400] {
             // each segment is packed separately and filled up to whole lanes
             let (a, b) = (stored::<T>(segments * depth, m, 1), stored::<T>(segments * depth, n, 2));
-            let (of_a, of_b) =
-                (PackedLayout::new::<T>(depth, m, tile.height()), PackedLayout::new::<T>(depth, n, tile.width()));
+            let (of_a, of_b) = (tile.blocks::<T>(depth, m), tile.panels::<T>(depth, n));
             let (of_a, of_b) = (of_a.repeated(segments), of_b.repeated(segments));
             let (mut blocks, mut panels) = (vec![0; of_a.lanes()], vec![0; of_b.lanes()]);
             for s in 0..segments {
@@ -417,13 +510,13 @@ mod tests {
             for accumulator in [Accumulator::Zero, Accumulator::Output] {
                 let mut fast = numbers(m * n, 3);
                 let mut expected = fast.clone();
-                for part in [0..tile.height(), tile.height()..m] {
+                for part in [0..tile.height::<T>(), tile.height::<T>()..m] {
                     product_of_packed_naive(a, part.start, b, &mut expected[part.start * n..part.end * n], accumulator);
                 }
-                let (head, tail) = fast.split_at_mut(tile.height() * n);
+                let (head, tail) = fast.split_at_mut(tile.height::<T>() * n);
                 let (blocks, panels) = (Packed::new(&blocks, of_a), Packed::new(&panels, of_b));
                 product_of_packed::<T>(tile, blocks, 0, panels, head, accumulator);
-                product_of_packed::<T>(tile, blocks, tile.height(), panels, tail, accumulator);
+                product_of_packed::<T>(tile, blocks, tile.height::<T>(), panels, tail, accumulator);
                 assert_close(&fast, &expected, 2e-5); // sums of up to 5200 f32 products
             }
         }
@@ -431,7 +524,7 @@ mod tests {
 
     #[test]
     fn packed_operands_are_summed_over_all_segments() {
-        for tile in Tile::all_available() {
+        for tile in all() {
             check_segments::<f32>(tile);
             check_segments::<Bf16>(tile);
         }

@@ -10,7 +10,7 @@ use super::saved::{AttentionBackward, residual_spec};
 use super::scratch::{HeadScratch, RowsScratch};
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
-use crate::packed_activations::PackedActivations;
+use crate::packed_activations::{PackedActivations, Side};
 use crate::pools::ActivationDtype;
 use crate::tape::{Backward, Gradients};
 use crate::threads::{divide, split_mut};
@@ -60,10 +60,9 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
 
     fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
         let (branch, sizes, chunks) = (&self.branch, self.sizes, self.chunks);
-        let block_height = cpu.tile.height();
-        let mut d_f = PackedActivations::temporary::<T>(&cpu.pools, &chunks, sizes.width, block_height);
-        let mut d_qkv = PackedActivations::temporary::<T>(&cpu.pools, &chunks, 3 * sizes.width, block_height);
-        let mut recomputed_a = PackedActivations::recomputed::<T>(&cpu.pools, &chunks, sizes.width, cpu.tile.width());
+        let mut d_f = PackedActivations::temporary::<T>(cpu, &chunks, sizes.width, Side::Left);
+        let mut d_qkv = PackedActivations::temporary::<T>(cpu, &chunks, 3 * sizes.width, Side::Left);
+        let mut recomputed_a = PackedActivations::recomputed::<T>(cpu, &chunks, sizes.width, Side::Right);
         let (of_output, of_heads, of_qkv) = {
             let store = cpu.store.borrow();
             let position_bias: &[f32] = self.bias_table.as_ref().map_or(&[], |bias| &bias.expanded);
@@ -122,7 +121,7 @@ impl<T: ActivationDtype> AttentionBackward<T> {
         d_out: &[f32],
         d_f: &mut PackedActivations,
     ) -> (Buffer<T>, Vec<RowsGradients>) {
-        let (width, chunks, blocks) = (self.sizes.width, self.chunks, ColumnBlocks::new(cpu));
+        let (width, chunks, blocks) = (self.sizes.width, self.chunks, ColumnBlocks::new::<T>(cpu));
         let (ranges, row) = (chunks.ranges(), padded::<T>(width));
         let mut d_o = cpu.pools.temporary_rows::<T>(self.sizes.rows(), width);
         let packed = cpu.backward_weight::<T>(self.branch.projection.weight);

@@ -9,7 +9,7 @@ use super::saved::{AttentionBackward, SavedBias, residual_spec};
 use super::scratch::{HeadScratch, RowsScratch};
 use crate::buffer_pool::Buffer;
 use crate::chunks::Chunks;
-use crate::packed_activations::{PackedActivations, split_saved};
+use crate::packed_activations::{PackedActivations, Side, split_saved};
 use crate::pools::ActivationDtype;
 use crate::threads::{divide, split_mut};
 use crate::{Cpu, CpuTensor};
@@ -51,7 +51,7 @@ fn forward_in<T: ActivationDtype>(
     let chunks = cpu.chunks::<T>(sizes.rows(), width);
 
     let mut saved_residual = residual_spec(branch).allocate_saved::<T>(cpu, sizes.rows());
-    let packed = |is_saved| PackedActivations::saved::<T>(&cpu.pools, &chunks, width, cpu.tile.width(), is_saved);
+    let packed = |is_saved| PackedActivations::saved::<T>(cpu, &chunks, width, Side::Right, is_saved);
     let (mut saved_a, mut saved_o) = (packed(is_recording && !T::RECOMPUTES), packed(is_recording));
     let p_len = if is_recording { images * sizes.heads * sizes.p_len::<T>() } else { 0 };
     let mut saved_p = T::pool(&cpu.pools).take(p_len);
@@ -97,7 +97,7 @@ fn rows_to_qkv<T: ActivationDtype>(
     saved_residual: &mut SavedResidual<T>,
     saved_a: &mut PackedActivations,
 ) -> Buffer<T> {
-    let (width, ranges, blocks) = (parameters.sizes.width, chunks.ranges(), ColumnBlocks::new(cpu));
+    let (width, ranges, blocks) = (parameters.sizes.width, chunks.ranges(), ColumnBlocks::new::<T>(cpu));
     let stride = padded::<T>(3 * width);
     let mut qkv = cpu.pools.rows::<T>(parameters.sizes.rows(), 3 * width);
     let packed = cpu.forward_weight::<T>(weight);
@@ -189,7 +189,7 @@ fn heads_to_output<T: ActivationDtype>(
     saved_residual: &mut SavedResidual<T>,
     saved_o: &mut PackedActivations,
 ) -> Buffer<f32> {
-    let (sizes, ranges, blocks) = (parameters.sizes, chunks.ranges(), ColumnBlocks::new(cpu));
+    let (sizes, ranges, blocks) = (parameters.sizes, chunks.ranges(), ColumnBlocks::new::<T>(cpu));
     let width = sizes.width;
     let mut out = cpu.pools.f32.take(x.len());
     let packed = cpu.forward_weight::<T>(weight);

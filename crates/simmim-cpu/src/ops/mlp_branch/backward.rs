@@ -7,7 +7,7 @@ use super::saved::{MlpBackward, residual_spec};
 use super::scratch::{MlpScratch, RecomputeScratch};
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
-use crate::packed_activations::{PackedActivations, PackedActivationsChunk};
+use crate::packed_activations::{PackedActivations, PackedActivationsChunk, Side};
 use crate::pools::ActivationDtype;
 use crate::tape::{Backward, Gradients};
 use crate::threads::split_mut;
@@ -45,12 +45,12 @@ impl<T: ActivationDtype> Backward for MlpBackward<T> {
         let (branch, chunks) = (self.branch, self.chunks);
         let [width, hidden_width] = cpu.table.get(branch.fc2.weight).shape[..] else { panic!("a weight is [out, in]") };
         let ranges = chunks.ranges();
-        let mut d_f = PackedActivations::temporary::<T>(&cpu.pools, &chunks, width, cpu.tile.height());
-        let mut d_hidden = PackedActivations::temporary::<T>(&cpu.pools, &chunks, hidden_width, cpu.tile.height());
-        let recomputed = |columns| PackedActivations::recomputed::<T>(&cpu.pools, &chunks, columns, cpu.tile.width());
+        let mut d_f = PackedActivations::temporary::<T>(cpu, &chunks, width, Side::Left);
+        let mut d_hidden = PackedActivations::temporary::<T>(cpu, &chunks, hidden_width, Side::Left);
+        let recomputed = |columns| PackedActivations::recomputed::<T>(cpu, &chunks, columns, Side::Right);
         let (mut recomputed_a, mut recomputed_hidden) = (recomputed(width), recomputed(hidden_width));
         let (w1, w2) = (cpu.backward_weight::<T>(branch.fc1.weight), cpu.backward_weight::<T>(branch.fc2.weight));
-        let blocks = ColumnBlocks::new(cpu);
+        let blocks = ColumnBlocks::new::<T>(cpu);
         let of_chunks = {
             let store = cpu.store.borrow();
             let residual = residual_spec(&branch).read(&store, &self.drop_path_scale, self.tokens);

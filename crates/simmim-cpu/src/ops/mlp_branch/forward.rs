@@ -4,7 +4,7 @@ use super::super::column_blocks::ColumnBlocks;
 use super::super::residual::SavedResidualChunk;
 use super::saved::{MlpBackward, residual_spec};
 use super::scratch::MlpScratch;
-use crate::packed_activations::{PackedActivations, PackedActivationsChunk, split_saved};
+use crate::packed_activations::{PackedActivations, PackedActivationsChunk, Side, split_saved};
 use crate::pools::ActivationDtype;
 use crate::threads::split_mut;
 use crate::{Cpu, CpuTensor};
@@ -45,12 +45,12 @@ fn forward_in<T: ActivationDtype>(
     let drop_path_scale = drop_path_scale.map_or_else(|| vec![1.0; images], <[f32]>::to_vec);
     let (tile, is_recording) = (cpu.tile, cpu.is_recording());
     let chunks = cpu.chunks::<T>(rows, width.max(hidden_width));
-    let (ranges, blocks, pools) = (chunks.ranges(), ColumnBlocks::new(cpu), &cpu.pools);
+    let (ranges, blocks, pools) = (chunks.ranges(), ColumnBlocks::new::<T>(cpu), &cpu.pools);
 
     let mut out = cpu.pools.f32.take(x.data.len());
     let mut saved_residual = residual_spec(branch).allocate_saved::<T>(cpu, rows);
     let is_saved = is_recording && !T::RECOMPUTES;
-    let packed = |columns| PackedActivations::saved::<T>(&cpu.pools, &chunks, columns, tile.width(), is_saved);
+    let packed = |columns| PackedActivations::saved::<T>(cpu, &chunks, columns, Side::Right, is_saved);
     let (mut saved_a, mut saved_hidden) = (packed(width), packed(hidden_width));
     let mut saved_gelu = T::pool(&cpu.pools).take(if is_recording { rows * hidden_width } else { 0 });
     let (w1, w2) = (cpu.forward_weight::<T>(branch.fc1.weight), cpu.forward_weight::<T>(branch.fc2.weight));

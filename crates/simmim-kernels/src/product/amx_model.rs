@@ -1,0 +1,61 @@
+//! A model of AMX in plain Rust: the same tiles and the same products, for a CPU that has none.
+//!
+//! It specifies what the assembly computes. Tests run it on every machine, with the packing, the blocks and the tails
+//! that the CPU's own unit is given, and compare the two where both are at hand.
+
+use super::tiles::{Segment, Sums, TileUnit};
+
+/// A tile register: 16 rows of 16 lanes. A lane is one f32 sum, or two bf16 that follow each other along the depth.
+type Tile = [[u32; 16]; 16];
+
+/// The model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct AmxModel;
+
+impl TileUnit for AmxModel {
+    fn multiply(self, half: usize, lower: usize, columns: usize, segments: &[Segment], sums: &mut Sums) {
+        for top in [0, lower] {
+            for column in 0..columns {
+                let mut c = Tile::default();
+                for segment in segments {
+                    for block in 0..segment.blocks() {
+                        let a = load(half, |row| segment.a(top + row, block));
+                        let b = load(16, |step| segment.b(16 * block + step, column));
+                        multiply_add(&mut c, &a, &b, half);
+                    }
+                }
+                for (row, c) in c[..half].iter().enumerate() {
+                    sums.values[top + row][16 * column..][..16].copy_from_slice(&c.map(f32::from_bits));
+                }
+            }
+        }
+    }
+}
+
+/// `tileloadd`: rows from memory; the other rows become zero.
+fn load(rows: usize, row: impl Fn(usize) -> [u32; 16]) -> Tile {
+    std::array::from_fn(|i| if i < rows { row(i) } else { [0; 16] })
+}
+
+/// `tdpbf16ps`: `c += a·b`, two products in each lane of the depth. What is smaller than any normal number counts as
+/// zero (Intel's manual, volume 2, TDPBF16PS).
+fn multiply_add(c: &mut Tile, a: &Tile, b: &Tile, rows: usize) {
+    let halves = |lane: u32| [lane << 16, lane & 0xffff_0000].map(|bits| normal(f32::from_bits(bits)));
+    for (c, a) in c[..rows].iter_mut().zip(a) {
+        for (n, c) in c.iter_mut().enumerate() {
+            let mut sums = [0.0f32; 2]; // of the lower halves of all lanes, and of the upper halves
+            for (a, b) in a.iter().zip(b) {
+                let (a, b) = (halves(*a), halves(b[n]));
+                for i in 0..2 {
+                    sums[i] = normal(a[i].mul_add(b[i], sums[i]));
+                }
+            }
+            *c = normal(f32::from_bits(*c) + normal(sums[0] + sums[1])).to_bits();
+        }
+    }
+}
+
+/// A value, or zero if it is smaller than any normal number.
+fn normal(value: f32) -> f32 {
+    if value.is_subnormal() { 0.0f32.copysign(value) } else { value }
+}

@@ -1,0 +1,295 @@
+//! The product by blocks of 32 × 48 sums that a unit for tiles computes: AMX, or its model in plain Rust.
+//!
+//! ```text
+//!                        panel of B: 48 lanes, of which a tile is 16
+//!                          step 0   [ b b b … ]
+//!                            …                     blocks of 16 steps; the last one is filled up with zeros
+//!                          step 15  [ b b b … ]
+//!
+//!  A  row 0   a a … a    [ c c c … c ]
+//!       …                     …           ← up to 32 × 48 sums, which stay in the unit through the whole depth
+//!     row 31  a a … a    [ c c c … c ]
+//!         16 lanes
+//! ```
+//!
+//! Rows of A are read in place, or from squares of 32 columns × 16 steps if A is packed from rows that are its depth
+//! (`pack.rs`). The unit reads whole blocks of the depth. Where A's rows end within a block, that block is copied and
+//! filled up with zeros. The sums go to a buffer in the first-level cache, and from there to C.
+
+use super::Accumulator;
+use crate::dtype::{Bf16, Dtype, padded};
+use crate::matrix::Matrix;
+use crate::pack::Packed;
+use multiversion::multiversion;
+use std::marker::PhantomData;
+
+/// Rows of a block of C.
+pub(super) const HEIGHT: usize = 32;
+
+/// Columns of a block of C, which are the lanes of a panel.
+pub(super) const WIDTH: usize = 48;
+
+/// Lanes of the depth that a tile covers.
+pub(super) const DEPTH: usize = 16;
+
+/// Columns of a tile.
+const TILE_COLUMNS: usize = 16;
+
+/// Values of a row of A in a block of the depth.
+const BLOCK_VALUES: usize = DEPTH * Bf16::PER_LANE;
+
+/// Bytes of a lane.
+const LANE: usize = size_of::<u32>();
+
+/// What multiplies tiles.
+pub(super) trait TileUnit: Copy {
+    /// Computes the sums of a block of C: `half` rows from row 0 on, and as many from row `lower` on, in `columns`
+    /// tiles of 16 columns.
+    fn multiply(self, half: usize, lower: usize, columns: usize, segments: &[Segment], sums: &mut Sums);
+}
+
+/// Sums of a block of C, of which a unit writes those that it is asked for.
+#[repr(align(64))]
+pub(super) struct Sums {
+    pub(super) values: [[f32; WIDTH]; HEIGHT],
+}
+
+/// A part of the depth of some rows of A and a panel of B. Its memory may be read in all its rows and blocks.
+#[repr(C)] // assembly reads the fields up to `blocks`
+#[derive(Clone, Copy)]
+pub(super) struct Segment<'a> {
+    a: *const u8,
+    /// Bytes from a row of A to the next.
+    a_row: usize,
+    /// Bytes from a block of A's depth to the next.
+    a_block: usize,
+    b: *const u32,
+    blocks: usize,
+    rows: usize,
+    memory: PhantomData<&'a [u32]>,
+}
+
+impl<'a> Segment<'a> {
+    /// # Panics
+    /// If a slice is too short, or there are no blocks or rows.
+    fn new(a: &'a [u8], rows: usize, a_row: usize, a_block: usize, b: &'a [u32], blocks: usize) -> Self {
+        assert!(rows > 0 && blocks > 0, "{rows} rows of {blocks} blocks");
+        let last = (rows - 1) * a_row + (blocks - 1) * a_block;
+        assert!(a.len() >= last + DEPTH * LANE, "A has {} bytes of {last} and a row", a.len());
+        assert!(b.len() >= blocks * DEPTH * WIDTH, "B has {} lanes of {blocks} blocks", b.len());
+        Self { a: a.as_ptr(), a_row, a_block, b: b.as_ptr(), blocks, rows, memory: PhantomData }
+    }
+
+    /// Rows of A.
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Blocks of the depth.
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// The lanes of a row of A in a block.
+    pub(super) fn a(&self, row: usize, block: usize) -> [u32; DEPTH] {
+        assert!(row < self.rows && block < self.blocks);
+        // SAFETY: `new` asserted that A has the lanes of this row and block; they need not be aligned.
+        unsafe { self.a.add(row * self.a_row + block * self.a_block).cast::<[u32; DEPTH]>().read_unaligned() }
+    }
+
+    /// The lanes of a tile's columns of B in a step.
+    pub(super) fn b(&self, step: usize, column: usize) -> [u32; TILE_COLUMNS] {
+        assert!(step < self.blocks * DEPTH && column < WIDTH / TILE_COLUMNS);
+        // SAFETY: `new` asserted that B has all lanes of this step.
+        unsafe { self.b.add(step * WIDTH + column * TILE_COLUMNS).cast::<[u32; TILE_COLUMNS]>().read() }
+    }
+}
+
+/// See [`super::product`].
+pub(super) fn product(
+    unit: impl TileUnit,
+    a: Matrix<Bf16>,
+    b: Packed,
+    c: &mut [f32],
+    c_stride: usize,
+    accumulator: Accumulator,
+) {
+    let mut sums = Sums::new();
+    let values = padded::<Bf16>(a.columns());
+    let (blocks, rest) = (values / BLOCK_VALUES, values % BLOCK_VALUES);
+    for top in (0..a.rows()).step_by(HEIGHT) {
+        let height = HEIGHT.min(a.rows() - top);
+        let rows = &a.data()[top * a.stride()..];
+        let mut last_block = [[Bf16::ZERO; BLOCK_VALUES]; HEIGHT];
+        if rest > 0 {
+            for (last, row) in last_block[..height].iter_mut().zip(rows.chunks(a.stride())) {
+                last[..rest].copy_from_slice(&row[blocks * BLOCK_VALUES..][..rest]);
+            }
+        }
+        let (rows, last_block) = (bytes_of(rows), bytes_of(last_block.as_flattened()));
+        for panel in 0..b.groups() {
+            let (left, lanes) = (panel * WIDTH, b.lanes_from(0, panel));
+            let columns = WIDTH.min(b.columns() - left);
+            let c = &mut c[top * c_stride + left..];
+            let segment = |rows, row_len, first_block, blocks| {
+                Segment::new(rows, height, row_len, DEPTH * LANE, &lanes[first_block * DEPTH * WIDTH..], blocks)
+            };
+            let whole = || segment(rows, a.stride() * size_of::<Bf16>(), 0, blocks);
+            let last = || segment(last_block, BLOCK_VALUES * size_of::<Bf16>(), blocks, 1);
+            match (blocks > 0, rest > 0) {
+                (true, true) => sums.compute(unit, height, columns, &[whole(), last()]),
+                (true, false) => sums.compute(unit, height, columns, &[whole()]),
+                (false, true) => sums.compute(unit, height, columns, &[last()]),
+                (false, false) => sums.compute(unit, height, columns, &[]),
+            }
+            store(&sums.values[..height], columns, c, c_stride, accumulator.at(left, columns));
+        }
+    }
+}
+
+/// Lanes of depth that are summed up in one pass through `C`: a block of A and a panel of that many fit in the
+/// second-level cache with those of the next panel.
+const PASS_LANES: usize = 512;
+
+/// Blocks of A that are multiplied with all panels before the next ones are: 192 KiB of them.
+const CHUNK_LANES: usize = 48 * 1024;
+
+/// See [`super::product_of_packed`].
+pub(super) fn product_of_packed(
+    unit: impl TileUnit,
+    a: Packed,
+    first_row: usize,
+    b: Packed,
+    c: &mut [f32],
+    accumulator: Accumulator,
+) {
+    let mut sums = Sums::new();
+    let (columns, depth) = (b.columns(), a.steps());
+    let rows = c.len() / columns;
+    let (first_block, blocks) = (first_row / HEIGHT, rows.div_ceil(HEIGHT));
+    let pass = (PASS_LANES / depth.max(1)).max(1);
+    let chunk = (CHUNK_LANES / (pass * depth * HEIGHT).max(1)).max(1);
+    let mut segments = Vec::with_capacity(pass);
+    for first_segment in (0..a.segments()).step_by(pass) {
+        let pass = first_segment..a.segments().min(first_segment + pass);
+        let accumulator = if first_segment == 0 { accumulator } else { Accumulator::Output };
+        for first in (0..blocks).step_by(chunk) {
+            for panel in 0..b.groups() {
+                let left = panel * WIDTH;
+                for block in first..blocks.min(first + chunk) {
+                    let top = block * HEIGHT;
+                    let height = HEIGHT.min(rows - top);
+                    segments.clear();
+                    segments.extend(pass.clone().filter(|_| depth > 0).map(|segment| {
+                        let square = DEPTH * LANE;
+                        let a = bytes_of(a.lanes_from(segment, first_block + block));
+                        let b = b.lanes_from(segment, panel);
+                        Segment::new(a, height, square, HEIGHT * square, b, depth / DEPTH)
+                    }));
+                    let width = WIDTH.min(columns - left);
+                    sums.compute(unit, height, width, &segments);
+                    let c = &mut c[top * columns + left..];
+                    store(&sums.values[..height], width, c, columns, accumulator.at(left, width));
+                }
+            }
+        }
+    }
+}
+
+impl Sums {
+    fn new() -> Self {
+        Self { values: [[0.0; WIDTH]; HEIGHT] }
+    }
+
+    /// Computes the sums of a block of `height` rows and `columns` columns.
+    fn compute(&mut self, unit: impl TileUnit, height: usize, columns: usize, segments: &[Segment]) {
+        if segments.is_empty() {
+            self.values = [[0.0; WIDTH]; HEIGHT]; // empty sums
+        } else {
+            // both halves have equally many rows, so they share the middle one of an odd number
+            let half = height.div_ceil(2);
+            unit.multiply(half, height - half, columns.div_ceil(TILE_COLUMNS), segments, self);
+        }
+    }
+}
+
+/// Adds the first `columns` columns of sums to what the accumulator says, and stores them to rows that are `stride`
+/// apart.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn store(sums: &[[f32; WIDTH]], columns: usize, c: &mut [f32], stride: usize, accumulator: Accumulator) {
+    for (sums, c) in sums.iter().zip(c.chunks_mut(stride)) {
+        match c.first_chunk_mut::<WIDTH>() {
+            // a loop of constant length for the usual case
+            Some(c) if columns == WIDTH => store_row(sums, c, accumulator),
+            _ => store_row(&sums[..columns], &mut c[..columns], accumulator),
+        }
+    }
+}
+
+#[inline(always)]
+fn store_row(sums: &[f32], c: &mut [f32], accumulator: Accumulator) {
+    match accumulator {
+        Accumulator::Zero => c.copy_from_slice(sums),
+        Accumulator::Output => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
+        Accumulator::Bias(bias) => {
+            c.iter_mut().zip(sums).zip(bias).for_each(|((c, sum), bias)| *c = sum + bias);
+        }
+    }
+}
+
+/// The memory of numbers.
+fn bytes_of<T: Number>(values: &[T]) -> &[u8] {
+    // SAFETY: a number is made of bytes without padding, and any byte may be read as `u8`.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// What [`bytes_of`] may look into.
+trait Number {}
+impl Number for u32 {}
+impl Number for Bf16 {}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use super::super::{amx::Amx, amx_model::AmxModel};
+    use super::*;
+    use crate::pack::{PackedLayout, pack_depth_by_row};
+    use crate::testing::numbers;
+
+    /// Stored rows, of which every tenth value is smaller than any normal number.
+    fn stored(rows: usize, columns: usize, seed: u64) -> Vec<Bf16> {
+        let row = padded::<Bf16>(columns);
+        let mut out = vec![Bf16::ZERO; rows * row];
+        for (i, value) in numbers(rows * columns, seed).into_iter().enumerate() {
+            let value = if i % 10 == 9 { value * f32::MIN_POSITIVE } else { value };
+            out[i / columns * row + i % columns] = Bf16::from_f32(value);
+        }
+        out
+    }
+
+    /// Computes a product by rows and one of packed operands.
+    fn products(unit: impl TileUnit, [m, k, n]: [usize; 3]) -> [Vec<f32>; 2] {
+        let (by_row, by_depth, b) = (stored(m, k, 1), stored(k, m, 2), stored(k, n, 3));
+        let of_b = PackedLayout::new::<Bf16>(k, n, WIDTH).with_whole_squares();
+        let of_a = PackedLayout::new::<Bf16>(k, m, HEIGHT).in_squares();
+        let (mut panels, mut blocks) = (vec![0; of_b.lanes()], vec![0; of_a.lanes()]);
+        pack_depth_by_row(Matrix::new(&b, k, n), of_b, &mut panels);
+        pack_depth_by_row(Matrix::new(&by_depth, k, m), of_a, &mut blocks);
+        let (panels, blocks) = (Packed::new(&panels, of_b), Packed::new(&blocks, of_a));
+        let mut c = [(); 2].map(|_| vec![0.0; m * n]);
+        product(unit, Matrix::new(&by_row, m, k), panels, &mut c[0], n, Accumulator::Zero);
+        product_of_packed(unit, blocks, 0, panels, &mut c[1], Accumulator::Zero);
+        c
+    }
+
+    #[test]
+    fn the_model_computes_the_same_bits_as_the_cpu() {
+        let Some(amx) = Amx::detect() else {
+            eprintln!("this CPU has no AMX, or the system does not permit it: nothing to compare the model with");
+            return;
+        };
+        for size in [[1, 1, 1], [5, 32, 16], [17, 70, 49], [64, 96, 100], [33, 200, 33]] {
+            assert!(products(amx, size) == products(AmxModel, size), "{size:?}");
+        }
+        crate::product::release();
+    }
+}
