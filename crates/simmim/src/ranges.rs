@@ -39,9 +39,9 @@ pub(crate) fn within(key: &str, value: f64, low: f64, high: f64) -> Result<()> {
     Err(wrong(key, value, expected, None))
 }
 
-/// Checks `0 < low ≤ high ≤ most`.
+/// Checks `0 < low ≤ high ≤ most`, `high < ∞`.
 pub(crate) fn in_order(key: &str, (low, high): (f64, f64), most: f64) -> Result<()> {
-    if low > 0.0 && low <= high && high <= most {
+    if low > 0.0 && low <= high && high <= most && high.is_finite() {
         return Ok(());
     }
     let bound = if most.is_finite() { format!(" and at most {most}") } else { String::new() };

@@ -30,6 +30,10 @@ fn a_number_outside_its_range_is_refused_with_its_key() {
         ("encoder.patch_px", "0"),
         ("mask.unit_px", "0"),
         ("mask.unit_px", "3"),
+        ("mask.unit_px", "56"),
+        ("mask.aspect", "[1.0, inf]"),
+        ("data.crop_ratio", "[1.0, inf]"),
+        ("data.image_size", "32768"),
         ("mask.ratio", "60.0"),
         ("mask.ratio", "nan"),
     ] {

@@ -29,6 +29,9 @@ const MAX_PATCH_PX: usize = 1 << 10;
 /// Largest width of a token; that of ViT-22B (arXiv:2302.05442) is 6,144.
 const MAX_WIDTH: usize = 1 << 14;
 
+/// Largest drop-path rate.
+const MAX_DROP_PATH: f32 = 0.99;
+
 /// Largest number of blocks.
 const MAX_DEPTH: usize = 1 << 9;
 

@@ -7,6 +7,9 @@ use crate::ranges::{at_least_one, in_order, positive, share_above_zero, size, wi
 /// Largest number of features of an image: attention over them, and tables of all their pairs, grow with its square.
 const MAX_FEATURES: usize = 1 << 14;
 
+/// Largest side of an image in pixels.
+const MAX_IMAGE_PX: usize = 1 << 14;
+
 /// Largest number of channels.
 const MAX_CHANNELS: usize = 1 << 10;
 
@@ -25,6 +28,11 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     encoder.check()?;
     let patch_px = encoder.patch_px();
     let unit = mask.unit_px;
+    let (height, width) = data.image_size.height_and_width();
+    if unit > height.min(width) && height.min(width) >= patch_px {
+        let expected = format!("expected at most the shorter side of `data.image_size`, {}", height.min(width));
+        return Err(wrong("mask.unit_px", unit, expected, None));
+    }
     if unit == 0 || unit % patch_px != 0 {
         let expected = format!("expected a multiple of the patch side of {patch_px} px");
         let hint = format!("{patch_px} and {} px would fit", patch_px * (unit / patch_px + 1).max(2));
@@ -150,8 +158,13 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
 
 fn image_is_multiple_of(size: ImageSize, step_px: usize, what: &str) -> Result<()> {
     let (height, width) = size.height_and_width();
-    if height > 0 && width > 0 && height % step_px == 0 && width % step_px == 0 {
+    let is_multiple = height > 0 && width > 0 && height % step_px == 0 && width % step_px == 0;
+    if is_multiple && height.max(width) <= MAX_IMAGE_PX {
         return Ok(());
+    }
+    if height.max(width) > MAX_IMAGE_PX {
+        let expected = format!("expected at most {MAX_IMAGE_PX} px");
+        return Err(wrong("data.image_size", format!("[{height}, {width}]"), expected, None));
     }
     let near = |px: usize| format!("{} or {}", (px / step_px).max(1) * step_px, (px / step_px + 1) * step_px);
     let (value, hint) = match height == width {

@@ -10,6 +10,9 @@ use std::path::Path;
 /// Largest number of outputs of a head per feature. Beyond it, the head's last layer would be larger than the encoder.
 const MAX_OUTPUTS: usize = 1 << 18;
 
+/// Largest side of the window of `normalized-pixels`: a larger one covers the largest image from every pixel of it.
+const MAX_WINDOW_PX: usize = (1 << 15) - 1;
+
 /// Checks that the palette exists.
 ///
 /// # Errors
@@ -32,10 +35,10 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     let stride_px = recipe.encoder.stride_px();
     let allowed = Allowed::of(target.kind);
     match (allowed.window && target.normalize == NormalizeBy::Window, target.window_px) {
-        (true, Some(window)) if window >= 3 && window % 2 == 1 => {}
+        (true, Some(window)) if (3..=MAX_WINDOW_PX).contains(&window) && window % 2 == 1 => {}
         (true, window) => {
             let value = window.map_or("missing".into(), |w| w.to_string());
-            let expected = "expected an odd number of pixels, at least 3".into();
+            let expected = format!("expected an odd number of pixels, 3 to {MAX_WINDOW_PX}");
             let hint = "SwinV2 uses 47; `target.normalize = \"patch\"` needs none".into();
             return Err(wrong("target.window_px", value, expected, Some(hint)));
         }

@@ -12,6 +12,12 @@ use simmim_data::{
 };
 use simmim_engine::Labels;
 
+/// Largest number of RandAugment's operations for an image.
+const MAX_OPERATIONS: usize = 100;
+
+/// Smallest share of a side that the crop of held-out images keeps.
+const MIN_EVALUATED_SHARE: f64 = 0.01;
+
 /// All settings of a fine-tuning run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -187,7 +193,7 @@ pub enum ClassWeights {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateRecipe {
-    /// Side of the center crop as a share of the resized image's shorter side, above 0, at most 1.
+    /// Side of the center crop as a share of the resized image's shorter side, 0.01 to 1.
     pub crop: f64,
 }
 
@@ -210,6 +216,7 @@ impl RecipeKind for FinetuneRecipe {
         let Self { encoder, data, augment, labels, train, .. } = self;
         encoder.check()?;
         check::common(data, train, encoder.stride_px(), "encoder's stride")?;
+        within("augment.operations", augment.operations as f64, 0.0, MAX_OPERATIONS as f64)?;
         for (key, value, most) in [
             ("augment.operation_probability", augment.operation_probability, 1.0),
             ("augment.magnitude", augment.magnitude, 10.0),
@@ -231,7 +238,7 @@ impl RecipeKind for FinetuneRecipe {
             return Err(wrong("train.batch_size", train.batch_size, expected, Some(hint)));
         }
         share_above_zero("labels.fraction", labels.fraction)?;
-        share_above_zero("evaluate.crop", self.evaluate.crop)
+        within("evaluate.crop", self.evaluate.crop, MIN_EVALUATED_SHARE, 1.0)
     }
 
     fn data(&self) -> &DataRecipe {

@@ -74,9 +74,8 @@ impl RecipeKind for TokenizerRecipe {
         for (key, value) in
             [("tokenizer.temperature", tokenizer.temperature), ("tokenizer.min_temperature", tokenizer.min_temperature)]
         {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(wrong(key, value, "expected more than 0".into(), None));
-            }
+            // scores are divided by it in f32
+            within(key, value, 1e-3, 1e3)?;
         }
         for (key, value) in [
             ("tokenizer.temperature_epochs", tokenizer.temperature_epochs),

@@ -1,8 +1,20 @@
 //! Sizes of a discrete VAE, and how they are derived from the tensors of a weights file.
 
 use crate::error::{Error, Result};
-use crate::ranges::{at_least_one, wrong};
+use crate::ranges::{at_least_one, size, wrong};
 use crate::weights::WeightsFile;
+
+/// Largest vocabulary; that of DALL-E (arXiv:2102.12092) is 8,192.
+const MAX_VOCABULARY: usize = 1 << 16;
+
+/// Largest width at full resolution.
+const MAX_WIDTH: usize = 1 << 12;
+
+/// Largest width of a token embedding.
+const MAX_TOKEN_WIDTH: usize = 1 << 14;
+
+/// Largest number of blocks of a group.
+const MAX_BLOCKS: usize = 1 << 6;
 
 /// Sizes of the encoder and the decoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,14 +55,16 @@ impl TokenizerConfig {
     /// If a value does not fit; the error names the first such key and what would fit.
     pub fn check(&self) -> Result<()> {
         at_least_one("data.channels", self.channels)?;
-        at_least_one("tokenizer.blocks_per_group", self.blocks_per_group)?;
-        at_least_one("tokenizer.token_width", self.token_width)?;
-        if self.vocabulary < 2 {
-            let expected = "expected at least 2 tokens to choose from".into();
+        size("tokenizer.blocks_per_group", self.blocks_per_group, MAX_BLOCKS)?;
+        size("tokenizer.token_width", self.token_width, MAX_TOKEN_WIDTH)?;
+        if !(2..=MAX_VOCABULARY).contains(&self.vocabulary) {
+            let expected = format!("expected 2 to {MAX_VOCABULARY} tokens to choose from");
             return Err(wrong("tokenizer.vocabulary", self.vocabulary, expected, None));
         }
-        if self.width < 4 || !self.width.is_multiple_of(4) {
-            let expected = "expected a multiple of 4: the bottleneck of a block is a quarter of its width".into();
+        if !(4..=MAX_WIDTH).contains(&self.width) || !self.width.is_multiple_of(4) {
+            let expected = format!(
+                "expected a multiple of 4, 4 to {MAX_WIDTH}: the bottleneck of a block is a quarter of its width"
+            );
             return Err(wrong("tokenizer.width", self.width, expected, None));
         }
         if !(1..=6).contains(&self.groups) {

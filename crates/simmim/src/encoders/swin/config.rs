@@ -1,6 +1,6 @@
 //! Sizes and variants of Swin and SwinV2, as in the `[encoder]` section of recipes.
 
-use crate::encoders::{MAX_DEPTH, MAX_PATCH_PX, MAX_WIDTH, WeightInit};
+use crate::encoders::{MAX_DEPTH, MAX_DROP_PATH, MAX_PATCH_PX, MAX_WIDTH, WeightInit};
 use crate::error::Result;
 use crate::ranges::{size, within, wrong};
 use serde::{Deserialize, Serialize};
@@ -116,7 +116,7 @@ impl SwinConfig {
             return Err(wrong("encoder.heads", format!("{:?}", self.heads), expected, None));
         }
         within("encoder.mlp_ratio", self.mlp_ratio, 1.0 / self.width as f64, 64.0)?;
-        within("encoder.drop_path", self.drop_path as f64, 0.0, 0.99)
+        within("encoder.drop_path", self.drop_path as f64, 0.0, MAX_DROP_PATH as f64)
     }
 
     /// Stride of the features in pixels: each stage after the first halves the grid.
@@ -138,9 +138,10 @@ impl SwinV2Config {
         self.sizes().check()?;
         let pretrained = &self.pretrained_window_size;
         // offsets are divided by the side minus 1
-        if !(pretrained.is_empty() || pretrained.len() == self.depths.len()) || pretrained.contains(&1) {
+        let is_side = |side: &usize| *side == 0 || (2..=MAX_WINDOW).contains(side);
+        if !(pretrained.is_empty() || pretrained.len() == self.depths.len()) || !pretrained.iter().all(is_side) {
             let expected = format!(
-                "expected one side per stage, {} in all, each 0 or at least 2, or an empty list",
+                "expected one side per stage, {} in all, each 0 or 2 to {MAX_WINDOW}, or an empty list",
                 self.depths.len()
             );
             return Err(wrong("encoder.pretrained_window_size", format!("{pretrained:?}"), expected, None));

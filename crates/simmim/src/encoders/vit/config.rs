@@ -1,7 +1,7 @@
 //! Recipe keys of the vision transformer.
 
 use crate::encoders::WeightInit;
-use crate::encoders::{MAX_DEPTH, MAX_PATCH_PX, MAX_WIDTH};
+use crate::encoders::{MAX_DEPTH, MAX_DROP_PATH, MAX_PATCH_PX, MAX_WIDTH};
 use crate::error::Result;
 use crate::ranges::{size, within, wrong};
 use serde::{Deserialize, Serialize};
@@ -67,7 +67,7 @@ impl VitConfig {
         }
         within("encoder.mlp_ratio", self.mlp_ratio, 1.0 / self.width as f64, 64.0)?;
         within("encoder.layer_scale", self.layer_scale as f64, 0.0, 100.0)?;
-        within("encoder.drop_path", self.drop_path as f64, 0.0, 0.99)
+        within("encoder.drop_path", self.drop_path as f64, 0.0, MAX_DROP_PATH as f64)
     }
 
     pub(super) fn hidden(&self) -> usize {

@@ -1,40 +1,23 @@
-//! `docs/RECIPES.md` documents every key and choice of every kind of recipe, and no others.
+//! `docs/RECIPES.md` documents every key and choice of every kind of recipe, and no others, with the range of its values.
 
 #![allow(clippy::unwrap_used, reason = "a test says where it fails")]
 
+mod ranges;
+mod table;
+mod values;
+
 use simmim::recipe::resolve_any;
 use std::collections::{BTreeMap, BTreeSet};
+use table::documented;
 
 /// One recipe of each kind and architecture; together they have every section.
 const RECIPES: &[(&str, &[&str])] = &[
     ("pretrain-vit-cifar", &["encoder", "data", "mask", "head", "target", "loss", "train", "monitor"]),
     ("pretrain-swin-cifar", &["encoder"]),
     ("pretrain-swinv2-t-192", &["encoder"]),
-    ("finetune-vit-cifar", &["augment", "labels", "evaluate"]),
-    ("tokenizer-cifar", &["tokenizer"]),
+    ("finetune-vit-cifar", &["data", "augment", "labels", "evaluate", "train"]),
+    ("tokenizer-cifar", &["tokenizer", "data", "train"]),
 ];
-
-/// The keys of each section in the document, with their descriptions.
-fn documented() -> BTreeMap<String, BTreeMap<String, String>> {
-    let text = include_str!("../../../docs/RECIPES.md");
-    let mut sections: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
-    let (mut section, mut keys) = (String::new(), Vec::new());
-    for line in text.lines().filter(|line| line.starts_with("| ")) {
-        let cells: Vec<&str> = line.trim_matches('|').splitn(2, " | ").collect();
-        let (first, meaning) = (cells[0].trim(), cells.get(1).copied().unwrap_or_default());
-        if let Some(name) = first.strip_prefix("**`").and_then(|rest| rest.strip_suffix("`**")) {
-            section = name.to_owned();
-            continue;
-        }
-        if !first.is_empty() {
-            keys = first.split('`').skip(1).step_by(2).map(str::to_owned).collect();
-        }
-        for key in &keys {
-            *sections.entry(section.clone()).or_default().entry(key.clone()).or_default() += meaning;
-        }
-    }
-    sections
-}
 
 /// The comma-separated list after `start` in a message.
 fn list(message: &str, start: &str) -> Option<Vec<String>> {
@@ -46,7 +29,11 @@ fn list(message: &str, start: &str) -> Option<Vec<String>> {
 fn keys(recipe: &str, section: &str) -> Vec<String> {
     let error = resolve_any(recipe, &[format!("{section}.zzzzzzzz=1")]).unwrap_err();
     let hint = error.hint().unwrap_or_default();
-    list(&hint, &format!("keys of [{section}] are ")).unwrap_or_else(|| panic!("{error}, {hint}"))
+    let mut keys = list(&hint, &format!("keys of [{section}] are ")).unwrap_or_else(|| panic!("{error}, {hint}"));
+    if section == "encoder" {
+        keys.push("kind".into()); // not a field of the configurations of encoders, so the error does not list it
+    }
+    keys
 }
 
 /// The choices of a key, if any, from the error for an unknown choice.
@@ -65,20 +52,18 @@ fn every_key_and_choice_is_documented_and_nothing_else_is() {
         for section in *sections {
             for key in keys(recipe, section) {
                 known.entry((*section).to_owned()).or_default().insert(key.clone());
-                let Some(text) = documented.get(*section).and_then(|keys| keys.get(&key)) else {
+                let Some(row) = documented.get(*section).and_then(|keys| keys.get(&key)) else {
                     missing.push(format!("{section}.{key}"));
                     continue;
                 };
                 for choice in choices(recipe, section, &key) {
-                    if !text.contains(&choice) {
+                    if !row.meaning.contains(&choice) {
                         missing.push(format!("{section}.{key} = {choice}"));
                     }
                 }
             }
         }
     }
-    // `kind` is not a field of the configurations of encoders, so the error does not list it
-    known.get_mut("encoder").unwrap().insert("kind".into());
     let extra = documented.iter().flat_map(|(section, keys)| {
         let known = known.get(section).cloned().unwrap_or_default();
         keys.keys().filter(move |key| !known.contains(*key)).map(move |key| format!("{section}.{key}"))
