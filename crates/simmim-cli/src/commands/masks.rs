@@ -3,9 +3,11 @@
 use super::{print_result, read_image};
 use crate::cli::{Common, MasksArgs};
 use crate::exit::Exit;
+use anyhow::Context;
 use serde_json::{Value, json};
 use simmim::pictures::mask_comparison::{AvgDistRow, csv, embedded_photo, measure, page, pictures, table};
 use simmim::{Error, recipe};
+use std::path::Path;
 
 pub(crate) fn run(common: &Common, args: &MasksArgs) -> anyhow::Result<Exit> {
     let recipe = recipe::resolve(&args.recipe, &common.set)?;
@@ -14,12 +16,14 @@ pub(crate) fn run(common: &Common, args: &MasksArgs) -> anyhow::Result<Exit> {
         None => embedded_photo()?,
     };
     let image_px = recipe.data.image_size.height_and_width();
-    std::fs::create_dir_all(&args.out).map_err(Error::from)?;
+    let at = |path: &Path| format!("`{}`", path.display());
+    std::fs::create_dir_all(&args.out).map_err(Error::from).with_context(|| at(&args.out))?;
     let out = |name: &str| args.out.join(name);
     let sheet = pictures(&recipe.mask, image_px, &photo, common.seed);
     sheet.save_png(&out("masks.png")).map_err(Error::from)?;
     let measured = measure(&recipe.mask, image_px, common.seed);
-    std::fs::write(out("avg_dist.csv"), csv(&measured)).map_err(Error::from)?;
+    let table_path = out("avg_dist.csv");
+    std::fs::write(&table_path, csv(&measured)).map_err(Error::from).with_context(|| at(&table_path))?;
     let page = page(&measured, image_px, recipe.mask.ratio, sheet.png_bytes().map_err(Error::from)?);
     page.write(&out("masks.html")).map_err(Error::from)?;
     if !common.quiet {
