@@ -3,7 +3,7 @@
 //! It specifies what the assembly computes. Tests run it on every machine, with the packing, the blocks and the tails
 //! that the CPU's own unit is given, and compare the two where both are at hand.
 
-use super::tiles::{Segment, Sums, TileUnit};
+use super::tiles::{Block, Rows, RowsMut, Segment, TileUnit};
 
 /// A tile register: 16 rows of 16 lanes. A lane is one f32 sum, or two bf16 that follow each other along the depth.
 type Tile = [[u32; 16]; 16];
@@ -13,23 +13,36 @@ type Tile = [[u32; 16]; 16];
 pub(super) struct AmxModel;
 
 impl TileUnit for AmxModel {
-    fn multiply(self, half: usize, lower: usize, columns: usize, segments: &[Segment], sums: &mut Sums) {
-        for top in [0, lower] {
-            for column in 0..columns {
-                let mut c = Tile::default();
+    fn multiply(self, block: Block, segments: &[Segment], start: Option<Rows>, c: RowsMut) {
+        let Block { half, lower, columns } = block;
+        let start = start.as_ref().map_or((&*c.values, c.stride), |start| (start.values, start.stride));
+        let mut sums = [[Tile::default(); 3]; 2]; // all of them are computed before any is stored
+        for (top, sums) in [0, lower].into_iter().zip(&mut sums) {
+            for (column, sums) in sums[..columns].iter_mut().enumerate() {
+                *sums = load(half, |row| lanes_at(start, top + row, column).map(f32::to_bits));
                 for segment in segments {
                     for block in 0..segment.blocks() {
                         let a = load(half, |row| segment.a(top + row, block));
                         let b = load(16, |step| segment.b(16 * block + step, column));
-                        multiply_add(&mut c, &a, &b, half);
+                        multiply_add(sums, &a, &b, half);
                     }
                 }
-                for (row, c) in c[..half].iter().enumerate() {
-                    sums.values[top + row][16 * column..][..16].copy_from_slice(&c.map(f32::from_bits));
+            }
+        }
+        for (top, sums) in [0, lower].into_iter().zip(&sums) {
+            for (column, sums) in sums[..columns].iter().enumerate() {
+                for (row, sums) in sums[..half].iter().enumerate() {
+                    let first = (top + row) * c.stride + 16 * column;
+                    c.values[first..first + 16].copy_from_slice(&sums.map(f32::from_bits));
                 }
             }
         }
     }
+}
+
+/// Sixteen values of a row.
+fn lanes_at((values, stride): (&[f32], usize), row: usize, column: usize) -> [f32; 16] {
+    std::array::from_fn(|lane| values[row * stride + 16 * column + lane])
 }
 
 /// `tileloadd`: rows from memory; the other rows become zero.

@@ -14,7 +14,8 @@
 //!
 //! Rows of A are read in place, or from squares of 32 columns × 16 steps if A is packed from rows that are its depth
 //! (`pack.rs`). The unit reads whole blocks of the depth. Where A's rows end within a block, that block is copied and
-//! filled up with zeros. The sums go to a buffer in the first-level cache, and from there to C.
+//! filled up with zeros. The unit loads what the sums start from, be it a bias, and stores them to C. Only where C ends
+//! within a tile do they go through a buffer.
 
 use super::Accumulator;
 use crate::dtype::{Bf16, Dtype, padded};
@@ -33,7 +34,7 @@ pub(super) const WIDTH: usize = 48;
 pub(super) const DEPTH: usize = 16;
 
 /// Columns of a tile.
-const TILE_COLUMNS: usize = 16;
+pub(super) const TILE_COLUMNS: usize = 16;
 
 /// Values of a row of A in a block of the depth.
 const BLOCK_VALUES: usize = DEPTH * Bf16::PER_LANE;
@@ -43,15 +44,44 @@ const LANE: usize = size_of::<u32>();
 
 /// What multiplies tiles.
 pub(super) trait TileUnit: Copy {
-    /// Computes the sums of a block of C: `half` rows from row 0 on, and as many from row `lower` on, in `columns`
-    /// tiles of 16 columns.
-    fn multiply(self, half: usize, lower: usize, columns: usize, segments: &[Segment], sums: &mut Sums);
+    /// Computes the sums of a block of C and writes them to `c`. They start from the values of `start`, or from those
+    /// of `c`; all of them are read before any is written.
+    fn multiply(self, block: Block, segments: &[Segment], start: Option<Rows>, c: RowsMut);
 }
 
-/// Sums of a block of C, of which a unit writes those that it is asked for.
-#[repr(align(64))]
-pub(super) struct Sums {
-    pub(super) values: [[f32; WIDTH]; HEIGHT],
+/// A block of C: `half` rows from row 0 on, and as many from row `lower` on, in tiles of 16 columns.
+#[derive(Clone, Copy)]
+pub(super) struct Block {
+    pub(super) half: usize,
+    pub(super) lower: usize,
+    /// Tiles side by side.
+    pub(super) columns: usize,
+}
+
+/// Rows of f32 that are read, `stride` apart; with a stride of zero, all of them are the same one.
+pub(super) struct Rows<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) stride: usize,
+}
+
+/// Rows of f32 that are written, `stride` apart.
+pub(super) struct RowsMut<'a> {
+    pub(super) values: &'a mut [f32],
+    pub(super) stride: usize,
+}
+
+impl Rows<'_> {
+    /// Whether there are so many rows and columns.
+    pub(super) fn has(&self, rows: usize, columns: usize) -> bool {
+        self.values.len() >= (rows - 1) * self.stride + columns
+    }
+}
+
+impl RowsMut<'_> {
+    /// Whether there are so many rows and columns.
+    pub(super) fn has(&self, rows: usize, columns: usize) -> bool {
+        self.values.len() >= (rows - 1) * self.stride + columns && self.stride >= columns
+    }
 }
 
 /// A part of the depth of some rows of A and a panel of B. Its memory may be read in all its rows and blocks.
@@ -114,7 +144,6 @@ pub(super) fn product(
     c_stride: usize,
     accumulator: Accumulator,
 ) {
-    let mut sums = Sums::new();
     let values = padded::<Bf16>(a.columns());
     let (blocks, rest) = (values / BLOCK_VALUES, values % BLOCK_VALUES);
     for top in (0..a.rows()).step_by(HEIGHT) {
@@ -130,19 +159,19 @@ pub(super) fn product(
         for panel in 0..b.groups() {
             let (left, lanes) = (panel * WIDTH, b.lanes_from(0, panel));
             let columns = WIDTH.min(b.columns() - left);
-            let c = &mut c[top * c_stride + left..];
+            let c = Target { values: &mut c[top * c_stride + left..], stride: c_stride, columns };
+            let accumulator = accumulator.at(left, columns);
             let segment = |rows, row_len, first_block, blocks| {
                 Segment::new(rows, height, row_len, DEPTH * LANE, &lanes[first_block * DEPTH * WIDTH..], blocks)
             };
             let whole = || segment(rows, a.stride() * size_of::<Bf16>(), 0, blocks);
             let last = || segment(last_block, BLOCK_VALUES * size_of::<Bf16>(), blocks, 1);
             match (blocks > 0, rest > 0) {
-                (true, true) => sums.compute(unit, height, columns, &[whole(), last()]),
-                (true, false) => sums.compute(unit, height, columns, &[whole()]),
-                (false, true) => sums.compute(unit, height, columns, &[last()]),
-                (false, false) => sums.compute(unit, height, columns, &[]),
+                (true, true) => compute(unit, height, &[whole(), last()], c, accumulator),
+                (true, false) => compute(unit, height, &[whole()], c, accumulator),
+                (false, true) => compute(unit, height, &[last()], c, accumulator),
+                (false, false) => compute(unit, height, &[], c, accumulator),
             }
-            store(&sums.values[..height], columns, c, c_stride, accumulator.at(left, columns));
         }
     }
 }
@@ -163,7 +192,6 @@ pub(super) fn product_of_packed(
     c: &mut [f32],
     accumulator: Accumulator,
 ) {
-    let mut sums = Sums::new();
     let (columns, depth) = (b.columns(), a.steps());
     let rows = c.len() / columns;
     let (first_block, blocks) = (first_row / HEIGHT, rows.div_ceil(HEIGHT));
@@ -187,30 +215,43 @@ pub(super) fn product_of_packed(
                         Segment::new(a, height, square, HEIGHT * square, b, depth / DEPTH)
                     }));
                     let width = WIDTH.min(columns - left);
-                    sums.compute(unit, height, width, &segments);
-                    let c = &mut c[top * columns + left..];
-                    store(&sums.values[..height], width, c, columns, accumulator.at(left, width));
+                    let c = Target { values: &mut c[top * columns + left..], stride: columns, columns: width };
+                    compute(unit, height, &segments, c, accumulator.at(left, width));
                 }
             }
         }
     }
 }
 
-impl Sums {
-    fn new() -> Self {
-        Self { values: [[0.0; WIDTH]; HEIGHT] }
-    }
+/// A block of C.
+struct Target<'a> {
+    /// C from the block's first value on.
+    values: &'a mut [f32],
+    /// Values from a row to the next.
+    stride: usize,
+    columns: usize,
+}
 
-    /// Computes the sums of a block of `height` rows and `columns` columns.
-    fn compute(&mut self, unit: impl TileUnit, height: usize, columns: usize, segments: &[Segment]) {
-        if segments.is_empty() {
-            self.values = [[0.0; WIDTH]; HEIGHT]; // empty sums
-        } else {
-            // both halves have equally many rows, so they share the middle one of an odd number
-            let half = height.div_ceil(2);
-            unit.multiply(half, height - half, columns.div_ceil(TILE_COLUMNS), segments, self);
-        }
+/// Computes a block of C of `height` rows.
+fn compute(unit: impl TileUnit, height: usize, segments: &[Segment], c: Target, accumulator: Accumulator) {
+    const ZEROS: Rows = Rows { values: &[0.0; WIDTH], stride: 0 };
+    let Target { values, stride, columns } = c;
+    // both halves have equally many rows, so they share the middle one of an odd number
+    let half = height.div_ceil(2);
+    let block = Block { half, lower: height - half, columns: columns.div_ceil(TILE_COLUMNS) };
+    if columns.is_multiple_of(TILE_COLUMNS) && !segments.is_empty() {
+        let start = match accumulator {
+            Accumulator::Zero => Some(ZEROS),
+            Accumulator::Output => None,
+            Accumulator::Bias(bias) => Some(Rows { values: bias, stride: 0 }),
+        };
+        return unit.multiply(block, segments, start, RowsMut { values, stride });
     }
+    let mut sums = [[0.0; WIDTH]; HEIGHT];
+    if !segments.is_empty() {
+        unit.multiply(block, segments, Some(ZEROS), RowsMut { values: sums.as_flattened_mut(), stride: WIDTH });
+    }
+    store(&sums[..height], columns, values, stride, accumulator);
 }
 
 /// Adds the first `columns` columns of sums to what the accumulator says, and stores them to rows that are `stride`
@@ -218,21 +259,11 @@ impl Sums {
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 fn store(sums: &[[f32; WIDTH]], columns: usize, c: &mut [f32], stride: usize, accumulator: Accumulator) {
     for (sums, c) in sums.iter().zip(c.chunks_mut(stride)) {
-        match c.first_chunk_mut::<WIDTH>() {
-            // a loop of constant length for the usual case
-            Some(c) if columns == WIDTH => store_row(sums, c, accumulator),
-            _ => store_row(&sums[..columns], &mut c[..columns], accumulator),
-        }
-    }
-}
-
-#[inline(always)]
-fn store_row(sums: &[f32], c: &mut [f32], accumulator: Accumulator) {
-    match accumulator {
-        Accumulator::Zero => c.copy_from_slice(sums),
-        Accumulator::Output => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
-        Accumulator::Bias(bias) => {
-            c.iter_mut().zip(sums).zip(bias).for_each(|((c, sum), bias)| *c = sum + bias);
+        let (sums, c) = (&sums[..columns], &mut c[..columns]);
+        match accumulator {
+            Accumulator::Zero => c.copy_from_slice(sums),
+            Accumulator::Output => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
+            Accumulator::Bias(bias) => c.iter_mut().zip(sums).zip(bias).for_each(|((c, sum), bias)| *c = sum + bias),
         }
     }
 }
