@@ -124,6 +124,16 @@ pub enum Error {
         /// The number of classes.
         classes: usize,
     },
+    /// A label that is too high to be a class number where no list names the classes.
+    #[error("the label {label} of `{member}` is not below {limit}: every number up to the highest label is a class")]
+    TooManyClasses {
+        /// The sample with the label.
+        member: String,
+        /// The label.
+        label: usize,
+        /// The most classes that there may be.
+        limit: usize,
+    },
     /// A `classes.json` that is not a list of names.
     #[error("`{}` is not a JSON list of class names: {cause}", path.display())]
     BadClassNames {
@@ -239,6 +249,14 @@ pub enum Error {
         bytes: u64,
         /// The most that it may take, in bytes.
         limit: u64,
+    },
+    /// An image for which the system does not give the memory.
+    #[error("cannot read `{name}`: the system does not give the {bytes} bytes that this takes")]
+    NoMemory {
+        /// The image.
+        name: String,
+        /// The memory that it takes, in bytes.
+        bytes: u64,
     },
     /// An array that the reader of arrays refuses.
     #[error("cannot read the array `{name}`: {cause}")]
@@ -365,6 +383,7 @@ impl Error {
                 folder.display()
             )),
             Self::NotAFile { .. } => Some("copy what it delivers to a file".into()),
+            Self::NoMemory { .. } => Some("fewer --workers read fewer images at once".into()),
             Self::TooLarge { .. } => Some("make it smaller, cut it into parts, or leave it out".into()),
             Self::UnknownKind { .. } => {
                 Some("give a folder of images, `.tar` shards or `*-images-idx3-ubyte[.gz]`".into())
@@ -374,6 +393,7 @@ impl Error {
             }
             Self::BadLabel { .. } => Some("a `.cls` member holds one integer from 0 up".into()),
             Self::LabelOutOfRange { .. } => Some("`classes.json` lists the name of every class, in order".into()),
+            Self::TooManyClasses { .. } => Some("number the classes from 0 up".into()),
             Self::BadClassNames { .. } => Some("as in `[\"cat\", \"dog\"]`".into()),
             Self::ClassesDisagree { .. } => {
                 Some("sources opened together need the same class folders or `classes.json`".into())
@@ -408,7 +428,7 @@ impl Error {
     #[must_use]
     pub fn is_users_fault(&self) -> bool {
         match self {
-            Self::Read { .. } | Self::WorkerPanicked { .. } | Self::NoThread { .. } => false,
+            Self::Read { .. } | Self::NoMemory { .. } | Self::WorkerPanicked { .. } | Self::NoThread { .. } => false,
             Self::MissingPath { .. }
             | Self::BadSpec { .. }
             | Self::NoMatch { .. }
@@ -422,6 +442,7 @@ impl Error {
             | Self::BadTar { .. }
             | Self::BadLabel { .. }
             | Self::LabelOutOfRange { .. }
+            | Self::TooManyClasses { .. }
             | Self::BadClassNames { .. }
             | Self::ClassesDisagree { .. }
             | Self::NotIdx { .. }
@@ -450,6 +471,7 @@ impl Error {
 fn hint_on(passed_over: &PassedOver) -> String {
     match passed_over.reason {
         PassedOverReason::Run => format!("{passed_over}; name it itself to read its pictures"),
+        PassedOverReason::Nowhere => format!("{passed_over}; copy what it led to, or mount it"),
         PassedOverReason::Loop | PassedOverReason::Repeated | PassedOverReason::NotAFile(_) => {
             format!("{passed_over}; give regular files")
         }

@@ -110,7 +110,10 @@ pub const IMAGE_EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "npy"];
 ///
 /// Below a folder and among the matches of a wildcard, some things are passed over and named by
 /// [`Source::passed_over`]: the folder of a run of this program, which is recognized by its content; links to folders
-/// whose images are read anyway; pipes, sockets and devices.
+/// whose images are read anyway, links to files in the folder of a run, and links to nothing; pipes, sockets and devices.
+/// A link to nothing that has the name of an image counts as an unreadable image.
+///
+/// A path whose name contains commas or braces is given alone; in a list, `?` stands for each of them.
 ///
 /// # Errors
 ///

@@ -18,12 +18,14 @@ pub struct PassedOver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PassedOverReason {
-    /// The folder of a run, or a link into one: its pictures are results.
+    /// The folder of a run, or a link to something in one: its pictures are results.
     Run,
     /// A link to a folder that contains the link.
     Loop,
     /// A link to a folder whose images are read already, or will be.
     Repeated,
+    /// A link to nothing that does not have the name of an image. One that has counts as an unreadable image.
+    Nowhere,
     /// What is neither a regular file nor a folder: `a pipe`, `a socket` or `a device`.
     NotAFile(&'static str),
 }
@@ -40,6 +42,7 @@ impl Display for PassedOverReason {
             Self::Run => write!(f, "belongs to a run"),
             Self::Loop => write!(f, "leads to a folder that contains it"),
             Self::Repeated => write!(f, "leads to a folder that is read anyway"),
+            Self::Nowhere => write!(f, "is a link to nothing"),
             Self::NotAFile(what) => write!(f, "is {what}"),
         }
     }

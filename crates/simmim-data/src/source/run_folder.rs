@@ -1,7 +1,8 @@
 //! Recognizes the folder of a run by its content: it may lie among the data, and its pictures are results.
 
-use std::fs::read_dir;
-use std::path::Path;
+use std::collections::HashMap;
+use std::fs::{read_dir, read_link};
+use std::path::{Path, PathBuf};
 
 /// Locks the folder of a run. It is the first file in the folder, before the images are listed, and stays there.
 const LOCK: &str = ".lock";
@@ -23,6 +24,36 @@ pub(super) fn is_run(folder: &Path) -> bool {
         return has(LOCK) || has(LOG) || folder.join(CHECKPOINTS).is_dir();
     }
     has(LOCK) && (has(RECIPE) || is_untouched(folder))
+}
+
+/// Most links that are followed from one to the next, as by Linux (`path_resolution(7)`).
+const MAX_LINKS: usize = 40;
+
+/// Tells which links to files lead into the folder of a run. Folders are looked at once, because a collection may consist
+/// of links.
+#[derive(Default)]
+pub(super) struct LinksIntoRuns {
+    known: HashMap<PathBuf, bool>,
+}
+
+impl LinksIntoRuns {
+    /// Whether `link` leads to a file in the folder of a run, other than of one around `from`: who names a folder in a run
+    /// means it.
+    pub(super) fn contain(&mut self, link: &Path, from: &Path) -> bool {
+        let mut path = link.to_owned();
+        for _ in 0..MAX_LINKS {
+            let Ok(target) = read_link(&path) else { break };
+            path = path.parent().unwrap_or(Path::new("")).join(target);
+        }
+        let Some(folder) = path.parent() else { return false };
+        if let Some(known) = self.known.get(folder) {
+            return *known;
+        }
+        let is_in_run = |folder: PathBuf| folder.ancestors().any(|around| !from.starts_with(around) && is_run(around));
+        let is_in_run = folder.canonicalize().is_ok_and(is_in_run);
+        self.known.insert(folder.to_owned(), is_in_run);
+        is_in_run
+    }
 }
 
 /// Whether there are only hidden files and an empty folder for pictures. Other programs may lock a folder of images in

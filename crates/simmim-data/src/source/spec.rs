@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::kind::Kind;
 use super::passed_over::{PassedOver, PassedOverReason};
-use super::run_folder::is_run;
+use super::run_folder::{LinksIntoRuns, is_run};
 use super::{is_ignored, missing};
 use crate::error::{Error, Result};
 
@@ -42,6 +42,7 @@ fn add_matches(pattern: &str, named: &mut Paths) -> Result<()> {
     let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
     let matching = glob::glob_with(pattern, options)
         .map_err(|error| Error::BadSpec { spec: pattern.to_owned(), fault: error.msg })?;
+    let mut links = LinksIntoRuns::default();
     let (paths_before, passed_over_before) = (named.paths.len(), named.passed_over.len());
     for path in matching {
         let path = path.map_err(|error| Error::Read { path: error.path().to_owned(), cause: error.into() })?;
@@ -53,6 +54,10 @@ fn add_matches(pattern: &str, named: &mut Paths) -> Result<()> {
             None => continue,
             Some(Kind::Folder) => is_run(&path).then_some(PassedOverReason::Run),
             Some(Kind::Special(what)) => Some(PassedOverReason::NotAFile(what)),
+            Some(Kind::Image) if path.is_symlink() => {
+                let folder = path.parent().and_then(|folder| folder.canonicalize().ok()).unwrap_or_default();
+                links.contain(&path, &folder).then_some(PassedOverReason::Run)
+            }
             Some(Kind::Shard | Kind::Image | Kind::Idx) => None,
         };
         match reason {

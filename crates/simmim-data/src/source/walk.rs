@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::is_ignored;
 use super::kind::Kind;
 use super::passed_over::{PassedOver, PassedOverReason};
-use super::run_folder::is_run;
+use super::run_folder::{LinksIntoRuns, is_run};
 use crate::error::{Error, Result};
 
 /// What lies below a folder, ordered by path.
@@ -31,7 +31,8 @@ pub(super) struct Found {
 pub(super) fn walk(root: &Path) -> Result<Found> {
     let real = real(root)?;
     let read = HashSet::from([real.clone()]);
-    let mut walk = Walk { root: real.clone(), read, images: Vec::new(), passed_over: Vec::new() };
+    let links = LinksIntoRuns::default();
+    let mut walk = Walk { root: real.clone(), read, links, images: Vec::new(), passed_over: Vec::new() };
     let (mut folders, mut shards, mut other) = (Vec::new(), Vec::new(), None);
     for entry in entries(root)? {
         match entry.kind {
@@ -44,10 +45,11 @@ pub(super) fn walk(root: &Path) -> Result<Found> {
                     folders.push((name(&entry.path), walk.images.len()));
                 }
             }
-            Some(Kind::Image) => walk.images.push(entry.path),
+            Some(Kind::Image) => walk.add(entry),
             Some(Kind::Shard) => shards.push(entry.path),
             Some(Kind::Idx) => other = other.or(Some(entry.path)),
             Some(Kind::Special(what)) => walk.pass_over(entry.path, PassedOverReason::NotAFile(what)),
+            None if entry.leads_nowhere => walk.pass_over(entry.path, PassedOverReason::Nowhere),
             None => {}
         }
     }
@@ -59,6 +61,7 @@ struct Walk {
     root: PathBuf,
     /// The folders that have been read.
     read: HashSet<PathBuf>,
+    links: LinksIntoRuns,
     images: Vec<PathBuf>,
     passed_over: Vec<PassedOver>,
 }
@@ -78,12 +81,21 @@ impl Walk {
                 Some(Kind::Folder) => {
                     self.enter(&entry, &path)?;
                 }
-                Some(Kind::Image) => self.images.push(entry.path),
+                Some(Kind::Image) => self.add(entry),
                 Some(Kind::Special(what)) => self.pass_over(entry.path, PassedOverReason::NotAFile(what)),
+                None if entry.leads_nowhere => self.pass_over(entry.path, PassedOverReason::Nowhere),
                 Some(Kind::Shard | Kind::Idx) | None => {}
             }
         }
         Ok(true)
+    }
+
+    /// Adds an image, unless it is a link into the folder of a run.
+    fn add(&mut self, image: Entry) {
+        match image.is_link && self.links.contain(&image.path, &self.root) {
+            true => self.pass_over(image.path, PassedOverReason::Run),
+            false => self.images.push(image.path),
+        }
     }
 
     fn pass_over(&mut self, path: PathBuf, reason: PassedOverReason) {
@@ -120,6 +132,8 @@ struct Entry {
     path: PathBuf,
     kind: Option<Kind>,
     is_link: bool,
+    /// Whether it is a link to nothing.
+    leads_nowhere: bool,
 }
 
 /// Lists the files and folders directly in `folder`, without ignored ones, ordered by name.
@@ -133,8 +147,9 @@ fn entries(folder: &Path) -> Result<Vec<Entry>> {
         }
         let (path, file_type) = (entry.path(), entry.file_type().map_err(failed)?);
         let is_link = file_type.is_symlink();
-        let kind = if is_link { Kind::of(&path) } else { Kind::of_type(&path, Some(file_type)) };
-        entries.push(Entry { path, kind, is_link });
+        let target = if is_link { fs::metadata(&path).ok().map(|target| target.file_type()) } else { Some(file_type) };
+        let kind = Kind::of_type(&path, target);
+        entries.push(Entry { path, kind, is_link, leads_nowhere: target.is_none() });
     }
     entries.sort_by(|first, second| first.path.cmp(&second.path));
     Ok(entries)

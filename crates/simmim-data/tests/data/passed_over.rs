@@ -73,6 +73,54 @@ fn a_run_below_the_data_is_passed_over_at_any_depth_and_through_links() {
 }
 
 #[test]
+fn links_to_pictures_of_a_run_are_passed_over_and_other_links_are_read() {
+    let (root, elsewhere) = (folder(&["a.png", "deep/b.png"]), tempdir().unwrap());
+    run(&elsewhere.path().join("run"));
+    write(&elsewhere.path().join("c.png"), &gray(3));
+    let at = |path: &str| root.path().join(path);
+    symlink(elsewhere.path().join("run/pictures/step-4.png"), at("newest.png")).unwrap();
+    symlink(elsewhere.path().join("c.png"), at("c.png")).unwrap();
+    symlink("../newest.png", at("deep/again.png")).unwrap();
+    symlink("../c.png", at("deep/d.png")).unwrap();
+    let (images, runs) =
+        (["a.png", "c.png", "deep/b.png", "deep/d.png"], [("deep/again.png", RUN), ("newest.png", RUN)]);
+    check(&root, "", &[], &images, &runs);
+    check(&root, "*.png", &[], &images[..2], &runs[1..]);
+    check(&root, "newest.png", &[], &["newest.png"], &[]);
+    // who names a folder in a run means it, and what its links lead to
+    symlink("step-4.png", elsewhere.path().join("run/pictures/same.png")).unwrap();
+    let pictures = ["run/pictures/same.png", "run/pictures/step-4.png"];
+    check(&elsewhere, "run/pictures", &[], &pictures, &[]);
+    check(&elsewhere, "run/pictures/*", &[], &pictures, &[]);
+}
+
+#[test]
+fn a_link_to_nothing_is_an_unreadable_image_if_it_has_the_name_of_one() {
+    let root = folder(&["a.png", "deep/b.png"]);
+    symlink("nowhere/x.png", root.path().join("deep/x.png")).unwrap();
+    symlink("nowhere", root.path().join("more")).unwrap();
+    symlink("nowhere", root.path().join("deep/more")).unwrap();
+    let nowhere = [("deep/more", PassedOverReason::Nowhere), ("more", PassedOverReason::Nowhere)];
+    check(&root, "", &[], &["a.png", "deep/b.png", "deep/x.png"], &nowhere);
+    let scanned = scan(&*opened(root.path().display().to_string()).unwrap(), &|_| {});
+    let unreadable: Vec<&str> = scanned.unreadable.iter().map(|image| image.name.as_str()).collect();
+    assert!(unreadable.len() == 1 && unreadable[0].ends_with("deep/x.png"), "{unreadable:?}");
+    let empty = tempdir().unwrap();
+    symlink("nowhere", empty.path().join("photos")).unwrap();
+    let hint = opened(empty.path().display().to_string()).err().unwrap().hint().unwrap();
+    assert!(hint.contains("photos` is a link to nothing"), "{hint}");
+}
+
+#[test]
+fn names_with_commas_and_braces_are_read_alone_and_by_a_wildcard_in_a_list() {
+    let root = folder(&["a,b/1.png", "{c}/2.png", "d/3.png"]);
+    check(&root, "a,b", &[], &["a,b/1.png"], &[]);
+    check(&root, "{c}", &[], &["{c}/2.png"], &[]);
+    let list = format!("a?b,{0}/?c?,{0}/d", root.path().display());
+    check(&root, &list, &[], &["a,b/1.png", "{c}/2.png", "d/3.png"], &[]);
+}
+
+#[test]
 fn a_run_is_no_class() {
     let root = folder(&["dark/a.png", "light/b.png"]);
     fs::create_dir(root.path().join("none")).unwrap();
