@@ -47,7 +47,7 @@ pub const MAX_BYTES: u64 = 512 << 20;
 ///
 /// # Errors
 ///
-/// [`Error::TooLarge`] with `name` if it is more than [`MAX_BYTES`].
+/// [`Error::TooLarge`] with `name` if it is more than [`MAX_BYTES`], [`Error::NoMemory`] if the system does not give it.
 pub(crate) fn check_size(
     [height, width]: [usize; 2],
     channels: usize,
@@ -57,9 +57,24 @@ pub(crate) fn check_size(
     let factors = [height, width, channels, bytes_per_value];
     let bytes = factors.iter().fold(1_u64, |product, factor| product.saturating_mul(*factor as u64));
     if bytes <= MAX_BYTES {
-        return Ok(());
+        return check_memory(bytes, name);
     }
     Err(Error::TooLarge { name: name.to_owned(), height, width, channels, bytes, limit: MAX_BYTES })
+}
+
+/// Images that take no more than this are read without asking, because small allocations hardly ever fail.
+const SMALL_BYTES: u64 = 16 << 20;
+
+/// Checks that the system gives the memory of an image twice, as it is decoded and as it is converted. A decoder would end
+/// the process where it does not.
+fn check_memory(bytes: u64, name: &str) -> Result<()> {
+    if bytes <= SMALL_BYTES {
+        return Ok(());
+    }
+    let mut probe: Vec<u8> = Vec::new();
+    let is_given = usize::try_from(2 * bytes).is_ok_and(|bytes| probe.try_reserve_exact(bytes).is_ok());
+    std::hint::black_box(&probe); // or else the compiler may leave the allocation out
+    if is_given { Ok(()) } else { Err(Error::NoMemory { name: name.to_owned(), bytes: 2 * bytes }) }
 }
 
 #[derive(Clone, Copy)]

@@ -15,6 +15,10 @@ pub(super) fn read_list(folder: &Path) -> Result<Option<Vec<String>>> {
     names.map(Some).map_err(|cause| Error::BadClassNames { path, cause })
 }
 
+/// Labels without names are numbers below this one. A higher one is taken for something else, because each number up to
+/// the highest is a class.
+const MAX_CLASSES: usize = 1 << 20;
+
 /// Returns the names of the classes: the `given` ones, or else `0` up to the highest of `labels`; none if no sample has
 /// a label. `member` returns the name of a sample for the error.
 pub(super) fn of(
@@ -31,6 +35,7 @@ pub(super) fn of(
             Err(Error::LabelOutOfRange { member: member(index), label, classes: names.len() })
         }
         Some(names) => Ok(names),
+        None if label >= MAX_CLASSES => Err(Error::TooManyClasses { member: member(index), label, limit: MAX_CLASSES }),
         None => Ok((0..=label).map(|number| number.to_string()).collect()),
     }
 }

@@ -91,8 +91,10 @@ fn name(shard: &Path, member: &str) -> String {
 
 fn member(file: &mut File, offset: u64, size: u64) -> std::io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = vec![0; size as usize];
-    file.read_exact(&mut bytes)?;
+    let mut bytes = Vec::new();
+    if file.take(size).read_to_end(&mut bytes)? as u64 != size {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
     Ok(bytes)
 }
 
