@@ -1,5 +1,6 @@
 //! The command line; doc comments are the help texts.
 
+use crate::paths;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use simmim::masks::PixelBox;
 use simmim::precision::PrecisionChoice;
@@ -9,6 +10,9 @@ use std::path::PathBuf;
 ///
 /// Start with `simmim demo`, which needs no data and takes a few minutes. Then run `simmim pretrain` on a folder of
 /// your own images.
+///
+/// In paths, `~/` is the home folder, in quotes too. Data sets are listed with commas between them; a name that has a
+/// comma is given alone, or with `?` in its place.
 #[derive(Parser)]
 #[command(name = "simmim", version, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -18,23 +22,24 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options of every command.
+/// Options of every command; one that a command does not use is refused.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// Device to compute on; auto chooses the best one of this build, which is cpu.
-    #[arg(long, global = true, value_name = "DEVICE", default_value = "auto", help_heading = "Common options")]
-    pub(crate) device: String,
-    /// Precision of matrix products and attention; auto chooses the faster one on this machine and says why.
-    #[arg(long, global = true, value_enum, default_value_t = Precision::Auto, help_heading = "Common options")]
-    pub(crate) precision: Precision,
+    /// Device to compute on; auto, the default, chooses the best one of this build, which is cpu.
+    #[arg(long, global = true, value_name = "DEVICE", help_heading = "Common options")]
+    pub(crate) device: Option<String>,
+    /// Precision of matrix products and attention; auto, the default, chooses the faster one on this machine and says
+    /// why.
+    #[arg(long, global = true, value_enum, help_heading = "Common options")]
+    pub(crate) precision: Option<Precision>,
     /// Number of compute threads, by default one per core; it changes no result.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Common options")]
     pub(crate) threads: Option<u16>,
-    /// Seed of initialization, order, augmentation and masks.
-    #[arg(long, global = true, value_name = "N", default_value_t = 0, help_heading = "Common options")]
-    pub(crate) seed: u64,
-    /// Changes one value of the recipe; can be given several times.
-    #[arg(long, global = true, value_name = "KEY.PATH=VALUE", help_heading = "Common options")]
+    /// Seed of initialization, order, augmentation and masks, by default 0.
+    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    pub(crate) seed: Option<u64>,
+    /// Changes one value of the recipe; can be given several times. A key that the command does not use is refused.
+    #[arg(long, global = true, value_name = "KEY.PATH=VALUE", value_parser = paths::edit, help_heading = "Common options")]
     pub(crate) set: Vec<String>,
     /// Prints the result as one JSON object on the last line of stdout.
     #[arg(long, global = true, help_heading = "Common options")]
@@ -45,6 +50,21 @@ pub(crate) struct Common {
 }
 
 impl Common {
+    /// The device to compute on.
+    pub(crate) fn device(&self) -> &str {
+        self.device.as_deref().unwrap_or("auto")
+    }
+
+    /// Precision of matrix products and attention.
+    pub(crate) fn precision(&self) -> PrecisionChoice {
+        self.precision.unwrap_or(Precision::Auto).into()
+    }
+
+    /// Seed of everything random.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed.unwrap_or(0)
+    }
+
     /// Number of compute threads.
     pub(crate) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
@@ -122,23 +142,23 @@ pub(crate) enum Command {
 #[derive(Args)]
 pub(crate) struct DemoArgs {
     /// Run folder; open report.html in it.
-    #[arg(long, value_name = "DIR", default_value = "simmim-demo")]
+    #[arg(long, value_name = "DIR", default_value = "simmim-demo", value_parser = paths::path())]
     pub(crate) out: PathBuf,
 }
 
 #[derive(Args)]
 pub(crate) struct PretrainArgs {
     /// A built-in recipe (see `simmim recipes`) or a TOML file.
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", value_parser = paths::name)]
     pub(crate) recipe: String,
     /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b are expanded.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// Held-out images, for the held-out loss and pictures of predictions.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) val: Option<String>,
     /// Run folder: log, checkpoints, pictures, report.html.
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", value_parser = paths::path())]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) workers: Workers,
@@ -148,19 +168,19 @@ pub(crate) struct PretrainArgs {
 pub(crate) struct FinetuneArgs {
     /// Weights to start from: a run folder, a checkpoint folder, a weights file, or `scratch` for random
     /// initialization.
-    #[arg(long, value_name = "RUN|FILE|scratch")]
+    #[arg(long, value_name = "RUN|FILE|scratch", value_parser = paths::name)]
     pub(crate) from: String,
     /// A built-in recipe (see `simmim recipes`) or a TOML file.
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", value_parser = paths::name)]
     pub(crate) recipe: String,
     /// Labeled training images: class sub-folders, .tar shards with .cls, or IDX files.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// Labeled held-out images of the same classes.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) val: Option<String>,
     /// Run folder: log, checkpoints, best.safetensors, report.html.
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", value_parser = paths::path())]
     pub(crate) out: PathBuf,
     #[command(flatten)]
     pub(crate) workers: Workers,
@@ -170,22 +190,22 @@ pub(crate) struct FinetuneArgs {
 #[derive(Args)]
 pub(crate) struct FrozenArgs {
     /// A run folder, a checkpoint folder, a weights file, or `scratch` for an untrained encoder.
-    #[arg(long, value_name = "RUN|FILE|scratch")]
+    #[arg(long, value_name = "RUN|FILE|scratch", value_parser = paths::name)]
     pub(crate) from: String,
     /// Labeled training images: class sub-folders, .tar shards with .cls, or IDX files.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// Labeled images of the same classes, to classify.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) val: String,
     /// Recipe of the encoder, if the weights do not contain it.
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", value_parser = paths::name)]
     pub(crate) recipe: Option<String>,
     /// Block whose output is used, from 1 (8 for ViT-B in the paper); by default the output of the encoder.
     #[arg(long, value_name = "BLOCK")]
     pub(crate) layer: Option<usize>,
     /// Folder in which features are cached, by default `features` in the run folder.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = paths::path())]
     pub(crate) cache: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) workers: Workers,
@@ -221,10 +241,10 @@ pub(crate) struct KnnArgs {
 #[derive(Args)]
 pub(crate) struct EvaluateArgs {
     /// A fine-tuned run (its last checkpoint), a checkpoint folder, or a file such as best.safetensors.
-    #[arg(long, value_name = "RUN|FILE")]
+    #[arg(long, value_name = "RUN|FILE", value_parser = paths::path())]
     pub(crate) from: PathBuf,
     /// Labeled images of the classes of the model.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     #[command(flatten)]
     pub(crate) workers: Workers,
@@ -233,13 +253,13 @@ pub(crate) struct EvaluateArgs {
 #[derive(Args)]
 pub(crate) struct ReconstructArgs {
     /// A run folder, a checkpoint folder or a weights file.
-    #[arg(long, value_name = "RUN|FILE")]
+    #[arg(long, value_name = "RUN|FILE", value_parser = paths::path())]
     pub(crate) from: PathBuf,
     /// Folder for the pictures, one PNG per image.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = paths::path())]
     pub(crate) out: PathBuf,
     /// What to hide: a strategy, or a picture of any size in which white is hidden; by default as in training.
-    #[arg(long, value_name = "random|square|blockwise|MASK.png")]
+    #[arg(long, value_name = "random|square|blockwise|MASK.png", value_parser = paths::name)]
     pub(crate) mask: Option<String>,
     /// Hides this rectangle, in pixels of the image.
     #[arg(long, value_name = "X,Y,WIDTH,HEIGHT", conflicts_with = "mask", value_parser = pixel_box)]
@@ -248,7 +268,7 @@ pub(crate) struct ReconstructArgs {
     #[arg(long, value_name = "SHARE", default_value_t = 1.0, requires = "mask_box", value_parser = share)]
     pub(crate) mask_share: f64,
     /// Images to reconstruct.
-    #[arg(value_name = "IMAGE", required = true)]
+    #[arg(value_name = "IMAGE", required = true, value_parser = paths::path())]
     pub(crate) images: Vec<PathBuf>,
 }
 
@@ -274,23 +294,23 @@ fn share(text: &str) -> Result<f64, String> {
 #[derive(Args)]
 pub(crate) struct MasksArgs {
     /// Folder for masks.png, avg_dist.csv and masks.html.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = paths::path())]
     pub(crate) out: PathBuf,
     /// The photo to mask, by default an embedded one.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = paths::path())]
     pub(crate) image: Option<PathBuf>,
     /// Recipe with the image size and the [mask] section.
-    #[arg(long, value_name = "NAME|FILE", default_value = "pretrain-vit-photos-192")]
+    #[arg(long, value_name = "NAME|FILE", default_value = "pretrain-vit-photos-192", value_parser = paths::name)]
     pub(crate) recipe: String,
 }
 
 #[derive(Args)]
 pub(crate) struct PaletteArgs {
     /// Images to compute the palette from: a folder, .tar shards or IDX files.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// The file to write, for `target.palette` of a recipe.
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", value_parser = paths::path())]
     pub(crate) out: PathBuf,
     /// Number of colors, as `target.clusters` of the recipe.
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(2..))]
@@ -303,16 +323,16 @@ pub(crate) struct PaletteArgs {
 #[derive(Args)]
 pub(crate) struct TokenizerArgs {
     /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b are expanded.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// Images on which reconstructions are evaluated, by default training images.
-    #[arg(long, value_name = "DATA")]
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) val: Option<String>,
     /// Run folder: tokenizer.safetensors, log, checkpoints, pictures, report.html.
-    #[arg(long, value_name = "RUN")]
+    #[arg(long, value_name = "RUN", value_parser = paths::path())]
     pub(crate) out: PathBuf,
     /// A built-in tokenizer recipe (see `simmim recipes`) or a TOML file.
-    #[arg(long, value_name = "NAME|FILE", default_value = "tokenizer-photos-96")]
+    #[arg(long, value_name = "NAME|FILE", default_value = "tokenizer-photos-96", value_parser = paths::name)]
     pub(crate) recipe: String,
     #[command(flatten)]
     pub(crate) workers: Workers,
@@ -321,29 +341,29 @@ pub(crate) struct TokenizerArgs {
 #[derive(Args)]
 pub(crate) struct InspectArgs {
     /// A run folder, a weights file, a recipe or a data set.
-    #[arg(value_name = "RUN|FILE|RECIPE|DATA")]
+    #[arg(value_name = "RUN|FILE|RECIPE|DATA", value_parser = paths::data)]
     pub(crate) what: String,
-    /// Channels to decode a data set to.
-    #[arg(long, default_value_t = 3, value_name = "N")]
-    pub(crate) channels: usize,
+    /// Channels to decode a data set to, by default 3.
+    #[arg(long, value_name = "N")]
+    pub(crate) channels: Option<usize>,
 }
 
 #[derive(Args)]
 pub(crate) struct BenchArgs {
     /// A built-in pre-training recipe (see `simmim recipes`) or a TOML file; images are synthetic.
-    #[arg(long, value_name = "NAME|FILE", default_value = "pretrain-vit-cifar")]
+    #[arg(long, value_name = "NAME|FILE", default_value = "pretrain-vit-cifar", value_parser = paths::name)]
     pub(crate) recipe: String,
     /// Number of timed steps; the median is reported.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = at_least_one)]
     pub(crate) steps: usize,
     /// Measures only the peak throughput of matrix products on data in registers.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["recipe", "steps"])]
     pub(crate) peak: bool,
     /// Times only forward passes, without memory for gradients, so that models with billions of parameters fit.
     #[arg(long, conflicts_with_all = ["peak", "adamw"])]
     pub(crate) forward: bool,
     /// Times only AdamW on this number of parameters, and a copy that moves as many bytes.
-    #[arg(long, value_name = "N", value_parser = at_least_one, num_args = 0..=1, default_missing_value = "86000000", conflicts_with = "peak")]
+    #[arg(long, value_name = "N", value_parser = at_least_one, num_args = 0..=1, default_missing_value = "86000000", conflicts_with_all = ["peak", "recipe", "steps"])]
     pub(crate) adamw: Option<usize>,
 }
 

@@ -3,6 +3,7 @@
 use crate::cli::{Cli, Command};
 use crate::commands;
 use crate::exit::Exit;
+use crate::unused;
 use simmim::Error;
 use simmim_cpu::CpuDevice;
 use simmim_engine::Device;
@@ -14,9 +15,10 @@ const OTHER_BUILDS: &[(&str, &str)] =
 /// Runs a command on the device that it asks for.
 ///
 /// # Errors
-/// If this build does not have the device, and those of the command.
+/// If this build does not have the device, an option would be ignored, and those of the command.
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
-    match cli.common.device.as_str() {
+    unused::refuse(cli)?;
+    match cli.common.device() {
         "auto" | "cpu" => on(cli, &CpuDevice { threads: cli.common.threads() }),
         other => Err(unknown(other).into()),
     }

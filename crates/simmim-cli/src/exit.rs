@@ -22,6 +22,16 @@ impl From<Exit> for ExitCode {
     }
 }
 
+/// The exit code of a command that failed at one thing and then at another: that of a failure of the machine counts more
+/// than that of a wrong input.
+pub(crate) fn worse(first: Exit, second: Exit) -> Exit {
+    match (first, second) {
+        (Exit::Done, second) => second,
+        (first, Exit::Done | Exit::Usage) => first,
+        (_, second @ (Exit::Failed | Exit::Interrupted)) => second,
+    }
+}
+
 /// Prints an error and its hint to stderr; returns the exit code.
 pub(crate) fn report(error: &anyhow::Error) -> Exit {
     terminal::line(&format!("error: {error:#}"));

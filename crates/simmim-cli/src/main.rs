@@ -7,8 +7,10 @@ mod commands;
 mod device;
 mod exit;
 mod interrupt;
+mod paths;
 mod progress;
 mod terminal;
+mod unused;
 
 use clap::Parser;
 use cli::Cli;

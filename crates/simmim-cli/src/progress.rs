@@ -1,5 +1,6 @@
 //! Progress on stderr: a progress bar on a terminal, else a line every few seconds.
 
+use crate::commands::passed_over_lines;
 use crate::terminal::{self, escaped};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simmim::train::Event;
@@ -100,6 +101,17 @@ impl Progress {
             Event::Transferred { transfer } => transfer.lines().iter().for_each(|line| self.say(line)),
             Event::Saved { path } => self.say(&format!("saved {}", path.display())),
             Event::Skipped { name, reason } => self.warn(&format!("warning: skipped `{name}`: {reason}")),
+            Event::Unreadable { collection, images, replaced } => {
+                let how = match *replaced {
+                    0 => "they are left out".to_owned(),
+                    times => format!("other images took their place {times} times"),
+                };
+                self.warn(&format!("warning: {images} {} cannot be read; {how}", collection.name()));
+            }
+            Event::PassedOver { items } => passed_over_lines(items).iter().for_each(|line| self.warn(line)),
+            Event::KeptTokenizer { original } => self.warn(&format!(
+                "warning: `{original}` is another tokenizer now; the run goes on with its own, the one that it began with"
+            )),
             Event::Damaged { error } => self.warn(&format!("warning: {error}; using the checkpoint before it")),
         }
     }

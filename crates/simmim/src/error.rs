@@ -4,6 +4,7 @@
 //! it differently.
 
 use crate::run::files::with_path;
+use crate::version;
 use std::path::{Path, PathBuf};
 
 /// Result of this crate's fallible functions.
@@ -90,6 +91,22 @@ pub enum Error {
         reason: String,
     },
 
+    /// Another version of this program wrote a file, and in another form than this one knows.
+    #[error(
+        "`{}` is of simmim {version}, {} version than this one, {}: {reason}",
+        path.display(),
+        if version::is_later(version) { "a later" } else { "an earlier" },
+        version::THIS
+    )]
+    OtherVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version that wrote it.
+        version: String,
+        /// What this version does not know or misses.
+        reason: String,
+    },
+
     /// A run folder holds a run with another recipe.
     #[error("`{}` holds a run with another recipe: {difference}", path.display())]
     OtherRun {
@@ -106,6 +123,15 @@ pub enum Error {
     /// Reading or writing failed; the message names the file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+
+    /// The system does not give the memory that the work needs.
+    #[error("{what} takes {:.1} GB of memory, which the system does not give", *bytes as f64 / 1e9)]
+    Memory {
+        /// What takes it.
+        what: String,
+        /// How much, in bytes.
+        bytes: u64,
+    },
 
     /// The loss or a gradient is not finite.
     #[error("step {step}: {what} is {value}")]
@@ -125,7 +151,7 @@ pub enum Error {
     TooManySkipped {
         /// Number of unreadable images.
         skipped: u64,
-        /// Number of images read.
+        /// Number of images that were drawn.
         seen: u64,
         /// Allowed share, 0 to 1.
         allowed: f64,
@@ -148,9 +174,10 @@ impl Error {
             | Error::WeightMissing { .. }
             | Error::NotWeights { .. }
             | Error::Damaged { .. }
+            | Error::OtherVersion { .. }
             | Error::OtherRun { .. }
             | Error::TooManySkipped { .. } => true,
-            Error::Rank(_) | Error::Io(_) | Error::NotFinite { .. } => false,
+            Error::Rank(_) | Error::Io(_) | Error::Memory { .. } | Error::NotFinite { .. } => false,
         }
     }
 
@@ -165,14 +192,21 @@ impl Error {
                 hint.clone().or_else(|| Some("`simmim recipes NAME` prints a built-in recipe to compare with".into()))
             }
             Error::Input { hint, .. } => hint.clone(),
-            Error::WeightShape { .. } | Error::WeightMissing { .. } => {
-                Some("use the recipe these weights were trained with; `simmim inspect FILE` shows what is in them".into())
-            }
+            Error::WeightShape { .. } | Error::WeightMissing { .. } => Some(
+                "use the recipe these weights were trained with; `simmim inspect FILE` shows what is in them".into(),
+            ),
             Error::NotWeights { .. } => {
                 Some("give a weights file of `simmim pretrain`; if the file was cut off, copy it again".into())
             }
-            Error::Damaged { .. } => Some("it was cut short or edited: restore it from a copy; a damaged checkpoint may be deleted, the run then resumes from the one before it".into()),
-            Error::OtherRun { .. } => Some("choose another --out, or run with the recipe in its `resolved.toml`".into()),
+            Error::Damaged { .. } => {
+                Some("it was cut short or edited: restore it from a copy, or begin a new run in another --out".into())
+            }
+            Error::OtherVersion { version, .. } => {
+                Some(format!("nothing is damaged: read it with simmim {version}, or begin a new run in another --out"))
+            }
+            Error::OtherRun { .. } => {
+                Some("choose another --out, or run with the recipe in its `resolved.toml`".into())
+            }
             Error::Rank(_) => Some("the same command resumes from the last checkpoint".into()),
             Error::Io(error) => match error.kind() {
                 std::io::ErrorKind::StorageFull
@@ -183,9 +217,15 @@ impl Error {
                 std::io::ErrorKind::PermissionDenied => Some("check the permissions, or choose another --out".into()),
                 _ => None,
             },
-            Error::NotFinite { .. } => {
-                Some("begin a new run, in another --out, with a lower `train.base_lr` or a longer `train.warmup_epochs`".into())
-            }
+            Error::Memory { .. } => Some(
+                "smaller images, micro-batches (`train.accumulation_steps`) or models take less; so do recomputed \
+                 activations (`train.recompute_blocks`), and fewer --workers"
+                    .into(),
+            ),
+            Error::NotFinite { .. } => Some(
+                "begin a new run, in another --out, with a lower `train.base_lr` or a longer `train.warmup_epochs`"
+                    .into(),
+            ),
             Error::TooManySkipped { .. } => Some("`simmim inspect DATA` lists the unreadable files".into()),
         }
     }

@@ -89,6 +89,7 @@ pub fn any_model(recipe: &AnyRecipe, classes: usize, device: &impl Device) -> Re
         AnyRecipe::Finetune(recipe) => recipe,
         AnyRecipe::Tokenizer(recipe) => return Ok(tokenizer(recipe)),
     };
+    Encoder::check_memory(&recipe.encoder, recipe.data.image_size.height_and_width())?;
     let mut builder = Builder::default();
     let model = Classifier::new(recipe, classes, &mut builder);
     let (table, _) = builder.finish();

@@ -24,6 +24,7 @@ pub mod evaluation;
 pub mod heads;
 pub mod inspect;
 pub mod masks;
+mod memory;
 pub mod model;
 pub mod pictures;
 pub mod precision;
@@ -36,6 +37,7 @@ pub mod targets;
 mod testing;
 pub mod tokenizer;
 pub mod train;
+mod version;
 pub mod weights;
 
 pub use error::{Error, Result};

@@ -9,6 +9,7 @@ use simmim::run::read_log;
 use simmim::train::{Input, Options, Outcome, finetune, pretrain};
 use simmim::weights::{InitFrom, WeightsFile};
 use simmim_cpu::CpuDevice;
+use simmim_data::{Sample, Source, Subset};
 use simmim_engine::{Alone, Collective, CollectiveError, InProcess};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -60,6 +61,59 @@ fn on_ranks<T: Send>(world: usize, train: impl Fn(&mut dyn Collective) -> T + Sy
             let running: Vec<_> = ranks.map(|mut rank| scope.spawn(move || train(&mut rank))).collect();
             running.into_iter().map(|rank| rank.join().unwrap()).collect()
         }),
+    }
+}
+
+/// A source of which every third image cannot be read.
+struct ThirdsUnreadable(std::sync::Arc<dyn Source>);
+
+impl Source for ThirdsUnreadable {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        self.0.classes()
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("image {index}")
+    }
+
+    fn get(&self, index: usize) -> simmim_data::Result<Sample> {
+        let name = self.name(index);
+        if index.is_multiple_of(3) { Err(simmim_data::Error::NotFinite { name }) } else { self.0.get(index) }
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.0.label(index)
+    }
+}
+
+#[test]
+fn ranks_count_and_log_the_unreadable_images_of_all_of_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |world: usize| {
+        let out = folder.path().join(format!("{world}"));
+        let outcomes = on_ranks(world, |collective| {
+            let edits = [VIT, &["data.max_skipped=0.5"]].concat();
+            let mut options = options::<Recipe>("pretrain-vit-cifar", &edits, &out);
+            let few = Subset::spread(std::sync::Arc::clone(&options.data.source), 24);
+            options.data.source = std::sync::Arc::new(ThirdsUnreadable(std::sync::Arc::new(few)));
+            pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).unwrap()
+        });
+        assert!(outcomes.iter().all(|outcome| outcome.skipped == outcomes[0].skipped));
+        assert!(outcomes.iter().all(|outcome| outcome.replaced == outcomes[0].replaced));
+        let entries = read_log(&out).unwrap();
+        let mut named: Vec<String> =
+            entries.iter().filter_map(|entry| Some(entry.get("skipped")?.as_str()?.to_owned())).collect();
+        named.sort();
+        (outcomes[0].skipped, outcomes[0].replaced, named)
+    };
+    let one = run(1);
+    assert!(one.0 == 8 && one.1 > 8 && one.2.len() == 8, "{one:?}");
+    for world in [2, 4] {
+        assert_eq!(run(world), one, "{world} ranks");
     }
 }
 

@@ -1,6 +1,6 @@
 //! `simmim bench`.
 
-use super::{print_result, refuse_edits};
+use super::print_result;
 use crate::cli::{BenchArgs, Common};
 use crate::exit::Exit;
 use serde_json::{Map, Value, json};
@@ -15,15 +15,12 @@ use simmim_engine::Device;
 
 pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> anyhow::Result<Exit> {
     let threads = common.threads();
-    if args.peak || args.adamw.is_some() {
-        refuse_edits(common, "bench --peak` and `bench --adamw")?;
-    }
     let (prose, json) = if args.peak {
-        let (precision, _) = precision::choose(common.precision.into(), device);
+        let (precision, _) = precision::choose(common.precision(), device);
         let peak = device.product_peak(precision);
         (describe_peak(&peak, threads), peak_json(&peak))
     } else if let Some(parameters) = args.adamw {
-        describe_adamw(&adamw(parameters, device))
+        describe_adamw(&adamw(parameters, device)?)
     } else if args.forward {
         describe_forward(common, args, device)?
     } else {
@@ -39,7 +36,7 @@ fn describe_forward(
     device: &impl Device,
 ) -> anyhow::Result<(String, Map<String, Value>)> {
     let (recipe, threads) = (recipe::resolve(&args.recipe, &common.set)?, common.threads());
-    let options = Options { recipe, seed: common.seed, precision: common.precision.into(), steps: args.steps };
+    let options = Options { recipe, seed: common.seed(), precision: common.precision(), steps: args.steps };
     let measured = measure_forward(&options, device)?;
     let images_per_second = measured.batch_size as f64 / measured.forward.median() * 1e3;
     let mut prose = format!(
@@ -78,7 +75,7 @@ fn describe_recipe(
 ) -> anyhow::Result<(String, Map<String, Value>)> {
     let (recipe, threads) = (recipe::resolve(&args.recipe, &common.set)?, common.threads());
     let batch_size = recipe.train.batch_size;
-    let options = Options { recipe, seed: common.seed, precision: common.precision.into(), steps: args.steps };
+    let options = Options { recipe, seed: common.seed(), precision: common.precision(), steps: args.steps };
     let measured = measure(&options, device, &mut |peak| {
         if !common.quiet {
             let peak = describe_peak(peak, threads);

@@ -1,6 +1,6 @@
 //! `simmim evaluate`.
 
-use super::{open_data, print_result, refuse_edits, warn_of_damaged};
+use super::{open_data, print_result, warn_of_damaged, warn_of_unreadable};
 use crate::cli::{Common, EvaluateArgs};
 use crate::exit::Exit;
 use serde_json::json;
@@ -9,15 +9,12 @@ use simmim::precision;
 use simmim_engine::Device;
 
 pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) -> anyhow::Result<Exit> {
-    refuse_edits(common, "evaluate")?;
-    let (precision, _) = precision::choose(common.precision.into(), device);
-    let model = FinetunedModel::load(&args.from, device, precision)?;
+    let (precision, _) = precision::choose(common.precision(), device);
+    let model = FinetunedModel::load(&args.from, &common.set, device, precision)?;
     warn_of_damaged(model.damaged());
     let source = open_data(&args.data, model.resolved().recipe.data.channels)?;
     let report = model.evaluate(source, &args.data, args.workers.count(common))?;
-    for skipped in &report.skipped {
-        crate::terminal::line(&format!("warning: skipped `{}`: {}", skipped.name, skipped.reason));
-    }
+    let skipped = warn_of_unreadable(&report.skipped);
     let classes: serde_json::Map<String, serde_json::Value> = model
         .resolved()
         .run
@@ -33,7 +30,7 @@ pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) ->
         "mean_average_precision": report.mean_average_precision,
         "images": report.accuracy.images,
         "images_per_second": report.images_per_second,
-        "skipped_images": report.skipped.len(),
+        "skipped_images": skipped,
         "classes": classes,
     });
     let prose = format!(

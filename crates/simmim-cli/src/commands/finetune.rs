@@ -28,6 +28,8 @@ pub(crate) fn run(common: &Common, args: &FinetuneArgs, device: &impl Device) ->
         "loss": outcome.loss,
         "images_per_second": outcome.images_per_second,
         "skipped_images": outcome.skipped,
+        "replaced_draws": outcome.replaced,
+        "skipped_val_images": outcome.skipped_val,
         "checkpoint": outcome.checkpoint,
         "best": metric("best_top1").map(|_| options.out.join(BEST_FILE)),
         "report": outcome.report,

@@ -1,6 +1,6 @@
 //! Frozen features for `simmim probe` and `simmim knn`.
 
-use super::{init_from, open_data, refuse_edits, warn_of_damaged};
+use super::{init_from, open_data, warn_of_damaged, warn_of_unreadable};
 use crate::cli::{Common, FrozenArgs};
 use simmim::evaluation::{Extraction, Features, FrozenEncoder};
 use simmim::evaluation::{checked_classes, relabeled};
@@ -19,16 +19,15 @@ pub(super) struct Frozen {
     pub(super) train: Features,
     pub(super) val: Features,
     pub(super) classes: usize,
+    /// Number of images that cannot be read.
+    pub(super) skipped: usize,
 }
 
 pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device) -> anyhow::Result<Frozen> {
     let init_from = init_from(&args.from);
-    if args.recipe.is_none() {
-        refuse_edits(common, "probe` and `simmim knn")?;
-    }
     let recipe = args.recipe.as_ref().map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
-    let (precision, _) = precision::choose(common.precision.into(), device);
-    let mut encoder = FrozenEncoder::load(&init_from, recipe, device, precision, common.seed)?;
+    let (precision, _) = precision::choose(common.precision(), device);
+    let mut encoder = FrozenEncoder::load(&init_from, recipe, &common.set, device, precision, common.seed())?;
     warn_of_damaged(encoder.damaged());
     if let Some(transfer) = encoder
         .transfer()
@@ -59,12 +58,11 @@ pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device)
                 "warning: the features of `{what}` are not kept for the next time: {reason}"
             ));
         }
-        for skipped in &features.skipped {
-            crate::terminal::line(&format!("warning: skipped `{}`: {}", skipped.name, skipped.reason));
-        }
         Ok(features)
     };
-    Ok(Frozen { train: of(train, &args.data)?, val: of(val, &args.val)?, classes: classes.len() })
+    let (train, val) = (of(train, &args.data)?, of(val, &args.val)?);
+    let skipped = warn_of_unreadable(train.skipped.iter().chain(&val.skipped));
+    Ok(Frozen { train, val, classes: classes.len(), skipped })
 }
 
 /// The cache folder of a run. Weights that are not in a run folder have no default cache.

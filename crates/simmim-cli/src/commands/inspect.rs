@@ -1,15 +1,16 @@
 //! `simmim inspect`.
 
-use super::{open_data, print_result, refuse_edits};
+use super::{open_data, print_result};
 use crate::cli::{Common, InspectArgs};
 use crate::exit::Exit;
 use crate::terminal::escaped;
+use crate::unused::{ignored, refuse_edits};
 use serde_json::{Value, json};
 use simmim::inspect;
 use simmim::inspect::HeadSummary;
 use simmim::recipe::{self, AnyRecipe, BUILT_IN, Recipe};
 use simmim::run::checkpoint;
-use simmim::run::{read_any_resolved, read_log};
+use simmim::run::{located, read_any_resolved, read_log};
 use simmim::weights::WeightsFile;
 use simmim_engine::Device;
 use std::path::Path;
@@ -17,25 +18,37 @@ use std::path::Path;
 pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> anyhow::Result<Exit> {
     let path = Path::new(&args.what);
     let has_extension = |e: &str| path.extension().is_some_and(|found| found == e);
+    let (is_run, is_checkpoint) = (path.join("resolved.toml").is_file(), path.join(checkpoint::MODEL_FILE).is_file());
     let is_misspelled = || !path.exists() && recipe::nearest_built_in(&args.what).is_some();
-    let is_recipe = BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") || is_misspelled();
+    // images are never read from a stream
+    let is_stream = ["/dev", "/proc/self/fd"].iter().any(|streams| path.starts_with(streams)) && !path.is_dir();
+    let is_recipe =
+        BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") || is_stream || is_misspelled();
     if !is_recipe {
-        refuse_edits(common, "inspect")?;
+        refuse_edits(&common.set, "inspect")?;
+    }
+    let is_data = !is_recipe && !is_run && !has_extension("safetensors") && !is_checkpoint;
+    if let Some(channels) = args.channels.filter(|_| !is_data) {
+        let hint = "it is for data sets, whose images are decoded to this number of channels".into();
+        return Err(ignored(&format!("--channels {channels}"), "inspect", hint).into());
     }
     let (prose, json) = if is_recipe {
         describe_recipe(&args.what, &common.set, device)?
-    } else if path.join("resolved.toml").is_file() {
+    } else if is_run {
         describe_run(path, device)?
     } else if has_extension("safetensors") {
         describe_weights(path)?
-    } else if path.join(checkpoint::MODEL_FILE).is_file() {
+    } else if is_checkpoint {
         describe_weights(&path.join(checkpoint::MODEL_FILE))?
     } else {
-        describe_data(&args.what, args.channels, common.quiet)?
+        describe_data(&args.what, args.channels.unwrap_or(CHANNELS), common.quiet)?
     };
     print_result(common.json, prose.trim_end(), &json)?;
     Ok(Exit::Done)
 }
+
+/// Channels that a data set is decoded to if nothing else is said.
+const CHANNELS: usize = 3;
 
 /// Number of classes that is assumed for a classifier if only its recipe is known: that of ImageNet-1K.
 const IMAGENET_CLASSES: usize = 1000;
@@ -107,6 +120,7 @@ fn head_json(head: &HeadSummary) -> Value {
 
 fn describe_run(path: &Path, device: &impl Device) -> anyhow::Result<(String, Value)> {
     let (recipe, run) = read_any_resolved(path)?;
+    let recipe = located(path, recipe, &run)?;
     let model = inspect::any_model(&recipe, run.classes.len(), device)?;
     let log = read_log(path)?;
     let last = |key: &str| log.iter().rev().find_map(|entry| entry.get(key).cloned()).unwrap_or(Value::Null);

@@ -14,7 +14,7 @@ pub(crate) fn run(common: &Common, args: &KnnArgs, device: &impl Device) -> anyh
         let hint = Some("the default is 0.07".into());
         return Err(Error::Input { what: format!("--temperature `{}` is not above 0", args.temperature), hint }.into());
     }
-    let Frozen { train, val, classes } = features(common, &args.frozen, device)?;
+    let Frozen { train, val, classes, skipped } = features(common, &args.frozen, device)?;
     let neighbors = Neighbors { count: args.k as usize, temperature: args.temperature };
     let accuracy = knn(&train, &val, classes, neighbors, device);
     let json = json!({
@@ -25,6 +25,7 @@ pub(crate) fn run(common: &Common, args: &KnnArgs, device: &impl Device) -> anyh
         "temperature": neighbors.temperature,
         "features": train.width,
         "train_images": train.len(),
+        "skipped_images": skipped,
     });
     let prose = format!(
         "top-1 {:.2} %, top-5 {:.2} % of {} images by {} neighbors among {}",

@@ -19,9 +19,9 @@ pub(crate) fn run(common: &Common, args: &MasksArgs) -> anyhow::Result<Exit> {
     let at = |path: &Path| format!("`{}`", path.display());
     std::fs::create_dir_all(&args.out).map_err(Error::from).with_context(|| at(&args.out))?;
     let out = |name: &str| args.out.join(name);
-    let sheet = pictures(&recipe.mask, image_px, &photo, common.seed);
+    let sheet = pictures(&recipe.mask, image_px, &photo, common.seed())?;
     sheet.save_png(&out("masks.png")).map_err(Error::from)?;
-    let measured = measure(&recipe.mask, image_px, common.seed);
+    let measured = measure(&recipe.mask, image_px, common.seed());
     let table_path = out("avg_dist.csv");
     std::fs::write(&table_path, csv(&measured)).map_err(Error::from).with_context(|| at(&table_path))?;
     let page = page(&measured, image_px, recipe.mask.ratio, sheet.png_bytes().map_err(Error::from)?);

@@ -16,12 +16,13 @@ pub(crate) mod reconstruct;
 pub(crate) mod tokenizer;
 mod training;
 
-use crate::cli::Common;
 use crate::terminal::escaped;
 use serde_json::Value;
 use simmim::Error;
+use simmim::run::MAX_NAMED;
 use simmim::weights::InitFrom;
-use simmim_data::{Image, Source};
+use simmim_data::{Image, PassedOver, Skipped, Source};
+use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -42,35 +43,36 @@ fn print_result(is_json: bool, prose: &str, json: &Value) -> anyhow::Result<()> 
     }
 }
 
-/// Files and folders that are passed over and named one by one.
-const MAX_NAMED: usize = 10;
-
 /// Opens the images of the command line, and says what lies among them and is not read.
 ///
 /// # Errors
 /// If there are no images, or they cannot be opened.
 fn open_data(spec: &str, channels: usize) -> simmim::Result<Arc<dyn Source>> {
     let source = simmim_data::open(spec, channels)?;
-    let passed_over = source.passed_over();
-    for item in passed_over.iter().take(MAX_NAMED) {
-        crate::terminal::line(&format!("warning: not read: {item}"));
-    }
-    if passed_over.len() > MAX_NAMED {
-        crate::terminal::line(&format!("warning: not read: {} more", passed_over.len() - MAX_NAMED));
-    }
+    passed_over_lines(source.passed_over()).iter().for_each(|line| crate::terminal::line(line));
     Ok(source)
 }
 
-/// Refuses `--set` where it would change nothing.
-///
-/// # Errors
-/// If there is an edit of a recipe.
-fn refuse_edits(common: &Common, command: &str) -> simmim::Result<()> {
-    let Some(edit) = common.set.first() else { return Ok(()) };
-    let what = format!("`--set {edit}` changes nothing in `simmim {command}`, which reads no recipe here");
-    let hint = "recipes are read by pretrain, finetune, tokenizer, demo, masks, bench, `inspect RECIPE`, `recipes NAME`, \
-                and by probe and knn with --recipe";
-    Err(Error::Input { what, hint: Some(hint.into()) })
+/// Warnings of what lies among images and is not read.
+pub(crate) fn passed_over_lines(passed_over: &[PassedOver]) -> Vec<String> {
+    let named = passed_over.iter().take(MAX_NAMED).map(|item| format!("warning: not read: {item}"));
+    let more = passed_over.len().saturating_sub(MAX_NAMED);
+    named.chain((more > 0).then(|| format!("warning: not read: {more} more"))).collect()
+}
+
+/// Names the first of these unreadable images and counts the others; returns how many there are, each counted once.
+fn warn_of_unreadable<'a>(skipped: impl IntoIterator<Item = &'a Skipped>) -> usize {
+    let mut names = HashSet::new();
+    for Skipped { name, reason, .. } in skipped {
+        if names.insert(name) && names.len() <= MAX_NAMED {
+            crate::terminal::line(&format!("warning: skipped `{name}`: {reason}"));
+        }
+    }
+    if names.len() > MAX_NAMED {
+        let more = names.len() - MAX_NAMED;
+        crate::terminal::line(&format!("warning: skipped {more} more images that cannot be read"));
+    }
+    names.len()
 }
 
 /// Parses `--from`: `scratch`, or a path to weights.

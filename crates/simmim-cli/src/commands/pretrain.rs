@@ -22,6 +22,8 @@ pub(crate) fn run(common: &Common, args: &PretrainArgs, device: &impl Device) ->
         "baseline_loss": outcome.metric("baseline_loss"),
         "images_per_second": outcome.images_per_second,
         "skipped_images": outcome.skipped,
+        "replaced_draws": outcome.replaced,
+        "skipped_val_images": outcome.skipped_val,
         "checkpoint": outcome.checkpoint,
         "report": outcome.report,
     });

@@ -14,13 +14,13 @@ pub(crate) fn run(common: &Common, args: &ProbeArgs, device: &impl Device) -> an
         let hint = Some("for example --rates 1e-3,1e-2".into());
         return Err(Error::Input { what: format!("the learning rate `{rate}` is not above 0"), hint }.into());
     }
-    let Frozen { train, val, classes } = features(common, &args.frozen, device)?;
+    let Frozen { train, val, classes, skipped } = features(common, &args.frozen, device)?;
     let default = Probe::default();
     let config = Probe {
         epochs: args.epochs as usize,
         rates: if args.rates.is_empty() { default.rates.clone() } else { args.rates.clone() },
         is_normalized: !args.no_norm,
-        seed: common.seed,
+        seed: common.seed(),
         ..default
     };
     let results = probe(&train, &val, classes, &config, device);
@@ -36,6 +36,7 @@ pub(crate) fn run(common: &Common, args: &ProbeArgs, device: &impl Device) -> an
         "rates": rows,
         "features": train.width,
         "train_images": train.len(),
+        "skipped_images": skipped,
     });
     let lines: String = results
         .iter()

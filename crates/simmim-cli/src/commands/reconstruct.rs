@@ -1,8 +1,9 @@
 //! `simmim reconstruct`.
 
-use super::{print_result, read_image, refuse_edits, warn_of_damaged};
+use super::{print_result, read_image, warn_of_damaged};
 use crate::cli::{Common, ReconstructArgs};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
+use crate::unused::ignored;
 use serde_json::json;
 use simmim::pictures::{MaskSource, PretrainedModel, describe};
 use simmim::recipe::MaskStrategyName;
@@ -11,19 +12,29 @@ use simmim_engine::Device;
 use std::path::{Path, PathBuf};
 
 pub(crate) fn run(common: &Common, args: &ReconstructArgs, device: &impl Device) -> anyhow::Result<Exit> {
-    refuse_edits(common, "reconstruct")?;
     let paths = pictures_of(&args.images, &args.out)?;
     let mask_source = mask_source(args)?;
-    let (precision, _) = precision::choose(common.precision.into(), device);
-    let trained = PretrainedModel::load(&args.from, device, precision)?;
+    refuse_unused(&common.set, &mask_source)?;
+    let (precision, _) = precision::choose(common.precision(), device);
+    let trained = PretrainedModel::load(&args.from, &common.set, device, precision)?;
     warn_of_damaged(trained.damaged());
     if !common.quiet {
         crate::terminal::line(&describe(&trained));
     }
     let mut pictures = Vec::new();
     let mut prose = Vec::new();
+    let (mut failed, mut exit) = (Vec::new(), Exit::Done);
     for (i, (image, path)) in args.images.iter().zip(&paths).enumerate() {
-        let reconstruction = trained.reconstruct(image, &mask_source, path, common.seed.wrapping_add(i as u64))?;
+        let seed = common.seed().wrapping_add(i as u64);
+        let reconstruction = match trained.reconstruct(image, &mask_source, path, seed) {
+            Ok(reconstruction) => reconstruction,
+            // the other images can do without this one
+            Err(error) => {
+                failed.push(json!({ "image": image, "error": error.to_string() }));
+                exit = exit::worse(exit, exit::report(&error.into()));
+                continue;
+            }
+        };
         prose.push(format!(
             "{}  masked L1 {} (mean color {:.4}): {}",
             path.display(),
@@ -38,8 +49,10 @@ pub(crate) fn run(common: &Common, args: &ReconstructArgs, device: &impl Device)
             "measures": reconstruction.measures.describe(),
         }));
     }
-    print_result(common.json, &prose.join("\n"), &json!({ "pictures": pictures }))?;
-    Ok(Exit::Done)
+    if failed.len() < args.images.len() {
+        print_result(common.json, &prose.join("\n"), &json!({ "pictures": pictures, "failed": failed }))?;
+    }
+    Ok(exit)
 }
 
 /// Path of the picture of each image: a PNG with its name in `out`, with a number if several images have the same name.
@@ -68,6 +81,25 @@ fn pictures_of(images: &[PathBuf], out: &Path) -> simmim::Result<Vec<PathBuf>> {
 /// Whether two paths lead to the same existing file.
 fn is_same_file(a: &Path, b: &Path) -> bool {
     a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b))
+}
+
+/// Refuses edits of what a mask of the arguments does not take from the recipe.
+///
+/// # Errors
+/// If there is one.
+fn refuse_unused(edits: &[String], mask_source: &MaskSource) -> simmim::Result<()> {
+    let (is_used, hint): (fn(&str) -> bool, _) = match mask_source {
+        MaskSource::AsTrained => return Ok(()),
+        MaskSource::Strategy(_) => (|key| key != "mask.strategy", "--mask says which strategy"),
+        MaskSource::Drawing(_) | MaskSource::Rectangle { .. } => {
+            (|key| key == "mask.unit_px", "of a mask that is drawn, the recipe says only `mask.unit_px`")
+        }
+    };
+    let key = |edit: &str| edit.split('=').next().unwrap_or_default().trim().to_owned();
+    match edits.iter().find(|edit| !is_used(&key(edit))) {
+        None => Ok(()),
+        Some(edit) => Err(ignored(&format!("--set {edit}"), "reconstruct", hint.into())),
+    }
 }
 
 /// What the arguments ask to hide.

@@ -23,6 +23,8 @@ pub(crate) fn run(common: &Common, args: &TokenizerArgs, device: &impl Device) -
         "perplexity": outcome.metric("perplexity"),
         "images_per_second": outcome.images_per_second,
         "skipped_images": outcome.skipped,
+        "replaced_draws": outcome.replaced,
+        "skipped_val_images": outcome.skipped_val,
         "checkpoint": outcome.checkpoint,
         "tokenizer": tokenizer,
         "report": outcome.report,

@@ -6,7 +6,7 @@ use crate::exit::Exit;
 use crate::progress::Progress;
 use serde_json::Value;
 use simmim::Result;
-use simmim::recipe::{self, RecipeKind};
+use simmim::recipe::{Given, RecipeKind};
 use simmim::train::{Event, Input, Options};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 /// The arguments of a run, except for its images.
 pub(super) struct Run<'a> {
     pub(super) common: &'a Common,
-    /// A built-in recipe or a file.
+    /// Name of a built-in recipe, or a file.
     pub(super) recipe: &'a str,
     /// Edits of the recipe (`--set`).
     pub(super) edits: &'a [String],
@@ -30,13 +30,14 @@ impl Run<'_> {
     /// # Errors
     /// If the recipe or the images cannot be used.
     pub(super) fn on<R: RecipeKind>(&self, data: &str, val: Option<&str>) -> anyhow::Result<Options<R>> {
-        let recipe: R = recipe::resolve_as(self.recipe, self.edits)?;
+        let given = Given::read(self.recipe)?;
+        let recipe: R = given.resolve_as(self.edits)?;
         let open = |spec: &str| -> anyhow::Result<Input> {
             let source = open_data(spec, recipe.data().channels)?;
             Ok(Input { source, description: spec.to_owned() })
         };
         let (data, val) = (open(data)?, val.map(open).transpose()?);
-        self.options(recipe, data, val)
+        Ok(self.options(recipe, &given, data, val))
     }
 
     /// Options of the run on open data sets.
@@ -44,31 +45,23 @@ impl Run<'_> {
     /// # Errors
     /// If the recipe cannot be used.
     pub(super) fn on_open<R: RecipeKind>(&self, (data, val): (Input, Input)) -> anyhow::Result<Options<R>> {
-        self.options(recipe::resolve_as(self.recipe, self.edits)?, data, Some(val))
+        let given = Given::read(self.recipe)?;
+        Ok(self.options(given.resolve_as(self.edits)?, &given, data, Some(val)))
     }
 
-    fn options<R>(&self, recipe: R, data: Input, val: Option<Input>) -> anyhow::Result<Options<R>> {
-        Ok(Options {
+    fn options<R>(&self, recipe: R, given: &Given, data: Input, val: Option<Input>) -> Options<R> {
+        // the recipe as the user gave it: its name and edits as comments, then its text
+        let edits: String = self.edits.iter().map(|edit| format!("# --set {edit}\n")).collect();
+        Options {
             recipe,
-            given: self.given()?,
+            given: format!("# --recipe {}\n{edits}{}", self.recipe, given.text()),
             data,
             val,
             out: self.out.to_owned(),
-            seed: self.common.seed,
-            precision: self.common.precision.into(),
+            seed: self.common.seed(),
+            precision: self.common.precision(),
             workers: self.workers,
-        })
-    }
-
-    /// The recipe as the user gave it: its name and edits as comments, then its text.
-    fn given(&self) -> anyhow::Result<String> {
-        let name = self.recipe;
-        let text = match recipe::BUILT_IN.iter().find(|r| r.name == name) {
-            Some(built_in) => built_in.text.to_owned(),
-            None => recipe::read_text(Path::new(name))?,
-        };
-        let edits: String = self.edits.iter().map(|edit| format!("# --set {edit}\n")).collect();
-        Ok(format!("# --recipe {name}\n{edits}{text}"))
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use super::support::{
-    array, broken_image, checkpoints, fails, fashion, fill, json, log, photos, pretrain, refuses, run, scratch, simmim,
+    array, broken_image, checkpoints, fails, fashion, fill, json, photos, pretrain, refuses, run, scratch, simmim,
     succeeds, text,
 };
 
@@ -45,23 +45,6 @@ fn images_that_are_all_broken_are_refused_whatever_they_are_normalized_with() {
     let mut held_out = pretrain(&photos(), &out, &["train.batch_size=2"]);
     held_out.args(["--val", &text(&data)]);
     refuses(held_out, "`cats`", "simmim inspect");
-}
-
-#[test]
-fn a_few_broken_images_are_skipped_counted_and_named() {
-    let (folder, out) = scratch();
-    let data = folder.path().join("data");
-    fill(&data, 31);
-    broken_image(&data.join("half.jpg"));
-    let mut command = pretrain(&text(&data), &out, &["train.max_steps=8"]);
-    command.arg("--json");
-    let ran = succeeds(command);
-    let result: serde_json::Value = serde_json::from_str(ran.stdout.trim()).unwrap();
-    assert_eq!(result["skipped_images"], 2, "{ran:?}"); // two epochs
-    assert_eq!(ran.stderr.matches("warning: skipped").count(), 2, "{}", ran.stderr);
-    let named: Vec<_> = log(&out).into_iter().filter_map(|mut entry| entry.remove("skipped")).collect();
-    assert_eq!(named.len(), 2);
-    assert!(named.iter().all(|name| name.as_str().unwrap().ends_with("half.jpg")), "{named:?}");
 }
 
 #[test]

@@ -120,38 +120,6 @@ fn a_recipe_that_is_not_utf8_toml_is_refused_with_the_place() {
     assert!(ran.stderr.lines().count() <= 2, "{}", ran.stderr);
 }
 
-#[test]
-fn an_edit_that_a_command_does_not_use_is_refused() {
-    let (folder, out) = scratch();
-    succeeds(pretrain(&fashion(), &out, &[]));
-    let picture = folder.path().join("image.npy");
-    super::support::array(&picture, 28, 28, 1, 0);
-    let (run, picture) = (text(&out), text(&picture));
-    let pictures = text(&folder.path().join("pictures"));
-    let edit = ["--set", "mask.ratio=0.05"];
-    for command in [
-        vec!["reconstruct", "--from", &run, "--out", &pictures, &picture],
-        vec!["evaluate", "--from", &run, "--data", &fashion()],
-        vec!["knn", "--from", &run, "--data", &fashion(), "--val", &fashion()],
-        vec!["probe", "--from", &run, "--data", &fashion(), "--val", &fashion()],
-        vec!["inspect", &run],
-        vec!["recipes"],
-        vec!["bench", "--peak"],
-    ] {
-        let name = command[0];
-        let mut command = simmim(&command);
-        command.args(edit);
-        refuses(
-            command,
-            &format!("changes nothing in `simmim {}", if name == "knn" { "probe" } else { name }),
-            "pretrain",
-        );
-    }
-    let mut knn = simmim(["knn", "--from", "scratch", "--recipe", "demo", "--data", &fashion(), "--val", &fashion()]);
-    knn.args(["--set", "encoder.depth=1", "--set", "encoder.width=16"]);
-    succeeds(knn);
-}
-
 /// Writes a copy of the weights `from` to `to`, with `old` replaced by `new` in the recipe that they carry.
 fn edit_metadata(from: &Path, to: &Path, old: &str, new: &str) {
     let bytes = fs::read(from).unwrap();
@@ -198,4 +166,72 @@ fn weights_with_an_edited_recipe_are_refused_with_the_key() {
     reconstruct.arg(folder.path().join("pictures")).arg(&picture);
     let ran = fails(reconstruct, 2, "unknown key `loss.new_key`");
     assert!(!ran.stderr.contains("delete"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("a later version"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_a_later_version_wrote_is_called_that() {
+    let (folder, out) = scratch();
+    let train = || pretrain(&fashion(), &out, &["train.checkpoint_every_steps=2"]);
+    succeeds(train());
+    let picture = folder.path().join("image.npy");
+    super::support::array(&picture, 28, 28, 1, 0);
+    let reconstruct = |from: &Path| {
+        let mut command = simmim(["reconstruct", "--from", &text(from), "--out"]);
+        command.arg(folder.path().join("pictures")).arg(&picture);
+        command
+    };
+    let is_called_that = |command: Command| {
+        let ran = fails(command, 2, "simmim 99.0.0, a later version");
+        assert!(ran.stderr.contains("nothing is damaged") && !ran.stderr.contains("delete"), "{}", ran.stderr);
+    };
+    let version = format!("version = \"{}\"", env!("CARGO_PKG_VERSION"));
+    let edited = |file: &Path, changes: &[(&str, &str)]| {
+        let text = fs::read_to_string(file).unwrap();
+        let change = |text: String, (from, to): &(&str, &str)| {
+            assert!(text.contains(from), "{from} in {text}");
+            text.replace(from, to)
+        };
+        fs::write(file, changes.iter().fold(text.clone(), change)).unwrap();
+        text
+    };
+    // weights
+    let weights = folder.path().join("edited.safetensors");
+    let model = out.join("checkpoints/step-4/model.safetensors");
+    edit_metadata(&model, &weights, &version, "version = \"99.0.0\"\nnew = 1");
+    succeeds(reconstruct(&weights));
+    edit_metadata(&model, &weights, &version, "version = \"99.0.0\"\n[loss.new]\nkey = 1\n[run.more]");
+    is_called_that(reconstruct(&weights));
+    // the run: a key of a recipe, a fact, and the kind
+    let resolved = out.join("resolved.toml");
+    for change in [("[loss]", "[loss]\nnew_key = 1"), ("precision =", "exactness ="), ("\"pretrain\"", "\"distill\"")] {
+        let whole = edited(&resolved, &[(&version, "version = \"99.0.0\""), change]);
+        for command in [train(), simmim(["inspect", &text(&out)])] {
+            is_called_that(command);
+        }
+        fs::write(&resolved, whole).unwrap();
+    }
+    // a checkpoint: it neither gives way to the one before it nor is it replaced
+    let json_version = format!("\"{}\"", env!("CARGO_PKG_VERSION"));
+    let manifest = out.join("checkpoints/step-4/manifest.json");
+    let whole = edited(&manifest, &[(&json_version, "\"99.0.0\""), ("\"steps\"", "\"updates\"")]);
+    let ended = tensors(&out, 4);
+    is_called_that(train());
+    is_called_that(reconstruct(&out));
+    assert!(tensors(&out, 4) == ended);
+    fs::write(&manifest, whole).unwrap();
+    succeeds(train());
+}
+
+#[test]
+fn weights_of_another_type_of_number_are_not_called_damaged() {
+    let (folder, out) = scratch();
+    succeeds(pretrain(&fashion(), &out, &[]));
+    let (model, half) = (out.join("checkpoints/step-4/model.safetensors"), folder.path().join("half.safetensors"));
+    let bytes = fs::read(model).unwrap();
+    let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + length].to_vec()).unwrap().replace("\"F32\"", "\"I32\"");
+    fs::write(&half, [&bytes[..8], header.as_bytes(), &bytes[8 + length..]].concat()).unwrap();
+    let knn = simmim(["knn", "--from", &text(&half), "--data", &fashion(), "--val", &fashion()]);
+    refuses(knn, "is I32, expected F32", "convert");
 }

@@ -31,10 +31,13 @@ const TINY: &[&str] = &[
     "train.log_every_steps=1",
 ];
 
-/// The command with these arguments and one compute thread, because tests run in parallel.
+/// The command with these arguments and, if it computes, one thread, because tests run in parallel.
 pub(crate) fn simmim<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simmim"));
-    command.arg("--threads=1").args(arguments).stdin(Stdio::null());
+    let arguments: Vec<S> = arguments.into_iter().collect();
+    let first = arguments.first().map(|first| first.as_ref().to_owned());
+    let computes = first.is_some_and(|first| !["masks", "palette", "inspect", "recipes"].iter().any(|c| first == **c));
+    command.args(computes.then_some("--threads=1")).args(arguments).stdin(Stdio::null());
     command
 }
 

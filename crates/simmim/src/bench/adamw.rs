@@ -1,11 +1,16 @@
 //! Benchmark of AdamW against a copy that moves the same number of bytes; both are limited by memory bandwidth.
 
 use super::Times;
+use crate::error::Result;
+use crate::memory;
 use simmim_engine::{Backend, Device, Operations, OptimizerStep, ParameterTable, Precision, Slot, StepSize};
 use std::time::Instant;
 
 /// Bytes that AdamW moves per value: it reads value, gradient and two moments, and writes all but the gradient.
 const BYTES_MOVED: usize = 4 * (4 + 3);
+
+/// Bytes that a value takes: itself, its gradient and two moments.
+const BYTES_KEPT: usize = 4 * 4;
 
 /// Number of steps and of copies. The first of each is not counted, because it touches its memory for the first time.
 const TIMES: usize = 8;
@@ -29,8 +34,13 @@ impl AdamWSpeed {
 }
 
 /// Times AdamW on `parameters` values.
-pub fn adamw(parameters: usize, device: &impl Device) -> AdamWSpeed {
-    AdamWSpeed { parameters, step: steps(parameters, device), copy: copies(parameters, device.threads()) }
+///
+/// # Errors
+/// If there is no memory for them.
+pub fn adamw(parameters: usize, device: &impl Device) -> Result<AdamWSpeed> {
+    let bytes = (BYTES_KEPT as u64).saturating_mul(parameters as u64);
+    memory::check(|| format!("AdamW on {parameters} values"), bytes)?;
+    Ok(AdamWSpeed { parameters, step: steps(parameters, device), copy: copies(parameters, device.threads()) })
 }
 
 fn times(mut work: impl FnMut(usize)) -> Times {
@@ -82,7 +92,7 @@ mod tests {
 
     #[test]
     fn both_take_time() {
-        let speed = adamw(10_000, &CpuDevice { threads: 2 });
+        let speed = adamw(10_000, &CpuDevice { threads: 2 }).unwrap();
         assert!(speed.times_a_copy() > 0.0 && speed.times_a_copy().is_finite(), "{speed:?}");
     }
 }

@@ -14,6 +14,7 @@ pub use simmim_engine::{Direction, OperationTime, ProductPeak};
 
 use crate::encoders::{Encode, ForwardContext, VisibleTokens};
 use crate::error::Result;
+use crate::memory as foreseen;
 use crate::model::SimMim;
 use crate::precision::{self, PrecisionChoice};
 use crate::recipe::Recipe;
@@ -22,7 +23,7 @@ use crate::train::{Learner, Phase, Pretraining, Schedule, Task, groups};
 use crate::weights::{Builder, initialize};
 use simmim_data::rng::{normal, rng};
 use simmim_data::{Batch, Purpose};
-use simmim_engine::{Alone, Backend, Device, Images, Operations, Precision};
+use simmim_engine::{Alone, Backend, Device, Images, Operations, ParameterTable, Precision};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -234,6 +235,7 @@ impl<D: Device> Bench<D> {
         let (table, inits) = builder.finish();
         let groups = groups::groups(&table, model.encoder(), &recipe.train);
         let (precision, precision_reason) = precision::choose(options.precision, device);
+        check_memory(recipe, &table)?;
         let backend = device.open(table, precision);
         initialize(&backend, &inits, options.seed);
         let (height, width) = recipe.data.image_size.height_and_width();
@@ -306,6 +308,16 @@ impl<D: Device> Bench<D> {
         });
         Times::new((0..steps.max(1)).map(|_| forward()).collect())
     }
+}
+
+/// Checks that there is memory for the values of the parameters and the images of a batch, which forward passes need too.
+fn check_memory(recipe: &Recipe, table: &ParameterTable) -> Result<()> {
+    let (height, width) = recipe.data.image_size.height_and_width();
+    let batch_size = recipe.train.batch_size;
+    let images = foreseen::of_values(recipe.data.channels * height * width).saturating_mul(batch_size as u64);
+    let what = || format!("a model of {} parameters with {batch_size} images of {height} × {width} px", table.len());
+    // once as initialized, and once on the device
+    foreseen::check(what, foreseen::of_values(table.len()).saturating_mul(2).saturating_add(images))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub use vit::{PositionBias, Vit, VitConfig};
 pub use weight_init::WeightInit;
 
 use crate::error::Result;
+use crate::memory;
 use crate::weights::{Builder, Init};
 use serde::{Deserialize, Serialize};
 use simmim_engine::{Images, Operations, Parameter};
@@ -295,6 +296,20 @@ pub enum Encoder {
 }
 
 impl Encoder {
+    /// Checks that there is memory for the tables of all pairs of tokens, which an encoder is built with.
+    ///
+    /// # Errors
+    /// If the system does not give it.
+    pub fn check_memory(config: &EncoderConfig, (height, width): (usize, usize)) -> Result<()> {
+        let tokens = match config {
+            EncoderConfig::Vit(config) => (height / config.patch_px) * (width / config.patch_px) + 1,
+            EncoderConfig::Swin(config) => config.window.pow(2),
+            EncoderConfig::SwinV2(config) => config.window.pow(2),
+        };
+        // once as it is computed, and once as it is shared
+        memory::check(|| format!("a table of all pairs of {tokens} tokens"), 2 * memory::of_values(tokens * tokens))
+    }
+
     /// Builds the encoder of a configuration and adds its parameters to `builder`.
     pub fn new(
         config: &EncoderConfig,

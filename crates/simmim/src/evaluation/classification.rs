@@ -2,9 +2,10 @@
 
 use super::{Accuracy, percent, relabeled};
 use crate::classifier::Classifier;
-use crate::encoders::ForwardContext;
+use crate::encoders::{Encoder, ForwardContext};
 use crate::error::{Error, Result};
-use crate::recipe::{AnyRecipe, FinetuneRecipe};
+use crate::memory;
+use crate::recipe::{AnyRecipe, FinetuneRecipe, edit};
 use crate::run::Resolved;
 use crate::weights::{Builder, LoadedWeights};
 use simmim_data::{OrderedPass, Skipped, Source, Transform};
@@ -68,6 +69,10 @@ pub fn classify<B: Backend>(
     let started = Instant::now();
     let classes = model.classes();
     let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
+    let images = memory::of_values(batch_size * channels * height * width).saturating_mul(workers as u64 + 2);
+    let confusion = memory::of_values(classes).saturating_mul(classes as u64);
+    let what = || format!("evaluating {batch_size} images of {height} × {width} px at once, in {classes} classes,");
+    memory::check(what, images.saturating_add(confusion))?;
     let mut report = ClassificationReport {
         accuracy: Accuracy::default(),
         loss: 0.0,
@@ -155,14 +160,21 @@ pub struct FinetunedModel<B> {
 }
 
 impl<B: Backend> FinetunedModel<B> {
-    /// Loads a run folder (its newest intact checkpoint), a checkpoint folder or a weights file.
+    /// Loads a run folder (its newest intact checkpoint), a checkpoint folder or a weights file, with `key.path=value`
+    /// edits of its recipe.
     ///
     /// # Errors
-    /// If it does not exist, or is not a fine-tuned model.
-    pub fn load<D: Device<Backend = B>>(from: &Path, device: &D, precision: Precision) -> Result<Self> {
+    /// If it does not exist, or is not a fine-tuned model, or an edit does not fit.
+    pub fn load<D: Device<Backend = B>>(
+        from: &Path,
+        edits: &[String],
+        device: &D,
+        precision: Precision,
+    ) -> Result<Self> {
         let mut weights = LoadedWeights::at(from)?;
+        let name = weights.file.path().display().to_string();
         let resolved = match weights.resolved.take() {
-            Some((AnyRecipe::Finetune(recipe), run)) => Resolved { recipe, run },
+            Some((AnyRecipe::Finetune(recipe), run)) => Resolved { recipe: edit(&name, recipe, edits)?, run },
             Some((AnyRecipe::Pretrain(_) | AnyRecipe::Tokenizer(_), _)) | None => {
                 return Err(Error::Input {
                     what: format!("`{}` holds no fine-tuned model", from.display()),
@@ -172,6 +184,7 @@ impl<B: Backend> FinetunedModel<B> {
                 });
             }
         };
+        Encoder::check_memory(&resolved.recipe.encoder, resolved.recipe.data.image_size.height_and_width())?;
         let mut builder = Builder::default();
         let model = Classifier::new(&resolved.recipe, resolved.run.classes.len(), &mut builder);
         let backend = weights.open(device, builder.finish().0, precision)?;

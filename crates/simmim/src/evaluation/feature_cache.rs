@@ -6,6 +6,7 @@
 
 use super::Features;
 use crate::error::{Error, Result};
+use crate::run::files::remove_leftovers;
 use crate::weights::{self, WeightsFile};
 use simmim_data::{Image, Pixels, Sample, Source};
 use simmim_engine::ParameterTable;
@@ -13,12 +14,16 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::time::Duration;
 
 /// Name of the tensor in a file of features.
 const TENSOR: &str = "features";
 
 /// Key of what the features depend on in the metadata of their file.
 const KEY: &str = "simmim.features";
+
+/// How long a temporary file of a process that is gone stays: nothing takes that long to write.
+const LEFT_FOR: Duration = Duration::from_secs(3600);
 
 /// The file that keeps the features of the images of one source.
 pub(super) struct FeatureCache {
@@ -54,6 +59,7 @@ impl FeatureCache {
     pub(super) fn write(&self, features: &Features, source: &Summed) -> Result<()> {
         let folder = self.path.parent().expect("the file is in a folder");
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        remove_leftovers(folder, LEFT_FOR);
         let mut table = ParameterTable::default();
         table.add(TENSOR, &[features.len(), features.width]);
         let metadata = HashMap::from([(KEY.to_owned(), self.key(source))]);

@@ -3,7 +3,8 @@
 use super::feature_cache::{FeatureCache, Summed};
 use crate::encoders::{Encode, Encoder, ForwardContext, Role, VisibleTokens};
 use crate::error::{Error, Result};
-use crate::recipe::{AnyRecipe, DataRecipe, NormalizationKind};
+use crate::memory;
+use crate::recipe::{AnyRecipe, DataRecipe, NormalizationKind, edit_any};
 use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
 use simmim_data::{Augmentation, Normalization, OrderedPass, Skipped, Source, Transform};
 use simmim_engine::{Backend, Device, Images, ParameterId, Precision, Slot};
@@ -71,13 +72,14 @@ pub struct Extraction<'a> {
 
 impl<D: Device> FrozenEncoder<D> {
     /// Builds an encoder with the weights of a run or a file, or with weights initialized from `seed`. Its recipe is
-    /// `recipe`, or else the recipe that is stored with the weights.
+    /// `recipe`, or else the recipe that is stored with the weights, with `key.path=value` edits applied.
     ///
     /// # Errors
-    /// If the weights do not exist or do not fit, or no recipe is known.
+    /// If the weights do not exist or do not fit, no recipe is known, or an edit does not fit or would be ignored.
     pub fn load(
         init_from: &InitFrom,
         recipe: Option<AnyRecipe>,
+        edits: &[String],
         device: &D,
         precision: Precision,
         seed: u64,
@@ -93,6 +95,17 @@ impl<D: Device> FrozenEncoder<D> {
                 hint: Some("name its recipe by --recipe".into()),
             });
         };
+        let is_of_normalization = |edit: &&String| edit.trim_start().starts_with("data.normalization");
+        if let (Some(edit), Some(_)) = (edits.iter().find(is_of_normalization), &resolved) {
+            return Err(Error::Input {
+                what: format!(
+                    "`--set {edit}` changes nothing: images are normalized as in the training of these weights"
+                ),
+                hint: Some("leave it out".into()),
+            });
+        }
+        let name = weights.as_ref().map_or("scratch".into(), |weights| weights.file.path().display().to_string());
+        let recipe = edit_any(&name, recipe, edits)?;
         let (role, augmentation) = match &recipe {
             AnyRecipe::Pretrain(_) => (Role::Pretrain, Augmentation::Center),
             AnyRecipe::Finetune(recipe) => (Role::Classify, recipe.center_crop()),
@@ -102,9 +115,13 @@ impl<D: Device> FrozenEncoder<D> {
         let mut builder = Builder::default();
         let image_px = data.image_size.height_and_width();
         let architecture = recipe.encoder().ok_or_else(no_encoder)?;
+        Encoder::check_memory(architecture, image_px)?;
         let encoder = Encoder::new(architecture, role, image_px, data.channels, &mut builder);
         let (table, inits) = builder.finish();
         let damaged = weights.as_mut().map_or(Vec::new(), |weights| std::mem::take(&mut weights.damaged));
+        let what = || format!("an encoder of {} parameters", table.len());
+        // once as initialized or loaded, and once on the device
+        memory::check(what, memory::of_values(table.len()).saturating_mul(2))?;
         let mut values = initial_values(&table, &inits, seed);
         let transfer = match weights {
             None => None,
@@ -219,6 +236,9 @@ pub fn extract<B: Backend>(
     progress: &mut dyn FnMut(usize),
 ) -> Result<Features> {
     let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
+    let what = || format!("{BATCH} images of {height} × {width} px");
+    let images = memory::of_values(BATCH * channels * height * width);
+    memory::check(what, images.saturating_mul(workers as u64 + 2))?;
     let mut features =
         Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new(), not_cached: None };
     for batch in OrderedPass::new(source, transform, BATCH, workers)? {

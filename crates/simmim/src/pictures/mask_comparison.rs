@@ -3,6 +3,7 @@
 
 use crate::error::Result;
 use crate::masks::{Grid, Mask, avg_dist, strategy};
+use crate::memory;
 use crate::pictures::{Picture, Sheet};
 use crate::recipe::{MaskRecipe, MaskStrategyName};
 use crate::report::{Chart, Page, Scale, Section, Series, Style};
@@ -78,9 +79,15 @@ fn draw(recipe: &MaskRecipe, (height, width): (usize, usize), seed: u64, index: 
 
 /// Pictures of masks on the center crop of `photo`: a row per strategy and a column per unit size, at the ratio of the
 /// recipe.
-pub fn pictures(recipe: &MaskRecipe, image_px: (usize, usize), photo: &Image, seed: u64) -> Sheet {
+///
+/// # Errors
+/// If there is no memory for them.
+pub fn pictures(recipe: &MaskRecipe, image_px: (usize, usize), photo: &Image, seed: u64) -> Result<Sheet> {
     let (height, width) = image_px;
     let channels = photo.channels;
+    let columns = 1 + units(image_px).count();
+    let what = || format!("a row of {columns} pictures of {height} × {width} px");
+    memory::check(what, memory::of_values(columns * channels * height * width))?;
     // decoded values are in [0, 1]
     let normalization = Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] };
     let transform = Transform { height, width, augmentation: Augmentation::Center, normalization };
@@ -98,7 +105,7 @@ pub fn pictures(recipe: &MaskRecipe, image_px: (usize, usize), photo: &Image, se
         let row: Vec<Picture> = [photo.clone()].into_iter().chain(masked).collect();
         sheet.push_row(strategy.name(), &row);
     }
-    sheet
+    Ok(sheet)
 }
 
 /// The report of the comparison; `pictures` is a PNG of [`pictures`] at `ratio`.

@@ -6,8 +6,8 @@ use crate::evaluation::mean_color_error;
 use crate::masks::{Drawn, Grid, Mask, MaskStrategy, PixelBox, Rectangle, strategy};
 use crate::model::SimMim;
 use crate::precision;
-use crate::recipe::{AnyRecipe, MaskRecipe, MaskStrategyName};
-use crate::run::Resolved;
+use crate::recipe::{AnyRecipe, MaskRecipe, MaskStrategyName, edit};
+use crate::run::{Resolved, located};
 use crate::targets::PictureKind;
 use crate::weights::{Builder, LoadedWeights};
 use simmim_data::rng::rng;
@@ -53,16 +53,24 @@ pub struct Reconstruction {
 }
 
 impl<B: Backend> PretrainedModel<B> {
-    /// Loads a run folder (its newest intact checkpoint), a checkpoint folder or a weights file.
+    /// Loads a run folder (its newest intact checkpoint), a checkpoint folder or a weights file, with `key.path=value`
+    /// edits of its recipe, such as of its masks.
     ///
     /// # Errors
-    /// If the path does not exist, is not a pre-trained model, or the weights do not fit their recipe.
-    pub fn load<D: Device<Backend = B>>(from: &Path, device: &D, precision: Precision) -> Result<Self> {
+    /// If the path does not exist, is not a pre-trained model, the weights do not fit their recipe, or an edit does not
+    /// fit.
+    pub fn load<D: Device<Backend = B>>(
+        from: &Path,
+        edits: &[String],
+        device: &D,
+        precision: Precision,
+    ) -> Result<Self> {
         let mut weights = LoadedWeights::at(from)?;
+        let name = weights.file.path().display().to_string();
         let refuse =
             |what: String| Error::Input { what, hint: Some("give the output of `simmim pretrain --out`".into()) };
         let resolved = match weights.resolved.take() {
-            Some((AnyRecipe::Pretrain(recipe), run)) => Resolved { recipe, run },
+            Some((AnyRecipe::Pretrain(recipe), run)) => Resolved { recipe: edit(&name, recipe, edits)?, run },
             Some((AnyRecipe::Finetune(_), _)) => {
                 let what = "is a fine-tuned model, which predicts classes, not pixels";
                 return Err(refuse(format!("`{}` {what}", from.display())));
@@ -79,7 +87,9 @@ impl<B: Backend> PretrainedModel<B> {
             }
         };
         let mut builder = Builder::default();
-        let model = SimMim::new(&resolved.recipe, &resolved.run.colors(), device, &mut builder)?;
+        let located = located(weights.file.path(), AnyRecipe::Pretrain(resolved.recipe.clone()), &resolved.run)?;
+        let AnyRecipe::Pretrain(located) = located else { unreachable!("a recipe keeps its kind") };
+        let model = SimMim::new(&located, &resolved.run.colors(), device, &mut builder)?;
         let backend = weights.open(device, builder.finish().0, precision)?;
         Ok(Self { model, backend, resolved, damaged: weights.damaged })
     }

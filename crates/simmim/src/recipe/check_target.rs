@@ -201,7 +201,6 @@ mod tests {
         check_fails(vit, &["target.kind=mean-color", "target.resolution=8"], "only `pixels`", "leave it out");
         check_fails(vit, &["target.palette=p.safetensors"], "only `color-clusters`", "leave it out");
         let clusters = "target.kind=color-clusters";
-        check_fails(vit, &[clusters, "target.palette=no.safetensors"], "there is no such file", "simmim palette");
         check_fails(vit, &[clusters, "target.clusters=1"], "`target.clusters` is `1`", "");
         check_fails(swin, &[clusters], "524288 numbers per feature", "--set target.resolution=96");
         let patch = ["target.kind=normalized-pixels", "target.normalize=patch", "target.window_px=47"];

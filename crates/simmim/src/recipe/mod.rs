@@ -27,8 +27,8 @@ pub use head::{HeadKind, HeadRecipe};
 pub use loss::{LossKind, LossRecipe, Scope};
 pub use mask::{MaskRecipe, MaskStrategyName};
 pub use monitor::MonitorRecipe;
-pub use parse::{Sections, nearest_built_in, read_text, resolve, resolve_any, resolve_as};
-pub(crate) use parse::{kind_of, typed_and_checked};
+pub use parse::{Given, Sections, edit, edit_any, nearest_built_in, resolve, resolve_any, resolve_as};
+pub(crate) use parse::{KINDS, kind_of, typed_and_checked};
 pub use target::{NormalizeBy, TargetKind, TargetRecipe};
 pub use tokenizer::{TokenizerRecipe, VaeRecipe};
 pub use train::{DecayGroups, ScheduleKind, TrainRecipe};
@@ -59,6 +59,11 @@ pub trait RecipeKind: Clone + PartialEq + Serialize + DeserializeOwned {
 
     /// Path of the tokenizer whose tokens are the target, if they are.
     fn tokenizer(&self) -> Option<&str> {
+        None
+    }
+
+    /// Path of the palette whose colors are the target, if it is named.
+    fn palette(&self) -> Option<&str> {
         None
     }
 
@@ -190,6 +195,10 @@ impl RecipeKind for Recipe {
 
     fn tokenizer(&self) -> Option<&str> {
         self.target.tokenizer.as_deref()
+    }
+
+    fn palette(&self) -> Option<&str> {
+        self.target.palette.as_deref()
     }
 
     fn check_files(&self) -> Result<()> {

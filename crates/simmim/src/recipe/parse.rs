@@ -1,9 +1,10 @@
 //! Loads a recipe by name or path, applies edits, and checks it.
 
-use super::{AnyRecipe, BUILT_IN, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe};
+use super::{AnyRecipe, BUILT_IN, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe, to_table};
 use crate::encoders::EncoderConfig;
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
@@ -20,8 +21,7 @@ pub fn resolve(name: &str, edits: &[String]) -> Result<Recipe> {
 /// # Errors
 /// Those of [`resolve`], or if the recipe is of another kind.
 pub fn resolve_as<R: RecipeKind>(name: &str, edits: &[String]) -> Result<R> {
-    let (kind, table) = kind_and_table(name, edited(name, edits)?)?;
-    checked(name, &kind, table)
+    Given::read(name)?.resolve_as(edits)
 }
 
 /// The recipe called `name`, of any kind; see [`resolve`].
@@ -29,7 +29,7 @@ pub fn resolve_as<R: RecipeKind>(name: &str, edits: &[String]) -> Result<R> {
 /// # Errors
 /// Those of [`resolve`].
 pub fn resolve_any(name: &str, edits: &[String]) -> Result<AnyRecipe> {
-    let (kind, table) = kind_and_table(name, edited(name, edits)?)?;
+    let (kind, table) = kind_and_table(name, edited(&Given::read(name)?, edits)?)?;
     Ok(match kind.as_str() {
         Recipe::KIND => AnyRecipe::Pretrain(checked(name, &kind, table)?),
         FinetuneRecipe::KIND => AnyRecipe::Finetune(checked(name, &kind, table)?),
@@ -42,8 +42,35 @@ pub fn resolve_any(name: &str, edits: &[String]) -> Result<AnyRecipe> {
     })
 }
 
+/// A recipe that weights carry, with `key.path=value` edits applied; `name` is what errors call it. Files that it names
+/// need not exist.
+///
+/// # Errors
+/// If a key is unknown or of the wrong type, or values do not fit together.
+pub fn edit<R: RecipeKind>(name: &str, recipe: R, edits: &[String]) -> Result<R> {
+    if edits.is_empty() {
+        return Ok(recipe);
+    }
+    let mut table = to_table(&recipe);
+    table.remove("kind");
+    edits.iter().try_for_each(|edit| apply(&mut table, edit))?;
+    typed_and_checked(name, table)
+}
+
+/// [`edit`] of a recipe of any kind.
+///
+/// # Errors
+/// Those of [`edit`].
+pub fn edit_any(name: &str, recipe: AnyRecipe, edits: &[String]) -> Result<AnyRecipe> {
+    Ok(match recipe {
+        AnyRecipe::Pretrain(recipe) => AnyRecipe::Pretrain(edit(name, recipe, edits)?),
+        AnyRecipe::Finetune(recipe) => AnyRecipe::Finetune(edit(name, recipe, edits)?),
+        AnyRecipe::Tokenizer(recipe) => AnyRecipe::Tokenizer(edit(name, recipe, edits)?),
+    })
+}
+
 /// The kinds of recipes, each named after its command.
-const KINDS: [&str; 3] = [Recipe::KIND, FinetuneRecipe::KIND, TokenizerRecipe::KIND];
+pub(crate) const KINDS: [&str; 3] = [Recipe::KIND, FinetuneRecipe::KIND, TokenizerRecipe::KIND];
 
 /// Removes `kind` from a recipe's table and returns it.
 ///
@@ -67,8 +94,8 @@ fn kind_and_table(name: &str, mut table: Table) -> Result<(String, Table)> {
     Ok((kind, table))
 }
 
-fn edited(name: &str, edits: &[String]) -> Result<Table> {
-    let mut table = load(name, None, 0)?;
+fn edited(given: &Given, edits: &[String]) -> Result<Table> {
+    let mut table = given.table(0)?;
     for edit in edits {
         apply(&mut table, edit)?;
     }
@@ -83,13 +110,11 @@ fn checked<R: RecipeKind>(name: &str, kind: &str, table: Table) -> Result<R> {
             hint: Some(format!("this command takes recipes of `kind = \"{}\"`; `simmim recipes` lists all", R::KIND)),
         });
     }
-    let recipe = typed_and_checked::<R>(name, table)?;
-    recipe.check_files()?;
-    Ok(recipe)
+    typed_and_checked(name, table)
 }
 
-/// The recipe of a table without `kind`, with every value checked; files that it names need not exist. `name` is what
-/// errors call it.
+/// The recipe of a table without `kind`, with every value checked; files that it names need not exist, because only a run
+/// that begins reads them. `name` is what errors call it.
 ///
 /// # Errors
 /// If a key is unknown, missing or of the wrong type, or values do not fit together.
@@ -113,16 +138,117 @@ fn split_list(list: &str) -> Vec<&str> {
     .collect()
 }
 
+/// A recipe as it was given: built in, or a file, which is read once, so that it may be a pipe.
+pub struct Given {
+    name: String,
+    text: String,
+    /// Where the paths in it start: the folder of the file, or else the current one.
+    folder: Option<PathBuf>,
+}
+
+/// Most bytes of a recipe. A longer file is taken to be something else.
+const MAX_BYTES: u64 = 1 << 20;
+
+impl Given {
+    /// Reads the recipe called `name`, a built-in recipe or a TOML file.
+    ///
+    /// # Errors
+    /// If there is no such recipe, or it cannot be read.
+    pub fn read(name: &str) -> Result<Self> {
+        Self::beside(name, None)
+    }
+
+    /// The text of the recipe.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The recipe with `key.path=value` edits applied; see [`resolve`].
+    ///
+    /// # Errors
+    /// Those of [`resolve`], or if the recipe is of another kind.
+    pub fn resolve_as<R: RecipeKind>(&self, edits: &[String]) -> Result<R> {
+        let (kind, table) = kind_and_table(&self.name, edited(self, edits)?)?;
+        checked(&self.name, &kind, table)
+    }
+
+    /// Reads a recipe; its path is relative to `folder`.
+    fn beside(name: &str, folder: Option<&Path>) -> Result<Self> {
+        if let Some(built_in) = BUILT_IN.iter().find(|r| r.name == name) {
+            return Ok(Self { name: name.into(), text: built_in.text.into(), folder: None });
+        }
+        let path = folder.map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
+        if !path.exists() || path.is_dir() {
+            let hint = match nearest_built_in(name) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => {
+                    let names: Vec<_> = BUILT_IN.iter().map(|r| r.name).collect();
+                    format!("built-in recipes are {}", names.join(", "))
+                }
+            };
+            let reason = "is neither a built-in recipe nor a file".into();
+            return Err(Error::RecipeFile { name: name.into(), reason, hint: Some(hint) });
+        }
+        let folder = if path.is_file() { path.parent().map(Path::to_owned) } else { None };
+        Ok(Self { name: name.into(), text: read_text(&path)?, folder })
+    }
+
+    /// The table of the recipe and of those that it extends.
+    fn table(&self, depth: usize) -> Result<Table> {
+        let error = |reason: String, hint: Option<String>| Error::RecipeFile { name: self.name.clone(), reason, hint };
+        let mut table: Table = toml::from_str(&self.text).map_err(|e| error(toml_error(&self.text, &e), None))?;
+        for (section, key) in PATH_KEYS {
+            let value = table.get_mut(section).and_then(|section| section.get_mut(key));
+            let Some(Value::String(named)) = value else { continue };
+            if split_list(named).iter().any(|path| Path::new(path).starts_with("~")) {
+                let hint = "write the path in full, or relative to this file".to_owned();
+                return Err(error(format!("key `{section}.{key}`: `~` does not stand for a folder here"), Some(hint)));
+            }
+            if let Some(folder) = &self.folder {
+                *named = relative_to(folder, named);
+            }
+        }
+        match table.remove("extends") {
+            None => Ok(table),
+            Some(_) if depth == MAX_EXTENDS => Err(error("extends itself".into(), None)),
+            Some(Value::String(base)) => {
+                let mut merged = Self::beside(&base, self.folder.as_deref())?.table(depth + 1)?;
+                merge(&mut merged, table);
+                Ok(merged)
+            }
+            Some(other) => Err(error(format!("`extends` is `{other}`, expected the name of a recipe"), None)),
+        }
+    }
+}
+
+/// A path, or a list of data sets, that starts in `folder`. What exists under the whole name is one path.
+fn relative_to(folder: &Path, named: &str) -> String {
+    let whole = folder.join(named);
+    if whole.exists() {
+        return whole.display().to_string();
+    }
+    let paths = split_list(named).into_iter().map(|path| folder.join(path).display().to_string());
+    paths.collect::<Vec<_>>().join(",")
+}
+
 /// The text of a recipe file.
 ///
 /// # Errors
-/// If it cannot be read or is not UTF-8.
-pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    String::from_utf8(bytes).map_err(|error| Error::RecipeFile {
+/// If it cannot be read, is not UTF-8, or is too long.
+fn read_text(path: &Path) -> Result<String> {
+    let error = |reason: String, hint: &str| Error::RecipeFile {
         name: path.display().to_string(),
-        reason: format!("is not UTF-8 at byte {}", error.utf8_error().valid_up_to()),
-        hint: Some("save it as UTF-8 text".into()),
+        reason,
+        hint: Some(hint.into()),
+    };
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(Error::io(path))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(error(format!("has more than {MAX_BYTES} bytes"), "give a recipe, which is a TOML file"));
+    }
+    String::from_utf8(bytes).map_err(|not_utf8| {
+        error(format!("is not UTF-8 at byte {}", not_utf8.utf8_error().valid_up_to()), "save it as UTF-8 text")
     })
 }
 
@@ -142,49 +268,6 @@ fn toml_error(text: &str, error: &toml::de::Error) -> String {
 
 /// Longest chain of `extends`; a longer one is taken to be a cycle.
 const MAX_EXTENDS: usize = 8;
-
-/// Loads a recipe and those that it extends. Paths are relative to `folder`, that of the file that names them.
-fn load(name: &str, folder: Option<&Path>, depth: usize) -> Result<Table> {
-    let error = |reason: String, hint: Option<String>| Error::RecipeFile { name: name.into(), reason, hint };
-    let path = folder.map_or_else(|| PathBuf::from(name), |folder| folder.join(name));
-    let built_in = BUILT_IN.iter().find(|r| r.name == name);
-    let text = match built_in {
-        Some(built_in) => built_in.text.to_owned(),
-        None if path.is_file() => read_text(&path)?,
-        None if path.exists() && !path.is_dir() => {
-            let hint = "write it to a file first: it is read more than once".to_owned();
-            return Err(error("is not a regular file".into(), Some(hint)));
-        }
-        None => {
-            let names = || BUILT_IN.iter().map(|r| r.name).collect::<Vec<_>>().join(", ");
-            let hint = match nearest_built_in(name) {
-                Some(near) => format!("did you mean `{near}`?"),
-                None => format!("built-in recipes are {}", names()),
-            };
-            return Err(error("is neither a built-in recipe nor a file".into(), Some(hint)));
-        }
-    };
-    let mut table: Table = toml::from_str(&text).map_err(|e| error(toml_error(&text, &e), None))?;
-    let own_folder = if built_in.is_some() { None } else { path.parent() };
-    if let Some(own_folder) = own_folder {
-        for (section, key) in PATH_KEYS {
-            if let Some(Value::String(named)) = table.get_mut(section).and_then(|section| section.get_mut(key)) {
-                let paths = split_list(named).into_iter().map(|path| own_folder.join(path).display().to_string());
-                *named = paths.collect::<Vec<_>>().join(",");
-            }
-        }
-    }
-    match table.remove("extends") {
-        None => Ok(table),
-        Some(_) if depth == MAX_EXTENDS => Err(error("extends itself".into(), None)),
-        Some(Value::String(base)) => {
-            let mut merged = load(&base, own_folder, depth + 1)?;
-            merge(&mut merged, table);
-            Ok(merged)
-        }
-        Some(other) => Err(error(format!("`extends` is `{other}`, expected the name of a recipe"), None)),
-    }
-}
 
 /// Replaces values of `base` with those of `over`, recursively in tables.
 fn merge(base: &mut Table, over: Table) {

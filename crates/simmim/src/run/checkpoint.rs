@@ -4,10 +4,13 @@
 //! the folder is renamed. A process that is killed at any time leaves either no folder `step-N` or a complete one. If a
 //! checkpoint is damaged, the one before it is used.
 
+use super::Unreadable;
 use super::files::{sync_folder, write_atomically};
 use crate::error::{Error, Result};
+use crate::version::unfit;
 use crate::weights::{WeightsFile, save_slots};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use simmim_engine::{Backend, ParameterTable, Slot};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -21,6 +24,8 @@ pub const AVERAGE_FILE: &str = "average.safetensors";
 const OPTIMIZER_FILE: &str = "optimizer.safetensors";
 const STATE_FILE: &str = "state.json";
 const MANIFEST_FILE: &str = "manifest.json";
+/// End of the name of a checkpoint that is being written.
+const PARTIAL: &str = ".partial";
 const FIRST: &str = "exp_avg.";
 const SECOND: &str = "exp_avg_sq.";
 
@@ -40,8 +45,12 @@ pub struct State {
     pub last_loss: Option<f64>,
     /// The last value of each metric, by its name in the log.
     pub metrics: Metrics,
-    /// Unreadable images so far.
-    pub skipped: u64,
+    /// Draws of unreadable images so far; each time another image took the place.
+    #[serde(default)]
+    pub replaced: u64,
+    /// Unreadable images found so far.
+    #[serde(default)]
+    pub unreadable: Unreadable,
     /// Elapsed seconds so far, over all processes that worked on the run.
     pub seconds: f64,
 }
@@ -116,7 +125,7 @@ pub fn save(
     if path.join(MANIFEST_FILE).is_file() && read(&path, backend.table()).is_ok() {
         return Ok(path); // the same step of the same run has the same bits
     }
-    let partial = folder.join(format!(".step-{}.partial", state.steps));
+    let partial = folder.join(format!(".step-{}{PARTIAL}", state.steps));
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
     let written = write_files(&partial, backend, has_average, state, metadata).and_then(|()| {
         let _ = fs::remove_dir_all(&path); // a damaged checkpoint of the same name
@@ -168,6 +177,17 @@ fn write_files(
 fn entry(path: &Path) -> Result<FileEntry> {
     let bytes = fs::read(path).map_err(Error::io(path))?;
     Ok(FileEntry { bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) })
+}
+
+/// Removes checkpoints of which a killed process wrote only a part. No other process may work on the run. Failures are
+/// ignored, because these files are only in the way.
+pub(super) fn remove_leftovers(run: &Path) {
+    for entry in fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| name.starts_with(".step-") && name.ends_with(PARTIAL)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// Complete checkpoints of a run, oldest first, with their step numbers.
@@ -230,7 +250,8 @@ pub fn read(path: &Path, table: &ParameterTable) -> Result<Checkpoint> {
     };
     let (model, optimizer) =
         (WeightsFile::read(&path.join(MODEL_FILE))?, WeightsFile::read(&path.join(OPTIMIZER_FILE))?);
-    let checkpoint = Checkpoint { path: path.to_owned(), state: read_state(path)?, model, optimizer, average };
+    let state = read_state(path, &manifest.version)?;
+    let checkpoint = Checkpoint { path: path.to_owned(), state, model, optimizer, average };
     checkpoint.fits(table)?;
     Ok(checkpoint)
 }
@@ -260,7 +281,8 @@ pub fn verify(path: &Path, file: &Path) -> Result<()> {
 fn manifest(path: &Path) -> Result<Manifest> {
     let file = path.join(MANIFEST_FILE);
     let text = fs::read(&file).map_err(Error::io(&file))?;
-    serde_json::from_slice(&text).map_err(|e| Error::Damaged { path: file, reason: format!("is not a manifest: {e}") })
+    let version = || serde_json::from_slice::<Value>(&text).ok()?.get("version")?.as_str().map(str::to_owned);
+    serde_json::from_slice(&text).map_err(|e| unfit(&file, version().as_deref(), format!("is not a manifest: {e}")))
 }
 
 fn check_file(file: &Path, expected: &FileEntry) -> Result<()> {
@@ -278,10 +300,10 @@ fn check_file(file: &Path, expected: &FileEntry) -> Result<()> {
     )))
 }
 
-fn read_state(path: &Path) -> Result<State> {
+fn read_state(path: &Path, version: &str) -> Result<State> {
     let file = path.join(STATE_FILE);
     let text = fs::read(&file).map_err(Error::io(&file))?;
-    serde_json::from_slice(&text).map_err(|e| Error::Damaged { path: file, reason: format!("is not a state: {e}") })
+    serde_json::from_slice(&text).map_err(|e| unfit(&file, Some(version), format!("is not a state: {e}")))
 }
 
 #[cfg(test)]
@@ -363,6 +385,25 @@ mod tests {
         let path = save_at(run.path(), &backend(&[1.0]), 7);
         fs::remove_file(path.join(MANIFEST_FILE)).unwrap();
         assert!(list(run.path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_checkpoint_of_a_later_version_is_not_damaged_and_stays() {
+        let run = tempfile::tempdir().unwrap();
+        let saved = backend(&[1.0]);
+        save_at(run.path(), &saved, 1);
+        let later = save_at(run.path(), &saved, 2);
+        let edit = |name: &str, from: &str, to: &str| {
+            let text = fs::read_to_string(later.join(name)).unwrap();
+            assert!(text.contains(from), "{text}");
+            fs::write(later.join(name), text.replace(from, to)).unwrap();
+        };
+        edit(MANIFEST_FILE, env!("CARGO_PKG_VERSION"), "99.0.0");
+        assert!(newest(run.path(), saved.table()).is_ok(), "the version alone is no obstacle");
+        edit(MANIFEST_FILE, "\"steps\"", "\"updates\"");
+        let error = newest(run.path(), saved.table()).err().unwrap();
+        assert!(error.to_string().contains("a later version") && error.is_users_fault(), "{error}");
+        assert!(later.join(MODEL_FILE).is_file() && !error.hint().unwrap().contains("delete"));
     }
 
     #[test]

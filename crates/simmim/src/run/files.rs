@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Replaces the content of `path` with `bytes`; see [`replace`].
 ///
@@ -42,13 +43,37 @@ fn create_beside(path: &Path) -> io::Result<(File, PathBuf)> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     loop {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let partial = path.with_file_name(format!(".partial-{}-{number}", std::process::id()));
+        let partial = path.with_file_name(format!("{PARTIAL}{}-{number}", std::process::id()));
         match File::create_new(&partial) {
             // of a process with the same id: one that was killed, or one on another machine
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             created => return Ok((created?, partial)),
         }
     }
+}
+
+/// The start of the names of temporary files; the id of the process follows, and a number.
+const PARTIAL: &str = ".partial-";
+
+/// Removes the temporary files in a folder whose processes are gone, having been killed while they wrote, and that
+/// nothing has changed for `age`: a process on another machine may share the folder. Failures are ignored, because the
+/// files are only in the way.
+pub(crate) fn remove_leftovers(folder: &Path, age: Duration) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let process = name.to_str().and_then(|name| name.strip_prefix(PARTIAL)?.split('-').next()?.parse().ok());
+        let since = entry.metadata().and_then(|metadata| metadata.modified());
+        let is_old = since.is_ok_and(|since| since.elapsed().is_ok_and(|elapsed| elapsed >= age));
+        if is_old && process.is_some_and(|process: u32| !is_running(process)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether a process of this machine has this id; where that cannot be told, it counts as running.
+fn is_running(process: u32) -> bool {
+    let processes = Path::new("/proc");
+    !processes.join("self").exists() || processes.join(process.to_string()).exists()
 }
 
 /// Flushes a folder's entries to the disk, so that a rename in it survives a crash.
@@ -98,6 +123,26 @@ mod tests {
         write_atomically(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(names(folder.path()).len(), 101, "all of them, and the file");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_what_a_process_left_that_is_gone_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let gone = u32::MAX; // no process has such an id
+        let own = format!("{PARTIAL}{}-0", std::process::id());
+        let kept = [own.as_str(), ".partial-x-0", ".partial-", "partial-1-0", "weights.safetensors"];
+        for name in kept.into_iter().chain([format!("{PARTIAL}{gone}-3").as_str()]) {
+            fs::write(folder.path().join(name), "half").unwrap();
+        }
+        remove_leftovers(folder.path(), Duration::from_secs(3600));
+        assert_eq!(names(folder.path()).len(), 6, "a process of another machine may still write it");
+        remove_leftovers(folder.path(), Duration::ZERO);
+        let (mut left, mut kept) = (names(folder.path()), kept.map(str::to_owned).to_vec());
+        left.sort();
+        kept.sort();
+        assert_eq!(left, kept);
+        remove_leftovers(&folder.path().join("absent"), Duration::ZERO);
     }
 
     #[cfg(unix)]

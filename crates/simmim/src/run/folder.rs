@@ -8,20 +8,25 @@
 //! checkpoints/     step-N/
 //! pictures/        predictions on the same images over time
 //! report.html      all of this on one page
+//! tokenizer.safetensors   of a target of tokens: the tokenizer, so that its original is not needed any more
 //! ```
 //!
 //! A folder is locked first, then the run is built from its content, and only then is anything written. So a run that
 //! cannot begin leaves no folder.
 
-use super::files::write_atomically;
+use super::checkpoint;
+use super::files::{remove_leftovers, write_atomically};
+use super::held::keep_tokenizer;
 use super::log::{LOG_FILE, LogEntry};
 use super::resolved::{RESOLVED_FILE, Resolved, read_resolved};
 use crate::error::{Error, Result};
 use crate::recipe::RecipeKind;
+use crate::tokenizer::TOKENIZER_FILE;
 use serde_json::Value;
 use std::fs::{self, File, TryLockError};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 const LOCK_FILE: &str = ".lock";
 
@@ -87,11 +92,16 @@ impl LockedFolder {
     }
 
     /// Begins the run, or resumes the previous one if its recipe is the same. `given` is the recipe as the user gave
-    /// it.
+    /// it; `tokenizer` is the file of the target's tokenizer, if there is one, which the folder keeps.
     ///
     /// # Errors
     /// If the folder holds another run, or cannot be written.
-    pub fn begin<R: RecipeKind>(mut self, given: &str, resolved: &Resolved<R>) -> Result<RunFolder> {
+    pub fn begin<R: RecipeKind>(
+        mut self,
+        given: &str,
+        resolved: &Resolved<R>,
+        tokenizer: Option<&Path>,
+    ) -> Result<RunFolder> {
         if let Some(previous) = self.previous()?
             && let Some(difference) = previous.difference(resolved)
         {
@@ -99,6 +109,14 @@ impl LockedFolder {
         }
         let path = self.path.clone();
         fs::create_dir_all(path.join(PICTURES_FOLDER)).map_err(Error::io(&path))?;
+        // the folder is locked: whoever wrote what is half written is gone
+        for folder in [path.clone(), path.join(PICTURES_FOLDER)] {
+            remove_leftovers(&folder, Duration::ZERO);
+        }
+        checkpoint::remove_leftovers(&path);
+        if let (Some(tokenizer), Some(expected)) = (tokenizer, &resolved.run.tokenizer) {
+            keep_tokenizer(&path, tokenizer, expected)?;
+        }
         if !self.has_run {
             write_atomically(&path.join(RECIPE_FILE), given.as_bytes())?;
             write_atomically(&path.join(RESOLVED_FILE), resolved.to_toml().as_bytes())?;
@@ -120,7 +138,9 @@ impl Drop for LockedFolder {
             return;
         }
         // what `begin` wrote before it failed
-        [RECIPE_FILE, RESOLVED_FILE].into_iter().for_each(|name| drop(fs::remove_file(self.path.join(name))));
+        [RECIPE_FILE, RESOLVED_FILE, TOKENIZER_FILE]
+            .into_iter()
+            .for_each(|name| drop(fs::remove_file(self.path.join(name))));
         let _ = fs::remove_dir(self.path.join(PICTURES_FOLDER));
         let _ = fs::remove_file(self.path.join(LOCK_FILE));
         if let Some(made) = &self.made {
@@ -182,7 +202,7 @@ mod tests {
     use serde_json::json;
 
     fn open(path: &Path, resolved: &Resolved) -> Result<RunFolder> {
-        LockedFolder::open(path)?.begin("", resolved)
+        LockedFolder::open(path)?.begin("", resolved, None)
     }
 
     fn resolved(edits: &[&str]) -> Resolved {
@@ -266,7 +286,7 @@ mod tests {
         let path = folder.path().join("run");
         let locked = LockedFolder::open(&path).unwrap();
         fs::create_dir_all(path.join(RESOLVED_FILE).join("in-the-way")).unwrap();
-        assert!(locked.begin("", &resolved(&[])).is_err());
+        assert!(locked.begin("", &resolved(&[]), None).is_err());
         fs::remove_dir_all(path.join(RESOLVED_FILE)).unwrap();
         assert!(fs::read_dir(&path).unwrap().next().is_none(), "neither recipe nor pictures nor lock");
         drop(open(&path, &resolved(&[])).unwrap());

@@ -3,9 +3,10 @@
 use crate::error::{Error, Result};
 use crate::ranges::wrong;
 use crate::recipe::{
-    AnyRecipe, FinetuneRecipe, Recipe, RecipeKind, TokenizerRecipe, kind_of, to_table, typed_and_checked,
+    AnyRecipe, FinetuneRecipe, KINDS, Recipe, RecipeKind, TokenizerRecipe, kind_of, to_table, typed_and_checked,
 };
 use crate::targets::{Colors, Palette};
+use crate::version::{THIS, unfit};
 use serde::{Deserialize, Serialize};
 use simmim_data::Normalization;
 use std::fs;
@@ -178,9 +179,13 @@ impl<R: RecipeKind> Resolved<R> {
             "run.val",
             "run.from",
         ];
+        const FILES: &[&str] = &["target.palette", "target.tokenizer"];
         let (here, there) = (flat(&self.table()), flat(&other.table()));
         let keys: std::collections::BTreeSet<&String> = here.keys().chain(there.keys()).collect();
-        let differs = |key: &&String| here.get(*key) != there.get(*key) && !FREE.contains(&key.as_str());
+        // the content of these files is a fact of the run, wherever they are
+        let is_named_twice = |key: &str| FILES.contains(&key) && here.contains_key(key) && there.contains_key(key);
+        let differs =
+            |key: &&String| here.get(*key) != there.get(*key) && !FREE.contains(&key.as_str()) && !is_named_twice(key);
         let show = |value: Option<&String>| value.cloned().unwrap_or_else(|| "absent".into());
         keys.into_iter()
             .find(differs)
@@ -191,30 +196,36 @@ impl<R: RecipeKind> Resolved<R> {
 /// Splits the output of [`Resolved::to_toml`] into the kind of the recipe, the table of the recipe, and the facts of
 /// the run.
 fn parts(text: &str, path: &Path) -> Result<(String, toml::Table, RunInfo)> {
-    let damaged = |reason: String| Error::Damaged { path: path.to_owned(), reason };
-    let mut table: toml::Table = toml::from_str(text).map_err(|e| damaged(e.to_string()))?;
-    let run = table.remove("run").ok_or_else(|| damaged("has no [run] section".into()))?;
-    let run = run.try_into().map_err(|e: toml::de::Error| damaged(e.message().to_owned()))?;
-    let kind = kind_of(&mut table).map_err(|(reason, _)| damaged(reason))?;
+    let parsed: std::result::Result<toml::Table, _> = toml::from_str(text);
+    let mut table = parsed.map_err(|e| Error::Damaged { path: path.to_owned(), reason: e.to_string() })?;
+    let version = table.get("run").and_then(|run| Some(run.get("version")?.as_str()?.to_owned()));
+    let unfit = |reason: String| unfit(path, version.as_deref(), reason);
+    let run = table.remove("run").ok_or_else(|| unfit("has no [run] section".into()))?;
+    let run = run.try_into().map_err(|e: toml::de::Error| unfit(e.message().trim().to_owned()))?;
+    let kind = kind_of(&mut table).map_err(|(reason, _)| unfit(reason))?;
+    if !KINDS.contains(&kind.as_str()) {
+        return Err(unfit(format!("has the unknown kind `{kind}`")));
+    }
     Ok((kind, table, run))
 }
 
 /// Parses and checks a recipe like one of a file, since anyone may have edited it.
 fn recipe_of<R: RecipeKind>(table: toml::Table, run: &RunInfo, path: &Path) -> Result<R> {
-    typed_and_checked(&path.display().to_string(), table).map_err(|error| match error {
-        Error::RecipeFile { name, reason, hint } if run.version != env!("CARGO_PKG_VERSION") => {
-            let version = &run.version;
-            let other = format!("simmim {version} wrote it, and this is {}", env!("CARGO_PKG_VERSION"));
-            Error::RecipeFile {
-                name,
-                reason,
-                hint: Some(hint.map_or(other.clone(), |hint| format!("{hint}; {other}"))),
+    let name = path.display().to_string();
+    typed_and_checked(&name, table).map_err(|error| {
+        let is_edited = run.version == THIS;
+        let hint = match is_edited {
+            true => "it was edited, or a later version of simmim wrote it; take it as it was".to_owned(),
+            false => format!("simmim {} wrote it, and this is {THIS}: nothing is damaged", run.version),
+        };
+        match error {
+            Error::RecipeFile { reason, .. } if !is_edited => unfit(path, Some(&run.version), reason),
+            Error::RecipeFile { name, reason, .. } => Error::RecipeFile { name, reason, hint: Some(hint) },
+            Error::Recipe { key, value, expected, .. } => {
+                Error::Recipe { key, value, expected: format!("{expected} (in `{name}`)"), hint: Some(hint) }
             }
+            error => error,
         }
-        Error::RecipeFile { name, reason, hint: None } => {
-            Error::RecipeFile { name, reason, hint: Some("a later version of simmim may have written it".into()) }
-        }
-        error => error,
     })
 }
 
@@ -228,10 +239,7 @@ pub(crate) fn any_resolved_of_toml(text: &str, path: &Path) -> Result<(AnyRecipe
         Recipe::KIND => AnyRecipe::Pretrain(recipe_of(table, &run, path)?),
         FinetuneRecipe::KIND => AnyRecipe::Finetune(recipe_of(table, &run, path)?),
         TokenizerRecipe::KIND => AnyRecipe::Tokenizer(recipe_of(table, &run, path)?),
-        other => {
-            let reason = format!("has the unknown kind `{other}`");
-            return Err(Error::Damaged { path: path.to_owned(), reason });
-        }
+        other => unreachable!("`{other}` is refused before"),
     };
     run.check(recipe.data().channels)?;
     Ok((recipe, run))

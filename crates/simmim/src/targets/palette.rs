@@ -8,7 +8,7 @@ use crate::ranges::wrong;
 use crate::recipe::{Recipe, TargetKind};
 use crate::weights::{self, WeightsFile};
 use simmim_data::rng::{below, rng, uniform};
-use simmim_data::{Image, Pixels, Purpose, Source};
+use simmim_data::{Image, Pixels, Purpose, Skipped, Source};
 use simmim_engine::ParameterTable;
 use std::collections::HashMap;
 use std::path::Path;
@@ -51,7 +51,8 @@ impl Palette {
     pub fn for_recipe(recipe: &Recipe, source: &dyn Source, seed: u64) -> Result<Option<Self>> {
         let target = &recipe.target;
         match (target.kind, &target.palette) {
-            (TargetKind::ColorClusters, None) => Ok(Some(Self::measure(source, target.clusters, seed)?)),
+            // training names those that cannot be read
+            (TargetKind::ColorClusters, None) => Ok(Some(Self::measure(source, target.clusters, seed)?.0)),
             (TargetKind::ColorClusters, Some(path)) => {
                 let palette = Self::read(Path::new(path), recipe.data.channels)?;
                 if palette.len() == target.clusters {
@@ -102,24 +103,28 @@ impl Palette {
         distances.iter().position(|d| *d == least).unwrap_or(0) as u32
     }
 
-    /// Computes the colors of the images of a source by k-means. Unreadable images are left out. If the images have
-    /// fewer colors than that, the last one is repeated.
+    /// Computes the colors of the images of a source by k-means. Unreadable images are left out and returned. If the
+    /// images have fewer colors than that, the last one is repeated.
     ///
     /// # Errors
     /// If no image can be read.
-    pub fn measure(source: &dyn Source, colors: usize, seed: u64) -> Result<Self> {
+    pub fn measure(source: &dyn Source, colors: usize, seed: u64) -> Result<(Self, Vec<Skipped>)> {
         let count = IMAGES.min(source.len());
         let per_image = SAMPLES.div_ceil(count.max(1));
         let mut samples = Vec::new();
         let mut channels = 0;
-        let mut failure = None;
+        let (mut failure, mut skipped) = (None, Vec::new());
         for step in 0..count {
-            match source.get(step * source.len() / count) {
+            let index = step * source.len() / count;
+            match source.get(index) {
                 Ok(sample) => {
                     channels = sample.image.channels;
                     draw(&sample.image, per_image, seed, step as u64, &mut samples);
                 }
-                Err(error) => failure = failure.or(Some(error)),
+                Err(error) => {
+                    skipped.push(Skipped { index, name: source.name(index), reason: error.to_string() });
+                    failure = failure.or(Some(error));
+                }
             }
         }
         match (samples.is_empty(), failure) {
@@ -127,7 +132,7 @@ impl Palette {
             (true, None) => {
                 Err(Error::Input { what: "there is no image to compute a palette from".into(), hint: None })
             }
-            (false, _) => Ok(Self::kmeans(channels, &samples, colors, seed)),
+            (false, _) => Ok((Self::kmeans(channels, &samples, colors, seed), skipped)),
         }
     }
 

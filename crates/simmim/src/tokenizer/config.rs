@@ -49,6 +49,14 @@ impl TokenizerConfig {
         1.0 / (self.groups * self.blocks_per_group).pow(2) as f32
     }
 
+    /// Bytes of the outputs of all blocks of one image of `(height, width)` pixels, in f32: the least that training keeps.
+    pub fn activation_bytes(&self, (height, width): (usize, usize)) -> usize {
+        let of_group = |group: usize| (height >> group) * (width >> group) * self.width_of(group);
+        let outputs: usize = (0..self.groups).map(of_group).sum();
+        // encoder and decoder
+        2 * 4 * self.blocks_per_group * outputs
+    }
+
     /// Checks the values of a recipe.
     ///
     /// # Errors

@@ -7,14 +7,14 @@ use super::task::{Evaluation, Task, is_due_every};
 use super::trainer::{Parameters, Trainer, validate_every};
 use super::{Event, Input, Options, Outcome};
 use crate::classifier::Classifier;
-use crate::encoders::ForwardContext;
+use crate::encoders::{Encode, Encoder, ForwardContext, activation_bytes};
 use crate::error::Result;
 use crate::evaluation::{ClassificationReport, checked_classes, class_weights, classify, relabeled};
 use crate::model::WeightedSum;
 use crate::ranges::wrong;
 use crate::recipe::FinetuneRecipe;
 use crate::report::finetune_page;
-use crate::run::Resolved;
+use crate::run::{Collection, Resolved};
 use crate::weights::{self, Builder, InitFrom, LoadedWeights, Pretrained, RECIPE_KEY, initial_values, transfer};
 use simmim_data::rng::rng;
 use simmim_data::{Batch, Mix, Purpose, Source, Subset, soft_targets};
@@ -63,8 +63,9 @@ pub fn finetune<D: Device>(
         InitFrom::Weights(path) => Some(path.display().to_string()),
     };
     let task_info = TaskInfo { from, classes: classes.clone() };
-    let mut setup = setup::open(options, device, collective, data, task_info, || Ok(None))?;
+    let mut setup = setup::open(options, device, collective, data, task_info, || Ok(None), observe)?;
 
+    Encoder::check_memory(&recipe.encoder, recipe.data.image_size.height_and_width())?;
     let mut builder = Builder::default();
     let model = Rc::new(Classifier::new(recipe, classes.len(), &mut builder));
     let (table, inits) = builder.finish();
@@ -77,7 +78,13 @@ pub fn finetune<D: Device>(
         }
         Ok(values)
     };
-    let parameters = Parameters { groups: groups(&table, model.encoder(), &recipe.train), initialize, table };
+    let blocks = model.encoder().block_activations();
+    let parameters = Parameters {
+        groups: groups(&table, model.encoder(), &recipe.train),
+        activation_bytes: activation_bytes(&blocks, setup.precision, recipe.train.recompute_blocks),
+        initialize,
+        table,
+    };
     let resolved = setup.resolved.clone();
     let task = Finetuning::new(options, Arc::clone(&setup.data), Rc::clone(&model));
     let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
@@ -89,7 +96,6 @@ pub fn finetune<D: Device>(
         resolved: resolved.clone(),
         model,
         held_out,
-        is_unreadable_logged: false,
         every: validate_every(&setup),
         total: setup.total,
     });
@@ -177,7 +183,6 @@ struct AccuracyEvaluation {
     resolved: Resolved<FinetuneRecipe>,
     model: Rc<Classifier>,
     held_out: Option<Arc<dyn Source>>,
-    is_unreadable_logged: bool,
     every: u64,
     total: u64,
 }
@@ -213,11 +218,7 @@ impl<B: Backend> Evaluation<B> for AccuracyEvaluation {
         // before the first step the head is untrained
         if let Some(source) = self.held_out.as_ref().filter(|_| steps > 0) {
             let done = self.classify(b, source)?;
-            if !self.is_unreadable_logged {
-                let is_logged = records.metric("top1").is_some();
-                records.log_unreadable(&done.skipped, steps, is_logged, observe)?;
-                self.is_unreadable_logged = true;
-            }
+            records.count_unreadable(Collection::HeldOut, &done.skipped, steps, observe)?;
             let (loss, top1, top5) = (done.loss, done.accuracy.top1(), done.accuracy.top5());
             observe(Event::Classified { steps, loss, top1, top5 });
             records.log_metrics(

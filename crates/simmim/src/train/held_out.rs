@@ -7,13 +7,14 @@ use super::{Event, Options};
 use crate::encoders::ForwardContext;
 use crate::error::Result;
 use crate::masks::{Mask, strategy};
+use crate::memory;
 use crate::model::{BatchMask, SimMim};
 use crate::pictures::{Sheet, prediction_sheet, push_pictures};
 use crate::recipe::DataRecipe;
 use crate::report::run_page;
 use crate::run::Resolved;
 use simmim_data::rng::rng;
-use simmim_data::{Augmentation, OrderedPass, Purpose, Skipped, Subset};
+use simmim_data::{Augmentation, OrderedPass, Purpose, Skipped, Source, Subset};
 use simmim_engine::Backend;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -23,6 +24,9 @@ const MAX_IMAGES: usize = 512;
 
 /// Number of images in the picture of predictions.
 const PICTURES: usize = 8;
+
+/// Original, masked, prediction and pasted prediction.
+const PICTURES_PER_IMAGE: usize = 4;
 
 /// Epoch from which the masks of validation are drawn; training never reaches it, so they differ from its masks.
 const MASK_EPOCH: u64 = u64::MAX;
@@ -56,6 +60,11 @@ impl HeldOut {
         let transform = recipe.data.transform(Augmentation::Center, resolved.run.normalization());
         let (strategy, grid) = (strategy(&recipe.mask), mask_grid(recipe));
         let batch_size = recipe.train.batch_size / recipe.train.accumulation_steps;
+        let (height, width) = recipe.data.image_size.height_and_width();
+        let images = subset.len();
+        let what = || format!("keeping {images} images of {height} × {width} px and drawing predictions");
+        let kept = (images + PICTURES_PER_IMAGE * PICTURES) as u64;
+        memory::check(what, memory::of_values(recipe.data.channels * height * width).saturating_mul(kept))?;
         let (mut pixels, mut masks, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         for batch in OrderedPass::new(subset, transform, batch_size, options.workers)? {
             let batch = batch?;

@@ -36,9 +36,10 @@ use crate::error::Error;
 use crate::inspect::HeadSummary;
 use crate::precision::PrecisionChoice;
 use crate::recipe::Recipe;
+use crate::run::Collection;
 use crate::run::checkpoint::Metrics;
 use crate::weights::Transfer;
-use simmim_data::Source;
+use simmim_data::{PassedOver, Source};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -85,8 +86,12 @@ pub struct Outcome {
     pub metrics: Metrics,
     /// Training throughput of this process, without evaluation and saving.
     pub images_per_second: f64,
-    /// Number of unreadable images.
+    /// Number of unreadable training images.
     pub skipped: u64,
+    /// How often another image took the place of one of them.
+    pub replaced: u64,
+    /// Number of unreadable held-out images.
+    pub skipped_val: u64,
     /// The last checkpoint.
     pub checkpoint: PathBuf,
     /// The report page.
@@ -189,12 +194,31 @@ pub enum Event<'a> {
         /// Its folder.
         path: &'a Path,
     },
-    /// An image could not be read; another one replaced it.
+    /// An image cannot be read. It is named once in a run, if it is one of the first of its collection.
     Skipped {
         /// Its name.
         name: &'a str,
         /// The error of the decoder.
         reason: &'a str,
+    },
+    /// The run has ended, or stopped, and a collection has unreadable images.
+    Unreadable {
+        /// The collection.
+        collection: Collection,
+        /// Number of its unreadable images.
+        images: u64,
+        /// How often another image took the place of one; 0 where they are left out.
+        replaced: u64,
+    },
+    /// Some of what lies among the images that the recipe names is not read.
+    PassedOver {
+        /// What and why.
+        items: &'a [PassedOver],
+    },
+    /// The tokenizer that the recipe names is not the one that the run began with, and the run goes on with its own.
+    KeptTokenizer {
+        /// Where the other one is.
+        original: &'a str,
     },
     /// A checkpoint was damaged; an older one is used.
     Damaged {

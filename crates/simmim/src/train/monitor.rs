@@ -15,8 +15,9 @@ use crate::evaluation::{
 };
 use crate::model::SimMim;
 use crate::recipe::{LabelsPerImage, MonitorRecipe, Recipe};
+use crate::run::Collection;
 use serde_json::json;
-use simmim_data::{Augmentation, Source, Subset, Transform};
+use simmim_data::{Augmentation, PassedOver, Skipped, Source, Subset, Transform};
 use simmim_engine::Device;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -87,7 +88,13 @@ impl<D: Device> Monitor<D> {
         })
     }
 
-    fn measure(&self, b: &D::Backend) -> Result<FeatureQuality> {
+    /// What lies among the images of each data set and is not read.
+    pub(super) fn passed_over(&self) -> [&[PassedOver]; 2] {
+        [&self.train, &self.val].map(|source| source.passed_over())
+    }
+
+    /// The quality of the features, and the images of each data set that cannot be read.
+    fn measure(&self, b: &D::Backend) -> Result<(FeatureQuality, [Vec<Skipped>; 2])> {
         let features = |source: &Arc<dyn Source>| {
             let (encoder, transform) = (self.model.encoder(), self.transform.clone());
             extract(b, encoder, Arc::clone(source), transform, None, self.workers, &mut |_| ())
@@ -95,11 +102,12 @@ impl<D: Device> Monitor<D> {
         let (train, val) = (features(&self.train)?, features(&self.val)?);
         let config = Probe { epochs: PROBE_EPOCHS, seed: self.seed, ..Probe::default() };
         let rates = probe(&train, &val, self.classes, &config, &self.device);
-        Ok(FeatureQuality {
+        let quality = FeatureQuality {
             knn_top1: knn(&train, &val, self.classes, Neighbors::default(), &self.device).top1(),
             probe_top1: rates.iter().map(|(_, accuracy)| accuracy.top1()).fold(0.0, f64::max),
             spread: feature_spread(&val),
-        })
+        };
+        Ok((quality, [train.skipped, val.skipped]))
     }
 }
 
@@ -110,12 +118,16 @@ impl<D: Device> Evaluation<D::Backend> for Monitor<D> {
 
     fn evaluate(&mut self, b: &D::Backend, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()> {
         let started = Instant::now();
-        let quality = self.measure(b)?;
+        let (quality, skipped) = self.measure(b)?;
+        let steps = records.state().steps;
+        for (collection, skipped) in [Collection::MonitorTrain, Collection::MonitorVal].into_iter().zip(&skipped) {
+            records.count_unreadable(collection, skipped, steps, observe)?;
+        }
         let seconds = started.elapsed().as_secs_f64();
         let all_seconds = records.metric(SECONDS).unwrap_or(0.0) + seconds;
         records.set_metric(SECONDS, all_seconds);
         let time_share = all_seconds / (records.state().seconds + seconds).max(all_seconds);
-        observe(Event::Monitored { steps: records.state().steps, quality: &quality, time_share });
+        observe(Event::Monitored { steps, quality: &quality, time_share });
 
         let FeatureQuality { knn_top1, probe_top1, spread } = quality;
         let numbers = [

@@ -7,12 +7,13 @@ use super::setup::{self, TaskInfo};
 use super::task::Task;
 use super::trainer::{Parameters, Trainer, validate_every};
 use super::{Event, Options, Outcome};
-use crate::encoders::ForwardContext;
+use crate::encoders::{Encode, ForwardContext, activation_bytes};
 use crate::error::Result;
 use crate::inspect;
 use crate::masks::{Grid, Mask, MaskStrategy, strategy};
 use crate::model::{BatchMask, SimMim, WeightedSum};
 use crate::recipe::{DataRecipe, Recipe};
+use crate::run::Collection;
 use crate::targets::Palette;
 use crate::weights::{Builder, initial_values};
 use simmim_data::rng::rng;
@@ -38,14 +39,22 @@ pub fn pretrain<D: Device>(
     let recipe = &options.recipe;
     let source = &options.data.source;
     let palette = || Palette::for_recipe(recipe, source.as_ref(), options.seed);
-    let mut setup = setup::open(options, device, collective, Arc::clone(source), TaskInfo::default(), palette)?;
+    let data = Arc::clone(source);
+    let mut setup = setup::open(options, device, collective, data, TaskInfo::default(), palette, observe)?;
 
     let mut builder = Builder::default();
-    let model = Rc::new(SimMim::new(recipe, &setup.resolved.run.colors(), device, &mut builder)?);
+    let mut located = recipe.clone();
+    located.target.tokenizer = setup.tokenizer.as_ref().map(|file| file.display().to_string());
+    let model = Rc::new(SimMim::new(&located, &setup.resolved.run.colors(), device, &mut builder)?);
     let (table, inits) = builder.finish();
     let head = inspect::head(recipe, &model, &table);
     let parameters = Parameters {
         groups: groups(&table, model.encoder(), &recipe.train),
+        activation_bytes: activation_bytes(
+            &model.encoder().block_activations(),
+            setup.precision,
+            recipe.train.recompute_blocks,
+        ),
         initialize: |table: &_| Ok(initial_values(table, &inits, options.seed)),
         table,
     };
@@ -56,6 +65,9 @@ pub fn pretrain<D: Device>(
         }
         Some(_) | None => None,
     };
+    if let Some(monitor) = &monitor {
+        monitor.passed_over().into_iter().for_each(|items| observe(Event::PassedOver { items }));
+    }
     let resolved = setup.resolved.clone();
     let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
     observe(Event::Head { head: &head });
@@ -64,7 +76,7 @@ pub fn pretrain<D: Device>(
         let held_out = HeldOut::new(options, &resolved, &model)?;
         if options.val.is_some() {
             let steps = trainer.records_mut().state().steps;
-            trainer.records_mut().log_unreadable(held_out.skipped(), steps, steps > 0, observe)?;
+            trainer.records_mut().count_unreadable(Collection::HeldOut, held_out.skipped(), steps, observe)?;
         }
         let (every, total, is_held_out) = (validate_every(&setup), setup.total, options.val.is_some());
         trainer.add_evaluation(HeldOutEvaluation {

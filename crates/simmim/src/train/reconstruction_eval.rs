@@ -5,6 +5,7 @@ use super::annealing::Annealing;
 use super::records::Records;
 use super::task::{Evaluation, is_due_every};
 use crate::error::Result;
+use crate::memory;
 use crate::pictures::{Picture, Sheet};
 use crate::recipe::TokenizerRecipe;
 use crate::report::tokenizer_page;
@@ -63,6 +64,9 @@ impl ReconstructionEval {
         let (height, width) = (transform.height, transform.width);
         let mut images = Self { pixels: Vec::new(), skipped: Vec::new(), height, width, batch_size };
         let subset = Arc::new(Subset::spread(source, MAX_IMAGES));
+        let count = subset.len();
+        let what = || format!("keeping {count} images of {height} × {width} px and their reconstructions");
+        memory::check(what, memory::of_values(2 * transform.values()).saturating_mul(count as u64))?;
         for batch in OrderedPass::new(subset, transform, batch_size, workers)? {
             let batch = batch?;
             images.pixels.extend(&batch.images);

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::pictures::Sheet;
 use crate::run::checkpoint::State;
 use crate::run::files::write_atomically;
-use crate::run::{LogEntry, RunFolder, TensorBoard, read_log};
+use crate::run::{Collection, LogEntry, RunFolder, TensorBoard, read_log};
 use serde_json::{Map, Value, json};
 use simmim_data::Skipped;
 use std::path::{Path, PathBuf};
@@ -122,24 +122,35 @@ impl Records {
         }
     }
 
-    /// Reports unreadable images to the observer, and to the log unless `is_logged`.
+    /// Counts unreadable images of a collection, and names those that are new and among the first to the observer and in
+    /// the log. Ranks without a folder only count.
     ///
     /// # Errors
     /// If writing fails.
-    pub fn log_unreadable(
+    pub fn count_unreadable(
         &mut self,
+        collection: Collection,
         skipped: &[Skipped],
         step: u64,
-        is_logged: bool,
         observe: &mut dyn FnMut(Event),
     ) -> Result<()> {
-        for Skipped { name, reason, .. } in skipped {
-            observe(Event::Skipped { name, reason });
-            if let Some((folder, _)) = self.files.as_mut().filter(|_| !is_logged) {
+        for Skipped { index, name, reason } in skipped {
+            let is_to_be_named = self.state.unreadable.insert(collection, *index);
+            if let Some((folder, _)) = self.files.as_mut().filter(|_| is_to_be_named) {
+                observe(Event::Skipped { name, reason });
                 folder.log(&json!({ "step": step, "skipped": name, "reason": reason }))?;
             }
         }
         Ok(())
+    }
+
+    /// Tells the observer how many unreadable images each collection has.
+    pub(super) fn sum_up_unreadable(&self, observe: &mut dyn FnMut(Event)) {
+        let State { unreadable, replaced, .. } = &self.state;
+        for (collection, images) in unreadable.counts().filter(|_| self.files.is_some()) {
+            let replaced = if collection == Collection::Training { *replaced } else { 0 };
+            observe(Event::Unreadable { collection, images, replaced });
+        }
     }
 }
 

@@ -1,15 +1,16 @@
 //! Set-up of a run before its first step: its folder is opened first, then everything else is derived from it.
 
-use super::Options;
+use super::{Event, Options};
 use crate::error::{Error, Result};
 use crate::precision::{self, PrecisionChoice};
 use crate::recipe::{DataRecipe, NormalizationKind, RecipeKind};
+use crate::run::held::{checksum, own_tokenizer};
 use crate::run::{LockedFolder, Resolved, RunInfo};
 use crate::targets::Palette;
-use crate::tokenizer::{no_tokenizer, tokenizer_file};
+use crate::tokenizer::tokenizer_file;
 use simmim_data::{Loader, Normalization, Source};
 use simmim_engine::{Collective, Device, Precision};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Number of images whose mean and standard deviation are measured.
@@ -22,6 +23,8 @@ pub(super) struct Setup<R> {
     pub(super) resolved: Resolved<R>,
     pub(super) data: Arc<dyn Source>,
     pub(super) precision: Precision,
+    /// The file of the target's tokenizer, if there is one: in the folder of a run that has begun.
+    pub(super) tokenizer: Option<PathBuf>,
     /// Length of the whole run in steps.
     pub(super) total: u64,
     /// Steps per epoch.
@@ -38,7 +41,7 @@ pub(super) struct TaskInfo {
 }
 
 /// Opens the run folder and sets up a run of `options` on the images `data`. `palette` computes the color palette of
-/// the target, if it has one; it is called only for a new run.
+/// the target, if it has one; it is called only for a new run, or if the recipe names another palette than before.
 ///
 /// # Errors
 /// If the images do not fill a batch or cannot be read, or the folder cannot be used.
@@ -49,6 +52,7 @@ pub(super) fn open<R: RecipeKind>(
     data: Arc<dyn Source>,
     task_info: TaskInfo,
     palette: impl FnOnce() -> Result<Option<Palette>>,
+    observe: &mut dyn FnMut(Event),
 ) -> Result<Setup<R>> {
     let train = options.recipe.train();
     let per_epoch = Loader::batches_per_epoch(data.len(), train.batch_size);
@@ -60,29 +64,40 @@ pub(super) fn open<R: RecipeKind>(
     let total = train.max_steps.unwrap_or((train.epochs * per_epoch as f64).round().max(1.0) as u64);
 
     // the first rank measures, and broadcasts the result to the others
-    let mut text = Vec::new();
+    let (mut text, mut tokenizer) = (Vec::new(), Vec::new());
     let mut folder = None;
     if collective.is_first() {
         let locked = LockedFolder::open(&options.out)?;
         let previous = locked.previous::<R>()?;
-        let run = run_info(options, device, data.as_ref(), task_info, previous.as_ref(), palette)?;
+        let (run, file) = run_info(options, device, data.as_ref(), task_info, previous.as_ref(), palette, observe)?;
         text = Resolved { recipe: options.recipe.clone(), run }.to_toml().into_bytes();
+        tokenizer = file.map_or(Vec::new(), |file| file.into_os_string().into_encoded_bytes());
         folder = Some(locked);
     }
     collective.broadcast_bytes(&mut text, 0)?;
+    collective.broadcast_bytes(&mut tokenizer, 0)?;
+    let tokenizer = Some(String::from_utf8_lossy(&tokenizer).into_owned()).filter(|path| !path.is_empty());
     let text = String::from_utf8(text).expect("TOML is UTF-8");
     let resolved = Resolved::<R>::from_toml(&text, &options.out)?;
-    if resolved.recipe != options.recipe || resolved.run.images != data.len() {
+    let is_own_tokenizer = match (&tokenizer, &resolved.run.tokenizer) {
+        (Some(file), Some(expected)) if !collective.is_first() => checksum(Path::new(file))? == *expected,
+        (Some(_) | None, Some(_) | None) => true,
+    };
+    if resolved.recipe != options.recipe || resolved.run.images != data.len() || !is_own_tokenizer {
         return Err(Error::Input {
-            what: format!("rank {} has another recipe or other images than the first rank", collective.rank()),
+            what: format!(
+                "rank {} has another recipe, tokenizer or other images than the first rank",
+                collective.rank()
+            ),
             hint: Some("start all ranks with the same command on the same data".into()),
         });
     }
     let precision = precision::of_name(&resolved.run.precision).expect("a precision was written");
-    Ok(Setup { folder, resolved, data, precision, total, per_epoch })
+    Ok(Setup { folder, resolved, data, precision, tokenizer: tokenizer.map(PathBuf::from), total, per_epoch })
 }
 
-/// The [`RunInfo`] of a run. A resumed run keeps what was measured when it began.
+/// The [`RunInfo`] of a run, and the file of its target's tokenizer. A resumed run keeps what was measured and read when
+/// it began.
 fn run_info<R: RecipeKind>(
     options: &Options<R>,
     device: &impl Device,
@@ -90,15 +105,22 @@ fn run_info<R: RecipeKind>(
     task_info: TaskInfo,
     previous: Option<&Resolved<R>>,
     palette: impl FnOnce() -> Result<Option<Palette>>,
-) -> Result<RunInfo> {
+    observe: &mut dyn FnMut(Event),
+) -> Result<(RunInfo, Option<PathBuf>)> {
     let normalization = match previous {
         Some(previous) => previous.run.normalization(),
         None => normalization(options.recipe.data(), data)?,
     };
+    let colors = || Ok::<_, Error>(palette()?.map_or(Vec::new(), |palette| palette.to_hex()));
     let palette = match previous {
+        Some(previous) if is_named_anew(options.recipe.palette(), previous.recipe.palette()) => colors()?,
         Some(previous) => previous.run.palette.clone(),
-        None => palette()?.map_or(Vec::new(), |palette| palette.to_hex()),
+        None => {
+            options.recipe.check_files()?;
+            colors()?
+        }
     };
+    let tokenizer = tokenizer(options, previous, observe)?;
     let previous_precision = previous.and_then(|previous| {
         Some((precision::of_name(&previous.run.precision)?, previous.run.precision_reason.clone()))
     });
@@ -108,7 +130,7 @@ fn run_info<R: RecipeKind>(
             precision::choose(options.precision, device)
         }
     };
-    Ok(RunInfo {
+    let run = RunInfo {
         version: env!("CARGO_PKG_VERSION").into(),
         device: device.name(),
         precision: precision::name(precision).into(),
@@ -123,14 +145,39 @@ fn run_info<R: RecipeKind>(
         mean: normalization.mean,
         std: normalization.std,
         palette,
-        tokenizer: options.recipe.tokenizer().map(|path| checksum(&tokenizer_file(Path::new(path)))).transpose()?,
-    })
+        tokenizer: tokenizer.as_deref().map(checksum).transpose()?,
+    };
+    Ok((run, tokenizer))
 }
 
-/// Length and checksum of a file.
-fn checksum(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|_| no_tokenizer(path))?;
-    Ok(format!("{} bytes, crc32c {:08x}", bytes.len(), crc32c::crc32c(&bytes)))
+/// Whether a recipe names another file than that of the run which it resumes, and this file is there. It then counts as
+/// what was asked for, and its content is compared.
+fn is_named_anew(now: Option<&str>, then: Option<&str>) -> bool {
+    now != then && now.is_some_and(|path| Path::new(path).exists())
+}
+
+/// The file of the target's tokenizer, if there is one. A resumed run has its own, and goes on with it if the original is
+/// gone or has changed.
+fn tokenizer<R: RecipeKind>(
+    options: &Options<R>,
+    previous: Option<&Resolved<R>>,
+    observe: &mut dyn FnMut(Event),
+) -> Result<Option<PathBuf>> {
+    let Some(named) = options.recipe.tokenizer() else { return Ok(None) };
+    let file = tokenizer_file(Path::new(named));
+    let begun = previous.and_then(|previous| Some((previous, previous.run.tokenizer.as_deref()?)));
+    let Some((previous, expected)) = begun else { return Ok(Some(file)) };
+    let Some(own) = own_tokenizer(&options.out, expected)? else { return Ok(Some(file)) };
+    let is_another = file.is_file() && checksum(&file)? != expected;
+    match is_another && is_named_anew(Some(named), previous.recipe.tokenizer()) {
+        true => Ok(Some(file)),
+        false => {
+            if is_another {
+                observe(Event::KeptTokenizer { original: named });
+            }
+            Ok(Some(own))
+        }
+    }
 }
 
 /// Checks that the images fill a batch, and that ranks and micro-batches divide it evenly.

@@ -10,6 +10,7 @@ use super::{Event, Options, Outcome};
 use crate::error::Result;
 use crate::model::WeightedSum;
 use crate::recipe::TokenizerRecipe;
+use crate::run::Collection;
 use crate::tokenizer::{DiscreteVae, Relaxation};
 use crate::weights::{Builder, initial_values};
 use simmim_data::rng::{gumbel, rng};
@@ -34,12 +35,13 @@ pub fn train_tokenizer<D: Device>(
 ) -> Result<Outcome> {
     let recipe = &options.recipe;
     let data = Arc::clone(&options.data.source);
-    let mut setup = setup::open(options, device, collective, data, TaskInfo::default(), || Ok(None))?;
+    let mut setup = setup::open(options, device, collective, data, TaskInfo::default(), || Ok(None), observe)?;
     let mut builder = Builder::default();
     let vae = Rc::new(DiscreteVae::new(recipe.config(), &mut builder));
     let (table, inits) = builder.finish();
     let parameters = Parameters {
         groups: table.iter().map(|p| Group { lr_scale: 1.0, decays: p.shape.len() > 1 }).collect(),
+        activation_bytes: vae.config().activation_bytes(recipe.data.image_size.height_and_width()),
         initialize: |table: &_| Ok(initial_values(table, &inits, options.seed)),
         table,
     };
@@ -61,7 +63,7 @@ pub fn train_tokenizer<D: Device>(
         let images = ReconstructionEval::new(source, transform, recipe.train.batch_size, options.workers)?;
         if options.val.is_some() {
             let steps = trainer.records_mut().state().steps;
-            trainer.records_mut().log_unreadable(images.skipped(), steps, steps > 0, observe)?;
+            trainer.records_mut().count_unreadable(Collection::HeldOut, images.skipped(), steps, observe)?;
         }
         trainer.add_evaluation(TokenizerEvaluation {
             images,

@@ -11,11 +11,14 @@ use super::task::{Evaluation, Task};
 use super::throughput::Throughput;
 use super::{Event, Options, Outcome, Schedule};
 use crate::error::{Error, Result};
+use crate::memory;
+use crate::precision;
 use crate::recipe::RecipeKind;
+use crate::run::Collection;
 use crate::run::checkpoint::{self, State};
 use crate::weights::RECIPE_KEY;
 use serde_json::json;
-use simmim_data::{Batch, Loader, LoaderConfig, Source, Transform};
+use simmim_data::{Batch, Loader, LoaderConfig, Skipped, Source, Transform};
 use simmim_engine::{Backend, Collective, Device, ParameterId, ParameterTable, Slot};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -26,15 +29,23 @@ use std::time::Instant;
 /// Number of log entries of a run whose recipe does not set `train.log_every_steps`.
 const LOG_ENTRIES: u64 = 200;
 
-/// Images, at most one epoch, that are counted in advance for the share of unreadable ones, so that a few unreadable
-/// images at the start do not stop a run.
-const FIRST_IMAGES: usize = 1000;
+/// Batches that are made ahead.
+const PREFETCH: usize = 2;
+
+/// Values of each parameter in training: itself, its gradient and two moments.
+const VALUES_PER_PARAMETER: usize = 4;
+
+/// Images, at most all, that are counted in advance for the share of unreadable ones, so that a few unreadable images at
+/// the start do not stop a run.
+const FIRST_IMAGES: u64 = 1000;
 
 /// The parameters of a model before training.
 pub(super) struct Parameters<F> {
     pub(super) table: ParameterTable,
     /// Group of each parameter, in the order of the table.
     pub(super) groups: Vec<Group>,
+    /// Bytes of what the forward pass of one image keeps for the backward pass.
+    pub(super) activation_bytes: usize,
     /// Initializes or loads the values `[len]` of the table; called only if the run has no checkpoint.
     pub(super) initialize: F,
 }
@@ -80,7 +91,8 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let (train, run) = (options.recipe.train(), &setup.resolved.run);
-        let Parameters { table, groups, initialize } = parameters;
+        check_memory(options, setup, collective.world(), &parameters)?;
+        let Parameters { table, groups, activation_bytes: _, initialize } = parameters;
         let backend = device.open(table, setup.precision);
         let (mut state, mut opened) = (State::default(), None);
         if let Some(locked) = setup.folder.take() {
@@ -89,7 +101,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
                 true => Some(initialize(backend.table())?),
                 false => None,
             };
-            opened = Some(locked.begin(&options.given, &setup.resolved)?);
+            opened = Some(locked.begin(&options.given, &setup.resolved, setup.tokenizer.as_deref())?);
             match (checkpoint::newest(&options.out, backend.table())?, initial_values) {
                 ((Some(checkpoint), damaged), _) => {
                     damaged.iter().for_each(|error| observe(Event::Damaged { error }));
@@ -124,7 +136,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
                 seed: options.seed,
                 workers: options.workers,
                 shuffle: true,
-                prefetch: 2,
+                prefetch: PREFETCH,
             },
             metadata: HashMap::from([(RECIPE_KEY.to_owned(), setup.resolved.to_weights_metadata())]),
             max_skipped: options.recipe.data().max_skipped,
@@ -196,6 +208,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         }
         let checkpoint = self.save(&throughput, observe)?; // at the end, or where it was interrupted
         self.collective.barrier()?; // no rank reports success before the first one has saved
+        self.records.sum_up_unreadable(observe);
         let state = self.records.state();
         Ok(Outcome {
             steps: state.steps,
@@ -203,7 +216,9 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             loss: state.last_loss,
             metrics: state.metrics.clone(),
             images_per_second: throughput.speed(),
-            skipped: state.skipped,
+            skipped: state.unreadable.count(Collection::Training),
+            replaced: state.replaced,
+            skipped_val: state.unreadable.count(Collection::HeldOut),
             checkpoint,
             report: self.records.path().join("report.html"),
         })
@@ -216,21 +231,25 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         Ok(count[0] > 0.0)
     }
 
-    /// Counts the unreadable images of a batch over all ranks, and reports those of this rank.
-    fn count_skipped(&mut self, batch: &Batch, skipped: u64, observe: &mut dyn FnMut(Event)) -> Result<()> {
-        let step = self.records.state().steps + 1;
-        self.records.log_unreadable(&batch.skipped, step, false, observe)?;
-        let state = self.records.state_mut();
-        state.skipped += skipped;
-        let seen = step * self.loader.batch_size as u64;
-        // a few unreadable images at the start are not yet a share
-        let counted = seen + self.data.len().min(FIRST_IMAGES) as u64;
-        if skipped == 0 || state.skipped as f64 <= self.max_skipped * counted as f64 {
+    /// Counts the unreadable images of a batch, of which there are `replaced` on all ranks together.
+    fn count_skipped(&mut self, batch: &Batch, replaced: u64, observe: &mut dyn FnMut(Event)) -> Result<()> {
+        if replaced == 0 {
             return Ok(());
         }
-        let on_another_rank = || ("an image of another rank".to_owned(), "see that rank's output".to_owned());
-        let (last, reason) = batch.skipped.last().map_or_else(on_another_rank, |s| (s.name.clone(), s.reason.clone()));
-        Err(Error::TooManySkipped { skipped: state.skipped, seen, allowed: self.max_skipped, last, reason })
+        let skipped = of_all_ranks(self.collective, &batch.skipped)?;
+        let step = self.records.state().steps + 1;
+        self.records.count_unreadable(Collection::Training, &skipped, step, observe)?;
+        let state = self.records.state_mut();
+        state.replaced += replaced;
+        let (unreadable, images) = (state.unreadable.count(Collection::Training), self.data.len() as u64);
+        let seen = (step * self.loader.batch_size as u64).min(images);
+        // a few unreadable images at the start are not yet a share
+        let counted = (seen + FIRST_IMAGES).min(images);
+        if unreadable as f64 <= self.max_skipped * counted as f64 {
+            return Ok(());
+        }
+        let Skipped { name: last, reason, .. } = skipped.into_iter().last().expect("a rank has an unreadable image");
+        Err(Error::TooManySkipped { skipped: unreadable, seen, allowed: self.max_skipped, last, reason })
     }
 
     fn log(&mut self, epoch: u64, stepped: &Stepped, throughput: &Throughput) -> Result<()> {
@@ -239,7 +258,8 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         (state.loss_sum, state.loss_count, state.last_loss) = (0.0, 0, Some(loss));
         let Stepped { lr, gradient_norm, .. } = *stepped;
         let (speed, seconds) = (throughput.recent_speed(), throughput.seconds());
-        let numbers = [
+        let (skipped, replaced) = (state.unreadable.count(Collection::Training), state.replaced);
+        let mut numbers = vec![
             ("epoch", json!(epoch)),
             ("loss", json!(loss)),
             ("lr", json!(lr)),
@@ -247,6 +267,9 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             ("images_per_second", json!(speed)),
             ("seconds", json!(seconds)),
         ];
+        if replaced > 0 {
+            numbers.extend([("skipped_images", json!(skipped)), ("replaced_draws", json!(replaced))]);
+        }
         let scalars =
             [("loss/train", loss), ("lr", lr), ("gradient_norm", gradient_norm), ("images_per_second", speed)];
         self.records.log_numbers(&numbers, &scalars)
@@ -281,6 +304,46 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         observe(Event::Saved { path: &path });
         Ok(path)
     }
+}
+
+/// Checks that there is memory for parameters, the activations of a micro-batch, and the images of this rank's batches.
+fn check_memory<R: RecipeKind, F>(
+    options: &Options<R>,
+    setup: &Setup<R>,
+    world: usize,
+    parameters: &Parameters<F>,
+) -> Result<()> {
+    let (train, data) = (options.recipe.train(), options.recipe.data());
+    let (height, width) = data.image_size.height_and_width();
+    let share = train.batch_size / world;
+    let values = memory::of_values(data.channels * height * width).saturating_mul(share as u64);
+    // those made ahead, one that is being made, and one in use
+    let images = values.saturating_mul((PREFETCH.max(options.workers) + 2) as u64);
+    let micro_batch = (share / train.accumulation_steps) as u64;
+    let activations = micro_batch.saturating_mul(parameters.activation_bytes as u64);
+    let per_parameter = VALUES_PER_PARAMETER + usize::from(train.average_decay > 0.0);
+    let model = memory::of_values(parameters.table.len()).saturating_mul(per_parameter as u64);
+    let what = || {
+        let count = parameters.table.len();
+        format!(
+            "training {count} parameters with {share} images of {height} × {width} px in {}",
+            precision::name(setup.precision)
+        )
+    };
+    memory::check(what, model.saturating_add(activations).saturating_add(images))
+}
+
+/// The unreadable images of all ranks, in the order of ranks.
+fn of_all_ranks(collective: &mut dyn Collective, own: &[Skipped]) -> Result<Vec<Skipped>> {
+    let mut all = Vec::new();
+    for root in 0..collective.world() {
+        let of_rank: Vec<_> = own.iter().map(|Skipped { index, name, reason }| (index, name, reason)).collect();
+        let mut text = serde_json::to_vec(&of_rank).expect("names are text");
+        collective.broadcast_bytes(&mut text, root)?;
+        let of_rank: Vec<(usize, String, String)> = serde_json::from_slice(&text).expect("a rank sends its images");
+        all.extend(of_rank.into_iter().map(|(index, name, reason)| Skipped { index, name, reason }));
+    }
+    Ok(all)
 }
 
 /// Broadcasts parameters, moments, EMA and state from the first rank to all others.

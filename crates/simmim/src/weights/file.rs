@@ -163,8 +163,8 @@ impl WeightsFile {
     pub fn tensor(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
         let Some((dtype, shape, range)) = self.tensors.get(name) else { return Ok(None) };
         if *dtype != Dtype::F32 {
-            let reason = format!("tensor `{name}` is {dtype:?}, expected F32");
-            return Err(Error::Damaged { path: self.path.clone(), reason });
+            let what = format!("`{}`: tensor `{name}` is {dtype:?}, expected F32", self.path.display());
+            return Err(Error::Input { what, hint: Some("convert its tensors to f32".into()) });
         }
         let values = self.bytes[range.clone()].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
         Ok(Some((shape.clone(), values.collect())))

@@ -2,6 +2,7 @@
 
 use super::{RECIPE_KEY, WeightsFile};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::recipe::AnyRecipe;
 use crate::run::{RunInfo, any_resolved_of_toml, checkpoint, read_any_resolved};
 use simmim_engine::{Backend, Device, ParameterTable, Precision, Slot};
@@ -52,7 +53,8 @@ impl LoadedWeights {
             let path = checkpoint::weights_to_use(&folder);
             match checkpoint::verify(&folder, &path).and_then(|()| Self::of_file(&path, Vec::new())) {
                 Ok(found) => return Ok(Self { damaged, ..found }),
-                Err(error) => damaged.push(error),
+                Err(error @ (Error::Damaged { .. } | Error::NotWeights { .. } | Error::Io(_))) => damaged.push(error),
+                Err(other) => return Err(other), // a whole file, which this version does not understand
             }
         }
         match damaged.into_iter().next() {
@@ -78,6 +80,8 @@ impl LoadedWeights {
     /// # Errors
     /// If a tensor is missing or has another shape.
     pub fn open<D: Device>(&self, device: &D, table: ParameterTable, precision: Precision) -> Result<D::Backend> {
+        let what = || format!("a model of {} parameters", table.len());
+        memory::check(what, memory::of_values(table.len()))?;
         let backend = device.open(table, precision);
         self.file.load(backend.table(), "", |id, values| backend.write_parameter(Slot::Values, id, values))?;
         Ok(backend)

@@ -1,0 +1,154 @@
+//! Refuses what a command would ignore: an option, or a key of `--set`, that it does not use.
+
+use crate::cli::{Cli, Command};
+use simmim::Error;
+
+/// Commands that compute on a device.
+const COMPUTING: &str = "demo, pretrain, finetune, probe, knn, evaluate, reconstruct, tokenizer and bench";
+
+/// Commands that draw something at random.
+const DRAWING: &str =
+    "demo, pretrain, finetune, probe, knn, reconstruct, masks, palette, tokenizer and bench without --peak or --adamw";
+
+/// Where all keys of a recipe count.
+const WHOLE_RECIPES: &str = "pretrain, finetune, tokenizer, demo, `inspect RECIPE` and `recipes NAME`";
+
+/// What a command uses of the common options.
+struct Uses {
+    /// The command as it is called in errors.
+    command: &'static str,
+    /// `--device` and `--threads`.
+    computes: bool,
+    precision: bool,
+    seed: bool,
+    keys: Keys,
+}
+
+/// The keys of `--set` that a command uses; one that ends in a dot stands for all that begin with it.
+enum Keys {
+    All,
+    AllBut(&'static [&'static str]),
+    Only(&'static [&'static str]),
+}
+
+impl Uses {
+    fn of(command: &Command) -> Self {
+        let training = |command| Self { command, computes: true, precision: true, seed: true, keys: Keys::All };
+        let none = |command| Self { command, computes: false, precision: false, seed: false, keys: Keys::Only(&[]) };
+        let frozen = |command| Self {
+            keys: Keys::Only(&[
+                "encoder.",
+                "data.image_size",
+                "data.channels",
+                "data.normalization",
+                "evaluate.crop",
+                "augment.interpolation",
+            ]),
+            ..training(command)
+        };
+        match command {
+            Command::Demo(_) => training("demo"),
+            Command::Pretrain(_) => training("pretrain"),
+            Command::Finetune(_) => training("finetune"),
+            Command::Tokenizer(_) => training("tokenizer"),
+            Command::Probe(_) => frozen("probe"),
+            Command::Knn(_) => frozen("knn"),
+            Command::Evaluate(_) => Self {
+                computes: true,
+                precision: true,
+                keys: Keys::Only(&["evaluate.", "augment.interpolation"]),
+                ..none("evaluate")
+            },
+            Command::Reconstruct(_) => Self { keys: Keys::Only(&["mask."]), ..training("reconstruct") },
+            Command::Masks(_) => Self {
+                seed: true,
+                // patch and stride are what the image and its mask units must fit
+                keys: Keys::Only(&[
+                    "data.image_size",
+                    "mask.ratio",
+                    "mask.unit_px",
+                    "mask.min_block_units",
+                    "mask.aspect",
+                    "encoder.",
+                ]),
+                ..none("masks")
+            },
+            Command::Palette(_) => Self { seed: true, ..none("palette") },
+            // whether it is a recipe is known later
+            Command::Inspect(_) => Self { keys: Keys::All, ..none("inspect") },
+            Command::Bench(args) if args.peak => Self { computes: true, precision: true, ..none("bench --peak") },
+            Command::Bench(args) if args.adamw.is_some() => Self { computes: true, ..none("bench --adamw") },
+            Command::Bench(_) => Self {
+                keys: Keys::AllBut(&[
+                    "monitor.",
+                    "data.max_skipped",
+                    "train.checkpoint_every_steps",
+                    "train.keep_checkpoints",
+                    "train.log_every_steps",
+                    "train.validate_every_steps",
+                ]),
+                ..training("bench")
+            },
+            Command::Recipes(args) if args.name.is_some() => Self { keys: Keys::All, ..none("recipes NAME") },
+            Command::Recipes(_) => none("recipes"),
+        }
+    }
+}
+
+/// Refuses options and edits that the command does not use.
+///
+/// # Errors
+/// If there is one; the error says which commands use it.
+pub(crate) fn refuse(cli: &Cli) -> simmim::Result<()> {
+    let (common, uses) = (&cli.common, Uses::of(&cli.command));
+    for (option, is_given, is_used, users) in [
+        ("--device", common.device.is_some(), uses.computes, COMPUTING),
+        ("--threads", common.threads.is_some(), uses.computes, COMPUTING),
+        ("--precision", common.precision.is_some(), uses.precision, COMPUTING),
+        ("--seed", common.seed.is_some(), uses.seed, DRAWING),
+    ] {
+        if is_given && !is_used {
+            return Err(ignored(option, uses.command, format!("it is an option of {users}")));
+        }
+    }
+    for edit in &common.set {
+        let key = edit.split('=').next().unwrap_or_default().trim();
+        let is_among = |keys: &[&str]| keys.iter().any(|of| *of == key || (of.ends_with('.') && key.starts_with(of)));
+        let hint = match uses.keys {
+            Keys::All => continue,
+            Keys::AllBut(keys) if !is_among(keys) => continue,
+            Keys::Only(keys) if is_among(keys) => continue,
+            Keys::Only([]) => "this command reads no recipe here".to_owned(),
+            Keys::AllBut(keys) => format!("it uses all keys but {}", listed(keys)),
+            Keys::Only(keys) => format!("it uses {}", listed(keys)),
+        };
+        let hint = format!("{hint}; all keys count in {WHOLE_RECIPES}");
+        return Err(ignored(&format!("--set {edit}"), uses.command, hint));
+    }
+    Ok(())
+}
+
+/// The error for an option that would change nothing.
+pub(crate) fn ignored(option: &str, command: &str, hint: String) -> Error {
+    Error::Input { what: format!("`{option}` changes nothing in `simmim {command}`"), hint: Some(hint) }
+}
+
+/// Refuses edits where a command finds out that it reads no recipe.
+///
+/// # Errors
+/// If there is an edit.
+pub(crate) fn refuse_edits(edits: &[String], command: &str) -> simmim::Result<()> {
+    match edits.first() {
+        None => Ok(()),
+        Some(edit) => {
+            let hint = format!("this command reads no recipe here; all keys count in {WHOLE_RECIPES}");
+            Err(ignored(&format!("--set {edit}"), command, hint))
+        }
+    }
+}
+
+fn listed(keys: &[&str]) -> String {
+    let named: Vec<String> =
+        keys.iter().map(|key| if key.ends_with('.') { format!("`{key}…`") } else { format!("`{key}`") }).collect();
+    named.join(", ")
+}
