@@ -126,6 +126,37 @@ fn processes_with_one_cache_all_succeed() {
     assert_eq!(files(&cache).len(), 2, "the features of two folders, and nothing else");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn what_a_killed_process_left_is_removed_when_its_folder_is_used_again() {
+    use std::time::{Duration, SystemTime};
+
+    let (_folder, [run, data, val]) = run_and_pictures();
+    let gone = u32::MAX; // no process has such an id
+    let left = |path: &str| {
+        let path = run.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "half").unwrap();
+        path
+    };
+    let ours = [
+        left(&format!(".partial-{gone}-0")),
+        left(&format!("pictures/.partial-{gone}-7")),
+        left("checkpoints/.step-9.partial/model.safetensors"),
+    ];
+    let of_someone = left("pictures/.mine");
+    succeeds(pretrain(&fashion(), &run, &[]));
+    assert!(ours.iter().all(|path| !path.exists()) && !run.join("checkpoints/.step-9.partial").exists());
+    assert!(of_someone.exists());
+
+    // a folder of features is not locked, and a process on another machine may write to it
+    let [old, new] = [left(&format!("features/.partial-{gone}-0")), left(&format!("features/.partial-{gone}-1"))];
+    let two_hours_ago = SystemTime::now() - Duration::from_secs(7200);
+    fs::File::options().write(true).open(&old).unwrap().set_modified(two_hours_ago).unwrap();
+    json(knn(&run, &data, &val, &[]));
+    assert!(!old.exists() && new.exists());
+}
+
 #[cfg(unix)]
 #[test]
 fn a_picture_may_have_the_longest_name_there_is() {

@@ -14,7 +14,7 @@ use crate::recipe::DataRecipe;
 use crate::report::run_page;
 use crate::run::Resolved;
 use simmim_data::rng::rng;
-use simmim_data::{Augmentation, OrderedPass, Purpose, Skipped, Source, Subset};
+use simmim_data::{Augmentation, OrderedPass, Purpose, Skipped, Subset};
 use simmim_engine::Backend;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -49,6 +49,19 @@ pub(super) struct HeldOutLoss {
 }
 
 impl HeldOut {
+    /// Checks that there is memory for the images and the pictures of predictions.
+    ///
+    /// # Errors
+    /// If the system does not give it.
+    pub(super) fn check_memory(options: &Options) -> Result<()> {
+        let data = &options.recipe.data;
+        let (height, width) = data.image_size.height_and_width();
+        let images = options.val.as_ref().unwrap_or(&options.data).source.len().min(MAX_IMAGES);
+        let what = || format!("keeping {images} images of {height} × {width} px and drawing predictions");
+        let kept = (images + PICTURES_PER_IMAGE * PICTURES) as u64;
+        memory::check(what, memory::of_values(data.channels * height * width).saturating_mul(kept))
+    }
+
     /// Decodes the images once; unreadable images are left out.
     ///
     /// # Errors
@@ -60,11 +73,6 @@ impl HeldOut {
         let transform = recipe.data.transform(Augmentation::Center, resolved.run.normalization());
         let (strategy, grid) = (strategy(&recipe.mask), mask_grid(recipe));
         let batch_size = recipe.train.batch_size / recipe.train.accumulation_steps;
-        let (height, width) = recipe.data.image_size.height_and_width();
-        let images = subset.len();
-        let what = || format!("keeping {images} images of {height} × {width} px and drawing predictions");
-        let kept = (images + PICTURES_PER_IMAGE * PICTURES) as u64;
-        memory::check(what, memory::of_values(recipe.data.channels * height * width).saturating_mul(kept))?;
         let (mut pixels, mut masks, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         for batch in OrderedPass::new(subset, transform, batch_size, options.workers)? {
             let batch = batch?;

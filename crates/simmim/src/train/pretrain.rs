@@ -68,6 +68,7 @@ pub fn pretrain<D: Device>(
     if let Some(monitor) = &monitor {
         monitor.passed_over().into_iter().for_each(|items| observe(Event::PassedOver { items }));
     }
+    HeldOut::check_memory(options)?;
     let resolved = setup.resolved.clone();
     let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
     observe(Event::Head { head: &head });

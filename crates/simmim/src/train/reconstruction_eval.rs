@@ -7,7 +7,7 @@ use super::task::{Evaluation, is_due_every};
 use crate::error::Result;
 use crate::memory;
 use crate::pictures::{Picture, Sheet};
-use crate::recipe::TokenizerRecipe;
+use crate::recipe::{DataRecipe, TokenizerRecipe};
 use crate::report::tokenizer_page;
 use crate::run::Resolved;
 use crate::tokenizer::{DiscreteVae, TOKENIZER_FILE};
@@ -51,6 +51,17 @@ pub(super) struct ReconstructionEval {
 }
 
 impl ReconstructionEval {
+    /// Checks that there is memory for the images, of which there are `images`, and their reconstructions.
+    ///
+    /// # Errors
+    /// If the system does not give it.
+    pub(super) fn check_memory(images: usize, data: &DataRecipe) -> Result<()> {
+        let (height, width) = data.image_size.height_and_width();
+        let count = images.min(MAX_IMAGES);
+        let what = || format!("keeping {count} images of {height} × {width} px and their reconstructions");
+        memory::check(what, memory::of_values(2 * data.channels * height * width).saturating_mul(count as u64))
+    }
+
     /// Decodes the images once; unreadable images are left out.
     ///
     /// # Errors
@@ -64,9 +75,6 @@ impl ReconstructionEval {
         let (height, width) = (transform.height, transform.width);
         let mut images = Self { pixels: Vec::new(), skipped: Vec::new(), height, width, batch_size };
         let subset = Arc::new(Subset::spread(source, MAX_IMAGES));
-        let count = subset.len();
-        let what = || format!("keeping {count} images of {height} × {width} px and their reconstructions");
-        memory::check(what, memory::of_values(2 * transform.values()).saturating_mul(count as u64))?;
         for batch in OrderedPass::new(subset, transform, batch_size, workers)? {
             let batch = batch?;
             images.pixels.extend(&batch.images);

@@ -53,6 +53,8 @@ pub fn train_tokenizer<D: Device>(
         vae: Rc::clone(&vae),
         annealing,
     };
+    let shown = options.val.as_ref().unwrap_or(&options.data).source.len();
+    ReconstructionEval::check_memory(shown, &recipe.data)?;
     let resolved = setup.resolved.clone();
     let normalization = resolved.run.normalization();
     let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
