@@ -24,7 +24,7 @@ fn tokens(folder: &Path, out: &str, tokenizer: &str, more: &[&str]) -> Command {
 }
 
 fn reconstruct(from: &Path, out: &Path) -> Command {
-    let mut command = simmim(["reconstruct", "--from"]);
+    let mut command = simmim(["reconstruct", "--precision=f32", "--from"]);
     command.arg(from).arg("--out").arg(out).arg(format!("{}/tools-plier1.jpg", photos()));
     command
 }
