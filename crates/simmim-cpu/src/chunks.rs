@@ -6,12 +6,30 @@
 
 use std::ops::Range;
 
-/// Bytes that the widest operand of a chunk may take: a quarter of a second-level cache of 1 MiB.
-const CHUNK_BYTES: usize = 256 << 10;
+/// How large chunks may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ChunkLimits {
+    /// Bytes that the widest operand of a chunk may take.
+    pub(super) bytes: usize,
+    /// The most rows. More gain nothing (`docs/LOG.md`).
+    pub(super) rows: usize,
+    /// A full chunk's rows are a multiple of this. They are the depth of weight gradients, whose operands are filled up
+    /// to as many.
+    pub(super) multiple: usize,
+}
 
-/// Rows of a chunk, at least and at most. With fewer, the weights are read too often; more gain nothing
-/// (`docs/LOG.md`).
-const ROWS: Range<usize> = 24..128;
+impl ChunkLimits {
+    /// For vector instructions: a quarter of a second-level cache of 1 MiB, and whole lanes of an operand of either
+    /// type.
+    pub(super) const VECTORS: Self = Self { bytes: 256 << 10, rows: 128, multiple: 2 };
+
+    /// For units that multiply tiles: a quarter of the cache of 2 MiB that the CPUs with such a unit have. They are so
+    /// fast that reading the weights from the third-level cache takes as long, so each must serve more rows.
+    pub(super) const TILES: Self = Self { bytes: 512 << 10, rows: 192, multiple: 32 };
+}
+
+/// The least rows of a chunk, if there are that many. With fewer, the weights are read too often.
+const LEAST_ROWS: usize = 24;
 
 /// The number of chunks of a large batch is about a multiple of this, so that a few workers can share them evenly.
 const SHARES: usize = 4;
@@ -24,15 +42,15 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    /// Divides `rows` into chunks. The widest operand has `row_bytes` per row. A full chunk's rows are a multiple of
-    /// `row_multiple`: they are the depth of weight gradients, whose operands are filled up to as many.
-    pub(super) fn new(rows: usize, row_bytes: usize, row_multiple: usize) -> Self {
-        let most = (CHUNK_BYTES / row_bytes.max(1)).clamp(ROWS.start, ROWS.end);
-        let count = match rows / ROWS.start {
-            0..SHARES => (rows / ROWS.start).max(1),
+    /// Divides `rows` into chunks. The widest operand has `row_bytes` per row.
+    pub(super) fn new(rows: usize, row_bytes: usize, limits: ChunkLimits) -> Self {
+        let most = (limits.bytes / row_bytes.max(1)).clamp(LEAST_ROWS, limits.rows);
+        let count = match rows / LEAST_ROWS {
+            0..SHARES => (rows / LEAST_ROWS).max(1),
             _ => rows.div_ceil(most).next_multiple_of(SHARES),
         };
-        Self { rows, chunk_rows: rows.div_ceil(count).next_multiple_of(row_multiple).max(row_multiple) }
+        let multiple = limits.multiple;
+        Self { rows, chunk_rows: rows.div_ceil(count).next_multiple_of(multiple).max(multiple) }
     }
 
     /// The chunks, in order; the last one may be shorter.
@@ -59,7 +77,7 @@ mod tests {
     #[test]
     fn every_row_is_in_one_chunk_and_chunks_can_be_shared_evenly() {
         for (rows, bytes) in [(1576, 768), (1, 10), (591, 3072), (5, 64), (4097, 100_000), (288, 6144), (0, 8)] {
-            let chunks = Chunks::new(rows, bytes, 2);
+            let chunks = Chunks::new(rows, bytes, ChunkLimits::VECTORS);
             let mut next = 0;
             for chunk in chunks.ranges() {
                 assert_eq!(chunk.start, next);
@@ -68,11 +86,11 @@ mod tests {
             }
             assert_eq!(next, rows);
         }
-        let chunks = Chunks::new(1576, 3072, 2);
+        let chunks = Chunks::new(1576, 3072, ChunkLimits::VECTORS);
         assert_eq!((chunks.chunk_rows(), chunks.count()), (80, 20));
-        let chunks = Chunks::new(288, 6144, 2);
+        let chunks = Chunks::new(288, 6144, ChunkLimits::VECTORS);
         assert_eq!((chunks.chunk_rows(), chunks.count()), (36, 8));
-        let chunks = Chunks::new(1576, 3072, 32);
-        assert_eq!((chunks.chunk_rows(), chunks.count()), (96, 17));
+        let chunks = Chunks::new(1576, 3072, ChunkLimits::TILES);
+        assert_eq!((chunks.chunk_rows(), chunks.count()), (160, 10));
     }
 }

@@ -62,7 +62,7 @@ pub use device::CpuDevice;
 pub use tensor::CpuTensor;
 
 use buffer_pool::Buffer;
-use chunks::Chunks;
+use chunks::{ChunkLimits, Chunks};
 use gradient_reduction::GradientReduction;
 use packed_weights::PackedWeights;
 use pools::BufferPools;
@@ -134,7 +134,8 @@ impl Cpu {
 
     /// Divides rows into chunks by the size of their widest operand, which has `columns` values in each row.
     fn chunks<T: Dtype>(&self, rows: usize, columns: usize) -> Chunks {
-        Chunks::new(rows, columns * size_of::<T>(), self.tile.depth::<T>())
+        let limits = if self.tile.multiplies_tiles::<T>() { ChunkLimits::TILES } else { ChunkLimits::VECTORS };
+        Chunks::new(rows, columns * size_of::<T>(), limits)
     }
 
     /// Makes the optimizer step, and packs the new weights in the type of activations.

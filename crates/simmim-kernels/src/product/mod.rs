@@ -129,12 +129,9 @@ impl Tile {
         }
     }
 
-    /// Rows of depth that an operand is best divided into multiples of: what a block of the depth holds.
-    pub fn depth<T: Dtype>(self) -> usize {
-        match self.unit(T::KIND) {
-            Unit::Vectors(_) => T::PER_LANE,
-            _ => tiles::DEPTH * T::PER_LANE,
-        }
+    /// Whether a unit for tiles computes the sums of products of a type.
+    pub fn multiplies_tiles<T: Dtype>(self) -> bool {
+        !matches!(self.unit(T::KIND), Unit::Vectors(_))
     }
 
     /// Columns of a panel of `B`, if vectors compute the sums.

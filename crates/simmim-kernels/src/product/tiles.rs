@@ -23,6 +23,7 @@ use crate::matrix::Matrix;
 use crate::pack::Packed;
 use multiversion::multiversion;
 use std::marker::PhantomData;
+use std::ptr::null;
 
 /// Rows of a block of C.
 pub(super) const HEIGHT: usize = 32;
@@ -85,8 +86,9 @@ impl RowsMut<'_> {
 }
 
 /// A part of the depth of some rows of A and a panel of B. Its memory may be read in all its rows and blocks.
+///
+/// Its fields are set one by one, and never copied: a copy would have to wait until the sums before it are stored.
 #[repr(C)] // assembly reads the fields up to `blocks`
-#[derive(Clone, Copy)]
 pub(super) struct Segment<'a> {
     a: *const u8,
     /// Bytes from a row of A to the next.
@@ -95,24 +97,42 @@ pub(super) struct Segment<'a> {
     a_block: usize,
     b: *const u32,
     blocks: usize,
+    /// Rows of A that may be read; zero as long as there are no rows or no panel.
     rows: usize,
     memory: PhantomData<&'a [u32]>,
 }
 
 impl<'a> Segment<'a> {
-    /// # Panics
-    /// If a slice is too short, or there are no blocks or rows.
-    fn new(a: &'a [u8], rows: usize, a_row: usize, a_block: usize, b: &'a [u32], blocks: usize) -> Self {
-        assert!(rows > 0 && blocks > 0, "{rows} rows of {blocks} blocks");
-        let last = (rows - 1) * a_row + (blocks - 1) * a_block;
-        assert!(a.len() >= last + DEPTH * LANE, "A has {} bytes of {last} and a row", a.len());
-        assert!(b.len() >= blocks * DEPTH * WIDTH, "B has {} lanes of {blocks} blocks", b.len());
-        Self { a: a.as_ptr(), a_row, a_block, b: b.as_ptr(), blocks, rows, memory: PhantomData }
+    /// A segment without rows.
+    fn new(a_row: usize, a_block: usize, blocks: usize) -> Self {
+        Self { a: null(), a_row, a_block, b: null(), blocks, rows: 0, memory: PhantomData }
     }
 
-    /// Rows of A.
+    /// Leads to `rows` rows of A.
+    ///
+    /// # Panics
+    /// If `a` is too short, or there are no rows or blocks.
+    #[inline(always)]
+    fn set_rows(&mut self, a: &'a [u8], rows: usize) {
+        assert!(rows > 0 && self.blocks > 0, "rows without depth");
+        let needed = (rows - 1) * self.a_row + (self.blocks - 1) * self.a_block + DEPTH * LANE;
+        assert!(a.len() >= needed, "A is too short");
+        (self.a, self.rows) = (a.as_ptr(), rows);
+    }
+
+    /// Leads to a panel of B.
+    ///
+    /// # Panics
+    /// If `b` is too short.
+    #[inline(always)]
+    fn set_panel(&mut self, b: &'a [u32]) {
+        assert!(b.len() >= self.blocks * DEPTH * WIDTH, "B is too short");
+        self.b = b.as_ptr();
+    }
+
+    /// Rows of A that may be read.
     pub(super) fn rows(&self) -> usize {
-        self.rows
+        if self.b.is_null() { 0 } else { self.rows }
     }
 
     /// Blocks of the depth.
@@ -122,15 +142,15 @@ impl<'a> Segment<'a> {
 
     /// The lanes of a row of A in a block.
     pub(super) fn a(&self, row: usize, block: usize) -> [u32; DEPTH] {
-        assert!(row < self.rows && block < self.blocks);
-        // SAFETY: `new` asserted that A has the lanes of this row and block; they need not be aligned.
+        assert!(row < self.rows() && block < self.blocks);
+        // SAFETY: `set_rows` asserted that A has the lanes of this row and block; they need not be aligned.
         unsafe { self.a.add(row * self.a_row + block * self.a_block).cast::<[u32; DEPTH]>().read_unaligned() }
     }
 
     /// The lanes of a tile's columns of B in a step.
     pub(super) fn b(&self, step: usize, column: usize) -> [u32; TILE_COLUMNS] {
-        assert!(step < self.blocks * DEPTH && column < WIDTH / TILE_COLUMNS);
-        // SAFETY: `new` asserted that B has all lanes of this step.
+        assert!(self.rows() > 0 && step < self.blocks * DEPTH && column < WIDTH / TILE_COLUMNS);
+        // SAFETY: `set_panel` asserted that B has all lanes of this step.
         unsafe { self.b.add(step * WIDTH + column * TILE_COLUMNS).cast::<[u32; TILE_COLUMNS]>().read() }
     }
 }
@@ -146,34 +166,48 @@ pub(super) fn product(
 ) {
     let values = padded::<Bf16>(a.columns());
     let (blocks, rest) = (values / BLOCK_VALUES, values % BLOCK_VALUES);
-    for top in (0..a.rows()).step_by(HEIGHT) {
+    let row_blocks = a.rows().div_ceil(HEIGHT);
+    let last_blocks = if rest > 0 { last_blocks(a, blocks) } else { Vec::new() };
+    let mut segments = Vec::with_capacity(2);
+    if blocks > 0 {
+        segments.push(Segment::new(a.stride() * size_of::<Bf16>(), DEPTH * LANE, blocks));
+    }
+    if rest > 0 {
+        segments.push(Segment::new(DEPTH * LANE, 0, 1));
+    }
+    for row_block in 0..row_blocks {
+        let top = row_block * HEIGHT;
         let height = HEIGHT.min(a.rows() - top);
-        let rows = &a.data()[top * a.stride()..];
-        let mut last_block = [[Bf16::ZERO; BLOCK_VALUES]; HEIGHT];
-        if rest > 0 {
-            for (last, row) in last_block[..height].iter_mut().zip(rows.chunks(a.stride())) {
-                last[..rest].copy_from_slice(&row[blocks * BLOCK_VALUES..][..rest]);
-            }
+        if blocks > 0 {
+            segments[0].set_rows(bytes_of(&a.data()[top * a.stride()..]), height);
         }
-        let (rows, last_block) = (bytes_of(rows), bytes_of(last_block.as_flattened()));
+        if let (true, Some(last)) = (rest > 0, segments.last_mut()) {
+            last.set_rows(bytes_of(last_blocks[top..].as_flattened()), height);
+        }
         for panel in 0..b.groups() {
             let (left, lanes) = (panel * WIDTH, b.lanes_from(0, panel));
             let columns = WIDTH.min(b.columns() - left);
-            let c = Target { values: &mut c[top * c_stride + left..], stride: c_stride, columns };
-            let accumulator = accumulator.at(left, columns);
-            let segment = |rows, row_len, first_block, blocks| {
-                Segment::new(rows, height, row_len, DEPTH * LANE, &lanes[first_block * DEPTH * WIDTH..], blocks)
-            };
-            let whole = || segment(rows, a.stride() * size_of::<Bf16>(), 0, blocks);
-            let last = || segment(last_block, BLOCK_VALUES * size_of::<Bf16>(), blocks, 1);
-            match (blocks > 0, rest > 0) {
-                (true, true) => compute(unit, height, &[whole(), last()], c, accumulator),
-                (true, false) => compute(unit, height, &[whole()], c, accumulator),
-                (false, true) => compute(unit, height, &[last()], c, accumulator),
-                (false, false) => compute(unit, height, &[], c, accumulator),
+            if blocks > 0 {
+                segments[0].set_panel(lanes);
             }
+            if let (true, Some(last)) = (rest > 0, segments.last_mut()) {
+                last.set_panel(&lanes[blocks * DEPTH * WIDTH..]);
+            }
+            let c = Target { values: &mut c[top * c_stride + left..], stride: c_stride, columns };
+            compute(unit, height, &segments, c, accumulator.at(left, columns));
         }
     }
+}
+
+/// The values of A's rows after the first `blocks` blocks of the depth, filled up to a block with zeros.
+fn last_blocks(a: Matrix<Bf16>, blocks: usize) -> Vec<[Bf16; BLOCK_VALUES]> {
+    let last_block = |row: usize| {
+        let mut block = [Bf16::ZERO; BLOCK_VALUES];
+        let rest = &a.row(row)[blocks * BLOCK_VALUES..];
+        block[..rest.len()].copy_from_slice(rest);
+        block
+    };
+    (0..a.rows()).map(last_block).collect()
 }
 
 /// Lanes of depth that are summed up in one pass through `C`: a block of A and a panel of that many fit in the
@@ -197,24 +231,28 @@ pub(super) fn product_of_packed(
     let (first_block, blocks) = (first_row / HEIGHT, rows.div_ceil(HEIGHT));
     let pass = (PASS_LANES / depth.max(1)).max(1);
     let chunk = (CHUNK_LANES / (pass * depth * HEIGHT).max(1)).max(1);
+    let square = DEPTH * LANE;
     let mut segments = Vec::with_capacity(pass);
     for first_segment in (0..a.segments()).step_by(pass) {
         let pass = first_segment..a.segments().min(first_segment + pass);
         let accumulator = if first_segment == 0 { accumulator } else { Accumulator::Output };
+        segments.clear();
+        if depth > 0 {
+            segments.extend(pass.clone().map(|_| Segment::new(square, HEIGHT * square, depth / DEPTH)));
+        }
         for first in (0..blocks).step_by(chunk) {
             for panel in 0..b.groups() {
                 let left = panel * WIDTH;
+                let width = WIDTH.min(columns - left);
+                for (segment, number) in segments.iter_mut().zip(pass.clone()) {
+                    segment.set_panel(b.lanes_from(number, panel));
+                }
                 for block in first..blocks.min(first + chunk) {
                     let top = block * HEIGHT;
                     let height = HEIGHT.min(rows - top);
-                    segments.clear();
-                    segments.extend(pass.clone().filter(|_| depth > 0).map(|segment| {
-                        let square = DEPTH * LANE;
-                        let a = bytes_of(a.lanes_from(segment, first_block + block));
-                        let b = b.lanes_from(segment, panel);
-                        Segment::new(a, height, square, HEIGHT * square, b, depth / DEPTH)
-                    }));
-                    let width = WIDTH.min(columns - left);
+                    for (segment, number) in segments.iter_mut().zip(pass.clone()) {
+                        segment.set_rows(bytes_of(a.lanes_from(number, first_block + block)), height);
+                    }
                     let c = Target { values: &mut c[top * columns + left..], stride: columns, columns: width };
                     compute(unit, height, &segments, c, accumulator.at(left, width));
                 }
