@@ -14,6 +14,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 const UNSAFE_FILES: &[&str] = &[
     "crates/simmim-kernels/src/amx.rs",
     "crates/simmim-kernels/src/avx512/bf16.rs",
+    "crates/simmim-kernels/src/avx512/epilogue.rs",
     "crates/simmim-kernels/src/avx512/gelu.rs",
     "crates/simmim-kernels/src/avx512/layer_norm.rs",
     "crates/simmim-kernels/src/avx512/mod.rs",

@@ -40,6 +40,12 @@ pub trait Dtype: Sealed + Copy + Default + PartialEq + std::fmt::Debug + Send + 
     /// The matrix itself, if this type is bf16.
     fn as_bf16(matrix: Matrix<Self>) -> Option<Matrix<Bf16>>;
 
+    /// The values themselves, if this type is bf16.
+    fn bf16_values(values: &[Self]) -> Option<&[Bf16]>;
+
+    /// The values themselves, if this type is bf16.
+    fn bf16_values_mut(values: &mut [Self]) -> Option<&mut [Bf16]>;
+
     /// The lane of two values that follow each other along the depth: both where they share a lane, or else the first.
     fn lane(neighbors: &[Self; 2]) -> u32;
 }
@@ -89,6 +95,14 @@ impl Dtype for f32 {
         None
     }
 
+    fn bf16_values(_: &[f32]) -> Option<&[Bf16]> {
+        None
+    }
+
+    fn bf16_values_mut(_: &mut [f32]) -> Option<&mut [Bf16]> {
+        None
+    }
+
     #[inline(always)]
     fn lane(neighbors: &[f32; 2]) -> u32 {
         neighbors[0].to_bits()
@@ -127,6 +141,14 @@ impl Dtype for Bf16 {
 
     fn as_bf16(matrix: Matrix<Bf16>) -> Option<Matrix<Bf16>> {
         Some(matrix)
+    }
+
+    fn bf16_values(values: &[Bf16]) -> Option<&[Bf16]> {
+        Some(values)
+    }
+
+    fn bf16_values_mut(values: &mut [Bf16]) -> Option<&mut [Bf16]> {
+        Some(values)
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@
 //! it needs a proof that the CPU has the instructions, [`Avx512`] or [`Avx512Bf16`].
 
 mod bf16;
+mod epilogue;
 mod gelu;
 mod layer_norm;
 mod pack;
@@ -81,6 +82,40 @@ impl Avx512Bf16 {
     pub(crate) fn narrow(self, values: &[f32], out: &mut [Bf16]) {
         // SAFETY: `self` proves that the CPU has the instructions.
         unsafe { bf16::narrow(values, out) }
+    }
+
+    /// See [`crate::epilogue::narrow_rows`].
+    pub(crate) fn narrow_rows(self, block: &[f32], columns: usize, out: &mut [Bf16], stride: usize) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { epilogue::narrow_rows(block, columns, out, stride) }
+    }
+
+    /// See [`crate::epilogue::gelu_rows_saving_input`].
+    pub(crate) fn gelu_rows_saving_input(
+        self,
+        block: &[f32],
+        columns: usize,
+        out: &mut [Bf16],
+        stride: usize,
+        input: &mut [Bf16],
+    ) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { epilogue::gelu_rows_saving_input(block, columns, out, stride, input) }
+    }
+
+    /// See [`crate::epilogue::gelu_backward_rows_from_input`].
+    pub(crate) fn gelu_backward_rows_from_input(
+        self,
+        block: &[f32],
+        input: &[Bf16],
+        columns: usize,
+        values: &mut [Bf16],
+        out: &mut [Bf16],
+        stride: usize,
+        sums: &mut [f32],
+    ) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { epilogue::gelu_backward_rows_from_input(block, input, columns, values, out, stride, sums) }
     }
 
     /// Packs groups `first ..`, as many as `out` has space for, of rows `b` that become columns. A group must be whole
