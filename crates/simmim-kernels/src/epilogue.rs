@@ -64,6 +64,13 @@ fn copy_runs<T: Dtype, const COLUMNS: usize>(rows: &[T], out: &mut [T], stride: 
 
 /// Stores the GELU of a block, and its slope, unless `slope` is empty. The slope is dense as the block is.
 pub fn gelu_rows<T: Dtype>(block: &[f32], columns: usize, out: &mut [T], stride: usize, slope: &mut [T]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = Avx512Bf16::detect()
+        && T::KIND == DtypeKind::Bf16
+        && let (Some(out), Some(slope)) = (T::bf16_values_mut(out), T::bf16_values_mut(slope))
+    {
+        return avx512.gelu_rows(block, columns, out, stride, slope);
+    }
     let (mut values, mut slopes) = ([0.0; RUN], [0.0; RUN]);
     for (i, (block, out)) in block.chunks_exact(columns).zip(out.chunks_mut(stride)).enumerate() {
         for (j, (block, out)) in block.chunks(RUN).zip(out[..columns].chunks_mut(RUN)).enumerate() {
@@ -90,8 +97,25 @@ pub fn gelu_rows_naive<T: Dtype>(block: &[f32], columns: usize, out: &mut [T], s
 ///
 /// # Shapes
 /// `block`, `slope` dense `[rows, columns]`; `sums` `[columns]`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn gelu_backward_rows<T: Dtype>(
+    block: &[f32],
+    slope: &[T],
+    columns: usize,
+    out: &mut [T],
+    stride: usize,
+    sums: &mut [f32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if let (Some(avx512), Some(slope)) = (Avx512Bf16::detect(), T::bf16_values(slope))
+        && let Some(out) = T::bf16_values_mut(out)
+    {
+        return avx512.gelu_backward_rows(block, slope, columns, out, stride, sums);
+    }
+    gelu_backward_rows_portable(block, slope, columns, out, stride, sums);
+}
+
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn gelu_backward_rows_portable<T: Dtype>(
     block: &[f32],
     slope: &[T],
     columns: usize,
@@ -125,85 +149,6 @@ pub fn gelu_backward_rows_naive<T: Dtype>(
 ) {
     for i in 0..block.len() {
         let d = block[i] * slope[i].widened();
-        out[i / columns * stride + i % columns] = T::narrowed(d);
-        sums[i % columns] += d;
-    }
-}
-
-/// Stores the GELU of a block, and the block itself, rounded, unless `input` is empty. The input is dense as the block
-/// is.
-pub fn gelu_rows_saving_input<T: Dtype>(block: &[f32], columns: usize, out: &mut [T], stride: usize, input: &mut [T]) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512Bf16::detect()
-        && T::KIND == DtypeKind::Bf16
-        && let (Some(out), Some(input)) = (T::bf16_values_mut(out), T::bf16_values_mut(input))
-    {
-        return avx512.gelu_rows_saving_input(block, columns, out, stride, input);
-    }
-    if !input.is_empty() {
-        T::narrow(block, input);
-    }
-    gelu_rows(block, columns, out, stride, &mut []);
-}
-
-/// Specification of [`gelu_rows_saving_input`].
-pub fn gelu_rows_saving_input_naive<T: Dtype>(
-    block: &[f32],
-    columns: usize,
-    out: &mut [T],
-    stride: usize,
-    input: &mut [T],
-) {
-    gelu_rows_naive(block, columns, out, stride, &mut []);
-    input.iter_mut().zip(block).for_each(|(input, value)| *input = T::narrowed(*value));
-}
-
-/// [`gelu_backward_rows`] from the saved input of the GELU, whose value is stored again to `values`.
-///
-/// # Shapes
-/// `block`, `input` dense `[rows, columns]`; `sums` `[columns]`; rows of `values` and `out` are `stride` apart.
-pub fn gelu_backward_rows_from_input<T: Dtype>(
-    block: &[f32],
-    input: &[T],
-    columns: usize,
-    values: &mut [T],
-    out: &mut [T],
-    stride: usize,
-    sums: &mut [f32],
-) {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512Bf16::detect()
-        && T::KIND == DtypeKind::Bf16
-        && let (Some(values), Some(out)) = (T::bf16_values_mut(values), T::bf16_values_mut(out))
-        && let Some(input) = T::bf16_values(input)
-    {
-        return avx512.gelu_backward_rows_from_input(block, input, columns, values, out, stride, sums);
-    }
-    let (mut widened, mut slope) = (vec![0.0; columns], vec![T::default(); columns]);
-    let outputs = values.chunks_mut(stride).zip(out.chunks_mut(stride));
-    for ((block, input), (values, out)) in block.chunks_exact(columns).zip(input.chunks_exact(columns)).zip(outputs) {
-        T::widen(input, &mut widened);
-        gelu_rows(&widened, columns, values, stride, &mut slope);
-        gelu_backward_rows(block, &slope, columns, out, stride, sums);
-    }
-}
-
-/// Specification of [`gelu_backward_rows_from_input`].
-pub fn gelu_backward_rows_from_input_naive<T: Dtype>(
-    block: &[f32],
-    input: &[T],
-    columns: usize,
-    values: &mut [T],
-    out: &mut [T],
-    stride: usize,
-    sums: &mut [f32],
-) {
-    let input: Vec<f32> = input.iter().map(|input| input.widened()).collect();
-    gelu_rows_naive(&input, columns, values, stride, &mut []);
-    let [mut again, mut slope] = [(); 2].map(|_| vec![0.0; input.len()]);
-    gelu_naive(&input, &mut again, &mut slope);
-    for i in 0..block.len() {
-        let d = block[i] * slope[i];
         out[i / columns * stride + i % columns] = T::narrowed(d);
         sums[i % columns] += d;
     }
@@ -267,27 +212,9 @@ mod tests {
             assert_close(&values(&fast), &values(&naive), tolerance);
             assert_close(&sums, &sums_naive, 1e-6);
 
-            for saves in [true, false] {
-                let [mut input_fast, mut input_naive] = filled(if saves { block.len() } else { 0 });
-                gelu_rows_saving_input(&block, columns, &mut fast, stride, &mut input_fast);
-                gelu_rows_saving_input_naive(&block, columns, &mut naive, stride, &mut input_naive);
-                assert_close(&values(&fast), &values(&naive), tolerance);
-                assert_eq!(input_fast, input_naive);
-            }
-            let [mut again_fast, mut again_naive] = filled(rows * stride);
-            let [sums, sums_naive] = [&mut sums, &mut sums_naive];
-            let (d, d_naive) = (&mut fast, &mut naive);
-            gelu_backward_rows_from_input(&block, &slope, columns, &mut again_fast, d, stride, sums);
-            gelu_backward_rows_from_input_naive(&block, &slope, columns, &mut again_naive, d_naive, stride, sums_naive);
-            assert_close(&values(&again_fast), &values(&again_naive), tolerance);
-            assert_close(&values(&fast), &values(&naive), 2.0 * tolerance); // a portable slope is rounded too
-            assert_close(sums, sums_naive, 2.0 * tolerance);
-
-            sums_naive.fill(0.0);
-            sums.fill(0.0);
-            add_strided_column_sums(&naive, stride, sums);
-            add_strided_column_sums_naive(&naive, stride, sums_naive);
-            assert_close(sums, sums_naive, 1e-6);
+            add_strided_column_sums(&naive, stride, &mut sums);
+            add_strided_column_sums_naive(&naive, stride, &mut sums_naive);
+            assert_close(&sums, &sums_naive, 1e-6);
         }
     }
 

@@ -21,57 +21,48 @@ pub(super) fn narrow_rows(block: &[f32], columns: usize, out: &mut [Bf16], strid
     }
 }
 
-/// See [`crate::epilogue::gelu_rows_saving_input`].
+/// See [`crate::epilogue::gelu_rows`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn gelu_rows_saving_input(
-    block: &[f32],
-    columns: usize,
-    out: &mut [Bf16],
-    stride: usize,
-    input: &mut [Bf16],
-) {
+pub(super) fn gelu_rows(block: &[f32], columns: usize, out: &mut [Bf16], stride: usize, slope: &mut [Bf16]) {
     for (i, (block, out)) in block.chunks_exact(columns).zip(out.chunks_mut(stride)).enumerate() {
         let out = &mut out[..columns];
-        if input.is_empty() {
+        if slope.is_empty() {
             for vector in vectors(columns) {
                 // SAFETY: both rows have `columns` values.
                 unsafe { vector.round(out, value_and_slope(vector.load(block)).0) };
             }
         } else {
-            let input = &mut input[i * columns..][..columns];
+            let slope = &mut slope[i * columns..][..columns];
             for vector in vectors(columns) {
                 // SAFETY: all three rows have `columns` values.
                 unsafe {
-                    let x = vector.load(block);
-                    vector.round(input, x);
-                    vector.round(out, value_and_slope(x).0);
+                    let (value, value_slope) = value_and_slope(vector.load(block));
+                    vector.round(out, value);
+                    vector.round(slope, value_slope);
                 }
             }
         }
     }
 }
 
-/// See [`crate::epilogue::gelu_backward_rows_from_input`].
+/// See [`crate::epilogue::gelu_backward_rows`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn gelu_backward_rows_from_input(
+pub(super) fn gelu_backward_rows(
     block: &[f32],
-    input: &[Bf16],
+    slope: &[Bf16],
     columns: usize,
-    values: &mut [Bf16],
     out: &mut [Bf16],
     stride: usize,
     sums: &mut [f32],
 ) {
     let sums = &mut sums[..columns];
-    let rows = block.chunks_exact(columns).zip(input.chunks_exact(columns));
-    for ((block, input), (values, out)) in rows.zip(values.chunks_mut(stride).zip(out.chunks_mut(stride))) {
-        let (values, out) = (&mut values[..columns], &mut out[..columns]);
+    let rows = block.chunks_exact(columns).zip(slope.chunks_exact(columns));
+    for ((block, slope), out) in rows.zip(out.chunks_mut(stride)) {
+        let out = &mut out[..columns];
         for vector in vectors(columns) {
             // SAFETY: all rows and the sums have `columns` values.
             unsafe {
-                let (value, slope) = value_and_slope(vector.widen(input));
-                let d = _mm512_mul_ps(vector.load(block), slope);
-                vector.round(values, value);
+                let d = _mm512_mul_ps(vector.load(block), vector.widen(slope));
                 vector.round(out, d);
                 vector.store(sums, _mm512_add_ps(vector.load(sums), d));
             }

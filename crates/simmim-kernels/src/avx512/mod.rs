@@ -90,32 +90,24 @@ impl Avx512Bf16 {
         unsafe { epilogue::narrow_rows(block, columns, out, stride) }
     }
 
-    /// See [`crate::epilogue::gelu_rows_saving_input`].
-    pub(crate) fn gelu_rows_saving_input(
-        self,
-        block: &[f32],
-        columns: usize,
-        out: &mut [Bf16],
-        stride: usize,
-        input: &mut [Bf16],
-    ) {
+    /// See [`crate::epilogue::gelu_rows`].
+    pub(crate) fn gelu_rows(self, block: &[f32], columns: usize, out: &mut [Bf16], stride: usize, slope: &mut [Bf16]) {
         // SAFETY: `self` proves that the CPU has the instructions.
-        unsafe { epilogue::gelu_rows_saving_input(block, columns, out, stride, input) }
+        unsafe { epilogue::gelu_rows(block, columns, out, stride, slope) }
     }
 
-    /// See [`crate::epilogue::gelu_backward_rows_from_input`].
-    pub(crate) fn gelu_backward_rows_from_input(
+    /// See [`crate::epilogue::gelu_backward_rows`].
+    pub(crate) fn gelu_backward_rows(
         self,
         block: &[f32],
-        input: &[Bf16],
+        slope: &[Bf16],
         columns: usize,
-        values: &mut [Bf16],
         out: &mut [Bf16],
         stride: usize,
         sums: &mut [f32],
     ) {
         // SAFETY: `self` proves that the CPU has the instructions.
-        unsafe { epilogue::gelu_backward_rows_from_input(block, input, columns, values, out, stride, sums) }
+        unsafe { epilogue::gelu_backward_rows(block, slope, columns, out, stride, sums) }
     }
 
     /// Packs groups `first ..`, as many as `out` has space for, of rows `b` that become columns. A group must be whole

@@ -4,7 +4,7 @@ use super::super::column_blocks::ColumnBlocks;
 use super::super::residual::{ResidualGradients, ResidualWrapper, SavedResidual};
 use super::super::{add_bias_gradient, add_weight_gradients};
 use super::saved::{MlpBackward, residual_spec};
-use super::scratch::MlpScratch;
+use super::scratch::{MlpScratch, RecomputeScratch};
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
 use crate::packed_activations::{PackedActivations, PackedActivationsChunk, Side};
@@ -13,7 +13,7 @@ use crate::tape::{Backward, Gradients};
 use crate::threads::split_mut;
 use simmim_kernels::dtype::padded;
 use simmim_kernels::elementwise::add_column_sums;
-use simmim_kernels::epilogue::{gelu_backward_rows, gelu_backward_rows_from_input, narrow_rows};
+use simmim_kernels::epilogue::{gelu_backward_rows, gelu_rows, narrow_rows};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::Packed;
 use simmim_kernels::product::{Accumulator, Tile, product};
@@ -74,8 +74,8 @@ impl<T: ActivationDtype> Backward for MlpBackward<T> {
             let (w1, w2, tile, pools) = (w1.get(), w2.get(), cpu.tile, &cpu.pools);
             cpu.threads.map(tasks.collect(), |task| {
                 let scratch = MlpScratch::new(pools, chunks.chunk_rows(), width, hidden_width, &blocks);
-                let recomputed = pools.rows(if T::RECOMPUTES { chunks.chunk_rows() } else { 0 }, hidden_width);
-                chunk_backward(tile, &residual, &blocks, (w1, w2), x, saved, gelu, task, scratch, recomputed)
+                let recompute = RecomputeScratch::new(pools, chunks.chunk_rows(), hidden_width, &blocks);
+                chunk_backward(tile, &residual, &blocks, (w1, w2), x, saved, gelu, task, scratch, recompute)
             })
         };
         for of_chunk in &of_chunks {
@@ -102,7 +102,7 @@ fn chunk_backward<T: ActivationDtype>(
     gelu: &[T],
     mut task: BackwardTask,
     mut scratch: MlpScratch<T>,
-    mut recomputed_hidden: Buffer<T>,
+    mut recompute: RecomputeScratch<T>,
 ) -> MlpGradients {
     let (width, hidden_width) = (residual.width(), w2.columns());
     let mut gradients =
@@ -125,20 +125,23 @@ fn chunk_backward<T: ActivationDtype>(
         let block = &mut scratch.block[..count * columns.len()];
         product(tile, stored, columns.weight, block, columns.len(), Accumulator::Zero); // [R, columns of hidden]
         let of_gelu = &gelu[rows.start * hidden_width + count * columns.left..][..block.len()];
-        let (out, sums) = (&mut scratch.hidden[columns.left..], &mut gradients.d_b1[columns.left..]);
-        let stride = padded::<T>(hidden_width);
-        match T::RECOMPUTES {
+        let slope = match T::RECOMPUTES {
             true => {
-                let hidden = &mut recomputed_hidden[columns.left..];
-                gelu_backward_rows_from_input(block, of_gelu, columns.len(), hidden, out, stride, sums);
+                let (input, slope) = (&mut recompute.gelu_input[..block.len()], &mut recompute.slope[..block.len()]);
+                T::widen(of_gelu, input);
+                let hidden = &mut recompute.hidden[columns.left..];
+                gelu_rows(input, columns.len(), hidden, padded::<T>(hidden_width), slope);
+                slope
             }
-            false => gelu_backward_rows(block, of_gelu, columns.len(), out, stride, sums),
-        }
+            false => of_gelu,
+        };
+        let (out, sums) = (&mut scratch.hidden[columns.left..], &mut gradients.d_b1[columns.left..]);
+        gelu_backward_rows(block, slope, columns.len(), out, padded::<T>(hidden_width), sums);
     }
     let stored = Matrix::new(&scratch.hidden[..count * padded::<T>(hidden_width)], count, hidden_width);
     task.d_hidden.pack(stored);
     if T::RECOMPUTES {
-        let hidden = &recomputed_hidden[..count * padded::<T>(hidden_width)];
+        let hidden = &recompute.hidden[..count * padded::<T>(hidden_width)];
         task.recomputed_hidden.pack(Matrix::new(hidden, count, hidden_width));
     }
     product(tile, stored, w1, d_f, width, Accumulator::Zero); // the gradient of the branch's input, [R, D]

@@ -10,7 +10,7 @@ use crate::threads::split_mut;
 use crate::{Cpu, CpuTensor};
 use simmim_engine::{MlpBranch, Precision};
 use simmim_kernels::dtype::{Bf16, padded};
-use simmim_kernels::epilogue::{gelu_rows, gelu_rows_saving_input, narrow_rows};
+use simmim_kernels::epilogue::{gelu_rows, narrow_rows};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::product::{Accumulator, product};
 use std::ops::Range;
@@ -89,11 +89,15 @@ fn forward_in<T: ActivationDtype>(
                     true => &mut [],
                     false => &mut saved.gelu[count * columns.left..][..block.len()],
                 };
-                let (hidden, stride) = (&mut scratch.hidden[columns.left..], padded::<T>(hidden_width));
-                match T::RECOMPUTES {
-                    true => gelu_rows_saving_input(block, columns.len(), hidden, stride, saved_gelu),
-                    false => gelu_rows(block, columns.len(), hidden, stride, saved_gelu),
-                }
+                let slope = match T::RECOMPUTES && !saved_gelu.is_empty() {
+                    true => {
+                        T::narrow(block, saved_gelu);
+                        &mut []
+                    }
+                    false => saved_gelu,
+                };
+                let hidden = &mut scratch.hidden[columns.left..];
+                gelu_rows(block, columns.len(), hidden, padded::<T>(hidden_width), slope);
             }
             let hidden = &scratch.hidden[..count * padded::<T>(hidden_width)];
             let hidden = Matrix::new(hidden, count, hidden_width); // [R, hidden]

@@ -35,3 +35,24 @@ impl<T: ActivationDtype> MlpScratch<T> {
         }
     }
 }
+
+/// Memory for what the backward pass recomputes; empty if it recomputes nothing.
+pub(super) struct RecomputeScratch<T> {
+    /// The GELU's input, `[R, columns of a block]`.
+    pub(super) gelu_input: Buffer<f32>,
+    /// `[R, columns of a block]`
+    pub(super) slope: Buffer<T>,
+    /// `[R, hidden]`
+    pub(super) hidden: Buffer<T>,
+}
+
+impl<T: ActivationDtype> RecomputeScratch<T> {
+    pub(super) fn new(pools: &BufferPools, rows: usize, hidden_width: usize, blocks: &ColumnBlocks) -> Self {
+        let rows = if T::RECOMPUTES { rows } else { 0 };
+        Self {
+            gelu_input: pools.f32.take(rows * blocks.columns()),
+            slope: T::pool(pools).take(rows * blocks.columns()),
+            hidden: pools.rows(rows, hidden_width),
+        }
+    }
+}
