@@ -46,6 +46,7 @@ fn what_takes_more_memory_than_there_is_is_refused_with_the_number() {
         with(&mut simmim(["bench", "--recipe=demo", "--steps=1"]), edits);
         with(&mut simmim(["bench", "--recipe=demo", "--steps=1", "--forward"]), edits);
     }
+    with(&mut simmim(["bench", "--recipe=demo", "--steps=1"]), &["train.batch_size=60000"]);
     with(&mut simmim(["bench", "--adamw=1000000000"]), &[]);
     let knn = ["knn", "--from=scratch", "--recipe=demo", "--data", &fashion(), "--val", &fashion()];
     for edits in [&model[..], &pairs] {

@@ -12,7 +12,7 @@ pub use loader::loader_images_per_second;
 pub use memory::peak_rss_mb;
 pub use simmim_engine::{Direction, OperationTime, ProductPeak};
 
-use crate::encoders::{Encode, ForwardContext, VisibleTokens};
+use crate::encoders::{Encode, ForwardContext, VisibleTokens, activation_bytes};
 use crate::error::Result;
 use crate::memory as foreseen;
 use crate::model::SimMim;
@@ -23,7 +23,7 @@ use crate::train::{Learner, Phase, Pretraining, Schedule, Task, groups};
 use crate::weights::{Builder, initialize};
 use simmim_data::rng::{normal, rng};
 use simmim_data::{Batch, Purpose};
-use simmim_engine::{Alone, Backend, Device, Images, Operations, ParameterTable, Precision};
+use simmim_engine::{Alone, Backend, Device, Images, Operations, Precision};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -143,7 +143,7 @@ impl Measured {
 /// # Errors
 /// If a file that the target needs cannot be used, or a number is not finite.
 pub fn measure(options: &Options, device: &impl Device, observe: &mut dyn FnMut(&ProductPeak)) -> Result<Measured> {
-    let mut bench = Bench::new(options, device)?;
+    let mut bench = Bench::new(options, device, Does::Steps)?;
     let gflop_per_step = bench.flop_per_step() / 1e9;
     let mut number = 0;
     for _ in 0..WARMUP_STEPS {
@@ -208,7 +208,7 @@ pub struct MeasuredForward {
 /// # Errors
 /// If a file that the target needs cannot be used.
 pub fn measure_forward(options: &Options, device: &impl Device) -> Result<MeasuredForward> {
-    let bench = Bench::new(options, device)?;
+    let bench = Bench::new(options, device, Does::ForwardPasses)?;
     Ok(MeasuredForward {
         parameters: bench.learner.backend().table().len(),
         precision: bench.learner.backend().precision(),
@@ -219,6 +219,13 @@ pub fn measure_forward(options: &Options, device: &impl Device) -> Result<Measur
     })
 }
 
+/// What a benchmark times.
+#[derive(Clone, Copy)]
+enum Does {
+    Steps,
+    ForwardPasses,
+}
+
 struct Bench<D: Device> {
     learner: Learner<D::Backend, Pretraining>,
     device: D,
@@ -227,7 +234,7 @@ struct Bench<D: Device> {
 }
 
 impl<D: Device> Bench<D> {
-    fn new(options: &Options, device: &D) -> Result<Self> {
+    fn new(options: &Options, device: &D, does: Does) -> Result<Self> {
         let recipe = &options.recipe;
         let mut builder = Builder::default();
         let colors = Colors::unknown(recipe.data.channels);
@@ -235,7 +242,7 @@ impl<D: Device> Bench<D> {
         let (table, inits) = builder.finish();
         let groups = groups::groups(&table, model.encoder(), &recipe.train);
         let (precision, precision_reason) = precision::choose(options.precision, device);
-        check_memory(recipe, &table)?;
+        check_memory(recipe, &model, table.len(), precision, does)?;
         let backend = device.open(table, precision);
         initialize(&backend, &inits, options.seed);
         let (height, width) = recipe.data.image_size.height_and_width();
@@ -310,14 +317,25 @@ impl<D: Device> Bench<D> {
     }
 }
 
-/// Checks that there is memory for the values of the parameters and the images of a batch, which forward passes need too.
-fn check_memory(recipe: &Recipe, table: &ParameterTable) -> Result<()> {
+/// Checks that there is memory for a model and a batch. Steps keep the activations of all blocks of a micro-batch, forward
+/// passes those of one block of all images.
+fn check_memory(recipe: &Recipe, model: &SimMim, parameters: usize, precision: Precision, does: Does) -> Result<()> {
     let (height, width) = recipe.data.image_size.height_and_width();
-    let batch_size = recipe.train.batch_size;
+    let (batch_size, train) = (recipe.train.batch_size, &recipe.train);
+    let blocks = model.encoder().block_activations();
+    let (per_parameter, activations) = match does {
+        // itself, its gradient and two moments
+        Does::Steps => {
+            let micro_batch = batch_size / train.accumulation_steps;
+            (4, micro_batch as u64 * activation_bytes(&blocks, precision, train.recompute_blocks) as u64)
+        }
+        // once as it is initialized, and once on the device
+        Does::ForwardPasses => (2, batch_size as u64 * activation_bytes(&blocks[..1], precision, false) as u64),
+    };
     let images = foreseen::of_values(recipe.data.channels * height * width).saturating_mul(batch_size as u64);
-    let what = || format!("a model of {} parameters with {batch_size} images of {height} × {width} px", table.len());
-    // once as initialized, and once on the device
-    foreseen::check(what, foreseen::of_values(table.len()).saturating_mul(2).saturating_add(images))
+    let values = foreseen::of_values(parameters).saturating_mul(per_parameter);
+    let what = || format!("a model of {parameters} parameters with {batch_size} images of {height} × {width} px");
+    foreseen::check(what, values.saturating_add(activations).saturating_add(images))
 }
 
 #[cfg(test)]
@@ -338,7 +356,7 @@ mod tests {
     fn training_flops_are_three_forward_passes_less_what_is_not_computed() {
         let recipe = resolve("pretrain-vit-cifar", &["train.batch_size=2".to_owned()]).unwrap();
         let options = Options { recipe, seed: 0, precision: PrecisionChoice::F32, steps: 1 };
-        let mut bench = Bench::new(&options, &DEVICE).unwrap();
+        let mut bench = Bench::new(&options, &DEVICE, Does::Steps).unwrap();
         // by hand: 64 patches and a class token, 192 wide, MLP 768; the ratio hides 39 of 64 patches
         let (n, d) = (65.0, 192.0);
         let blocks = 12.0 * (2.0 * n * d * (4.0 * d + 2.0 * 768.0) + 4.0 * n * n * d);

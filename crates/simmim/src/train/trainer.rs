@@ -326,7 +326,8 @@ fn check_memory<R: RecipeKind, F>(
     let what = || {
         let count = parameters.table.len();
         format!(
-            "training {count} parameters with {share} images of {height} × {width} px in {}",
+            "training {count} parameters with {share} images of {height} × {width} px and {} workers in {}",
+            options.workers,
             precision::name(setup.precision)
         )
     };
