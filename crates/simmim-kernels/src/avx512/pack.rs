@@ -45,13 +45,26 @@ pub(super) fn rows_to_squares(b: Matrix<Bf16>, layout: PackedLayout, out: &mut [
     let (width, columns) = (layout.width(), layout.columns());
     for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
         for (square, lanes) in lanes.chunks_exact_mut(SQUARE * width).enumerate() {
-            for (j, lanes) in lanes.chunks_exact_mut(SQUARE * LANES).enumerate() {
+            let top = 2 * SQUARE * square;
+            let rows = b.rows().saturating_sub(top).min(2 * SQUARE);
+            for (j, lanes) in lanes.as_chunks_mut::<{ SQUARE * LANES }>().0.iter_mut().enumerate() {
                 let left = group * width + j * LANES;
+                let used = columns.saturating_sub(left).min(LANES);
                 let mut steps = [_mm512_setzero_si512(); SQUARE];
-                for (step, lanes) in steps.iter_mut().enumerate() {
-                    let row = 2 * (square * SQUARE + step);
-                    let [lower, upper] = [row, row + 1].map(|row| widened_part(b, row, left, columns));
-                    *lanes = _mm512_or_si512(lower, _mm512_slli_epi32::<16>(upper));
+                if used > 0 {
+                    let values = &b.data()[top.min(b.rows()) * b.stride()..];
+                    // a square without zeros is the usual case, and a mask of ones costs nothing then
+                    let mask = if used < LANES { (1 << used) - 1 } else { __mmask16::MAX };
+                    for (row, values) in values.chunks(b.stride()).take(rows).enumerate() {
+                        let part = &values[left..left + used];
+                        // SAFETY: the mask keeps the load within `part`.
+                        let half = unsafe { _mm256_maskz_loadu_epi16(mask, part.as_ptr().cast()) };
+                        let lanes = _mm512_cvtepu16_epi32(half);
+                        steps[row / 2] = match row % 2 {
+                            0 => lanes,
+                            _ => _mm512_or_si512(steps[row / 2], _mm512_slli_epi32::<16>(lanes)),
+                        };
+                    }
                 }
                 for (column, lanes) in transposed(steps).iter().zip(lanes.as_chunks_mut::<LANES>().0) {
                     // SAFETY: the run is sixteen lanes long.
@@ -60,19 +73,6 @@ pub(super) fn rows_to_squares(b: Matrix<Bf16>, layout: PackedLayout, out: &mut [
             }
         }
     }
-}
-
-/// Sixteen values of a row from column `left` on, each in the lower half of a lane; zeros outside of the matrix.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-#[inline]
-fn widened_part(b: Matrix<Bf16>, row: usize, left: usize, columns: usize) -> __m512i {
-    if row >= b.rows() || left >= columns {
-        return _mm512_setzero_si512();
-    }
-    let values = &b.row(row)[left..];
-    let mask = if values.len() < LANES { (1 << values.len()) - 1 } else { __mmask16::MAX };
-    // SAFETY: the mask keeps the load within the row.
-    unsafe { _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, values.as_ptr().cast())) }
 }
 
 /// The first sixteen lanes of a row, filled up with zeros after its end.

@@ -11,7 +11,7 @@
 //! For every 16 steps of the depth, six products need two tiles of A and three of B, and two registers are left to hold
 //! them. So the kernel goes through the products like a snake: each shares one of its tiles with the one before it.
 
-use super::tiles::{Block, DEPTH, HEIGHT, Rows, RowsMut, Segment, TILE_COLUMNS, TileUnit, WIDTH};
+use super::tiles::{Block, DEPTH, HEIGHT, RowsMut, Segment, Start, TILE_COLUMNS, TileUnit, WIDTH};
 use crate::amx;
 use std::arch::asm;
 
@@ -27,16 +27,19 @@ impl Amx {
 }
 
 impl TileUnit for Amx {
-    fn multiply(self, block: Block, segments: &[Segment], start: Option<Rows>, c: RowsMut) {
+    fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut) {
         let Block { half, lower, columns } = block;
         assert!(lower + half <= HEIGHT && (1..=WIDTH / TILE_COLUMNS).contains(&columns) && !segments.is_empty());
         assert!(c.has(lower + half, columns * TILE_COLUMNS), "C is too short");
-        assert!(start.as_ref().is_none_or(|start| start.has(lower + half, columns * TILE_COLUMNS)), "too few values");
+        if let Start::Rows(start) = &start {
+            assert!(start.has(lower + half, columns * TILE_COLUMNS), "too few values to start from");
+        }
         segments.iter().for_each(|segment| assert!(lower + half <= segment.rows(), "a segment has too few rows"));
         let (c_row, c) = (c.stride * size_of::<f32>(), c.values.as_mut_ptr());
         let (start_row, start) = match start {
-            Some(start) => (start.stride * size_of::<f32>(), start.values.as_ptr()),
-            None => (c_row, c.cast_const()),
+            Start::Zero => (0, std::ptr::null()),
+            Start::Rows(start) => (start.stride * size_of::<f32>(), start.values.as_ptr()),
+            Start::Output => (c_row, c.cast_const()),
         };
         // SAFETY: `self` proves that the unit may be used. The segments have `lower + half` rows, and the first values
         // and C have as many, of the columns of all tiles.
@@ -60,13 +63,13 @@ const ROW: usize = WIDTH * size_of::<f32>();
 /// whose rows are `{b_row}` bytes apart. Before the products, `{start}` and `{lower}` lead to the values that the sums
 /// start from, with rows `{row}` bytes apart, and after them `{c}` and `{lower}` lead to C, with rows `{c_row}` apart.
 macro_rules! kernel {
-    ($(#[$about:meta])* $name:ident, load: [$($load:literal),*], products: [$($product:literal),*], store: [$($store:literal),*]) => {
+    ($(#[$about:meta])* $name:ident, zero: [$($zero:literal),*], load: [$($load:literal),*], products: [$($product:literal),*], store: [$($store:literal),*]) => {
         $(#[$about])*
         ///
         /// # Safety
         /// - The unit is available, and configured for halves of rows of which the second begins `lower` rows after the
         ///   first.
-        /// - The segments have the rows of both halves. So have `start` and `c`, `start_row` and `c_row` bytes apart,
+        /// - The segments have the rows of both halves. So have `c` and, unless it is null, `start`, `start_row` and `c_row` bytes apart,
         ///   with the columns of all tiles, and nothing else reads or writes those of `c` meanwhile.
         unsafe fn $name(
             segments: &[Segment],
@@ -79,10 +82,15 @@ macro_rules! kernel {
             // SAFETY: each segment asserted that all its rows and blocks may be read. The caller promises the rest.
             unsafe {
                 asm!(
+                    "test {start}, {start}",
+                    "jz 4f",
                     "mov {lower}, {lower_rows}",
                     "imul {lower}, {row}",
                     "add {lower}, {start}",
                     $($load,)*
+                    "jmp 2f",
+                    "4:",
+                    $($zero,)*
                     "2:",
                     "mov {a}, [{segment}]",
                     "mov {row}, [{segment} + 8]",
@@ -133,6 +141,7 @@ macro_rules! kernel {
 kernel! {
     /// The sums of three tiles in each row.
     three_columns,
+    zero: ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", "tilezero tmm4", "tilezero tmm5"],
     load: [
         "tileloadd tmm0, [{start} + {row}]",
         "tileloadd tmm1, [{start} + {row} + 64]",
@@ -169,6 +178,7 @@ kernel! {
 kernel! {
     /// The sums of two tiles in each row.
     two_columns,
+    zero: ["tilezero tmm0", "tilezero tmm1", "tilezero tmm3", "tilezero tmm4"],
     load: [
         "tileloadd tmm0, [{start} + {row}]",
         "tileloadd tmm1, [{start} + {row} + 64]",
@@ -197,6 +207,7 @@ kernel! {
 kernel! {
     /// The sums of one tile in each row.
     one_column,
+    zero: ["tilezero tmm0", "tilezero tmm3"],
     load: [
         "tileloadd tmm0, [{start} + {row}]",
         "tileloadd tmm3, [{lower} + {row}]"

@@ -3,7 +3,7 @@
 //! It specifies what the assembly computes. Tests run it on every machine, with the packing, the blocks and the tails
 //! that the CPU's own unit is given, and compare the two where both are at hand.
 
-use super::tiles::{Block, Rows, RowsMut, Segment, TileUnit};
+use super::tiles::{Block, RowsMut, Segment, Start, TileUnit, WIDTH};
 
 /// A tile register: 16 rows of 16 lanes. A lane is one f32 sum, or two bf16 that follow each other along the depth.
 type Tile = [[u32; 16]; 16];
@@ -13,13 +13,17 @@ type Tile = [[u32; 16]; 16];
 pub(super) struct AmxModel;
 
 impl TileUnit for AmxModel {
-    fn multiply(self, block: Block, segments: &[Segment], start: Option<Rows>, c: RowsMut) {
+    fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut) {
         let Block { half, lower, columns } = block;
-        let start = start.as_ref().map_or((&*c.values, c.stride), |start| (start.values, start.stride));
+        let (values, stride) = match start {
+            Start::Zero => (&[0.0; WIDTH][..], 0),
+            Start::Rows(start) => (start.values, start.stride),
+            Start::Output => (&*c.values, c.stride),
+        };
         let mut sums = [[Tile::default(); 3]; 2]; // all of them are computed before any is stored
         for (top, sums) in [0, lower].into_iter().zip(&mut sums) {
             for (column, sums) in sums[..columns].iter_mut().enumerate() {
-                *sums = load(half, |row| lanes_at(start, top + row, column).map(f32::to_bits));
+                *sums = load(half, |row| lanes_at(values, (top + row) * stride + 16 * column).map(f32::to_bits));
                 for segment in segments {
                     for block in 0..segment.blocks() {
                         let a = load(half, |row| segment.a(top + row, block));
@@ -40,9 +44,9 @@ impl TileUnit for AmxModel {
     }
 }
 
-/// Sixteen values of a row.
-fn lanes_at((values, stride): (&[f32], usize), row: usize, column: usize) -> [f32; 16] {
-    std::array::from_fn(|lane| values[row * stride + 16 * column + lane])
+/// Sixteen values from `first` on.
+fn lanes_at(values: &[f32], first: usize) -> [f32; 16] {
+    std::array::from_fn(|lane| values[first + lane])
 }
 
 /// `tileloadd`: rows from memory; the other rows become zero.

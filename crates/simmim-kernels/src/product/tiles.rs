@@ -45,9 +45,8 @@ const LANE: usize = size_of::<u32>();
 
 /// What multiplies tiles.
 pub(super) trait TileUnit: Copy {
-    /// Computes the sums of a block of C and writes them to `c`. They start from the values of `start`, or from those
-    /// of `c`; all of them are read before any is written.
-    fn multiply(self, block: Block, segments: &[Segment], start: Option<Rows>, c: RowsMut);
+    /// Computes the sums of a block of C and writes them to `c`. What they start from is read before any is written.
+    fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut);
 }
 
 /// A block of C: `half` rows from row 0 on, and as many from row `lower` on, in tiles of 16 columns.
@@ -57,6 +56,14 @@ pub(super) struct Block {
     pub(super) lower: usize,
     /// Tiles side by side.
     pub(super) columns: usize,
+}
+
+/// What the sums of a block start from.
+pub(super) enum Start<'a> {
+    Zero,
+    Rows(Rows<'a>),
+    /// The old content of C.
+    Output,
 }
 
 /// Rows of f32 that are read, `stride` apart; with a stride of zero, all of them are the same one.
@@ -272,22 +279,21 @@ struct Target<'a> {
 
 /// Computes a block of C of `height` rows.
 fn compute(unit: impl TileUnit, height: usize, segments: &[Segment], c: Target, accumulator: Accumulator) {
-    const ZEROS: Rows = Rows { values: &[0.0; WIDTH], stride: 0 };
     let Target { values, stride, columns } = c;
     // both halves have equally many rows, so they share the middle one of an odd number
     let half = height.div_ceil(2);
     let block = Block { half, lower: height - half, columns: columns.div_ceil(TILE_COLUMNS) };
     if columns.is_multiple_of(TILE_COLUMNS) && !segments.is_empty() {
         let start = match accumulator {
-            Accumulator::Zero => Some(ZEROS),
-            Accumulator::Output => None,
-            Accumulator::Bias(bias) => Some(Rows { values: bias, stride: 0 }),
+            Accumulator::Zero => Start::Zero,
+            Accumulator::Output => Start::Output,
+            Accumulator::Bias(bias) => Start::Rows(Rows { values: bias, stride: 0 }),
         };
         return unit.multiply(block, segments, start, RowsMut { values, stride });
     }
     let mut sums = [[0.0; WIDTH]; HEIGHT];
     if !segments.is_empty() {
-        unit.multiply(block, segments, Some(ZEROS), RowsMut { values: sums.as_flattened_mut(), stride: WIDTH });
+        unit.multiply(block, segments, Start::Zero, RowsMut { values: sums.as_flattened_mut(), stride: WIDTH });
     }
     store(&sums[..height], columns, values, stride, accumulator);
 }
@@ -335,8 +341,8 @@ mod tests {
         out
     }
 
-    /// Computes a product by rows and one of packed operands.
-    fn products(unit: impl TileUnit, [m, k, n]: [usize; 3]) -> [Vec<f32>; 2] {
+    /// Computes products by rows and of packed operands, with every accumulator.
+    fn products(unit: impl TileUnit, [m, k, n]: [usize; 3]) -> [Vec<f32>; 3] {
         let (by_row, by_depth, b) = (stored(m, k, 1), stored(k, m, 2), stored(k, n, 3));
         let of_b = PackedLayout::new::<Bf16>(k, n, WIDTH).with_whole_squares();
         let of_a = PackedLayout::new::<Bf16>(k, m, HEIGHT).in_squares();
@@ -344,10 +350,14 @@ mod tests {
         pack_depth_by_row(Matrix::new(&b, k, n), of_b, &mut panels);
         pack_depth_by_row(Matrix::new(&by_depth, k, m), of_a, &mut blocks);
         let (panels, blocks) = (Packed::new(&panels, of_b), Packed::new(&blocks, of_a));
-        let mut c = [(); 2].map(|_| vec![0.0; m * n]);
-        product(unit, Matrix::new(&by_row, m, k), panels, &mut c[0], n, Accumulator::Zero);
-        product_of_packed(unit, blocks, 0, panels, &mut c[1], Accumulator::Zero);
-        c
+        let bias = numbers(n, 5);
+        let with = |accumulator: Accumulator| {
+            let mut c = [(); 2].map(|_| numbers(m * n, 4));
+            product(unit, Matrix::new(&by_row, m, k), panels, &mut c[0], n, accumulator);
+            product_of_packed(unit, blocks, 0, panels, &mut c[1], accumulator);
+            c.concat()
+        };
+        [Accumulator::Zero, Accumulator::Output, Accumulator::Bias(&bias)].map(with)
     }
 
     #[test]
