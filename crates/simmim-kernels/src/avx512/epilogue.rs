@@ -1,6 +1,6 @@
 //! What follows a product of bf16, in one pass over its block: GELU, its gradient, and rounding.
 
-use super::gelu::value_and_slope;
+use super::gelu::near_value_and_slope;
 use super::{RowVector, vectors};
 use crate::dtype::Bf16;
 use std::arch::x86_64::{
@@ -29,14 +29,14 @@ pub(super) fn gelu_rows(block: &[f32], columns: usize, out: &mut [Bf16], stride:
         if slope.is_empty() {
             for vector in vectors(columns) {
                 // SAFETY: both rows have `columns` values.
-                unsafe { vector.round(out, value_and_slope(vector.load(block)).0) };
+                unsafe { vector.round(out, near_value_and_slope(vector.load(block)).0) };
             }
         } else {
             let slope = &mut slope[i * columns..][..columns];
             for vector in vectors(columns) {
                 // SAFETY: all three rows have `columns` values.
                 unsafe {
-                    let (value, value_slope) = value_and_slope(vector.load(block));
+                    let (value, value_slope) = near_value_and_slope(vector.load(block));
                     vector.round(out, value);
                     vector.round(slope, value_slope);
                 }
