@@ -116,7 +116,9 @@ fn kept_features_that_are_cut_short_are_made_anew() {
 fn processes_with_one_cache_all_succeed() {
     let (folder, [run, data, val]) = run_and_pictures();
     let cache = folder.path().join("cache");
-    let command = || knn(&run, &data, &val, &["--json", "--cache", cache.to_str().unwrap()]);
+    // a measured precision may be another one in a process beside three others, with other features
+    let options = ["--json", "--precision", "f32", "--cache", cache.to_str().unwrap()];
+    let command = || knn(&run, &data, &val, &options);
     let start = |mut command: Command| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let started: Vec<_> = (0..4).map(|_| start(command())).collect();
     for process in started {
