@@ -1,6 +1,7 @@
 //! Every kind of target on the command line: training, resuming and reconstruction.
 
-use super::support::{json, photos, pretrain, refuses, scratch, simmim, succeeds, text};
+use super::support::{fashion, json, photos, pretrain, refuses, scratch, simmim, succeeds, text};
+use std::fs;
 
 const COLOR: &[&str] = &["data.channels=3", "data.image_size=28", "train.batch_size=2"];
 
@@ -90,4 +91,18 @@ fn inspect_compares_the_heads() {
     assert!(costs.is_sorted(), "the linear head costs least: {costs:?}");
     // arXiv:2111.09886 measured 2.3 times the training time; here FLOPs are counted
     assert!((1.8..2.5).contains(&costs[3]), "{costs:?}");
+}
+
+#[test]
+fn a_palette_that_was_edited_in_its_run_is_refused_with_its_key() {
+    let (_folder, run) = scratch();
+    let train = || pretrain(&fashion(), &run, &["target.kind=color-clusters", "target.clusters=4"]);
+    succeeds(train());
+    let path = run.join("resolved.toml");
+    let whole = fs::read_to_string(&path).unwrap();
+    let palette = whole.lines().find(|line| line.starts_with("palette = ")).unwrap();
+    for edited in ["[]", "[\"00\"]", "[\"00\", \"01\", \"02\", \"0z\"]", "[\"000000\", \"01\", \"02\", \"03\"]"] {
+        fs::write(&path, whole.replace(palette, &format!("palette = {edited}"))).unwrap();
+        refuses(train(), "`run.palette`", "");
+    }
 }

@@ -67,6 +67,11 @@ pub trait RecipeKind: Clone + PartialEq + Serialize + DeserializeOwned {
         None
     }
 
+    /// Number of colors of the target's palette, if it has one.
+    fn palette_colors(&self) -> Option<usize> {
+        None
+    }
+
     /// Checks that the files exist that a new run would read.
     ///
     /// # Errors
@@ -199,6 +204,10 @@ impl RecipeKind for Recipe {
 
     fn palette(&self) -> Option<&str> {
         self.target.palette.as_deref()
+    }
+
+    fn palette_colors(&self) -> Option<usize> {
+        (self.target.kind == TargetKind::ColorClusters).then_some(self.target.clusters)
     }
 
     fn check_files(&self) -> Result<()> {

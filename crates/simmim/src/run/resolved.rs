@@ -63,11 +63,11 @@ impl RunInfo {
         Normalization { mean: self.mean.clone(), std: self.std.clone() }
     }
 
-    /// Checks the numbers that images are normalized with.
+    /// Checks the numbers that images are normalized with, and the palette of a target of `palette_colors` colors.
     ///
     /// # Errors
     /// Names the first key that does not fit.
-    fn check(&self, channels: usize) -> Result<()> {
+    fn check(&self, channels: usize, palette_colors: Option<usize>) -> Result<()> {
         let is_mean = |value: &f32| value.is_finite();
         let is_std = |value: &f32| value.is_finite() && *value > 0.0;
         let expected = |what: &str| format!("expected {what} for each of {channels} channels");
@@ -77,6 +77,15 @@ impl RunInfo {
         }
         if self.std.len() != channels || !self.std.iter().all(is_std) {
             return Err(wrong("run.std", format!("{:?}", self.std), expected("a finite number above 0"), edited()));
+        }
+        let is_color = |color: &String| color.len() == 2 * channels;
+        let has_colors = |colors: usize| {
+            let is_whole = self.palette.len() == colors && self.palette.iter().all(is_color);
+            is_whole && Palette::from_hex(&self.palette).is_some()
+        };
+        if let Some(colors) = palette_colors.filter(|colors| !has_colors(*colors)) {
+            let expected = format!("expected {colors} colors of {channels} channels, two hexadecimal digits each");
+            return Err(wrong("run.palette", format!("{:?}", self.palette), expected, edited()));
         }
         Ok(())
     }
@@ -241,7 +250,11 @@ pub(crate) fn any_resolved_of_toml(text: &str, path: &Path) -> Result<(AnyRecipe
         TokenizerRecipe::KIND => AnyRecipe::Tokenizer(recipe_of(table, &run, path)?),
         other => unreachable!("`{other}` is refused before"),
     };
-    run.check(recipe.data().channels)?;
+    let palette_colors = match &recipe {
+        AnyRecipe::Pretrain(recipe) => recipe.palette_colors(),
+        AnyRecipe::Finetune(_) | AnyRecipe::Tokenizer(_) => None,
+    };
+    run.check(recipe.data().channels, palette_colors)?;
     Ok((recipe, run))
 }
 
@@ -273,7 +286,7 @@ fn flat(table: &toml::Table) -> std::collections::BTreeMap<String, String> {
 /// If the folder holds no run or a run of another command, or its file is damaged.
 pub fn read_resolved<R: RecipeKind>(path: &Path) -> Result<Resolved<R>> {
     let resolved = Resolved::<R>::from_toml(&resolved_text(path)?, &path.join(RESOLVED_FILE))?;
-    resolved.run.check(resolved.recipe.data().channels)?;
+    resolved.run.check(resolved.recipe.data().channels, resolved.recipe.palette_colors())?;
     Ok(resolved)
 }
 

@@ -106,9 +106,12 @@ impl<'a> Case<'a> {
         self.insert_into(&mut table);
         let channels = table["data"]["channels"].as_integer().filter(|channels| (1..=1024).contains(channels));
         let mut facts: Table = toml::from_str(FACTS).unwrap();
+        let channels = channels.unwrap_or(1) as usize;
         for key in ["mean", "std"] {
-            facts.insert(key.into(), vec![1.0; channels.unwrap_or(1) as usize].into());
+            facts.insert(key.into(), vec![1.0; channels].into());
         }
+        let clusters = table.get("target").and_then(|target| target.get("clusters")?.as_integer()).unwrap_or(0);
+        facts.insert("palette".into(), vec!["00".repeat(channels); clusters.clamp(0, 1 << 16) as usize].into());
         table.insert("run".into(), facts.into());
         fs::write(folder.join("resolved.toml"), table.to_string()).unwrap();
         read_any_resolved(folder).err()
