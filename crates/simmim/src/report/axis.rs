@@ -5,6 +5,9 @@ const MAX_TICKS: usize = 8;
 /// Margin beyond the data on each side, as a share of its range.
 const MARGIN: f64 = 0.05;
 
+/// Shortest range of an axis: a shorter one would have ticks at steps that a number cannot express.
+const LEAST_RANGE: f64 = 1e-300;
+
 /// The scale of an axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scale {
@@ -21,7 +24,7 @@ impl Scale {
         let is_in_f32_range = value.abs() <= f64::from(f32::MAX);
         match self {
             Scale::Linear => is_in_f32_range,
-            Scale::Log => is_in_f32_range && value > 0.0,
+            Scale::Log => is_in_f32_range && value > LEAST_RANGE,
         }
     }
 
@@ -58,12 +61,12 @@ impl Axis {
         if low > high {
             return None;
         }
-        if high - low > 1e-9 * high.abs().max(low.abs()) {
+        if high - low > (1e-9 * high.abs().max(low.abs())).max(LEAST_RANGE) {
             return Some(Axis { scale, low, high });
         }
         // a single value is shown in the middle of a range around it
         let around = match scale {
-            Scale::Linear if low == 0.0 => 1.0,
+            Scale::Linear if low.abs() <= LEAST_RANGE => 1.0,
             Scale::Linear => low.abs() / 2.0,
             Scale::Log => 0.5,
         };
@@ -299,7 +302,8 @@ mod tests {
         check(Scale::Linear, &[f64::NAN, -2.0, 3.0], Some((-2.0, 3.0)));
         check(Scale::Linear, &[4.0], Some((2.0, 6.0)));
         check(Scale::Linear, &[0.0], Some((-1.0, 1.0)));
-        check(Scale::Log, &[0.0, -1.0], None);
+        check(Scale::Linear, &[0.0, 5e-324], Some((-1.0, 1.0)));
+        check(Scale::Log, &[0.0, -1.0, 5e-324], None);
         check(Scale::Log, &[0.0, 1.0, 100.0], Some((0.0, 2.0)));
     }
 
