@@ -32,6 +32,15 @@ impl<'a, T: Dtype> Matrix<'a, T> {
         Self { data, rows, columns, stride }
     }
 
+    /// Rows `first .. first + count`.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub fn rows_from(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.rows, "rows {first}+{count} of {}", self.rows);
+        Self { data: &self.data[first * self.stride..], rows: count, ..self }
+    }
+
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.rows

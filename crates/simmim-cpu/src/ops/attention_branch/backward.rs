@@ -125,7 +125,7 @@ impl<T: ActivationDtype> AttentionBackward<T> {
         let (ranges, row) = (chunks.ranges(), padded::<T>(width));
         let mut d_o = cpu.pools.temporary_rows::<T>(self.sizes.rows(), width);
         let packed = cpu.backward_weight::<T>(self.branch.projection.weight);
-        let (weight, tile, saved, pools) = (packed.get(), cpu.tile, &self.residual, &cpu.pools);
+        let (weight, saved, pools) = (packed.get(), &self.residual, &cpu.pools);
         let parts = split_mut(&mut d_o, &ranges, row).into_iter().zip(d_f.split(&chunks));
         let of_chunks = cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, (d_o, mut packed_d_f))| {
             let mut gradients =
@@ -140,11 +140,9 @@ impl<T: ActivationDtype> AttentionBackward<T> {
             narrow_rows(d_f, width, &mut scratch.stored, row);
             let d_f = Matrix::new(&scratch.stored[..count * row], count, width);
             packed_d_f.pack(d_f);
-            for columns in blocks.of(weight) {
-                let block = &mut scratch.block[..count * columns.len()];
-                product(tile, d_f, columns.weight, block, columns.len(), Accumulator::Zero);
-                narrow_rows(block, columns.len(), &mut d_o[columns.left..], row);
-            }
+            blocks.product(d_f, weight, Accumulator::Zero, &mut scratch.block, |block, rows, columns| {
+                narrow_rows(block, columns.len(), &mut d_o[rows.start * row + columns.left..], row);
+            });
             gradients
         });
         (d_o, of_chunks)

@@ -105,7 +105,7 @@ fn rows_to_qkv<T: ActivationDtype>(
         .into_iter()
         .zip(saved_residual.split(&ranges, width))
         .zip(saved_a.split(chunks));
-    let (weight, tile, pools) = (packed.get(), cpu.tile, &cpu.pools);
+    let (weight, pools) = (packed.get(), &cpu.pools);
     cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((qkv, mut saved_residual), mut saved_a))| {
         let mut scratch = RowsScratch::<T>::new(pools, chunks, width, &blocks);
         let count = rows.len();
@@ -114,17 +114,15 @@ fn rows_to_qkv<T: ActivationDtype>(
         narrow_rows(a, width, &mut scratch.stored, padded::<T>(width));
         let a = Matrix::new(&scratch.stored[..count * padded::<T>(width)], count, width);
         saved_a.pack(a);
-        for columns in blocks.of(weight) {
-            let block = &mut scratch.block[..count * columns.len()];
-            let accumulator = columns.accumulator(Accumulator::Bias(&parameters.qkv_bias));
-            product(tile, a, columns.weight, block, columns.len(), accumulator);
+        let accumulator = Accumulator::Bias(&parameters.qkv_bias);
+        blocks.product(a, weight, accumulator, &mut scratch.block, |block, rows, columns| {
             let queries = width.saturating_sub(columns.left).min(columns.len());
             if queries > 0 && parameters.query_factor != 1.0 {
                 let rows = block.chunks_exact_mut(columns.len());
                 rows.for_each(|row| row[..queries].iter_mut().for_each(|q| *q *= parameters.query_factor));
             }
-            narrow_rows(block, columns.len(), &mut qkv[columns.left..], stride);
-        }
+            narrow_rows(block, columns.len(), &mut qkv[rows.start * stride + columns.left..], stride);
+        });
     });
     qkv
 }

@@ -30,7 +30,7 @@ pub(super) struct RowsScratch<T> {
     pub(super) residual: Buffer<f32>,
     /// `[R, D]`
     pub(super) f: Buffer<f32>,
-    /// `[R, columns of a block]`
+    /// For the blocks of a product.
     pub(super) block: Buffer<f32>,
     /// `[R, D]`
     pub(super) stored: Buffer<T>,
@@ -42,7 +42,7 @@ impl<T: ActivationDtype> RowsScratch<T> {
         Self {
             residual: pools.f32.take(2 * rows * width),
             f: pools.f32.take(rows * width),
-            block: pools.f32.take(rows * blocks.columns()),
+            block: pools.f32.take(blocks.scratch_len(rows)),
             stored: pools.rows::<T>(rows, width),
         }
     }

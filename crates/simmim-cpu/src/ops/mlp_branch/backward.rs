@@ -121,23 +121,23 @@ fn chunk_backward<T: ActivationDtype>(
     narrow_rows(d_f, width, &mut scratch.a, padded::<T>(width));
     let stored = Matrix::new(&scratch.a[..count * padded::<T>(width)], count, width);
     task.d_f.pack(stored);
-    for columns in blocks.of(w2) {
-        let block = &mut scratch.block[..count * columns.len()];
-        product(tile, stored, columns.weight, block, columns.len(), Accumulator::Zero); // [R, columns of hidden]
-        let of_gelu = &gelu[rows.start * hidden_width + count * columns.left..][..block.len()];
+    let stride = padded::<T>(hidden_width);
+    let hidden = &mut scratch.hidden;
+    blocks.product(stored, w2, Accumulator::Zero, &mut scratch.block, |block, part, columns| {
+        let first = rows.start * hidden_width + count * columns.left + part.start * columns.len();
+        let (of_gelu, place) = (&gelu[first..][..block.len()], part.start * stride + columns.left);
         let slope = match T::RECOMPUTES {
             true => {
                 let (input, slope) = (&mut recompute.gelu_input[..block.len()], &mut recompute.slope[..block.len()]);
                 T::widen(of_gelu, input);
-                let hidden = &mut recompute.hidden[columns.left..];
-                gelu_rows(input, columns.len(), hidden, padded::<T>(hidden_width), slope);
+                gelu_rows(input, columns.len(), &mut recompute.hidden[place..], stride, slope);
                 slope
             }
             false => of_gelu,
         };
-        let (out, sums) = (&mut scratch.hidden[columns.left..], &mut gradients.d_b1[columns.left..]);
-        gelu_backward_rows(block, slope, columns.len(), out, padded::<T>(hidden_width), sums);
-    }
+        let sums = &mut gradients.d_b1[columns.left..];
+        gelu_backward_rows(block, slope, columns.len(), &mut hidden[place..], stride, sums);
+    });
     let stored = Matrix::new(&scratch.hidden[..count * padded::<T>(hidden_width)], count, hidden_width);
     task.d_hidden.pack(stored);
     if T::RECOMPUTES {

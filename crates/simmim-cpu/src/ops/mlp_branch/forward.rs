@@ -82,12 +82,11 @@ fn forward_in<T: ActivationDtype>(
             narrow_rows(a, width, &mut scratch.a, padded::<T>(width));
             let a = Matrix::new(&scratch.a[..count * padded::<T>(width)], count, width);
             saved.a.pack(a);
-            for columns in blocks.of(w1) {
-                let block = &mut scratch.block[..count * columns.len()];
-                product(tile, a, columns.weight, block, columns.len(), columns.accumulator(b1));
+            let hidden = &mut scratch.hidden;
+            blocks.product(a, w1, b1, &mut scratch.block, |block, rows, columns| {
                 let saved_gelu = match saved.gelu.is_empty() {
                     true => &mut [],
-                    false => &mut saved.gelu[count * columns.left..][..block.len()],
+                    false => &mut saved.gelu[count * columns.left + rows.start * columns.len()..][..block.len()],
                 };
                 let slope = match T::RECOMPUTES && !saved_gelu.is_empty() {
                     true => {
@@ -96,9 +95,9 @@ fn forward_in<T: ActivationDtype>(
                     }
                     false => saved_gelu,
                 };
-                let hidden = &mut scratch.hidden[columns.left..];
-                gelu_rows(block, columns.len(), hidden, padded::<T>(hidden_width), slope);
-            }
+                let stride = padded::<T>(hidden_width);
+                gelu_rows(block, columns.len(), &mut hidden[rows.start * stride + columns.left..], stride, slope);
+            });
             let hidden = &scratch.hidden[..count * padded::<T>(hidden_width)];
             let hidden = Matrix::new(hidden, count, hidden_width); // [R, hidden]
             saved.hidden.pack(hidden);

@@ -10,7 +10,7 @@ pub(super) struct MlpScratch<T> {
     pub(super) residual: Buffer<f32>,
     /// `[R, D]`
     pub(super) f: Buffer<f32>,
-    /// `[R, columns of a block]`
+    /// For the blocks of a product.
     pub(super) block: Buffer<f32>,
     /// `[R, D]`
     pub(super) a: Buffer<T>,
@@ -29,7 +29,7 @@ impl<T: ActivationDtype> MlpScratch<T> {
         Self {
             residual: pools.f32.take(2 * rows * width),
             f: pools.f32.take(rows * width),
-            block: pools.f32.take(rows * blocks.columns()),
+            block: pools.f32.take(blocks.scratch_len(rows)),
             a: pools.rows(rows, width),
             hidden: pools.rows(rows, hidden_width),
         }
@@ -50,8 +50,8 @@ impl<T: ActivationDtype> RecomputeScratch<T> {
     pub(super) fn new(pools: &BufferPools, rows: usize, hidden_width: usize, blocks: &ColumnBlocks) -> Self {
         let rows = if T::RECOMPUTES { rows } else { 0 };
         Self {
-            gelu_input: pools.f32.take(rows * blocks.columns()),
-            slope: T::pool(pools).take(rows * blocks.columns()),
+            gelu_input: pools.f32.take(blocks.scratch_len(rows)),
+            slope: T::pool(pools).take(blocks.scratch_len(rows)),
             hidden: pools.rows(rows, hidden_width),
         }
     }
