@@ -2,7 +2,7 @@
 
 use crate::{Cpu, product_peak};
 use simmim_engine::{Device, ParameterTable, Precision, ProductPeak};
-use simmim_kernels::product::Tile;
+use simmim_kernels::product::{Tile, is_amx_refused};
 
 /// The cores of this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,17 @@ impl Device for CpuDevice {
     }
 
     fn precision_note(&self, precision: Precision) -> Option<String> {
-        let widens = precision == Precision::Bf16 && !Tile::detect().multiplies_bf16();
-        widens.then(|| "this CPU has no instructions for bf16, so operands are widened to f32".into())
+        let tile = Tile::detect();
+        let note = match precision {
+            Precision::Bf16 if is_amx_refused() => {
+                format!("the system does not let this process use AMX, so {} multiplies bf16", tile.name())
+            }
+            Precision::Bf16 if !tile.multiplies_bf16() => {
+                "this CPU has no instructions for bf16, so operands are widened to f32".into()
+            }
+            Precision::Bf16 | Precision::F32 => return None,
+        };
+        Some(note)
     }
 
     fn product_peak(&self, precision: Precision) -> ProductPeak {

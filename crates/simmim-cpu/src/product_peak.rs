@@ -14,12 +14,6 @@ const SECONDS: f64 = 0.06;
 /// Number of measurements, of which the fastest counts.
 const TRIES: usize = 4;
 
-/// Duration of a measurement that only has to tell two precisions apart.
-const SHORT_SECONDS: f64 = 0.004;
-
-/// How many times as fast as f32 bf16 must be, or its rounding is not worth it.
-const LEAST_SPEEDUP: f64 = 1.1;
-
 /// Measures the peak of a precision, which takes about half a second.
 pub(crate) fn product_peak(precision: Precision, threads: usize) -> ProductPeak {
     let peak = detect(precision);
@@ -29,23 +23,16 @@ pub(crate) fn product_peak(precision: Precision, threads: usize) -> ProductPeak 
     ProductPeak { instruction: peak.name(), one_thread, all_threads }
 }
 
-/// The faster precision, and why. If the CPU can multiply bf16, both precisions are measured, since on some CPUs that
-/// instruction takes longer than two of f32 (Intel's `vdpbf16ps`).
+/// The faster precision, and why. It is decided by what the CPU is, not by a measurement, so that a machine decides
+/// alike every time, whatever else runs on it.
 pub(crate) fn fastest_precision() -> (Precision, String) {
-    if !Tile::detect().multiplies_bf16() {
-        return (Precision::F32, "auto: this CPU has no instructions for bf16".into());
+    let tile = Tile::detect();
+    let name = tile.name();
+    match (tile.multiplies_bf16(), tile.prefers_bf16()) {
+        (_, true) => (Precision::Bf16, format!("auto: this CPU multiplies bf16 faster than f32, by {name}")),
+        (true, false) => (Precision::F32, format!("auto: this CPU multiplies bf16 slower than f32, by {name}")),
+        (false, false) => (Precision::F32, format!("auto: this CPU has no instructions for bf16, only {name}")),
     }
-    let [f32, bf16] = [Precision::F32, Precision::Bf16].map(|precision| {
-        let peak = detect(precision);
-        fastest(peak, rounds_for(peak, SHORT_SECONDS), 1)
-    });
-    faster(f32, bf16)
-}
-
-/// The faster precision by the rates on one thread, in 10⁹ operations per second.
-fn faster(f32: f64, bf16: f64) -> (Precision, String) {
-    let precision = if bf16 > LEAST_SPEEDUP * f32 { Precision::Bf16 } else { Precision::F32 };
-    (precision, format!("auto: a core multiplies bf16 at {bf16:.0} GFLOP/s and f32 at {f32:.0}"))
 }
 
 fn detect(precision: Precision) -> PeakLoop {
@@ -101,13 +88,9 @@ mod tests {
     }
 
     #[test]
-    fn the_faster_precision_is_chosen_and_its_reason_names_both_rates() {
-        // rates of a core of a Xeon with AMX, and of an EPYC with AVX512-BF16
-        let (precision, reason) = faster(234.0, 116.0);
-        assert_eq!(
-            (precision, reason.as_str()),
-            (Precision::F32, "auto: a core multiplies bf16 at 116 GFLOP/s and f32 at 234")
-        );
-        assert_eq!(faster(117.0, 234.0).0, Precision::Bf16);
+    fn the_faster_precision_is_decided_alike_every_time_and_its_reason_names_the_instructions() {
+        let (precision, reason) = fastest_precision();
+        assert!(reason.starts_with("auto: this CPU ") && reason.ends_with(Tile::detect().name()), "{reason}");
+        assert_eq!(fastest_precision(), (precision, reason));
     }
 }

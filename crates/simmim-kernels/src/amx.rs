@@ -29,6 +29,11 @@ pub(crate) fn is_available() -> bool {
     *AVAILABLE.get_or_init(|| has_instructions() && is_permitted())
 }
 
+/// Whether the CPU has the instructions, but the system does not let this process use them.
+pub(crate) fn is_refused() -> bool {
+    has_instructions() && !is_available()
+}
+
 /// Whether the CPU has tiles and their products of bf16.
 fn has_instructions() -> bool {
     const AMX_BF16: u32 = 1 << 22;

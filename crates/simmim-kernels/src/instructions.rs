@@ -85,6 +85,13 @@ fn has_avx512() -> bool {
         && is_x86_feature_detected!("avx512bw")
 }
 
+/// Whether AMD made this CPU.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn is_made_by_amd() -> bool {
+    let vendor = std::arch::x86_64::__cpuid(0);
+    [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD"
+}
+
 #[cfg(target_arch = "x86_64")]
 fn has_avx512_bf16() -> bool {
     has_avx512() && is_x86_feature_detected!("avx512bf16")
