@@ -16,6 +16,7 @@
 //!
 //! | instructions | tile | f32 | bf16 |
 //! | --- | --- | --- | --- |
+//! | AMX | 32 × 48 in bf16 | as AVX-512 | `tdpbf16ps`, 16 × 16 sums at a time (`tiles.rs`) |
 //! | AVX-512 with BF16 | 8 × 48 | fused multiply-add | `vdpbf16ps` |
 //! | AVX-512 | 8 × 48 | fused multiply-add | widened, 8 × 16 at a time |
 //! | AVX2 with FMA | 6 × 16 | fused multiply-add | widened |
@@ -23,7 +24,7 @@
 //!
 //! `avx512.rs` is written in intrinsics, `portable.rs` as arithmetic on arrays that the compiler keeps in registers.
 //! Each is a table of functions, one for each height of a tile, so that the loops around the tiles are written only
-//! once, here. Measurements are in `docs/LOG.md`.
+//! once, here. The loops around the tiles of AMX, in `tiles.rs`, are those of a unit with registers of its own. Measurements are in `docs/LOG.md`.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
