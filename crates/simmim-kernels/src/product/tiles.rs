@@ -362,10 +362,8 @@ mod tests {
 
     #[test]
     fn the_model_computes_the_same_bits_as_the_cpu() {
-        let Some(amx) = Amx::detect() else {
-            eprintln!("this CPU has no AMX, or the system does not permit it: nothing to compare the model with");
-            return;
-        };
+        // without AMX there is nothing to compare with; the other tests run the model on every machine
+        let Some(amx) = Amx::detect() else { return };
         for size in [[1, 1, 1], [5, 32, 16], [17, 70, 49], [64, 96, 100], [33, 200, 33]] {
             assert!(products(amx, size) == products(AmxModel, size), "{size:?}");
         }
