@@ -139,26 +139,34 @@ impl Palette {
     /// The cluster centers of `pixels`, `[N, C]`.
     fn kmeans(channels: usize, pixels: &[f32], colors: usize, seed: u64) -> Self {
         let mut centers = Self::new(channels, &kmeans_plus_plus(channels, pixels, colors, seed));
+        let found = centers.len();
         let mut distances = Vec::new();
         for _ in 0..MAX_ITERATIONS {
-            let mut sums = vec![0f64; channels * colors];
-            let mut counts = vec![0f64; colors];
+            let mut sums = vec![0f64; channels * found];
+            let mut counts = vec![0f64; found];
             for pixel in pixels.chunks_exact(channels) {
                 let nearest = centers.nearest(pixel, &mut distances) as usize;
                 counts[nearest] += 1.0;
-                pixel.iter().enumerate().for_each(|(c, v)| sums[c * colors + nearest] += *v as f64);
+                pixel.iter().enumerate().for_each(|(c, v)| sums[c * found + nearest] += *v as f64);
             }
             let before = centers.clone();
             for (i, plane) in centers.planes.iter_mut().enumerate() {
-                if counts[i % colors] > 0.0 {
-                    *plane = (sums[i] / counts[i % colors]) as f32;
+                if counts[i % found] > 0.0 {
+                    *plane = (sums[i] / counts[i % found]) as f32;
                 }
             }
             if centers == before {
                 break;
             }
         }
-        centers.rounded()
+        centers.rounded().repeated_to(colors)
+    }
+
+    /// The palette with its last color repeated up to this number of colors.
+    fn repeated_to(self, colors: usize) -> Self {
+        let last = self.len() - 1;
+        let planes = (0..self.channels).flat_map(|c| (0..colors).map(move |color| (color.min(last), c)));
+        Self { channels: self.channels, planes: planes.map(|(color, c)| self.share(color, c)).collect() }
     }
 
     fn rounded(mut self) -> Self {
@@ -231,7 +239,7 @@ fn draw(image: &Image, count: usize, seed: u64, index: u64, samples: &mut Vec<f3
 }
 
 /// Initial centers by k-means++, `[K, C]`: each is a pixel drawn with a probability proportional to its squared
-/// distance from the nearest previous center.
+/// distance from the nearest previous center. Fewer than `colors` if the pixels have no more.
 fn kmeans_plus_plus(channels: usize, pixels: &[f32], colors: usize, seed: u64) -> Vec<f32> {
     let mut rng = rng(seed, Purpose::Palette, 1, 0);
     let count = pixels.len() / channels;
@@ -251,7 +259,7 @@ fn kmeans_plus_plus(channels: usize, pixels: &[f32], colors: usize, seed: u64) -
         });
         match chosen {
             Some(i) => centers.extend_from_slice(pixel(i)),
-            None => centers.extend_from_within(centers.len() - channels..), // all colors are centers already
+            None => break, // all colors are centers already
         }
     }
     centers
@@ -279,6 +287,9 @@ mod tests {
         assert_eq!(palette.len(), 5);
         let distinct: std::collections::BTreeSet<String> = palette.to_hex().into_iter().collect();
         assert_eq!(distinct.into_iter().collect::<Vec<_>>(), ["00", "ff"]);
+        // a search among all of these, 40 times for each pixel, would take minutes
+        let pixels: Vec<f32> = (0..SAMPLES).map(|i| (i % 2) as f32).collect();
+        assert_eq!(Palette::kmeans(1, &pixels, 65_535, 0).len(), 65_535);
     }
 
     #[test]
