@@ -42,7 +42,7 @@ pub(crate) fn fault(step: &Step, ended: &Ended) -> Option<String> {
             let is_sent = name.is_some_and(|(_, name)| sent(&[name]));
             return (!is_sent || !is_early).then(|| format!("dies of signal {number}"));
         }
-        (Some(0 | 1 | 2), _) => {}
+        (Some(0..=2), _) => {}
         (Some(130), _) if sent(&["INT", "TERM", "HUP"]) => return None,
         (code, signal) => return Some(format!("ends with exit code {code:?}, signal {signal:?}")),
     }
