@@ -76,15 +76,18 @@ mod tests {
 
     #[test]
     fn every_row_is_in_one_chunk_and_chunks_can_be_shared_evenly() {
-        for (rows, bytes) in [(1576, 768), (1, 10), (591, 3072), (5, 64), (4097, 100_000), (288, 6144), (0, 8)] {
-            let chunks = Chunks::new(rows, bytes, ChunkLimits::VECTORS);
-            let mut next = 0;
-            for chunk in chunks.ranges() {
-                assert_eq!(chunk.start, next);
-                assert!(chunk.len() <= chunks.chunk_rows() && !chunk.is_empty());
-                next = chunk.end;
+        for limits in [ChunkLimits::VECTORS, ChunkLimits::TILES] {
+            for (rows, bytes) in [(1576, 768), (1, 10), (591, 3072), (5, 64), (4097, 100_000), (288, 6144), (0, 8)] {
+                let chunks = Chunks::new(rows, bytes, limits);
+                let mut next = 0;
+                for chunk in chunks.ranges() {
+                    assert_eq!(chunk.start, next);
+                    assert!(chunk.len() <= chunks.chunk_rows() && !chunk.is_empty());
+                    next = chunk.end;
+                }
+                assert_eq!(next, rows);
+                assert!(chunks.chunk_rows().is_multiple_of(limits.multiple));
             }
-            assert_eq!(next, rows);
         }
         let chunks = Chunks::new(1576, 3072, ChunkLimits::VECTORS);
         assert_eq!((chunks.chunk_rows(), chunks.count()), (80, 20));

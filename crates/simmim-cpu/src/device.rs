@@ -48,3 +48,51 @@ impl Device for CpuDevice {
         product_peak::product_peak(precision, self.threads)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simmim_engine::check;
+
+    /// A CPU whose products in bf16 go through the tiles of AMX. They are computed by a model of its instructions, so
+    /// that the ways around the products, which differ from those of vectors, are tested on every machine.
+    #[derive(Clone)]
+    struct ModelOfAmx {
+        threads: usize,
+    }
+
+    impl Device for ModelOfAmx {
+        type Backend = Cpu;
+
+        fn name(&self) -> String {
+            Tile::model_of_amx().name().into()
+        }
+
+        fn threads(&self) -> usize {
+            self.threads
+        }
+
+        fn open(&self, table: ParameterTable, precision: Precision) -> Cpu {
+            Cpu::with_tile(table, precision, self.threads, Tile::model_of_amx())
+        }
+
+        fn fastest_precision(&self) -> (Precision, String) {
+            (Precision::Bf16, String::new())
+        }
+
+        fn precision_note(&self, _: Precision) -> Option<String> {
+            None
+        }
+
+        fn product_peak(&self, precision: Precision) -> ProductPeak {
+            product_peak::product_peak(precision, self.threads)
+        }
+    }
+
+    #[test]
+    fn every_operation_is_near_the_reference_through_the_tiles_of_amx() {
+        let devices = [1, 2, 3].map(|threads| ModelOfAmx { threads });
+        check::operations(&devices, Precision::Bf16, 5e-2); // the tolerance of bf16 in `tests/backend.rs`
+        check::steps(&devices[1], Precision::Bf16);
+    }
+}

@@ -99,13 +99,18 @@ pub struct Cpu {
 impl Cpu {
     /// A backend for the parameters of `table`, all of them zero, with `threads` worker threads.
     pub fn new(table: ParameterTable, precision: Precision, threads: usize) -> Self {
+        Self::with_tile(table, precision, threads, Tile::detect())
+    }
+
+    /// A backend whose products use the instructions of `tile`.
+    fn with_tile(table: ParameterTable, precision: Precision, threads: usize, tile: Tile) -> Self {
         let table = Rc::new(table);
         Self {
             store: RefCell::new(Store::new(Rc::clone(&table))),
             table,
             precision,
             threads: Threads::new(threads),
-            tile: Tile::detect(),
+            tile,
             pools: BufferPools::default(),
             packed_weights: RefCell::default(),
             tape: RefCell::default(),

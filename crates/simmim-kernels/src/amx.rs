@@ -87,7 +87,7 @@ thread_local! {
 }
 
 /// Configures this thread's registers for halves of `rows` rows, 1 to 16, unless they are already. That takes as long
-/// as two dozen products, so a thread keeps the configuration until [`release`].
+/// as about twenty products, so a thread keeps the configuration until [`release`].
 ///
 /// # Safety
 /// [`is_available`] is true.
@@ -125,18 +125,20 @@ pub(crate) fn release() {
 /// Operations of one round of [`run_products`]: six products of 16 × 32 by 32 × 16.
 pub(crate) const FLOPS_PER_ROUND: u64 = 6 * 2 * 16 * 32 * 16;
 
-/// Multiplies tiles in registers, six sums in each round, and returns one value of the first sum.
+/// Multiplies tiles in registers, six sums in each round, and returns one value of the first sum: the number of rounds.
 ///
 /// # Safety
 /// [`is_available`] is true.
 pub(crate) unsafe fn run_products(rounds: u64) -> f32 {
+    const ONE: u16 = 0x3f80; // 1.0 in bf16
     // Numbers of both signs with different bits: how fast a CPU multiplies depends on the power it takes, which is least
-    // for zeros. The rows of B cancel in pairs, so the sums stay zero.
-    let a: [[u16; 32]; 16] =
-        std::array::from_fn(|i| std::array::from_fn(|k| 0x3f80 | (37 * (i + k / 2)) as u16 & 0x7f));
-    let b: [[u16; 32]; 16] = std::array::from_fn(|k| {
-        std::array::from_fn(|n| 0x3f80 | (53 * (k + n / 2)) as u16 & 0x7f | ((n % 2) as u16) << 15)
+    // for zeros. Neighboring values of B cancel, so sums do not grow; only that of row 0 and column 0 does, by one.
+    let mut a: [[u16; 32]; 16] =
+        std::array::from_fn(|i| std::array::from_fn(|k| ONE | (37 * (i + k / 2)) as u16 & 0x7f));
+    let mut b: [[u16; 32]; 16] = std::array::from_fn(|k| {
+        std::array::from_fn(|n| ONE | (53 * (k + n / 2)) as u16 & 0x7f | ((n % 2) as u16) << 15)
     });
+    (a[0][0], b[0][0], b[0][1]) = (ONE, ONE, 0);
     let mut sums = [[0.0f32; 16]; 16];
     // SAFETY: the caller promises that the unit is available. Tiles and sums are 16 rows of 64 bytes.
     unsafe {

@@ -24,7 +24,8 @@
 //!
 //! `avx512.rs` is written in intrinsics, `portable.rs` as arithmetic on arrays that the compiler keeps in registers.
 //! Each is a table of functions, one for each height of a tile, so that the loops around the tiles are written only
-//! once, here. The loops around the tiles of AMX, in `tiles.rs`, are those of a unit with registers of its own. Measurements are in `docs/LOG.md`.
+//! once, here. The loops around the tiles of AMX, in `tiles.rs`, are those of a unit with registers of its own. `tile.rs` says
+//! which of them a CPU runs. Measurements are in `docs/LOG.md`.
 
 #[cfg(target_arch = "x86_64")]
 mod amx;
@@ -32,13 +33,16 @@ mod amx_model;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
+mod tile;
 mod tiles;
 
-use crate::dtype::{Dtype, DtypeKind};
-use crate::instructions::Instructions;
+use crate::dtype::Dtype;
 use crate::matrix::Matrix;
 use crate::pack::{Packed, PackedLayout};
-use amx_model::AmxModel;
+
+pub use tile::Tile;
+
+use tile::Unit;
 
 /// The values that a product's sums start from.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,151 +53,6 @@ pub enum Accumulator<'a> {
     Output,
     /// `C = A·B + bias`, one value per column.
     Bias(&'a [f32]),
-}
-
-/// A size of tiles, and the instructions that compute them.
-///
-/// Only detection makes one that needs special instructions, so having it proves that the CPU has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tile(Instructions);
-
-impl Tile {
-    /// The fastest that this CPU can run.
-    pub fn detect() -> Self {
-        Self::all_available()[0]
-    }
-
-    /// All that this CPU can run, the fastest first.
-    pub fn all_available() -> Vec<Self> {
-        Instructions::available().into_iter().map(Tile).collect()
-    }
-
-    /// AMX as computed by a model of its instructions, which every CPU can run. It is slow, and there for tests.
-    pub fn model_of_amx() -> Self {
-        Tile(Instructions::AmxModel)
-    }
-
-    /// The one that every CPU can run.
-    pub fn portable() -> Self {
-        Tile(Instructions::Portable)
-    }
-
-    /// Whether bf16 operands are multiplied without conversion to f32, twice as many at a time.
-    pub fn multiplies_bf16(self) -> bool {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Amx | Instructions::Avx512Bf16 => true,
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 | Instructions::Avx2 => false,
-            Instructions::AmxModel => true,
-            Instructions::Portable => false,
-        }
-    }
-
-    /// Whether bf16 is multiplied clearly faster than f32, as measured on the CPUs of the table in `docs/LOG.md`: by tiles
-    /// many times as fast; by `vdpbf16ps` twice as fast on AMD's cores and half as fast on Intel's.
-    pub fn prefers_bf16(self) -> bool {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Amx => true,
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 => crate::instructions::is_made_by_amd(),
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 | Instructions::Avx2 => false,
-            Instructions::AmxModel | Instructions::Portable => false,
-        }
-    }
-
-    /// The common name of the instructions.
-    pub fn name(self) -> &'static str {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Amx => "AMX with BF16",
-            Instructions::AmxModel => "model of AMX",
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512Bf16 => "AVX-512 with BF16",
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx512 => "AVX-512",
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => "AVX2",
-            Instructions::Portable => "portable",
-        }
-    }
-
-    /// The layout of a `[depth, columns]` operand on the right side of a product.
-    pub fn panels<T: Dtype>(self, depth: usize, columns: usize) -> PackedLayout {
-        match self.unit(T::KIND) {
-            Unit::Vectors(_) => PackedLayout::new::<T>(depth, columns, self.vector_width()),
-            _ => PackedLayout::new::<T>(depth, columns, tiles::WIDTH).with_whole_squares(),
-        }
-    }
-
-    /// The layout of a `[depth, rows]` operand, the transpose of the left side of [`product_of_packed`].
-    pub fn blocks<T: Dtype>(self, depth: usize, rows: usize) -> PackedLayout {
-        match self.unit(T::KIND) {
-            Unit::Vectors(kernels) => PackedLayout::new::<T>(depth, rows, kernels.len()),
-            _ => PackedLayout::new::<T>(depth, rows, tiles::HEIGHT).in_squares(),
-        }
-    }
-
-    /// Rows of a block of the left side that a product computes at its best speed.
-    pub fn height<T: Dtype>(self) -> usize {
-        match self.unit(T::KIND) {
-            Unit::Vectors(kernels) => kernels.len(),
-            _ => tiles::HEIGHT,
-        }
-    }
-
-    /// Whether a unit for tiles computes the sums of products of a type.
-    pub fn multiplies_tiles<T: Dtype>(self) -> bool {
-        !matches!(self.unit(T::KIND), Unit::Vectors(_))
-    }
-
-    /// Columns of a panel of `B`, if vectors compute the sums.
-    fn vector_width(self) -> usize {
-        match self.0 {
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512 => 48,
-            #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => portable::WIDTH,
-            Instructions::AmxModel | Instructions::Portable => portable::WIDTH,
-        }
-    }
-
-    /// What computes the sums of products of a type.
-    fn unit(self, kind: DtypeKind) -> Unit {
-        match (self.0, kind) {
-            #[cfg(target_arch = "x86_64")]
-            (Instructions::Amx, DtypeKind::Bf16) => match amx::Amx::detect() {
-                Some(unit) => Unit::Amx(unit),
-                None => unreachable!("only detection makes this value"),
-            },
-            (Instructions::AmxModel, DtypeKind::Bf16) => Unit::AmxModel(AmxModel),
-            #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512Bf16, DtypeKind::Bf16) => Unit::Vectors(&avx512::BF16),
-            #[cfg(target_arch = "x86_64")]
-            (Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512, DtypeKind::F32) => {
-                Unit::Vectors(&avx512::F32)
-            }
-            #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx512, DtypeKind::Bf16) => Unit::Vectors(&avx512::WIDENED),
-            #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx2, DtypeKind::F32) => Unit::Vectors(&portable::AVX2_F32),
-            #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx2, DtypeKind::Bf16) => Unit::Vectors(&portable::AVX2_BF16),
-            (Instructions::AmxModel | Instructions::Portable, DtypeKind::F32) => Unit::Vectors(&portable::F32),
-            (Instructions::Portable, DtypeKind::Bf16) => Unit::Vectors(&portable::BF16),
-        }
-    }
-}
-
-/// What computes sums.
-enum Unit {
-    /// Vector instructions: the functions for tiles of 1, 2, … rows.
-    Vectors(&'static [TileKernel]),
-    #[cfg(target_arch = "x86_64")]
-    Amx(amx::Amx),
-    AmxModel(AmxModel),
 }
 
 /// Whether the CPU could multiply bf16 faster, by AMX, if the system let this process use it.

@@ -173,23 +173,21 @@ pub(super) fn product(
 ) {
     let values = padded::<Bf16>(a.columns());
     let (blocks, rest) = (values / BLOCK_VALUES, values % BLOCK_VALUES);
-    let row_blocks = a.rows().div_ceil(HEIGHT);
-    let last_blocks = if rest > 0 { last_blocks(a, blocks) } else { Vec::new() };
-    let mut segments = Vec::with_capacity(2);
-    if blocks > 0 {
-        segments.push(Segment::new(a.stride() * size_of::<Bf16>(), DEPTH * LANE, blocks));
-    }
-    if rest > 0 {
-        segments.push(Segment::new(DEPTH * LANE, 0, 1));
-    }
-    for row_block in 0..row_blocks {
-        let top = row_block * HEIGHT;
+    // the whole blocks of the depth, and the last one filled up; either may be missing
+    let mut last = [[Bf16::ZERO; BLOCK_VALUES]; HEIGHT];
+    for top in (0..a.rows()).step_by(HEIGHT) {
         let height = HEIGHT.min(a.rows() - top);
+        let mut segments =
+            [Segment::new(a.stride() * size_of::<Bf16>(), DEPTH * LANE, blocks), Segment::new(DEPTH * LANE, 0, 1)];
         if blocks > 0 {
             segments[0].set_rows(bytes_of(&a.data()[top * a.stride()..]), height);
         }
-        if let (true, Some(last)) = (rest > 0, segments.last_mut()) {
-            last.set_rows(bytes_of(last_blocks[top..].as_flattened()), height);
+        if rest > 0 {
+            for (row, last) in last[..height].iter_mut().enumerate() {
+                let values = &a.row(top + row)[blocks * BLOCK_VALUES..];
+                last[..values.len()].copy_from_slice(values);
+            }
+            segments[1].set_rows(bytes_of(last.as_flattened()), height);
         }
         for panel in 0..b.groups() {
             let (left, lanes) = (panel * WIDTH, b.lanes_from(0, panel));
@@ -197,24 +195,14 @@ pub(super) fn product(
             if blocks > 0 {
                 segments[0].set_panel(lanes);
             }
-            if let (true, Some(last)) = (rest > 0, segments.last_mut()) {
-                last.set_panel(&lanes[blocks * DEPTH * WIDTH..]);
+            if rest > 0 {
+                segments[1].set_panel(&lanes[blocks * DEPTH * WIDTH..]);
             }
+            let segments = &segments[usize::from(blocks == 0)..1 + usize::from(rest > 0)];
             let c = Target { values: &mut c[top * c_stride + left..], stride: c_stride, columns };
-            compute(unit, height, &segments, c, accumulator.at(left, columns));
+            compute(unit, height, segments, c, accumulator.at(left, columns));
         }
     }
-}
-
-/// The values of A's rows after the first `blocks` blocks of the depth, filled up to a block with zeros.
-fn last_blocks(a: Matrix<Bf16>, blocks: usize) -> Vec<[Bf16; BLOCK_VALUES]> {
-    let last_block = |row: usize| {
-        let mut block = [Bf16::ZERO; BLOCK_VALUES];
-        let rest = &a.row(row)[blocks * BLOCK_VALUES..];
-        block[..rest.len()].copy_from_slice(rest);
-        block
-    };
-    (0..a.rows()).map(last_block).collect()
 }
 
 /// Lanes of depth that are summed up in one pass through `C`: a block of A and a panel of that many fit in the
