@@ -1,13 +1,13 @@
 //! Summation of gradients over all ranks while the backward pass runs.
 //!
 //! The gradient of a parameter is complete when no record left on the tape names the parameter. Complete gradients are
-//! collected in a bucket. When it is full, it is sent as the contiguous ranges that it consists of; these are few, as
-//! the parameters of a transformer block lie next to each other.
+//! collected in a bucket. When it is full, it is sent as the runs of consecutive parameters that it consists of. These are
+//! few, as the parameters of a transformer block lie next to each other.
 
 use crate::Cpu;
 use crate::tape::Record;
 use simmim_engine::{Collective, CollectiveError, ParameterId, ParameterTable};
-use std::ops::Range;
+use std::ops::RangeInclusive;
 
 /// The least number of values in a bucket. It is so small that the first bucket is sent early, and so large that the
 /// number of calls costs little (PyTorch's `DistributedDataParallel` takes 25 MB).
@@ -63,16 +63,15 @@ impl<'a> GradientReduction<'a> {
         let mut bucket = std::mem::take(&mut self.bucket);
         self.bucket_len = 0;
         bucket.sort_by_key(|id| id.0);
-        let mut ranges: Vec<Range<usize>> = Vec::new();
-        for id in bucket {
-            self.is_sent[id.0] = true;
-            let range = cpu.table.get(id).range.clone();
-            match ranges.last_mut().filter(|last| last.end == range.start) {
-                Some(last) => last.end = range.end,
-                None => ranges.push(range),
+        let mut runs: Vec<RangeInclusive<usize>> = Vec::new();
+        for ParameterId(id) in bucket {
+            self.is_sent[id] = true;
+            match runs.last_mut().filter(|last| *last.end() + 1 == id) {
+                Some(last) => *last = *last.start()..=id,
+                None => runs.push(id..=id),
             }
         }
         let mut store = cpu.store.borrow_mut();
-        ranges.into_iter().try_for_each(|range| self.collective.all_reduce_sum(store.gradients_mut(range)))
+        runs.into_iter().try_for_each(|parameters| self.collective.all_reduce_sum(store.gradients_mut(parameters)))
     }
 }

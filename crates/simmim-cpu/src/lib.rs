@@ -106,7 +106,7 @@ impl Cpu {
     fn with_tile(table: ParameterTable, precision: Precision, threads: usize, tile: Tile) -> Self {
         let table = Rc::new(table);
         Self {
-            store: RefCell::new(Store::new(Rc::clone(&table))),
+            store: RefCell::new(Store::new(&table)),
             table,
             precision,
             threads: Threads::new(threads),

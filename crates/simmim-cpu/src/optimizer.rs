@@ -10,6 +10,7 @@ use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::{move_towards, sum_of_squares};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::pack_weight_by_column;
+use std::mem::take;
 
 /// Values of a piece: so many that starting a task costs little, and so few that workers can share one large weight.
 const PIECE: usize = 1 << 16;
@@ -70,6 +71,13 @@ pub(super) fn adamw_and_forward_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep
             let (m, v) = (first.split_off_mut(..len), second.split_off_mut(..len));
             pieces.push((adamw_step, p, g, m, v, panels));
             left -= len;
+        }
+        // the values between this parameter and the next one
+        let end = buffers.ranges[index].end;
+        let gap = buffers.ranges.get(index + 1).map_or(0, |next| next.start - end);
+        gradients = &gradients[gap..];
+        for buffer in [&mut values, &mut first, &mut second] {
+            *buffer = &mut take(buffer)[gap..];
         }
     }
     cpu.threads.map(pieces, |(step, p, g, m, v, panels)| {

@@ -6,12 +6,18 @@
 use simmim_engine::{ParameterId, ParameterTable, Slot};
 use simmim_kernels::aligned::Aligned;
 use simmim_kernels::product::Accumulator;
-use std::ops::Range;
-use std::rc::Rc;
+use std::ops::{Range, RangeInclusive};
+
+/// Each parameter starts at a multiple of so many values, which is the start of a cache line: a kernel with long vectors
+/// or tiles would touch twice as many lines otherwise. The values between two parameters are zero.
+const ALIGNMENT: usize = 16;
 
 /// The flat buffers.
 pub(super) struct Store {
-    table: Rc<ParameterTable>,
+    /// Where each parameter lies in the buffers.
+    ranges: Vec<Range<usize>>,
+    /// Values of a buffer.
+    len: usize,
     /// Number of the current values: 1, and one more after each change.
     version: u64,
     values: Aligned<f32>,
@@ -27,6 +33,8 @@ pub(super) struct Store {
 
 /// The buffers that an optimizer step reads and writes.
 pub(super) struct StepBuffers<'a> {
+    /// Where each parameter lies in the buffers.
+    pub(super) ranges: &'a [Range<usize>],
     /// The version of the values after the step.
     pub(super) version: u64,
     pub(super) values: &'a mut [f32],
@@ -37,17 +45,22 @@ pub(super) struct StepBuffers<'a> {
 
 impl Store {
     /// Parameters that are all zero.
-    pub(super) fn new(table: Rc<ParameterTable>) -> Self {
-        let parameters = table.iter().len();
+    pub(super) fn new(table: &ParameterTable) -> Self {
+        let (mut ranges, mut len) = (Vec::new(), 0);
+        for parameter in table.iter() {
+            ranges.push(len..len + parameter.range.len());
+            len = (len + parameter.range.len()).next_multiple_of(ALIGNMENT);
+        }
         Self {
             version: 1,
-            values: Aligned::new(table.len()),
+            values: Aligned::new(len),
             gradients: Aligned::default(),
-            is_cleared: vec![true; parameters],
+            is_cleared: vec![true; ranges.len()],
+            ranges,
+            len,
             first: Aligned::default(),
             second: Aligned::default(),
             average: Aligned::default(),
-            table,
         }
     }
 
@@ -58,13 +71,13 @@ impl Store {
 
     /// A parameter's values.
     pub(super) fn value(&self, id: ParameterId) -> &[f32] {
-        &self.values[self.table.get(id).range.clone()]
+        &self.values[self.ranges[id.0].clone()]
     }
 
     /// A parameter's gradient, to add to.
     pub(super) fn gradient_mut(&mut self, id: ParameterId) -> &mut [f32] {
-        allocate(&mut self.gradients, self.table.len());
-        let gradient = &mut self.gradients[self.table.get(id).range.clone()];
+        allocate(&mut self.gradients, self.len);
+        let gradient = &mut self.gradients[self.ranges[id.0].clone()];
         if std::mem::take(&mut self.is_cleared[id.0]) {
             gradient.fill(0.0);
         }
@@ -80,13 +93,13 @@ impl Store {
         &mut self,
         ids: impl Iterator<Item = ParameterId>,
     ) -> Vec<(&mut [f32], Accumulator<'static>)> {
-        allocate(&mut self.gradients, self.table.len());
+        allocate(&mut self.gradients, self.len);
         let ids: Vec<_> = ids.collect();
         let accumulators: Vec<_> = ids
             .iter()
             .map(|id| if std::mem::take(&mut self.is_cleared[id.0]) { Accumulator::Zero } else { Accumulator::Output })
             .collect();
-        let ranges: Vec<_> = ids.iter().map(|id| self.table.get(*id).range.clone()).collect();
+        let ranges: Vec<_> = ids.iter().map(|id| self.ranges[id.0].clone()).collect();
         // slices are split off in the order of their addresses, and returned in the order of `ids`
         let mut order: Vec<usize> = (0..ids.len()).collect();
         order.sort_by_key(|i| ranges[*i].start);
@@ -107,17 +120,17 @@ impl Store {
 
     /// Writes zeros to the gradients that still count as zero, so that the buffer can be read.
     pub(super) fn write_cleared_gradients(&mut self) {
-        allocate(&mut self.gradients, self.table.len());
-        for (parameter, is_cleared) in self.table.iter().zip(&mut self.is_cleared) {
+        allocate(&mut self.gradients, self.len);
+        for (range, is_cleared) in self.ranges.iter().zip(&mut self.is_cleared) {
             if std::mem::take(is_cleared) {
-                self.gradients[parameter.range.clone()].fill(0.0);
+                self.gradients[range.clone()].fill(0.0);
             }
         }
     }
 
     /// A copy of a parameter's range of a buffer, which is zero if the buffer is not allocated yet.
     pub(super) fn copy_of(&mut self, slot: Slot, id: ParameterId) -> Vec<f32> {
-        let range = self.table.get(id).range.clone();
+        let range = self.ranges[id.0].clone();
         let buffer = match slot {
             Slot::Values => &self.values,
             Slot::Gradients => {
@@ -132,16 +145,16 @@ impl Store {
         if buffer.is_empty() { vec![0.0; range.len()] } else { buffer[range].to_vec() }
     }
 
-    /// A range of the gradients.
-    pub(super) fn gradients_mut(&mut self, range: Range<usize>) -> &mut [f32] {
-        allocate(&mut self.gradients, self.table.len());
-        for (parameter, is_cleared) in self.table.iter().zip(&mut self.is_cleared) {
-            let of_range = range.start <= parameter.range.start && parameter.range.end <= range.end;
-            if of_range && std::mem::take(is_cleared) {
-                self.gradients[parameter.range.clone()].fill(0.0);
+    /// The gradients of consecutive parameters, with the zeros between them.
+    pub(super) fn gradients_mut(&mut self, parameters: RangeInclusive<usize>) -> &mut [f32] {
+        allocate(&mut self.gradients, self.len);
+        for (range, is_cleared) in self.ranges[parameters.clone()].iter().zip(&mut self.is_cleared[parameters.clone()])
+        {
+            if std::mem::take(is_cleared) {
+                self.gradients[range.clone()].fill(0.0);
             }
         }
-        &mut self.gradients[range]
+        &mut self.gradients[self.ranges[*parameters.start()].start..self.ranges[*parameters.end()].end]
     }
 
     /// The average, to be updated, and the values.
@@ -187,18 +200,19 @@ impl Store {
                 &mut self.average
             }
         };
-        allocate(buffer, self.table.len());
-        &mut buffer[self.table.get(id).range.clone()]
+        allocate(buffer, self.len);
+        &mut buffer[self.ranges[id.0].clone()]
     }
 
     /// The buffers of an optimizer step.
     pub(super) fn step_buffers(&mut self) -> StepBuffers<'_> {
         self.version += 1;
         self.write_cleared_gradients();
-        allocate(&mut self.first, self.table.len());
-        allocate(&mut self.second, self.table.len());
+        allocate(&mut self.first, self.len);
+        allocate(&mut self.second, self.len);
         StepBuffers {
             version: self.version,
+            ranges: &self.ranges,
             values: &mut self.values,
             gradients: &self.gradients,
             first: &mut self.first,

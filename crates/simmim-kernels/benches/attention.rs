@@ -62,7 +62,7 @@ fn scores(c: &mut Criterion) {
     let tokens = 197;
     let scores = numbers(tokens * tokens);
     let kernels = [softmax, softmax_naive];
-    bench_with_naive(c, "softmax", kernels, &scores, tokens, |kernel, scores| kernel(scores, tokens));
+    bench_with_naive(c, "softmax", kernels, &scores, tokens, |kernel, scores| kernel(scores, tokens, tokens));
     let p = vec![1.0 / tokens as f32; scores.len()];
     let kernels = [softmax_backward, softmax_backward_naive];
     bench_with_naive(c, "softmax_backward", kernels, &scores, tokens, |kernel, d| kernel(&p[..d.len()], d, tokens));

@@ -5,12 +5,13 @@
 //! dot products (arXiv:1706.03762) and the cosine similarity of SwinV2 (arXiv:2111.09883).
 
 use crate::aligned::Aligned;
+use crate::attention_weights::{attention_weights, attention_weights_backward, scores_stride};
 use crate::dtype::{Dtype, padded};
-use crate::elementwise::add_scaled;
 use crate::matrix::Matrix;
 use crate::pack::{Packed, pack_depth_by_column, pack_depth_by_row};
 use crate::product::{Accumulator, Tile, product, product_of_packed};
-use crate::softmax::{softmax, softmax_backward};
+use std::mem::swap;
+use std::ops::Range;
 
 /// Sizes of one head's attention.
 #[derive(Clone, Copy, Debug)]
@@ -38,25 +39,59 @@ impl HeadShape {
 pub struct AttentionScratch<T> {
     panels: [Aligned<u32>; 2],
     blocks: Aligned<u32>,
-    scores: Aligned<f32>,
-    p_rows: Aligned<f32>,
-    d_s: Aligned<T>,
+    scores: [Aligned<f32>; 2],
+    weights: Aligned<T>,
 }
 
 /// Scores that are computed at a time: 16 KiB, half of a first-level cache.
 const SCORES_AT_ONCE: usize = 4096;
 
-/// Rows of scores that are computed at a time: whole tiles.
+/// Rows whose scores are computed at a time, so that the parts are few and about equally long.
 fn rows_at_once<T: Dtype>(tile: Tile, tokens: usize) -> usize {
     let height = tile.height::<T>();
-    (SCORES_AT_ONCE / tokens / height).max(1) * height
+    let most = (SCORES_AT_ONCE / tokens / height).max(1) * height;
+    tokens.div_ceil(tokens.div_ceil(most))
+}
+
+/// Values from a row of weights to the next, where a product reads rows of `depth` values: they start at cache lines.
+fn weights_stride<T>(depth: usize) -> usize {
+    depth.next_multiple_of(64 / size_of::<T>())
+}
+
+/// Multiplies `at_once` rows after another, and hands each product to `then` after the next one is computed. Sums of a
+/// unit for tiles would not have left the unit yet if they were read at once.
+fn products_of_rows<T: Dtype>(
+    tile: Tile,
+    a: Matrix<T>,
+    b: Packed,
+    at_once: usize,
+    scratch: &mut [Aligned<f32>; 2],
+    mut then: impl FnMut(Range<usize>, &mut [f32]),
+) {
+    let stride = b.columns();
+    let [mut current, mut previous] = scratch.each_mut().map(|scratch| grown(scratch, at_once * stride));
+    let mut waiting: Option<Range<usize>> = None;
+    for top in (0..a.rows()).step_by(at_once) {
+        let rows = top..a.rows().min(top + at_once);
+        let part = a.rows_from(top, rows.len());
+        product(tile, part, b, &mut current[..rows.len() * stride], stride, Accumulator::Zero);
+        if let Some(rows) = waiting.replace(rows) {
+            let len = rows.len() * stride;
+            then(rows, &mut previous[..len]);
+        }
+        swap(&mut current, &mut previous);
+    }
+    if let Some(rows) = waiting {
+        let len = rows.len() * stride;
+        then(rows, &mut previous[..len]);
+    }
 }
 
 /// `p = softmax(q·kᵀ + bias)`, `o = p·v`.
 ///
 /// # Shapes
 /// `q`, `k`, `v` `[M, E]` and `p` `[M, M]` stored in whole lanes, filled up with zeros; `o` `[M, E]` dense; each of
-/// `biases` `[M, M]`, and their sum is added.
+/// `biases` `[M, M]`, and their sum is added. An empty `p` is not written.
 pub fn attend<T: Dtype>(
     tile: Tile,
     shape: HeadShape,
@@ -69,7 +104,6 @@ pub fn attend<T: Dtype>(
     scratch: &mut AttentionScratch<T>,
 ) {
     let HeadShape { tokens, width } = shape;
-    let (p_row, q_row) = (padded::<T>(tokens), padded::<T>(width));
     let [keys, values] = &mut scratch.panels;
     let of_keys = tile.panels::<T>(width, tokens);
     let keys = grown(keys, of_keys.lanes());
@@ -77,21 +111,25 @@ pub fn attend<T: Dtype>(
     let of_values = tile.panels::<T>(tokens, width);
     let values = grown(values, of_values.lanes());
     pack_depth_by_row(Matrix::new(v, tokens, width), of_values, values);
-    let (keys, values) = (Packed::new(keys, of_keys), Packed::new(values, of_values));
-    let at_once = rows_at_once::<T>(tile, tokens);
-    let scores = grown(&mut scratch.scores, at_once.min(tokens) * tokens);
-    for top in (0..tokens).step_by(at_once) {
-        let rows = at_once.min(tokens - top);
-        let scores = &mut scores[..rows * tokens];
-        product(tile, Matrix::new(&q[top * q_row..], rows, width), keys, scores, tokens, Accumulator::Zero);
-        for bias in biases {
-            add_scaled(scores, 1.0, &bias[top * tokens..][..rows * tokens]);
+    let keys = Packed::new(keys, of_keys).with_columns_of_zeros(scores_stride(tokens));
+    let values = Packed::new(values, of_values);
+
+    let depth = of_values.steps() * T::PER_LANE; // the tokens, filled up with zeros
+    let (p_row, stride) = (padded::<T>(tokens), weights_stride::<T>(depth));
+    let (at_once, q) = (rows_at_once::<T>(tile, tokens), Matrix::new(q, tokens, width));
+    let weights = grown(&mut scratch.weights, at_once * stride);
+    products_of_rows(tile, q, keys, at_once, &mut scratch.scores, |rows, scores| {
+        let weights = &mut weights[..rows.len() * stride];
+        attention_weights(scores, tokens, biases, rows.start, weights, stride);
+        if !p.is_empty() {
+            let p = &mut p[rows.start * p_row..][..rows.len() * p_row];
+            for (p, weights) in p.chunks_exact_mut(p_row).zip(weights.chunks_exact(stride)) {
+                p.copy_from_slice(&weights[..p_row]);
+            }
         }
-        softmax(scores, tokens);
-        let p = &mut p[top * p_row..][..rows * p_row];
-        store_rows(scores, tokens, p);
-        product(tile, Matrix::new(p, rows, tokens), values, &mut o[top * width..], width, Accumulator::Zero);
-    }
+        let weights = Matrix::strided(weights, rows.len(), depth, stride);
+        product(tile, weights, values, &mut o[rows.start * width..], width, Accumulator::Zero);
+    });
 }
 
 /// Specification of [`attend`], in f64, on dense f32 `p`.
@@ -143,41 +181,34 @@ pub fn attend_backward<T: Dtype>(
     scratch: &mut AttentionScratch<T>,
 ) {
     let HeadShape { tokens, width } = shape;
-    let (p_row, q_row) = (padded::<T>(tokens), padded::<T>(width));
     let [values, keys] = &mut scratch.panels;
     let of_values = tile.panels::<T>(width, tokens);
     let values = grown(values, of_values.lanes());
     pack_depth_by_column(Matrix::new(v, tokens, width), of_values, values);
-    let values = Packed::new(values, of_values);
+    let values = Packed::new(values, of_values).with_columns_of_zeros(scores_stride(tokens));
     // packs k first and later d_o and q, each [M, E] with the tokens as depth
     let of_rows = tile.panels::<T>(tokens, width);
     let rows_packed = grown(keys, of_rows.lanes());
     pack_depth_by_row(Matrix::new(k, tokens, width), of_rows, rows_packed);
-    let at_once = rows_at_once::<T>(tile, tokens);
-    let d_p = grown(&mut scratch.scores, at_once.min(tokens) * tokens);
-    let p_rows = grown(&mut scratch.p_rows, at_once.min(tokens) * tokens);
-    let d_s = grown(&mut scratch.d_s, tokens * p_row);
-    for top in (0..tokens).step_by(at_once) {
-        let rows = at_once.min(tokens - top);
-        let (d_p, p_rows) = (&mut d_p[..rows * tokens], &mut p_rows[..rows * tokens]);
-        product(tile, Matrix::new(&d_o[top * q_row..], rows, width), values, d_p, tokens, Accumulator::Zero);
-        for (i, row) in p_rows.chunks_exact_mut(tokens).enumerate() {
-            T::widen(&p[(top + i) * p_row..][..tokens], row);
-        }
-        softmax_backward(p_rows, d_p, tokens);
-        if let Some(d_bias) = &mut d_bias {
-            add_scaled(&mut d_bias[top * tokens..][..rows * tokens], 1.0, d_p);
-        }
-        let d_s = &mut d_s[top * p_row..][..rows * p_row];
-        store_rows(d_p, tokens, d_s);
-        let keys = Packed::new(rows_packed, of_rows);
-        product(tile, Matrix::new(d_s, rows, tokens), keys, &mut d_q[top * width..], width, Accumulator::Zero);
-    }
+    let keys = Packed::new(rows_packed, of_rows);
+
+    let depth = of_rows.steps() * T::PER_LANE; // the tokens, filled up with zeros
+    let (p_row, stride) = (padded::<T>(tokens), weights_stride::<T>(depth));
+    let d_s = grown(&mut scratch.weights, tokens * stride);
+    let (at_once, of_d_o) = (rows_at_once::<T>(tile, tokens), Matrix::new(d_o, tokens, width));
+    products_of_rows(tile, of_d_o, values, at_once, &mut scratch.scores, |rows, d_p| {
+        let d_s = &mut d_s[rows.start * stride..][..rows.len() * stride];
+        let d_bias = d_bias.as_deref_mut().map(|d_bias| &mut d_bias[rows.start * tokens..]);
+        attention_weights_backward(&p[rows.start * p_row..], p_row, d_p, tokens, d_bias, d_s, stride);
+        let d_s = Matrix::strided(d_s, rows.len(), depth, stride);
+        product(tile, d_s, keys, &mut d_q[rows.start * width..], width, Accumulator::Zero);
+    });
     let of_scores = tile.blocks::<T>(tokens, tokens);
     let blocks = grown(&mut scratch.blocks, of_scores.lanes());
-    let by_tokens: [(&[T], &[T], &mut [f32]); 2] = [(p, d_o, d_v), (d_s, q, d_k)];
+    let (p, d_s) = (Matrix::new(p, tokens, tokens), Matrix::strided(d_s, tokens, tokens, stride));
+    let by_tokens: [(Matrix<T>, &[T], &mut [f32]); 2] = [(p, d_o, d_v), (d_s, q, d_k)];
     for (scores, rows, d) in by_tokens {
-        pack_depth_by_row(Matrix::new(scores, tokens, tokens), of_scores, blocks);
+        pack_depth_by_row(scores, of_scores, blocks);
         pack_depth_by_row(Matrix::new(rows, tokens, width), of_rows, rows_packed);
         let (blocks, rows) = (Packed::new(blocks, of_scores), Packed::new(rows_packed, of_rows));
         product_of_packed::<T>(tile, blocks, 0, rows, &mut d[..tokens * width], Accumulator::Zero);
@@ -222,17 +253,6 @@ pub fn attend_backward_naive<T: Dtype>(
     }
 }
 
-/// Stores dense rows in whole lanes, filled up with zeros.
-fn store_rows<T: Dtype>(values: &[f32], columns: usize, out: &mut [T]) {
-    if padded::<T>(columns) == columns {
-        return T::narrow(values, out);
-    }
-    for (values, out) in values.chunks_exact(columns).zip(out.chunks_exact_mut(padded::<T>(columns))) {
-        T::narrow(values, &mut out[..columns]);
-        out[columns..].fill(T::default());
-    }
-}
-
 /// The first `len` values of a buffer that is grown if it is shorter.
 fn grown<T: Copy + Default>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
     if buffer.len() < len {
@@ -249,7 +269,9 @@ mod tests {
 
     fn stored<T: Dtype>(rows: usize, columns: usize, values: &[f32]) -> Vec<T> {
         let mut out = vec![T::default(); rows * padded::<T>(columns)];
-        store_rows(values, columns, &mut out);
+        for (values, out) in values.chunks_exact(columns).zip(out.chunks_exact_mut(padded::<T>(columns))) {
+            T::narrow(values, &mut out[..columns]);
+        }
         out
     }
 

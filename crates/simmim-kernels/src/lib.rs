@@ -43,6 +43,7 @@ pub mod aligned;
 #[allow(unsafe_code, reason = "registers of tiles are reached by assembly, after a check that the CPU has them")]
 mod amx;
 pub mod attention;
+pub mod attention_weights;
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code, reason = "AVX-512 is reached by intrinsics, after a check that the CPU has it")]
 mod avx512;

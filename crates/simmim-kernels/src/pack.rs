@@ -127,6 +127,16 @@ impl<'a> Packed<'a> {
         &self.lanes[segment * self.segment_lanes() + group * self.layout.group_lanes()..]
     }
 
+    /// The operand with some of the zeros that fill its last group as columns of their own.
+    ///
+    /// # Panics
+    /// If there would be fewer columns, or more groups.
+    pub(crate) fn with_columns_of_zeros(self, columns: usize) -> Self {
+        let layout = PackedLayout { columns, ..self.layout };
+        assert!(columns >= self.layout.columns && layout.groups() == self.layout.groups(), "{columns} of {layout:?}");
+        Self { layout, ..self }
+    }
+
     /// Groups `first .. first + count`, or as many as there are, as an operand by themselves.
     ///
     /// # Panics

@@ -10,19 +10,21 @@ use multiversion::{multiversion, target::target_cfg_f};
 /// unnoticed.
 ///
 /// # Shapes
-/// `x` `[rows, columns]`.
-pub fn softmax(x: &mut [f32], columns: usize) {
+/// `x` `[rows, columns]`, rows `stride` apart.
+pub fn softmax(x: &mut [f32], stride: usize, columns: usize) {
+    assert!(columns <= stride, "rows of {columns} values, {stride} apart");
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
-        return avx512.softmax(x, columns);
+        return avx512.softmax(x, stride, columns);
     }
-    softmax_portable(x, columns);
+    softmax_portable(x, stride, columns);
 }
 
 #[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
-fn softmax_portable(x: &mut [f32], columns: usize) {
+fn softmax_portable(x: &mut [f32], stride: usize, columns: usize) {
     const FUSED: bool = target_cfg_f!(any(target_feature = "fma", target_feature = "neon"));
-    for row in x.chunks_exact_mut(columns) {
+    for row in x.chunks_exact_mut(stride) {
+        let row = &mut row[..columns];
         let largest = max(row);
         for v in row.iter_mut() {
             *v = exp::<FUSED>(*v - largest);
@@ -35,8 +37,9 @@ fn softmax_portable(x: &mut [f32], columns: usize) {
 }
 
 /// Specification of [`softmax`].
-pub fn softmax_naive(x: &mut [f32], columns: usize) {
-    for row in x.chunks_exact_mut(columns) {
+pub fn softmax_naive(x: &mut [f32], stride: usize, columns: usize) {
+    for row in x.chunks_exact_mut(stride) {
+        let row = &mut row[..columns];
         let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
         let total: f64 = row.iter().map(|v| (*v as f64 - largest).exp()).sum();
         for v in row {
@@ -98,16 +101,25 @@ mod tests {
         for columns in [1, 3, 16, 36, 50, 197] {
             let scores: Vec<f32> = numbers(columns * 4, 5).iter().map(|v| v * 9.0).collect();
             let (mut naive, d) = (scores.clone(), numbers(columns * 4, 6));
-            softmax_naive(&mut naive, columns);
+            softmax_naive(&mut naive, columns, columns);
             let mut d_naive = d.clone();
             softmax_backward_naive(&naive, &mut d_naive, columns);
             for (forward, backward) in [
-                (softmax as fn(&mut [f32], usize), softmax_backward as BackwardKernel),
+                (softmax as fn(&mut [f32], usize, usize), softmax_backward as BackwardKernel),
                 (softmax_portable, softmax_backward_portable),
             ] {
                 let (mut fast, mut d_fast) = (scores.clone(), d.clone());
-                forward(&mut fast, columns);
+                forward(&mut fast, columns, columns);
                 assert_close(&fast, &naive, 1e-6);
+                // the same rows with gaps between them, which are left alone
+                let mut apart = vec![7.0; 4 * (columns + 3)];
+                for (row, scores) in apart.chunks_mut(columns + 3).zip(scores.chunks(columns)) {
+                    row[..columns].copy_from_slice(scores);
+                }
+                forward(&mut apart, columns + 3, columns);
+                for (row, dense) in apart.chunks(columns + 3).zip(fast.chunks(columns)) {
+                    assert_eq!((&row[..columns], &row[columns..]), (dense, &[7.0; 3][..]));
+                }
                 backward(&naive, &mut d_fast, columns);
                 assert_close(&d_fast, &d_naive, 2e-6);
             }
@@ -121,7 +133,7 @@ mod tests {
                 for kernel in [softmax, softmax_portable] {
                     let mut rows = [0.5; 42];
                     rows[at] = broken;
-                    kernel(&mut rows, 21);
+                    kernel(&mut rows, 21, 21);
                     assert!(rows[..21].iter().any(|v| v.is_nan()), "{broken} at {at}: {rows:?}");
                     assert!(rows[21..].iter().all(|v| (v * 21.0 - 1.0).abs() < 1e-5), "the next row is intact");
                 }
@@ -132,7 +144,7 @@ mod tests {
     #[test]
     fn a_score_of_minus_one_hundred_gets_no_weight() {
         let mut row = [1.0, -100.0, 1.0];
-        softmax(&mut row, 3);
+        softmax(&mut row, 3, 3);
         assert_close(&row, &[0.5, 0.0, 0.5], 1e-6);
     }
 }

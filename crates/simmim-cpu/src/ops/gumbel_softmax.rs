@@ -28,7 +28,7 @@ pub(crate) fn forward(cpu: &Cpu, logits: &CpuTensor, noise: &[f32], temperature:
             for ((choice, logit), noise) in choice.iter_mut().zip(&data[span.clone()]).zip(&noise[span]) {
                 *choice = (logit + noise) / temperature;
             }
-            softmax(choice, classes);
+            softmax(choice, classes, classes);
         });
     }
     let tensor = cpu.new_tensor(&logits.shape, choice);

@@ -77,7 +77,7 @@ impl RowVector {
     /// The row is at least as long as the `len` of [`vectors`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
     #[inline]
-    unsafe fn round(self, row: &mut [Bf16], values: __m512) {
+    pub(super) unsafe fn round(self, row: &mut [Bf16], values: __m512) {
         debug_assert!(self.at < row.len());
         // SAFETY: the mask's lanes lie within the row; the others are not written. A vector of bf16 has the same bits
         // as one of integers.
@@ -97,7 +97,7 @@ impl RowVector {
     /// The row is at least as long as the `len` of [`vectors`].
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     #[inline]
-    unsafe fn widen(self, row: &[Bf16]) -> __m512 {
+    pub(super) unsafe fn widen(self, row: &[Bf16]) -> __m512 {
         debug_assert!(self.at < row.len());
         // SAFETY: the mask's lanes lie within the row; the others are not read.
         let bits = unsafe { _mm256_maskz_loadu_epi16(self.mask, row.as_ptr().add(self.at).cast()) };

@@ -7,6 +7,7 @@
 //! Each kernel has a portable twin, and a public function that calls one of the two. To call one of the kernels here,
 //! it needs a proof that the CPU has the instructions, [`Avx512`] or [`Avx512Bf16`].
 
+mod attention_weights;
 mod bf16;
 mod epilogue;
 mod gelu;
@@ -30,9 +31,9 @@ pub(crate) const LANES: usize = 16;
 
 impl Avx512 {
     /// See [`crate::softmax::softmax`].
-    pub(crate) fn softmax(self, x: &mut [f32], columns: usize) {
+    pub(crate) fn softmax(self, x: &mut [f32], stride: usize, columns: usize) {
         // SAFETY: `self` proves that the CPU has the instructions.
-        unsafe { softmax::softmax(x, columns) }
+        unsafe { softmax::softmax(x, stride, columns) }
     }
 
     /// See [`crate::softmax::softmax_backward`].
@@ -78,6 +79,37 @@ impl Avx512 {
 }
 
 impl Avx512Bf16 {
+    /// See [`crate::attention_weights::attention_weights`].
+    pub(crate) fn attention_weights<T: Dtype>(
+        self,
+        scores: &mut [f32],
+        columns: usize,
+        biases: &[&[f32]],
+        first_row: usize,
+        p: &mut [T],
+        p_stride: usize,
+    ) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { attention_weights::attention_weights(scores, columns, biases, first_row, p, p_stride) }
+    }
+
+    /// See [`crate::attention_weights::attention_weights_backward`].
+    pub(crate) fn attention_weights_backward<T: Dtype>(
+        self,
+        p: &[T],
+        p_stride: usize,
+        d_p: &[f32],
+        columns: usize,
+        d_bias: Option<&mut [f32]>,
+        d_s: &mut [T],
+        d_s_stride: usize,
+    ) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe {
+            attention_weights::attention_weights_backward(p, p_stride, d_p, columns, d_bias, d_s, d_s_stride);
+        }
+    }
+
     /// See [`crate::bf16::narrow`].
     pub(crate) fn narrow(self, values: &[f32], out: &mut [Bf16]) {
         // SAFETY: `self` proves that the CPU has the instructions.

@@ -8,17 +8,17 @@ use std::arch::x86_64::{
 
 /// Rows whose exponentials are computed before the first of them is scaled. A load right after a masked store of the
 /// same values would have to wait for it. After this many rows, the values have reached the cache.
-const ROWS: usize = 32;
+pub(super) const ROWS: usize = 32;
 
 /// See [`crate::softmax::softmax`].
 #[target_feature(enable = "avx512f")]
-pub(super) fn softmax(x: &mut [f32], columns: usize) {
-    for rows in x.chunks_mut(ROWS * columns) {
+pub(super) fn softmax(x: &mut [f32], stride: usize, columns: usize) {
+    for rows in x.chunks_mut(ROWS * stride) {
         let mut factors = [0.0; ROWS];
-        for (row, factor) in rows.chunks_exact_mut(columns).zip(&mut factors) {
-            *factor = 1.0 / exp_in_place(row);
+        for (row, factor) in rows.chunks_exact_mut(stride).zip(&mut factors) {
+            *factor = 1.0 / exp_in_place(&mut row[..columns]);
         }
-        for (row, factor) in rows.chunks_exact_mut(columns).zip(factors) {
+        for (row, factor) in rows.chunks_exact_mut(stride).zip(factors) {
             let factor = _mm512_set1_ps(factor);
             for vector in vectors(columns) {
                 // SAFETY: the row has `columns` values.
@@ -31,7 +31,7 @@ pub(super) fn softmax(x: &mut [f32], columns: usize) {
 /// Replaces each value by `e^(value − largest)` and returns their sum.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn exp_in_place(row: &mut [f32]) -> f32 {
+pub(super) fn exp_in_place(row: &mut [f32]) -> f32 {
     // SAFETY: the vectors are those of this row.
     unsafe {
         let mut largest = _mm512_set1_ps(f32::NEG_INFINITY);

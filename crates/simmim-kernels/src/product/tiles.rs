@@ -175,8 +175,9 @@ pub(super) fn product(
     let (blocks, rest) = (values / BLOCK_VALUES, values % BLOCK_VALUES);
     // the whole blocks of the depth, and the last one filled up; either may be missing
     let mut last = [[Bf16::ZERO; BLOCK_VALUES]; HEIGHT];
-    for top in (0..a.rows()).step_by(HEIGHT) {
-        let height = HEIGHT.min(a.rows() - top);
+    let half = half_of_blocks(a.rows());
+    for top in (0..a.rows()).step_by(2 * half) {
+        let height = (2 * half).min(a.rows() - top);
         let mut segments =
             [Segment::new(a.stride() * size_of::<Bf16>(), DEPTH * LANE, blocks), Segment::new(DEPTH * LANE, 0, 1)];
         if blocks > 0 {
@@ -200,7 +201,7 @@ pub(super) fn product(
             }
             let segments = &segments[usize::from(blocks == 0)..1 + usize::from(rest > 0)];
             let c = Target { values: &mut c[top * c_stride + left..], stride: c_stride, columns };
-            compute(unit, height, segments, c, accumulator.at(left, columns));
+            compute(unit, half, height, segments, c, accumulator.at(left, columns));
         }
     }
 }
@@ -249,11 +250,17 @@ pub(super) fn product_of_packed(
                         segment.set_rows(bytes_of(a.lanes_from(number, first_block + block)), height);
                     }
                     let c = Target { values: &mut c[top * columns + left..], stride: columns, columns: width };
-                    compute(unit, height, &segments, c, accumulator.at(left, width));
+                    compute(unit, HEIGHT / 2, height, &segments, c, accumulator.at(left, width));
                 }
             }
         }
     }
+}
+
+/// Rows of half a block, so that `rows` rows are divided into as few blocks as possible, of about equal height.
+fn half_of_blocks(rows: usize) -> usize {
+    let blocks = rows.div_ceil(HEIGHT).max(1);
+    rows.div_ceil(blocks).div_ceil(2).max(1)
 }
 
 /// A block of C.
@@ -265,11 +272,11 @@ struct Target<'a> {
     columns: usize,
 }
 
-/// Computes a block of C of `height` rows.
-fn compute(unit: impl TileUnit, height: usize, segments: &[Segment], c: Target, accumulator: Accumulator) {
+/// Computes a block of C of `height` rows, in halves of `half` rows if it has as many. Halves may share rows, which are
+/// then computed twice: that takes less time than a new configuration of the registers.
+fn compute(unit: impl TileUnit, half: usize, height: usize, segments: &[Segment], c: Target, accumulator: Accumulator) {
     let Target { values, stride, columns } = c;
-    // both halves have equally many rows, so they share the middle one of an odd number
-    let half = height.div_ceil(2);
+    let half = if height >= half { half } else { height.div_ceil(2) };
     let block = Block { half, lower: height - half, columns: columns.div_ceil(TILE_COLUMNS) };
     if columns.is_multiple_of(TILE_COLUMNS) && !segments.is_empty() {
         let start = match accumulator {

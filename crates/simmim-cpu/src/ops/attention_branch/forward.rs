@@ -149,7 +149,6 @@ fn qkv_to_heads<T: ActivationDtype>(
     let pools = &cpu.pools;
     cpu.threads.map(tasks.collect(), |((group, heads), saved_p)| {
         let mut scratch = HeadScratch::new(pools, sizes.head());
-        let mut unsaved_p = pools.rows::<T>(sizes.window_tokens, sizes.window_tokens);
         let scores_len = sizes.head().scores_len::<T>();
         for (i, item) in group.clone().enumerate() {
             let (image, head) = (item / sizes.heads, item % sizes.heads);
@@ -160,7 +159,7 @@ fn qkv_to_heads<T: ActivationDtype>(
                     gather(columns, parameters.slots(window), scale, &mut scratch.stored[part]);
                 }
                 let p = match saved_p.is_empty() {
-                    true => &mut unsaved_p[..],
+                    true => &mut [][..],
                     false => &mut saved_p[i * sizes.p_len::<T>() + window * scores_len..][..scores_len],
                 };
                 let [q, k, v, _] = &scratch.stored;

@@ -1,0 +1,126 @@
+//! Attention scores to weights and back, in one pass over each row.
+
+use super::softmax::{ROWS, exp_in_place};
+use super::{RowVector, vectors};
+use crate::attention_weights::scores_stride;
+use crate::dtype::{Dtype, DtypeKind};
+use std::arch::x86_64::{
+    __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_sub_ps,
+};
+use std::slice::{from_raw_parts, from_raw_parts_mut};
+
+/// See [`crate::attention_weights::attention_weights`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) fn attention_weights<T: Dtype>(
+    scores: &mut [f32],
+    columns: usize,
+    biases: &[&[f32]],
+    first_row: usize,
+    p: &mut [T],
+    p_stride: usize,
+) {
+    let stride = scores_stride(columns);
+    for (block, (scores, p)) in scores.chunks_mut(ROWS * stride).zip(p.chunks_mut(ROWS * p_stride)).enumerate() {
+        let mut factors = [0.0; ROWS];
+        for (i, (row, factor)) in scores.chunks_exact_mut(stride).zip(&mut factors).enumerate() {
+            let row = &mut row[..columns];
+            for bias in biases {
+                add(row, &bias[(first_row + block * ROWS + i) * columns..][..columns]);
+            }
+            *factor = 1.0 / exp_in_place(row);
+        }
+        for ((row, p), factor) in scores.chunks_exact(stride).zip(p.chunks_exact_mut(p_stride)).zip(factors) {
+            let (factor, (p, rest)) = (_mm512_set1_ps(factor), p.split_at_mut(columns));
+            for vector in vectors(columns) {
+                // SAFETY: both rows have `columns` values.
+                unsafe { vector.store_as(p, _mm512_mul_ps(vector.load(row), factor)) };
+            }
+            rest.fill(T::default());
+        }
+    }
+}
+
+/// `row += bias`.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn add(row: &mut [f32], bias: &[f32]) {
+    assert_eq!(row.len(), bias.len());
+    for vector in vectors(row.len()) {
+        // SAFETY: both are equally long.
+        unsafe { vector.store(row, _mm512_add_ps(vector.load(row), vector.load(bias))) };
+    }
+}
+
+/// See [`crate::attention_weights::attention_weights_backward`].
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+pub(super) fn attention_weights_backward<T: Dtype>(
+    p: &[T],
+    p_stride: usize,
+    d_p: &[f32],
+    columns: usize,
+    mut d_bias: Option<&mut [f32]>,
+    d_s: &mut [T],
+    d_s_stride: usize,
+) {
+    let rows = d_p.chunks_exact(scores_stride(columns)).zip(p.chunks(p_stride)).zip(d_s.chunks_mut(d_s_stride));
+    for (i, ((d, p), d_s)) in rows.enumerate() {
+        let (p, (d_s, rest)) = (&p[..columns], d_s.split_at_mut(columns));
+        // SAFETY: all rows have at least `columns` values.
+        unsafe {
+            let mut dot = _mm512_setzero_ps();
+            for vector in vectors(columns) {
+                dot = _mm512_fmadd_ps(vector.load_from(p), vector.load(d), dot);
+            }
+            let dot = _mm512_set1_ps(_mm512_reduce_add_ps(dot));
+            let gradient = |vector: RowVector| _mm512_mul_ps(vector.load_from(p), _mm512_sub_ps(vector.load(d), dot));
+            match &mut d_bias {
+                None => vectors(columns).for_each(|vector| vector.store_as(d_s, gradient(vector))),
+                Some(d_bias) => {
+                    let d_bias = &mut d_bias[i * columns..][..columns];
+                    for vector in vectors(columns) {
+                        let gradient = gradient(vector);
+                        vector.store_as(d_s, gradient);
+                        vector.store(d_bias, _mm512_add_ps(vector.load(d_bias), gradient));
+                    }
+                }
+            }
+        }
+        rest.fill(T::default());
+    }
+}
+
+impl RowVector {
+    /// Writes values to a row of either type.
+    ///
+    /// # Safety
+    /// The row is at least as long as the `len` of [`vectors`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    #[inline]
+    unsafe fn store_as<T: Dtype>(self, row: &mut [T], values: __m512) {
+        let (pointer, len) = (row.as_mut_ptr(), row.len());
+        // SAFETY: `KIND` says what type the values of the row have, and the caller promises its length.
+        unsafe {
+            match T::KIND {
+                DtypeKind::F32 => self.store(from_raw_parts_mut(pointer.cast(), len), values),
+                DtypeKind::Bf16 => self.round(from_raw_parts_mut(pointer.cast(), len), values),
+            }
+        }
+    }
+
+    /// Reads values of a row of either type.
+    ///
+    /// # Safety
+    /// The row is at least as long as the `len` of [`vectors`].
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    #[inline]
+    unsafe fn load_from<T: Dtype>(self, row: &[T]) -> __m512 {
+        // SAFETY: `KIND` says what type the values of the row have, and the caller promises its length.
+        unsafe {
+            match T::KIND {
+                DtypeKind::F32 => self.load(from_raw_parts(row.as_ptr().cast(), row.len())),
+                DtypeKind::Bf16 => self.widen(from_raw_parts(row.as_ptr().cast(), row.len())),
+            }
+        }
+    }
+}
