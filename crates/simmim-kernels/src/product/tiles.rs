@@ -174,7 +174,7 @@ pub(super) fn product(
     let values = padded::<Bf16>(a.columns());
     let (blocks, rest) = (values / BLOCK_VALUES, values % BLOCK_VALUES);
     // the whole blocks of the depth, and the last one filled up; either may be missing
-    let mut last = [[Bf16::ZERO; BLOCK_VALUES]; HEIGHT];
+    let mut last = (rest > 0).then_some([[Bf16::ZERO; BLOCK_VALUES]; HEIGHT]);
     let half = half_of_blocks(a.rows());
     for top in (0..a.rows()).step_by(2 * half) {
         let height = (2 * half).min(a.rows() - top);
@@ -183,7 +183,7 @@ pub(super) fn product(
         if blocks > 0 {
             segments[0].set_rows(bytes_of(&a.data()[top * a.stride()..]), height);
         }
-        if rest > 0 {
+        if let Some(last) = &mut last {
             for (row, last) in last[..height].iter_mut().enumerate() {
                 let values = &a.row(top + row)[blocks * BLOCK_VALUES..];
                 last[..values.len()].copy_from_slice(values);
