@@ -199,10 +199,7 @@ fn common_options(command: &str, rng: &mut Rng) -> Vec<String> {
     if computes || rng.happens(3) {
         let precision = if rng.happens(95) { rng.pick(&["f32", "f32", "bf16"]) } else { rng.pick(&["auto", "f16"]) };
         line.extend(words(&format!("--precision {precision}")));
-        // more threads than cores disturb what `bench` measures, which it then repeats
-        let most = if command == "bench" { 1 } else { 3 };
-        let threads =
-            if rng.happens(97) { ["1", "2", "3"][rng.below(most)] } else { rng.pick(&["0", "-1", "x", "65536"]) };
+        let threads = if rng.happens(97) { rng.pick(&["1", "2", "3"]) } else { rng.pick(&["0", "-1", "x", "65536"]) };
         line.extend(words(&format!("--threads {threads}")));
     }
     if rng.happens(if draws { 30 } else { 2 }) {

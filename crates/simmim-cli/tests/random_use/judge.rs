@@ -95,3 +95,60 @@ fn wrong_result(step: &Step, stdout: &str) -> Option<String> {
         .find(|(name, key)| *name == command && is_evaluated && result.get(*key).is_none_or(Value::is_null));
     null.map(|(_, key)| format!("has no {key:?} in {last}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::process::Stream;
+
+    fn ended(code: Option<i32>, stdout: &str, stderr: &str) -> Ended {
+        let (stdout, stderr) = (stdout.into(), stderr.into());
+        Ended { code, signal: None, hangs: false, stdout, stderr, sent: Vec::new() }
+    }
+
+    #[track_caller]
+    fn check(line: &str, ended: &Ended, expected: Option<&str>) {
+        let found = fault(&Step::new(line.split(' ')), ended);
+        assert!(found.as_deref().unwrap_or_default().contains(expected.unwrap_or_default()), "{found:?}");
+        assert_eq!(found.is_some(), expected.is_some(), "{found:?}");
+    }
+
+    #[test]
+    fn what_may_not_happen_is_a_fault_and_what_may_is_none() {
+        check("knn", &ended(Some(0), "top-1 50 %", ""), None);
+        check("knn", &ended(Some(0), "top-1 NaN %", ""), Some("not finite"));
+        check("knn", &ended(Some(0), "", "error: no such file"), Some("exit code Some(0) and 1 errors"));
+        check("knn", &ended(Some(2), "", "error: no such file\nhint: look"), None);
+        check("knn", &ended(Some(2), "", ""), Some("0 errors"));
+        check("knn", &ended(Some(1), "", "error: one\nerror: two"), Some("2 errors"));
+        check("reconstruct", &ended(Some(1), "", "error: one\nerror: two"), None);
+        check("knn", &ended(Some(101), "", ""), Some("panics"));
+        check("knn", &ended(Some(1), "", "thread 'main' panicked at x.rs:1:1:"), Some("panics"));
+        check("knn", &ended(Some(3), "", ""), Some("exit code Some(3)"));
+        check("knn", &Ended { hangs: true, ..ended(None, "", "") }, Some("hangs"));
+    }
+
+    #[test]
+    fn a_signal_ends_a_command_only_if_it_was_sent_and_a_run_only_by_its_own_exit_code() {
+        let (killed, interrupted) = (Some(9), Some(2));
+        check("pretrain", &Ended { signal: killed, sent: vec!["KILL"], ..ended(None, "", "") }, None);
+        check("pretrain", &Ended { signal: killed, ..ended(None, "", "") }, Some("dies of signal 9"));
+        check("pretrain", &Ended { signal: interrupted, sent: vec!["INT"], ..ended(None, "", "") }, None);
+        let late = ended(None, "", "3 parameters");
+        check("pretrain", &Ended { signal: interrupted, sent: vec!["INT"], ..late }, Some("dies of signal 2"));
+        check("pretrain", &Ended { sent: vec!["INT"], ..ended(Some(130), "", "") }, None);
+        check("pretrain", &ended(Some(130), "", ""), Some("exit code Some(130)"));
+    }
+
+    #[test]
+    fn a_result_has_all_of_its_numbers() {
+        let line = "evaluate --json";
+        check(line, &ended(Some(0), r#"{"top1": 1, "top5": 1, "loss": 0.5, "images": 3}"#, ""), None);
+        check(line, &ended(Some(0), r#"{"top1": 1, "top5": 1, "loss": null, "images": 3}"#, ""), Some("loss"));
+        check(line, &ended(Some(0), "done", ""), Some("not a JSON object"));
+        let unread = Step { stdout: Stream::Closed, ..Step::new(line.split(' ')) };
+        assert_eq!(fault(&unread, &ended(Some(0), "", "")), None);
+        let pictures = r#"{"pictures": [{"masked_l1": 0.1, "mean_color_l1": null}]}"#;
+        check("reconstruct --json", &ended(Some(0), pictures, ""), Some("has no number"));
+    }
+}

@@ -8,11 +8,17 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-/// Time after which a command hangs.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Computing time after which a command hangs. That of a clock would depend on what else the machine does.
+const MOST_COMPUTING: Duration = Duration::from_secs(30);
+
+/// Time after which a command hangs that waits for something instead of computing.
+const MOST_WAITING: Duration = Duration::from_secs(120);
 
 /// Time between two looks at a process.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// Units of the computing times of processes, per second (`proc(5)`: `USER_HZ`, 100 on every architecture of today).
+const TICKS_PER_SECOND: u64 = 100;
 
 /// Memory of a process in kilobytes: what asks for more than any of these runs could use ends by an abort.
 const MEMORY_KB: u64 = 8 << 20;
@@ -132,13 +138,23 @@ pub(crate) fn start<'a>(step: &'a Step, folder: &Path, name: &str) -> Running<'a
     Running { step, child, name }
 }
 
+/// Computing time of all threads of a process; none if it has just ended.
+fn computed(process: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+    // the name in parentheses is the second field and may contain anything; those of user and system time are the 14th
+    // and 15th
+    let (_, after_name) = stat.rsplit_once(')').unwrap_or_default();
+    let ticks = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok());
+    Duration::from_millis(ticks.sum::<u64>() * 1000 / TICKS_PER_SECOND)
+}
+
 impl Running<'_> {
     /// Sends the signals and waits for the end.
     pub(crate) fn end(mut self) -> Ended {
         let mut sent = Vec::new();
         let mut signals = self.step.signals.iter();
         let mut next = signals.next();
-        let (mut since_signal, mut waited) = (Instant::now(), Duration::ZERO);
+        let (mut since_signal, mut waited, mut computed_before) = (Instant::now(), Duration::ZERO, Duration::ZERO);
         let (status, hangs) = loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 break (status, false);
@@ -148,10 +164,10 @@ impl Running<'_> {
             {
                 let _ = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status();
                 sent.push(*name);
-                (since_signal, waited) = (Instant::now(), Duration::ZERO);
+                (since_signal, waited, computed_before) = (Instant::now(), Duration::ZERO, computed(self.child.id()));
                 next = signals.next();
             }
-            if waited > PATIENCE {
+            if waited > MOST_WAITING || computed(self.child.id()).saturating_sub(computed_before) > MOST_COMPUTING {
                 let _ = self.child.kill();
                 break (self.child.wait().unwrap(), true);
             }
