@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let mut builder = Builder::default();
     let image_px = data.image_size.height_and_width();
-    let encoder = Encoder::new(&recipe.encoder, Role::Pretrain, image_px, data.channels, &mut builder);
+    let encoder = Encoder::new(&recipe.encoder, Role::Pretrain, image_px, data.channels, &mut builder)?;
     let (table, inits) = builder.finish();
     let b = CpuDevice { threads: 2 }.open(table, Precision::F32);
     initialize(&b, &inits, 0);

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (side, patch, images) = (32, recipe.encoder.patch_px(), 8);
 
     let mut builder = Builder::default();
-    let encoder = Encoder::new(&recipe.encoder, Role::Pretrain, (side, side), data.channels, &mut builder);
+    let encoder = Encoder::new(&recipe.encoder, Role::Pretrain, (side, side), data.channels, &mut builder)?;
     let head = builder.linear("brightness", 1, encoder.spec().out_width, Init::Uniform { bound: 0.1 });
     let (table, inits) = builder.finish();
     let step_sizes = vec![StepSize { lr: 1e-3, weight_decay: 0.0 }; table.iter().len()];

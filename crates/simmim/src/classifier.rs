@@ -5,6 +5,7 @@
 //! fine-tuned checkpoints.
 
 use crate::encoders::{Encode, Encoder, ForwardContext, Role, VisibleTokens};
+use crate::error::Result;
 use crate::model::WeightedSum;
 use crate::recipe::FinetuneRecipe;
 use crate::weights::{Builder, Init};
@@ -19,14 +20,17 @@ pub struct Classifier {
 
 impl Classifier {
     /// Builds the classifier of a recipe with `classes` classes, and adds its parameters to `builder`.
-    pub fn new(recipe: &FinetuneRecipe, classes: usize, builder: &mut Builder) -> Self {
+    ///
+    /// # Errors
+    /// Those of [`Encoder::new`].
+    pub fn new(recipe: &FinetuneRecipe, classes: usize, builder: &mut Builder) -> Result<Self> {
         let image_px = recipe.data.image_size.height_and_width();
-        let encoder = Encoder::new(&recipe.encoder, Role::Classify, image_px, recipe.data.channels, builder);
+        let encoder = Encoder::new(&recipe.encoder, Role::Classify, image_px, recipe.data.channels, builder)?;
         let head = builder.scope("head", |b| Linear {
             weight: b.add("weight", &[classes, encoder.spec().out_width], encoder.head_init()),
             bias: Some(b.add("bias", &[classes], Init::Constant(0.0))),
         });
-        Self { encoder, head, classes }
+        Ok(Self { encoder, head, classes })
     }
 
     /// The encoder.

@@ -82,16 +82,15 @@ pub fn model(recipe: &Recipe, device: &impl Device) -> Result<ModelSummary> {
 /// Summarizes the model of a recipe of any kind; a classifier has `classes` classes.
 ///
 /// # Errors
-/// If a file that its target needs cannot be used.
+/// If a file that its target needs cannot be used, or there is no memory for what its encoder is built with.
 pub fn any_model(recipe: &AnyRecipe, classes: usize, device: &impl Device) -> Result<ModelSummary> {
     let recipe = match recipe {
         AnyRecipe::Pretrain(recipe) => return model(recipe, device),
         AnyRecipe::Finetune(recipe) => recipe,
         AnyRecipe::Tokenizer(recipe) => return Ok(tokenizer(recipe)),
     };
-    Encoder::check_memory(&recipe.encoder, recipe.data.image_size.height_and_width())?;
     let mut builder = Builder::default();
-    let model = Classifier::new(recipe, classes, &mut builder);
+    let model = Classifier::new(recipe, classes, &mut builder)?;
     let (table, _) = builder.finish();
     Ok(summary(
         &table,

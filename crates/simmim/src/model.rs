@@ -96,11 +96,10 @@ impl SimMim {
     /// on `device`.
     ///
     /// # Errors
-    /// If a file that the target needs cannot be used.
+    /// If a file that the target needs cannot be used, and those of [`Encoder::new`].
     pub fn new(recipe: &Recipe, colors: &Colors, device: &impl Device, builder: &mut Builder) -> Result<Self> {
         let image_px = recipe.data.image_size.height_and_width();
-        Encoder::check_memory(&recipe.encoder, image_px)?;
-        let encoder = Encoder::new(&recipe.encoder, Role::Pretrain, image_px, recipe.data.channels, builder);
+        let encoder = Encoder::new(&recipe.encoder, Role::Pretrain, image_px, recipe.data.channels, builder)?;
         let spec = encoder.spec();
         let token = encoder.mask_token_init();
         let mask_token = builder.add("encoder.mask_token", &[1, 1, spec.width], token);

@@ -414,7 +414,7 @@ fn classify(path: &Path, config: &Value, device: &impl Device) -> Result<(), Fai
     recipe.encoder = encoder_of(config);
     recipe.data.image_size = ImageSize::HeightWidth(height, width);
     recipe.data.channels = channels;
-    let model = Classifier::new(&recipe, classes, &mut builder);
+    let model = Classifier::new(&recipe, classes, &mut builder).unwrap();
     let b = open(&file, builder, device, Precision::F32);
 
     b.start(false);

@@ -55,6 +55,13 @@ fn what_takes_more_memory_than_there_is_is_refused_with_the_number() {
     let mut tokenizer = simmim(["tokenizer", "--recipe=tokenizer-cifar", "--data", &fashion(), "--out"]);
     tokenizer.arg(&out).args(["--set=data.channels=1", "--set=train.batch_size=512"]);
     with(&mut tokenizer, &["data.image_size=512"]);
+    // windows that the grid holds; a smaller grid makes them smaller
+    let windows = ["encoder.window=128", "encoder.width=6", "encoder.heads=[1, 1, 1]", "train.batch_size=1"];
+    let swin = ["bench", "--recipe=pretrain-swin-cifar", "--steps=1", "--forward"];
+    with(&mut simmim(swin), &[&windows[..], &["data.image_size=512"]].concat());
+    let mut small = simmim(swin);
+    small.args(windows.map(|edit| format!("--set={edit}")));
+    succeeds(limited(2_000_000, &small));
     let mut masks = simmim(["masks", "--out"]);
     masks.arg(at("masks"));
     with(&mut masks, &["data.image_size=16384", "mask.unit_px=256", "encoder.patch_px=256"]);

@@ -296,38 +296,30 @@ pub enum Encoder {
 }
 
 impl Encoder {
-    /// Checks that there is memory for the tables of all pairs of tokens, which an encoder is built with.
+    /// Builds the encoder of a configuration and adds its parameters to `builder`.
     ///
     /// # Errors
-    /// If the system does not give it.
-    pub fn check_memory(config: &EncoderConfig, (height, width): (usize, usize)) -> Result<()> {
-        let tokens = match config {
-            EncoderConfig::Vit(config) => (height / config.patch_px) * (width / config.patch_px) + 1,
-            EncoderConfig::Swin(config) => config.window.pow(2),
-            EncoderConfig::SwinV2(config) => config.window.pow(2),
-        };
-        // once as it is computed, and once as it is shared
-        memory::check(|| format!("a table of all pairs of {tokens} tokens"), 2 * memory::of_values(tokens * tokens))
-    }
-
-    /// Builds the encoder of a configuration and adds its parameters to `builder`.
+    /// If there is no memory for its tables of all pairs of tokens that attend to each other.
     pub fn new(
         config: &EncoderConfig,
         role: Role,
         image_px: (usize, usize),
         channels: usize,
         builder: &mut Builder,
-    ) -> Self {
+    ) -> Result<Self> {
+        let swin = |design, builder| Swin::new(&design, role, image_px, channels, builder).map(Encoder::Swin);
         match config {
-            EncoderConfig::Vit(config) => Encoder::Vit(Vit::new(config, role, image_px, channels, builder)),
-            EncoderConfig::Swin(config) => {
-                Encoder::Swin(Swin::new(&config.design(), role, image_px, channels, builder))
-            }
-            EncoderConfig::SwinV2(config) => {
-                Encoder::Swin(Swin::new(&config.design(), role, image_px, channels, builder))
-            }
+            EncoderConfig::Vit(config) => Vit::new(config, role, image_px, channels, builder).map(Encoder::Vit),
+            EncoderConfig::Swin(config) => swin(config.design(), builder),
+            EncoderConfig::SwinV2(config) => swin(config.design(), builder),
         }
     }
+}
+
+/// Checks that there is memory for tables of all pairs of tokens that attend to each other.
+fn check_pairs(tokens: usize, tables: u64) -> Result<()> {
+    let bytes = tables * memory::of_values(tokens * tokens);
+    memory::check(|| format!("{tables} tables of all pairs of {tokens} tokens"), bytes)
 }
 
 impl Encode for Encoder {

@@ -2,7 +2,7 @@
 
 use super::{Accuracy, percent, relabeled};
 use crate::classifier::Classifier;
-use crate::encoders::{Encoder, ForwardContext};
+use crate::encoders::ForwardContext;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, FinetuneRecipe, edit};
@@ -184,9 +184,8 @@ impl<B: Backend> FinetunedModel<B> {
                 });
             }
         };
-        Encoder::check_memory(&resolved.recipe.encoder, resolved.recipe.data.image_size.height_and_width())?;
         let mut builder = Builder::default();
-        let model = Classifier::new(&resolved.recipe, resolved.run.classes.len(), &mut builder);
+        let model = Classifier::new(&resolved.recipe, resolved.run.classes.len(), &mut builder)?;
         let backend = weights.open(device, builder.finish().0, precision)?;
         Ok(Self { model, backend, resolved, damaged: weights.damaged })
     }

@@ -115,8 +115,7 @@ impl<D: Device> FrozenEncoder<D> {
         let mut builder = Builder::default();
         let image_px = data.image_size.height_and_width();
         let architecture = recipe.encoder().ok_or_else(no_encoder)?;
-        Encoder::check_memory(architecture, image_px)?;
-        let encoder = Encoder::new(architecture, role, image_px, data.channels, &mut builder);
+        let encoder = Encoder::new(architecture, role, image_px, data.channels, &mut builder)?;
         let (table, inits) = builder.finish();
         let damaged = weights.as_mut().map_or(Vec::new(), |weights| std::mem::take(&mut weights.damaged));
         let what = || format!("an encoder of {} parameters", table.len());

@@ -7,7 +7,7 @@ use super::task::{Evaluation, Task, is_due_every};
 use super::trainer::{Parameters, Trainer, validate_every};
 use super::{Event, Input, Options, Outcome};
 use crate::classifier::Classifier;
-use crate::encoders::{Encode, Encoder, ForwardContext, activation_bytes};
+use crate::encoders::{Encode, ForwardContext, activation_bytes};
 use crate::error::Result;
 use crate::evaluation::{ClassificationReport, checked_classes, class_weights, classify, relabeled};
 use crate::model::WeightedSum;
@@ -65,9 +65,8 @@ pub fn finetune<D: Device>(
     let task_info = TaskInfo { from, classes: classes.clone() };
     let mut setup = setup::open(options, device, collective, data, task_info, || Ok(None), observe)?;
 
-    Encoder::check_memory(&recipe.encoder, recipe.data.image_size.height_and_width())?;
     let mut builder = Builder::default();
-    let model = Rc::new(Classifier::new(recipe, classes.len(), &mut builder));
+    let model = Rc::new(Classifier::new(recipe, classes.len(), &mut builder)?);
     let (table, inits) = builder.finish();
     let mut transferred = None;
     let initialize = |table: &ParameterTable| {

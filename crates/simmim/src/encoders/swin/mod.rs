@@ -22,6 +22,7 @@ use super::resize::{resize_bias_table, resize_positions};
 use super::{
     BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, Role, SourceTensor, VisibleTokens, plain_name,
 };
+use crate::error::Result;
 use crate::weights::{Builder, Init};
 use block::{Block, BlockLocation};
 use simmim_engine::{Images, LayerNorm, Linear, NormOrder, Operations, Parameter, ParameterId};
@@ -75,16 +76,20 @@ struct Merge {
 
 impl Swin {
     /// Builds a Swin Transformer and adds its parameters to `builder`, under the official names.
+    ///
+    /// # Errors
+    /// If there is no memory for tables of all pairs of tokens of a window.
     pub(super) fn new(
         design: &Design,
         role: Role,
         image_px: (usize, usize),
         channels: usize,
         builder: &mut Builder,
-    ) -> Self {
+    ) -> Result<Self> {
         let sizes = &design.sizes;
         let (patch, width, stages) = (sizes.patch_px, sizes.width, sizes.depths.len());
         let grid = (image_px.0 / patch, image_px.1 / patch);
+        StageWindows::check_memory(grid, sizes.window)?; // no later stage has larger windows
         builder.scope(role.scope(), |b| {
             let positions =
                 sizes.absolute_positions.then(|| b.add("absolute_pos_embed", &[1, grid.0 * grid.1, width], weight()));
@@ -104,7 +109,8 @@ impl Swin {
                 })
                 .collect::<Vec<_>>();
             let norm = b.layer_norm("norm", sizes.out_width(), NORM_EPS);
-            Self { sizes: sizes.clone(), role, image_px, channels, patch_embed, patch_norm, positions, stages, norm }
+            let sizes = sizes.clone();
+            Ok(Self { sizes, role, image_px, channels, patch_embed, patch_norm, positions, stages, norm })
         })
     }
 }
@@ -404,7 +410,8 @@ mod tests {
     #[test]
     fn layers_are_counted_as_the_official_code_does() {
         let swin =
-            Swin::new(&config(&[2, 2, 18, 2], 6).design(), Role::Pretrain, (192, 192), 3, &mut Builder::default());
+            Swin::new(&config(&[2, 2, 18, 2], 6).design(), Role::Pretrain, (192, 192), 3, &mut Builder::default())
+                .unwrap();
         for (name, layer) in [
             ("encoder.mask_token", 0),
             ("encoder.patch_embed.norm.weight", 0),
@@ -423,7 +430,7 @@ mod tests {
 
     #[test]
     fn corrected_grouping_exempts_position_biases_and_logit_scales() {
-        let swin = Swin::new(&config(&[2], 6).design(), Role::Pretrain, (64, 64), 3, &mut Builder::default());
+        let swin = Swin::new(&config(&[2], 6).design(), Role::Pretrain, (64, 64), 3, &mut Builder::default()).unwrap();
         let of = |name: &str| {
             let name = format!("encoder.layers.0.blocks.0.attn.{name}");
             (swin.is_exempt_from_decay(&name), swin.is_position_or_mask(&name))
@@ -440,7 +447,7 @@ mod tests {
         let mean_square = |init, layer: &str| {
             let mut builder = Builder::default();
             let config = SwinConfig { init, ..config(&[2, 2], 4) };
-            Swin::new(&config.design(), Role::Pretrain, (32, 32), 3, &mut builder);
+            Swin::new(&config.design(), Role::Pretrain, (32, 32), 3, &mut builder).unwrap();
             let (table, inits) = builder.finish();
             let values = initial_values(&table, &inits, 0);
             let parameter = table.iter().find(|p| p.name.ends_with(layer)).unwrap();
@@ -466,7 +473,7 @@ mod tests {
         // stages of 4×12 and 2×6 tokens: windows of 3 need padding in the first and become 2 in the second
         let (height, width) = (16, 48);
         let mut builder = Builder::default();
-        let swin = Swin::new(&config(&[2, 2], 3).design(), Role::Pretrain, (height, width), 3, &mut builder);
+        let swin = Swin::new(&config(&[2, 2], 3).design(), Role::Pretrain, (height, width), 3, &mut builder).unwrap();
         let (table, inits) = builder.finish();
         let b = open(table);
         initialize(&b, &inits, 0);

@@ -2,6 +2,8 @@
 //!
 //! Tokens are not moved in memory: the attention branch reads the token of each slot of a window through the map.
 
+use crate::encoders::check_pairs;
+use crate::error::Result;
 use simmim_engine::Windows;
 use std::rc::Rc;
 
@@ -21,6 +23,16 @@ pub(super) struct StageWindows {
 }
 
 impl StageWindows {
+    /// Checks that there is memory for what [`StageWindows::new`] makes.
+    ///
+    /// # Errors
+    /// If the system does not give it.
+    pub(super) fn check_memory(grid: (usize, usize), window: usize) -> Result<()> {
+        let (side, shift) = side_and_shift(grid, window);
+        // the index, once as it is computed and once as it is shared; the right, the lower and the last window are masked
+        check_pairs(side * side, if shift > 0 { 2 + 3 } else { 2 })
+    }
+
     /// Windows of `window` × `window` tokens. If the shorter side of the grid is not larger than that, windows have
     /// that side and are not shifted.
     pub(super) fn new(grid: (usize, usize), window: usize) -> Self {

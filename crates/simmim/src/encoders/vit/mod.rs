@@ -13,8 +13,10 @@ pub use config::{PositionBias, VitConfig};
 use super::forward_context::drop_rate;
 use super::resize::{resize_bias_table, resize_positions};
 use super::{
-    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, Role, SourceTensor, VisibleTokens, plain_name,
+    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, Role, SourceTensor, VisibleTokens, check_pairs,
+    plain_name,
 };
+use crate::error::Result;
 use crate::weights::{Builder, Init};
 use relative_positions::{CLASS_ROWS, relative_position_index, relative_positions};
 use simmim_engine::{
@@ -69,16 +71,20 @@ struct Block {
 
 impl Vit {
     /// Builds a vision transformer and adds its parameters to `builder`, under the official names.
+    ///
+    /// # Errors
+    /// If there is no memory for a table of all pairs of tokens.
     pub fn new(
         config: &VitConfig,
         role: Role,
         image_px: (usize, usize),
         channels: usize,
         builder: &mut Builder,
-    ) -> Self {
+    ) -> Result<Self> {
         let (width, patch) = (config.width, config.patch_px);
         let grid = (image_px.0 / patch, image_px.1 / patch);
         let patches = grid.0 * grid.1;
+        check_pairs(patches + 1, 2)?; // the index below, once as it is computed and once as it is shared
         let bias_index: Rc<[u32]> = relative_position_index(grid).into();
         let bias_shape = [relative_positions(grid), config.heads];
         builder.scope(role.scope(), |b| {
@@ -155,7 +161,7 @@ impl Vit {
                 Role::Pretrain => End::Norm(b.layer_norm("norm", width, NORM_EPS)),
                 Role::Classify => End::PooledNorm(b.layer_norm("fc_norm", width, NORM_EPS)),
             };
-            Self {
+            Ok(Self {
                 config: config.clone(),
                 image_px,
                 channels,
@@ -165,7 +171,7 @@ impl Vit {
                 shared_bias,
                 blocks,
                 end,
-            }
+            })
         })
     }
 }
@@ -448,7 +454,7 @@ mod tests {
         };
         let deviations = |init| {
             let mut builder = Builder::default();
-            Vit::new(&config(init), Role::Pretrain, (32, 32), 3, &mut builder);
+            Vit::new(&config(init), Role::Pretrain, (32, 32), 3, &mut builder).unwrap();
             let (table, inits) = builder.finish();
             let values = crate::weights::initial_values(&table, &inits, 0);
             let of = |name: &str| {
@@ -487,7 +493,7 @@ mod tests {
             init: WeightInit::Xavier,
         };
         let mut builder = Builder::default();
-        let vit = Vit::new(&config, Role::Pretrain, (8, 12), 1, &mut builder);
+        let vit = Vit::new(&config, Role::Pretrain, (8, 12), 1, &mut builder).unwrap();
         let (table, inits) = builder.finish();
         let b = crate::testing::open(table);
         crate::weights::initialize(&b, &inits, 0);
