@@ -2,7 +2,7 @@
 //! pre-trained encoder and once from scratch.
 
 use crate::error::{Error, Result};
-use crate::report::{Chart, Number, Scale, Section, Series, Style, run_page};
+use crate::report::{Number, Section, Series, Style, points, run_page, step_chart};
 use crate::run::{LogEntry, read_log, read_resolved};
 use crate::train::{Input, Outcome, picture_path};
 use simmim_data::idx_from_bytes;
@@ -64,11 +64,7 @@ pub fn write_report(out: &Path, pretrained: &Outcome, finetuned: &[Outcome; 2]) 
 
 fn finetune_sections(runs: &[Outcome; 2], of_encoder: &[LogEntry], of_scratch: &[LogEntry]) -> Vec<Section> {
     let percent = |run: &Outcome| run.metric("top1").map_or("–".into(), |top1| format!("{top1:.1} %"));
-    let points = |log: &[LogEntry]| -> Vec<(f64, f64)> {
-        let point = |entry: &LogEntry| Some((entry.get("step")?.as_f64()?, entry.get("top1")?.as_f64()?));
-        log.iter().filter_map(point).collect()
-    };
-    let series = |name: &str, log| Series { name: name.into(), points: points(log), style: Style::Points };
+    let series = |name: &str, log| Series { name: name.into(), points: points(log, "top1"), style: Style::Points };
     let number = |label: &str, run: &Outcome, note: &str| Number {
         label: label.into(),
         value: percent(run),
@@ -80,13 +76,11 @@ fn finetune_sections(runs: &[Outcome; 2], of_encoder: &[LogEntry], of_scratch: &
             number("from the encoder", &runs[0], "top-1 of held-out images"),
             number("from scratch", &runs[1], "the same network, labels and steps"),
         ]),
-        Section::Chart(Chart {
-            title: "Held-out top-1 as few labels are learned".into(),
-            x_label: "step".into(),
-            y_label: "percent".into(),
-            y_scale: Scale::Linear,
-            series: vec![series("from scratch", of_scratch), series("from the encoder", of_encoder)],
-        }),
+        step_chart(
+            "Held-out top-1 as few labels are learned",
+            "percent",
+            vec![series("from scratch", of_scratch), series("from the encoder", of_encoder)],
+        ),
         Section::Text(
             "Both were trained on the same few labeled images; the encoder was pre-trained on thousands without labels. \
              Their own reports, with every class and the confusion matrix, are finetune-pretrained/report.html and \

@@ -66,6 +66,17 @@ pub enum Region {
     },
 }
 
+impl Region {
+    /// Returns top, left, height and width.
+    #[must_use]
+    pub fn bounds(self) -> [f64; 4] {
+        match self {
+            Self::Cut { top, left, height, width } => [top, left, height, width].map(|side| side as f64),
+            Self::Window { top, left, height, width } => [top, left, height, width],
+        }
+    }
+}
+
 /// Resizes `region` of `image` to `height` by `width` pixels.
 ///
 /// # Panics

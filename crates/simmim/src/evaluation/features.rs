@@ -4,7 +4,7 @@ use super::feature_cache::{FeatureCache, Summed};
 use crate::encoders::{Encode, Encoder, ForwardContext, Role, VisibleTokens};
 use crate::error::{Error, Result};
 use crate::memory;
-use crate::recipe::{AnyRecipe, DataRecipe, NormalizationKind, edit_any};
+use crate::recipe::{AnyRecipe, DataRecipe, edit_any};
 use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
 use simmim_data::{Augmentation, Normalization, OrderedPass, Skipped, Source, Transform};
 use simmim_engine::{Backend, Device, Images, ParameterId, Precision, Slot};
@@ -13,9 +13,6 @@ use std::sync::Arc;
 
 /// Images per batch.
 const BATCH: usize = 64;
-
-/// Number of images whose mean and standard deviation are measured if no run has measured them.
-const MEASURED_IMAGES: usize = 2000;
 
 /// An encoder that is not trained further.
 pub struct FrozenEncoder<D: Device> {
@@ -128,12 +125,7 @@ impl<D: Device> FrozenEncoder<D> {
         };
         let backend = device.open(table, precision);
         backend.write_slot(Slot::Values, &values);
-        let normalization = match (resolved, data.normalization) {
-            (Some((_, run)), _) => Some(run.normalization()),
-            (None, NormalizationKind::Imagenet) => Some(Normalization::imagenet()),
-            (None, NormalizationKind::None) => Some(Normalization::none(data.channels)),
-            (None, NormalizationKind::Measured) => None,
-        };
+        let normalization = resolved.map(|(_, run)| run.normalization()).or(data.known_normalization());
         let description = format!("{architecture:?} {role:?}");
         Ok(Self { encoder, description, backend, data, augmentation, normalization, transfer, damaged })
     }
@@ -159,7 +151,7 @@ impl<D: Device> FrozenEncoder<D> {
     /// If none of them can be read.
     pub fn measure(&mut self, source: &dyn Source) -> Result<()> {
         if self.normalization.is_none() {
-            self.normalization = Some(Normalization::measure(source, MEASURED_IMAGES)?);
+            self.normalization = Some(self.data.normalization_of(source)?);
         }
         Ok(())
     }

@@ -26,10 +26,7 @@ impl Drawn {
             Pixels::U8(values) => values.iter().map(|v| *v > 127).collect(),
             Pixels::F32(values) => values.iter().map(|v| *v > 0.5).collect(),
         };
-        let crop = match Region::center(drawing.height, drawing.width, height, width) {
-            Region::Cut { top, left, height, width } => [top, left, height, width].map(|v| v as f64),
-            Region::Window { top, left, height, width } => [top, left, height, width],
-        };
+        let crop = Region::center(drawing.height, drawing.width, height, width).bounds();
         Self { height: drawing.height, width: drawing.width, is_white, crop }
     }
 }

@@ -32,10 +32,8 @@ impl Rectangle {
     /// The rectangle `around` an object, in pixels of an image of size `image_px`. The model sees the center crop of
     /// that image with the size `input_px`. Sizes are `(height, width)`.
     pub fn new(around: PixelBox, image_px: (usize, usize), input_px: (usize, usize), share: f64) -> Self {
-        let [top, left, height, width] = match Region::center(image_px.0, image_px.1, input_px.0, input_px.1) {
-            Region::Cut { top, left, height, width } => [top, left, height, width].map(|v| v as f64),
-            Region::Window { top, left, height, width } => [top, left, height, width],
-        };
+        let crop = Region::center(image_px.0, image_px.1, input_px.0, input_px.1);
+        let [top, left, height, width] = crop.bounds();
         let edges = |start: usize, length: usize, crop_start: f64, crop_length: f64| {
             let share_of_crop = |px: usize| ((px as f64 - crop_start) / crop_length).clamp(0.0, 1.0);
             (share_of_crop(start), share_of_crop(start + length))

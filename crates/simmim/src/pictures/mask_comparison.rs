@@ -88,8 +88,7 @@ pub fn pictures(recipe: &MaskRecipe, image_px: (usize, usize), photo: &Image, se
     let columns = 1 + units(image_px).count();
     let what = || format!("a row of {columns} pictures of {height} × {width} px");
     memory::check(what, memory::of_values(columns * channels * height * width))?;
-    // decoded values are in [0, 1]
-    let normalization = Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] };
+    let normalization = Normalization::none(channels); // decoded values are in [0, 1]
     let transform = Transform { height, width, augmentation: Augmentation::Center, normalization };
     let mut pixels = vec![0.0; transform.values()];
     transform.apply(photo, &mut rng(seed, Purpose::Augment, 0, 0), &mut pixels);

@@ -1,8 +1,12 @@
 //! `[data]`: image size, channels, crop, flip and normalization.
 
+use crate::error::Result;
 use serde::{Deserialize, Serialize};
-use simmim_data::{Augmentation, Normalization, RandomResizedCrop, Transform};
+use simmim_data::{Augmentation, Normalization, RandomResizedCrop, Source, Transform};
 use simmim_engine::Images;
+
+/// Number of images whose mean and standard deviation are measured.
+const MEASURED_IMAGES: usize = 2000;
 
 /// Images and their augmentation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +33,26 @@ impl DataRecipe {
     pub fn transform(&self, augmentation: Augmentation, normalization: Normalization) -> Transform {
         let (height, width) = self.image_size.height_and_width();
         Transform { height, width, augmentation, normalization }
+    }
+
+    /// The normalization, unless it is to be measured.
+    pub(crate) fn known_normalization(&self) -> Option<Normalization> {
+        match self.normalization {
+            NormalizationKind::Imagenet => Some(Normalization::imagenet()),
+            NormalizationKind::None => Some(Normalization::none(self.channels)),
+            NormalizationKind::Measured => None,
+        }
+    }
+
+    /// The normalization for the images of `source`, which are measured if it is not known.
+    ///
+    /// # Errors
+    /// If none of them can be read.
+    pub(crate) fn normalization_of(&self, source: &dyn Source) -> Result<Normalization> {
+        match self.known_normalization() {
+            Some(known) => Ok(known),
+            None => Ok(Normalization::measure(source, MEASURED_IMAGES)?),
+        }
     }
 
     /// The random crop and flip of training images.

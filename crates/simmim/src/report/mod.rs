@@ -12,6 +12,7 @@ pub use chart::{Chart, Series, Style};
 pub use finetune::finetune_page;
 pub use page::{Number, Page, Section};
 pub use run::run_page;
+pub(crate) use run::{points, step_chart};
 pub use tokenizer::tokenizer_page;
 
 /// Escapes text for use between HTML tags and in quoted attributes.

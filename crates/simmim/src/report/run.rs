@@ -108,13 +108,13 @@ fn monitor_sections(log: &[LogEntry]) -> Vec<Section> {
 }
 
 /// The values of a key of the log, by step.
-pub(super) fn points(log: &[LogEntry], key: &str) -> Vec<(f64, f64)> {
+pub(crate) fn points(log: &[LogEntry], key: &str) -> Vec<(f64, f64)> {
     let point = |entry: &LogEntry| Some((entry.get("step")?.as_f64()?, entry.get(key)?.as_f64()?));
     log.iter().filter_map(point).collect()
 }
 
 /// A chart over steps.
-pub(super) fn step_chart(title: &str, y_label: &str, series: Vec<Series>) -> Section {
+pub(crate) fn step_chart(title: &str, y_label: &str, series: Vec<Series>) -> Section {
     Section::Chart(Chart {
         title: title.into(),
         x_label: "step".into(),

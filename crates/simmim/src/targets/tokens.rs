@@ -95,7 +95,7 @@ fn resized(planes: Vec<f32>, channels: usize, from: (usize, usize), to: (usize, 
         height: to.0,
         width: to.1,
         augmentation: Augmentation::Center,
-        normalization: Normalization { mean: vec![0.0; channels], std: vec![1.0; channels] },
+        normalization: Normalization::none(channels),
     };
     let mut out = vec![0.0; transform.values()];
     transform.apply(&image, &mut rng(0, Purpose::Augment, 0, 0), &mut out); // a center crop of the whole image is not random

@@ -3,18 +3,15 @@
 use super::{Event, Options};
 use crate::error::{Error, Result};
 use crate::precision::{self, PrecisionChoice};
-use crate::recipe::{DataRecipe, NormalizationKind, RecipeKind};
+use crate::recipe::RecipeKind;
 use crate::run::held::{checksum, own_tokenizer};
 use crate::run::{LockedFolder, Resolved, RunInfo};
 use crate::targets::Palette;
 use crate::tokenizer::tokenizer_file;
-use simmim_data::{Loader, Normalization, Source};
+use simmim_data::{Loader, Source};
 use simmim_engine::{Collective, Device, Precision};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// Number of images whose mean and standard deviation are measured.
-const MEASURED_IMAGES: usize = 2000;
 
 /// A run that is set up but has not begun.
 pub(super) struct Setup<R> {
@@ -109,7 +106,7 @@ fn run_info<R: RecipeKind>(
 ) -> Result<(RunInfo, Option<PathBuf>)> {
     let normalization = match previous {
         Some(previous) => previous.run.normalization(),
-        None => normalization(options.recipe.data(), data)?,
+        None => options.recipe.data().normalization_of(data)?,
     };
     let colors = || Ok::<_, Error>(palette()?.map_or(Vec::new(), |palette| palette.to_hex()));
     let palette = match previous {
@@ -201,12 +198,4 @@ fn check_batch<R: RecipeKind>(options: &Options<R>, images: usize, per_epoch: u6
         });
     }
     Ok(())
-}
-
-fn normalization(recipe: &DataRecipe, source: &dyn Source) -> Result<Normalization> {
-    match recipe.normalization {
-        NormalizationKind::Imagenet => Ok(Normalization::imagenet()),
-        NormalizationKind::None => Ok(Normalization::none(recipe.channels)),
-        NormalizationKind::Measured => Ok(Normalization::measure(source, MEASURED_IMAGES)?),
-    }
 }

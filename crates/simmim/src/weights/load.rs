@@ -42,16 +42,16 @@ impl LoadedWeights {
             ));
         }
         if from.is_file() {
-            return Self::of_file(from, Vec::new());
+            return Self::of_file(from);
         }
         if from.join(checkpoint::MODEL_FILE).is_file() {
-            return Self::of_file(&checkpoint::weights_to_use(from), Vec::new());
+            return Self::of_file(&checkpoint::weights_to_use(from));
         }
         read_any_resolved(from)?; // an error if this is not a run folder
         let mut damaged = Vec::new();
         for (_, folder) in checkpoint::list(from)?.into_iter().rev() {
             let path = checkpoint::weights_to_use(&folder);
-            match checkpoint::verify(&folder, &path).and_then(|()| Self::of_file(&path, Vec::new())) {
+            match checkpoint::verify(&folder, &path).and_then(|()| Self::of_file(&path)) {
                 Ok(found) => return Ok(Self { damaged, ..found }),
                 Err(error @ (Error::Damaged { .. } | Error::NotWeights { .. } | Error::Io(_))) => damaged.push(error),
                 Err(other) => return Err(other), // a whole file, which this version does not understand
@@ -66,13 +66,13 @@ impl LoadedWeights {
         }
     }
 
-    fn of_file(path: &Path, damaged: Vec<Error>) -> Result<Self> {
+    fn of_file(path: &Path) -> Result<Self> {
         let file = WeightsFile::read(path)?;
         let resolved = match file.metadata().get(RECIPE_KEY) {
             Some(text) => Some(any_resolved_of_toml(text, path)?),
             None => None,
         };
-        Ok(Self { file, resolved, damaged })
+        Ok(Self { file, resolved, damaged: Vec::new() })
     }
 
     /// Opens a backend with the parameters of `table` and loads their values.
