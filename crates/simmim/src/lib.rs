@@ -17,6 +17,7 @@
 
 pub mod bench;
 pub mod classifier;
+mod decimals;
 pub mod demo;
 pub mod encoders;
 pub mod error;

@@ -12,7 +12,7 @@ pub struct LossRecipe {
     /// Which pixels count.
     pub scope: Scope,
     /// Weight of a visible pixel, 0 to 1; absent: 0 for the scope `hidden`, 1 for `all`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "crate::decimals::option")]
     pub visible_weight: Option<f32>,
 }
 

@@ -46,8 +46,10 @@ pub struct RunInfo {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<String>,
     /// Mean per channel that pixels are normalized with.
+    #[serde(serialize_with = "crate::decimals::list")]
     pub mean: Vec<f32>,
     /// Standard deviation per channel that pixels are normalized with.
+    #[serde(serialize_with = "crate::decimals::list")]
     pub std: Vec<f32>,
     /// Colors of the target's palette, as `rrggbb`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -142,8 +144,8 @@ impl<R: RecipeKind> Resolved<R> {
         toml::to_string(&self.table()).expect("a table is TOML")
     }
 
-    /// The run as TOML for the metadata of weights files: without measured speeds, which differ from one run to the next,
-    /// so that equal runs write equal files.
+    /// The run as TOML for the metadata of weights files: without the reason for the precision, which names a machine's
+    /// instructions, so that equal runs write equal files.
     pub(crate) fn to_weights_metadata(&self) -> String {
         let mut run = self.run.clone();
         run.precision_reason.clear();

@@ -34,6 +34,7 @@ pub struct SwinConfig {
     /// Whether learned absolute position embeddings are added to the tokens.
     pub absolute_positions: bool,
     /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.
+    #[serde(serialize_with = "crate::decimals::one")]
     pub drop_path: f32,
     /// Initialization of the weights of linear layers.
     #[serde(default)]
@@ -69,6 +70,7 @@ pub struct SwinV2Config {
     /// Number of blocks of a stage after which the main branch has an extra norm, again and again; 0 for none.
     pub extra_norm_every: usize,
     /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.
+    #[serde(serialize_with = "crate::decimals::one")]
     pub drop_path: f32,
     /// Initialization of the weights of linear layers.
     #[serde(default)]

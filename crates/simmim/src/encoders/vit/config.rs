@@ -23,12 +23,14 @@ pub struct VitConfig {
     /// Whether queries and values have a bias (keys never do).
     pub qkv_bias: bool,
     /// Initial value of layer scale; 0 for none.
+    #[serde(serialize_with = "crate::decimals::one")]
     pub layer_scale: f32,
     /// Whether learned absolute position embeddings are added to the tokens.
     pub absolute_positions: bool,
     /// Relative position bias of the attention scores.
     pub position_bias: PositionBias,
     /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.
+    #[serde(serialize_with = "crate::decimals::one")]
     pub drop_path: f32,
     /// Initialization of the weights of linear layers.
     #[serde(default)]
