@@ -50,8 +50,8 @@ impl Progress {
         match event {
             Event::Started { steps, total, parameters, images, device, precision, precision_reason, threads } => {
                 self.say(&format!(
-                    "{:.2} M parameters · {images} images · {total} steps of {} · {precision} ({precision_reason}) · {device}, {threads} threads",
-                    *parameters as f64 / 1e6,
+                    "{} parameters · {images} images · {total} steps of {} · {precision} ({precision_reason}) · {device}, {threads} threads",
+                    short(*parameters),
                     self.batch_size
                 ));
                 if *steps > 0 {
@@ -64,9 +64,9 @@ impl Progress {
                 self.bar.set_style(style);
             }
             Event::Head { head } => self.say(&format!(
-                "head {}: {:.2} M parameters, {:.2} × the FLOPs of a model with a linear head",
+                "head {}: {} parameters, {:.2} × the FLOPs of a model with a linear head",
                 head.kind.name(),
-                head.parameters as f64 / 1e6,
+                short(head.parameters),
                 head.step_cost
             )),
             Event::Stepped { steps, loss, lr, images_per_second } => {
@@ -119,5 +119,23 @@ impl Progress {
     /// Removes the progress bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// A number of parameters, in millions if there are many.
+fn short(parameters: usize) -> String {
+    match parameters {
+        0..100_000 => parameters.to_string(),
+        _ => format!("{:.2} M", parameters as f64 / 1e6),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_parameters_are_counted_and_many_are_rounded() {
+        assert_eq!([2064, 99_999, 100_000, 85_761_024].map(short), ["2064", "99999", "0.10 M", "85.76 M"]);
     }
 }

@@ -1,7 +1,6 @@
 //! `simmim demo`.
 
-use super::print_result;
-use super::training::{Run, with_progress};
+use super::training::{Run, print_end, with_progress};
 use crate::cli::{Common, DemoArgs};
 use crate::exit::Exit;
 use serde_json::json;
@@ -23,7 +22,7 @@ pub(crate) fn run(common: &Common, args: &DemoArgs, device: &impl Device) -> any
     say("Ctrl-C saves and stops; the same command resumes.");
     let outcome =
         with_progress(common, &options, |observe, stop| pretrain(device, &mut Alone, &options, observe, stop))?;
-    let mut finetuned = None;
+    let mut finetuned = Vec::new();
     if outcome.is_finished() {
         let edits = demo::shared_edits(&common.set);
         let [from_encoder, from_scratch] = demo::finetune_folders(&args.out);
@@ -36,16 +35,18 @@ pub(crate) fn run(common: &Common, args: &DemoArgs, device: &impl Device) -> any
         };
         say("");
         say("Fine-tuning the encoder on a few labels:");
-        let pretrained = tune(&from_encoder, &InitFrom::Weights(args.out.clone()))?;
-        if pretrained.is_finished() {
+        finetuned.push(tune(&from_encoder, &InitFrom::Weights(args.out.clone()))?);
+        if finetuned[0].is_finished() {
             say("");
             say("Training the same network from scratch on the same labels:");
-            let both = [pretrained, tune(&from_scratch, &InitFrom::Scratch)?];
-            if both[1].is_finished() {
-                demo::write_report(&args.out, &outcome, &both)?;
-                finetuned = Some(both);
-            }
+            finetuned.push(tune(&from_scratch, &InitFrom::Scratch)?);
         }
+    }
+    let last = finetuned.last().unwrap_or(&outcome);
+    let (steps, total) = (last.steps, last.total_steps);
+    let finetuned: Option<[Outcome; 2]> = finetuned.try_into().ok().filter(|_| steps == total);
+    if let Some(both) = &finetuned {
+        demo::write_report(&args.out, &outcome, both)?;
     }
     // the loss of an edited recipe may have other units
     let l1 = |loss: Option<f64>| loss.filter(|_| options.recipe.is_masked_l1());
@@ -70,6 +71,5 @@ pub(crate) fn run(common: &Common, args: &DemoArgs, device: &impl Device) -> any
         percent(top1(1)),
         outcome.report.display()
     );
-    print_result(common.json, &prose, &json)?;
-    Ok(if finetuned.is_some() { Exit::Done } else { Exit::Interrupted })
+    print_end(common, (steps, total), &prose, &json)
 }

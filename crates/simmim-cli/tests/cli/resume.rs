@@ -88,6 +88,24 @@ fn a_run_stopped_by_ctrl_c_saves_and_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_demo_that_is_stopped_says_how_it_goes_on() {
+    let (_folder, out) = scratch();
+    let mut demo = simmim(["demo", "--set=train.max_steps=100000", "--set=train.log_every_steps=1", "--out"]);
+    demo.arg(&out);
+    let child = with_default_signals(&demo).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !fs::read_to_string(out.join("log.jsonl")).unwrap_or_default().contains("\"lr\"") {
+        assert!(Instant::now() < deadline, "the first step is never logged");
+        sleep(Duration::from_millis(1));
+    }
+    signal(&child, "INT");
+    let ended = child.wait_with_output().unwrap();
+    let stdout = String::from_utf8(ended.stdout).unwrap();
+    assert_eq!(ended.status.code(), Some(130), "{stdout}");
+    assert!(stdout.starts_with("stopped after step ") && stdout.ends_with("the same command resumes\n"), "{stdout}");
+}
+
+#[test]
 fn a_run_killed_between_checkpoints_ends_with_the_same_bits() {
     let (folder, out) = scratch();
     assert_eq!(stopped(command, &out, 90, "KILL"), None);
