@@ -160,7 +160,7 @@ mod tests {
     }
 
     fn check<T: Dtype>(forward: Forward<T>, backward: Backward<T>, tolerance: f32) {
-        for (columns, rows) in [(1, 1), (3, 2), (16, 5), (36, 36), (50, 33), (197, 40)] {
+        for (columns, rows) in [(1, 1), (3, 2), (16, 5), (36, 36), (50, 33), (144, 3), (197, 40), (230, 34)] {
             let (stride, p_stride, d_s_stride) =
                 (scores_stride(columns), padded::<T>(columns), padded::<T>(columns) + 6);
             let scores: Vec<f32> = numbers(rows * stride, 1).iter().map(|score| score * 9.0).collect();
@@ -202,11 +202,15 @@ mod tests {
     fn nan_or_infinity_in_a_row_shows_as_nan_in_that_row_only() {
         for broken in [f32::NAN, f32::INFINITY] {
             for kernel in [attention_weights::<f32>, attention_weights_portable::<f32>] {
-                let (mut scores, mut p) = ([0.5; 2 * scores_stride(21)], [0.0; 2 * 21]);
-                scores[20] = broken;
-                kernel(&mut scores, 21, &[], 0, &mut p, 21);
-                assert!(p[..21].iter().any(|v| v.is_nan()), "{broken}: {p:?}");
-                assert!(p[21..].iter().all(|v| (v * 21.0 - 1.0).abs() < 1e-5), "the next row is intact");
+                for (columns, at) in [(21, 0), (21, 1), (21, 20), (230, 229)] {
+                    let (mut scores, mut p) = (vec![0.5; 2 * scores_stride(columns)], vec![0.0; 2 * columns]);
+                    scores[at] = broken;
+                    kernel(&mut scores, columns, &[], 0, &mut p, columns);
+                    let (broken_row, next) = p.split_at(columns);
+                    assert!(broken_row.iter().any(|v| v.is_nan()), "{broken} at {at}: {p:?}");
+                    let is_even = |v: &f32| (v * columns as f32 - 1.0).abs() < 1e-5;
+                    assert!(next.iter().all(is_even), "the next row is intact");
+                }
             }
         }
     }

@@ -1,18 +1,105 @@
 //! Attention scores to weights and back, in one pass over each row.
 
 use super::softmax::{ROWS, exp_in_place};
-use super::{RowVector, vectors};
+use super::{LANES, RowVector, exp, vectors};
 use crate::attention_weights::scores_stride;
 use crate::dtype::{Dtype, DtypeKind};
 use std::arch::x86_64::{
-    __m512, _mm512_add_ps, _mm512_fmadd_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_sub_ps,
+    __m512, __mmask16, _mm512_add_ps, _mm512_fmadd_ps, _mm512_mask_mov_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
+    _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_sub_ps,
 };
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 /// See [`crate::attention_weights::attention_weights`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
 pub(super) fn attention_weights<T: Dtype>(
+    scores: &mut [f32],
+    columns: usize,
+    biases: &[&[f32]],
+    first_row: usize,
+    p: &mut [T],
+    p_stride: usize,
+) {
+    let kernel = match columns.div_ceil(LANES) {
+        1 => rows_in_registers::<T, 1>,
+        2 => rows_in_registers::<T, 2>,
+        3 => rows_in_registers::<T, 3>,
+        4 => rows_in_registers::<T, 4>,
+        5 => rows_in_registers::<T, 5>,
+        6 => rows_in_registers::<T, 6>,
+        7 => rows_in_registers::<T, 7>,
+        8 => rows_in_registers::<T, 8>,
+        9 => rows_in_registers::<T, 9>,
+        10 => rows_in_registers::<T, 10>,
+        11 => rows_in_registers::<T, 11>,
+        12 => rows_in_registers::<T, 12>,
+        13 => rows_in_registers::<T, 13>, // the 197 tokens of a ViT at 224² pixels
+        _ => long_rows::<T>,
+    };
+    kernel(scores, columns, biases, first_row, p, p_stride);
+}
+
+/// Rows of `VECTORS` vectors. Each is read once, stays in registers, and is written once.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn rows_in_registers<T: Dtype, const VECTORS: usize>(
+    scores: &mut [f32],
+    columns: usize,
+    biases: &[&[f32]],
+    first_row: usize,
+    p: &mut [T],
+    p_stride: usize,
+) {
+    let last = vectors(columns).last().map_or(0, |vector| vector.mask);
+    let vector = |v: usize| RowVector { at: v * LANES, mask: if v + 1 < VECTORS { __mmask16::MAX } else { last } };
+    for (i, (scores, p)) in scores.chunks_exact(scores_stride(columns)).zip(p.chunks_exact_mut(p_stride)).enumerate() {
+        let (p, rest) = p.split_at_mut(columns);
+        let mut row = [_mm512_setzero_ps(); VECTORS];
+        // SAFETY: the rows of scores, biases and weights have `columns` values, which are those of the vectors.
+        unsafe {
+            for v in 0..VECTORS {
+                row[v] = vector(v).load(scores);
+            }
+            for bias in biases {
+                let bias = &bias[(first_row + i) * columns..][..columns];
+                for v in 0..VECTORS {
+                    row[v] = _mm512_add_ps(row[v], vector(v).load(bias));
+                }
+            }
+            // lanes after the end of the row count as minus infinity
+            row[VECTORS - 1] = _mm512_mask_mov_ps(_mm512_set1_ps(f32::NEG_INFINITY), last, row[VECTORS - 1]);
+            let largest = in_pairs(row, |a, b| _mm512_max_ps(a, b));
+            let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
+            for row in &mut row {
+                *row = exp(_mm512_sub_ps(*row, largest));
+            }
+            row[VECTORS - 1] = _mm512_maskz_mov_ps(last, row[VECTORS - 1]);
+            let total = in_pairs(row, |a, b| _mm512_add_ps(a, b));
+            let factor = _mm512_set1_ps(1.0 / _mm512_reduce_add_ps(total));
+            for v in 0..VECTORS {
+                vector(v).store_as(p, _mm512_mul_ps(row[v], factor));
+            }
+        }
+        rest.fill(T::default());
+    }
+}
+
+/// Combines vectors in pairs, then those results in pairs, and so on: none waits long for the others.
+#[inline(always)]
+fn in_pairs<const VECTORS: usize>(mut row: [__m512; VECTORS], combine: impl Fn(__m512, __m512) -> __m512) -> __m512 {
+    let mut count = VECTORS;
+    while count > 1 {
+        let half = count.div_ceil(2);
+        for v in half..count {
+            row[v - half] = combine(row[v - half], row[v]);
+        }
+        count = half;
+    }
+    row[0]
+}
+
+/// Rows of any length, which are written back before they are scaled.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+fn long_rows<T: Dtype>(
     scores: &mut [f32],
     columns: usize,
     biases: &[&[f32]],

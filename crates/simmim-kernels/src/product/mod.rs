@@ -178,8 +178,9 @@ pub fn product<T: Dtype>(
 /// second-level cache of any CPU with AVX2 made since 2017.
 const CHUNK_LANES: usize = 48 * 1024;
 
-/// Steps that are summed up in one pass through `C`: a panel of that many stays in the second-level cache.
-const PASS_STEPS: usize = 1024;
+/// Steps that are summed up in one pass through `C`: a block of A of that many stays in the first-level cache, and a
+/// panel in the second-level one.
+const PASS_STEPS: usize = 512;
 
 /// `C = accumulator + Aᵀ·B` with both operands packed over the same segments of the depth, for rows `first_row ..` of
 /// the result, as many as `c` has.
