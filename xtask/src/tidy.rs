@@ -13,6 +13,7 @@ const LONG_FILES: &[(&str, &str)] = &[];
 /// The files that contain `unsafe`, and have to.
 const UNSAFE_FILES: &[&str] = &[
     "crates/simmim-kernels/src/amx.rs",
+    "crates/simmim-kernels/src/avx512/attention_weights.rs",
     "crates/simmim-kernels/src/avx512/bf16.rs",
     "crates/simmim-kernels/src/avx512/epilogue.rs",
     "crates/simmim-kernels/src/avx512/gelu.rs",
