@@ -214,4 +214,18 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_score_that_is_lower_by_a_hundred_gets_no_weight() {
+        for kernel in [attention_weights::<f32>, attention_weights_portable::<f32>] {
+            for columns in [3, 230] {
+                let (mut scores, mut p) = (vec![1.0; scores_stride(columns)], vec![9.0; columns]);
+                let mut mask = vec![-100.0; columns];
+                mask[..2].fill(0.0);
+                kernel(&mut scores, columns, &[&mask], 0, &mut p, columns);
+                assert_eq!(p[..2], [0.5, 0.5]);
+                assert!(p[2..].iter().all(|p| *p == 0.0), "not even one that is smaller than any normal number: {p:?}");
+            }
+        }
+    }
 }

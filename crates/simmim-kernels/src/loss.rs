@@ -1,6 +1,6 @@
 //! Losses over rows of predictions. Each is a weighted sum, and its gradient is computed in the same pass.
 
-use crate::math::exp;
+use crate::math::softmax_exp;
 use multiversion::multiversion;
 
 /// Distance between a predicted and a true value.
@@ -190,7 +190,7 @@ pub fn class_cross_entropy(
         let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let of_truth = logits[*id as usize] - largest;
         for v in logits.iter_mut() {
-            *v = exp::<false>(*v - largest);
+            *v = softmax_exp::<false>(*v - largest);
         }
         let total: f64 = logits.iter().map(|v| *v as f64).sum();
         sum += weight as f64 * (total.ln() - of_truth as f64);

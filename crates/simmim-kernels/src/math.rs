@@ -44,6 +44,17 @@ pub fn exp<const FUSED: bool>(x: f32) -> f32 {
     y * power
 }
 
+/// Softmax takes `e^x` for zero where `x` is below this. Such a weight changes no sum. Its products would be smaller than
+/// any normal number, and many CPUs take a hundred times as long for those. Windows of Swin have many: scores of tokens
+/// that must not attend to each other are lowered by 100.
+pub(crate) const NEGLIGIBLE: f32 = -80.0;
+
+/// [`exp`] for softmax: see [`NEGLIGIBLE`].
+#[inline(always)]
+pub(crate) fn softmax_exp<const FUSED: bool>(x: f32) -> f32 {
+    if x < NEGLIGIBLE { 0.0 } else { exp::<FUSED>(x) }
+}
+
 /// Specification of [`exp`], in f64.
 pub fn exp_naive(x: f32) -> f64 {
     (x as f64).clamp(-87.0, 88.0).exp()

@@ -1,7 +1,7 @@
 //! Attention scores to weights and back, in one pass over each row.
 
 use super::softmax::{ROWS, exp_in_place};
-use super::{LANES, RowVector, exp, vectors};
+use super::{LANES, RowVector, softmax_exp, vectors};
 use crate::attention_weights::scores_stride;
 use crate::dtype::{Dtype, DtypeKind};
 use std::arch::x86_64::{
@@ -70,7 +70,7 @@ fn rows_in_registers<T: Dtype, const VECTORS: usize>(
             let largest = in_pairs(row, |a, b| _mm512_max_ps(a, b));
             let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
             for row in &mut row {
-                *row = exp(_mm512_sub_ps(*row, largest));
+                *row = softmax_exp(_mm512_sub_ps(*row, largest));
             }
             row[VECTORS - 1] = _mm512_maskz_mov_ps(last, row[VECTORS - 1]);
             let total = in_pairs(row, |a, b| _mm512_add_ps(a, b));

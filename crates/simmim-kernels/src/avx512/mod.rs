@@ -18,12 +18,13 @@ mod softmax;
 use crate::dtype::{Bf16, Dtype};
 use crate::instructions::{Avx512, Avx512Bf16};
 use crate::layer_norm::RowStatistics;
-use crate::math::{EXP_POLYNOMIAL, MINUS_LN_2};
+use crate::math::{EXP_POLYNOMIAL, MINUS_LN_2, NEGLIGIBLE};
 use crate::matrix::Matrix;
 use crate::pack::PackedLayout;
 use std::arch::x86_64::{
-    __m512, __mmask16, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
-    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps,
+    __m512, __mmask16, _CMP_NLT_UQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
+    _mm512_storeu_ps,
 };
 
 /// Values of a vector.
@@ -226,4 +227,13 @@ fn exp(x: __m512) -> __m512 {
     }
     let one_and_r = _mm512_fmadd_ps(constant(1.0), r, constant(1.0));
     _mm512_scalef_ps(_mm512_fmadd_ps(_mm512_mul_ps(p, r), r, one_and_r), n)
+}
+
+/// [`exp`] for softmax: [`crate::math::softmax_exp`].
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn softmax_exp(x: __m512) -> __m512 {
+    // "not less" holds for NaN, which stays NaN
+    let counts = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(NEGLIGIBLE));
+    _mm512_maskz_mov_ps(counts, exp(x))
 }

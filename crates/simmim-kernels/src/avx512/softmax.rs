@@ -41,7 +41,7 @@ pub(super) fn exp_in_place(row: &mut [f32]) -> f32 {
         let largest = _mm512_set1_ps(_mm512_reduce_max_ps(largest));
         let mut total = _mm512_setzero_ps();
         for vector in vectors(row.len()) {
-            let power = super::exp(_mm512_sub_ps(vector.load(row), largest));
+            let power = super::softmax_exp(_mm512_sub_ps(vector.load(row), largest));
             vector.store(row, power);
             total = _mm512_add_ps(total, _mm512_maskz_mov_ps(vector.mask, power));
         }
