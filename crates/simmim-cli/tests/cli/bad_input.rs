@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::support::{
-    array, broken_image, checkpoints, fails, fashion, fill, json, photos, pretrain, refuses, run, scratch, simmim,
-    succeeds, text,
+    array, array_of_floats, broken_image, checkpoints, fails, fashion, fill, json, photos, pretrain, refuses, run,
+    scratch, simmim, succeeds, text,
 };
 
 fn recipe(name: &str, out: &Path) -> Command {
@@ -166,6 +166,10 @@ fn what_is_not_a_trained_model_cannot_reconstruct() {
     let five = folder.path().join("five.npy");
     array(&five, 28, 28, 5, 0);
     refuses(reconstruct(&run, &text(&five)), "5 channels where 1", "");
+    let huge = folder.path().join("huge.npy");
+    array_of_floats(&huge, 28, |at| if at == 100 { 3e38 } else { 0.5 });
+    refuses(reconstruct(&run, &text(&huge)), "of its prediction is", "too large");
+    assert!(!pictures.exists());
 
     let empty = folder.path().join("empty-run");
     fs::create_dir(&empty).unwrap();

@@ -211,6 +211,15 @@ pub(crate) fn array(path: &Path, height: usize, width: usize, channels: usize, s
     fs::write(path, bytes).unwrap();
 }
 
+/// Writes a square `.npy` array of floats, row by row.
+pub(crate) fn array_of_floats(path: &Path, side: usize, value: impl Fn(usize) -> f32) {
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({side}, {side}), }}");
+    let header = format!("{header:117}\n"); // with what is before it 128 bytes, a multiple of 64
+    let values = (0..side * side).flat_map(|at| value(at).to_le_bytes());
+    let start = [b"\x93NUMPY\x01\x00".as_slice(), &(header.len() as u16).to_le_bytes(), header.as_bytes()].concat();
+    fs::write(path, start.into_iter().chain(values).collect::<Vec<u8>>()).unwrap();
+}
+
 /// A path inside a temporary folder, as text.
 pub(crate) fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()

@@ -124,11 +124,13 @@ impl Scenario<'_> {
     fn broken_files(&mut self) {
         let inputs = [RUNS, DATA, &["vit.toml", "finetune.toml", "tokenizer.toml", "palette.safetensors"]].concat();
         let victim = self.rng.pick(&inputs);
+        let mut damaged = victim.to_owned();
         for _ in 0..1 + self.rng.below(2) {
             let files = world::files(&self.folder.join(victim));
             let Some(file) = (!files.is_empty()).then(|| &files[self.rng.below(files.len())]) else { break };
             let what = if self.rng.happens(10) { rename(file, &mut self.rng) } else { damage(file, &mut self.rng) };
-            self.say(format!("{}: {what}", file.strip_prefix(&self.folder).unwrap().display()));
+            damaged = file.strip_prefix(&self.folder).unwrap().display().to_string();
+            self.say(format!("{damaged}: {what}"));
         }
         let lines = match victim {
             "vit" | "swin" | "clusters" => self.uses_of_run(victim, "pretrain", &format!("{victim}.toml")),
@@ -149,7 +151,7 @@ impl Scenario<'_> {
                     format!("evaluate --from tuned --data {data}"),
                     format!("palette --data {data} --channels 1 --colors 3 --out new.safetensors"),
                     format!("inspect {victim} --channels 1"),
-                    format!("reconstruct --from vit --out new {data}"),
+                    format!("reconstruct --from vit --out new {damaged}"),
                 ];
                 (0..2).map(|_| format!("{} --json", commands[self.rng.below(commands.len())])).collect()
             }

@@ -112,7 +112,8 @@ impl<B: Backend> PretrainedModel<B> {
     /// Masks and reconstructs one image file, and writes its four pictures to the PNG file `picture`.
     ///
     /// # Errors
-    /// If the image cannot be read, the mask hides nothing, or the picture cannot be written.
+    /// If the image cannot be read, the mask hides nothing, the prediction is not finite, or the picture cannot be
+    /// written.
     pub fn reconstruct(
         &self,
         image: &Path,
@@ -149,6 +150,12 @@ impl<B: Backend> PretrainedModel<B> {
         }
         let mut sheet = prediction_sheet();
         let prediction = push_pictures(&mut sheet, "", &self.backend, &self.model, &images, &mask, &normalization);
+        if let Some(value) = pixels.iter().chain(&prediction).find(|value| !value.is_finite()) {
+            return Err(input(
+                format!("a pixel of `{}` or of its prediction is {value}", image.display()),
+                "the image or the weights have values that are too large to compute with",
+            ));
+        }
 
         if let Some(folder) = picture.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
