@@ -2,10 +2,8 @@
 //! `=`, and after a comma.
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use simmim::recipe::{PATH_KEYS, split_list};
 use std::path::{Path, PathBuf};
-
-/// Keys of recipes whose values are a path, or a list of them.
-const PATH_KEYS: [&str; 4] = ["target.palette", "target.tokenizer", "monitor.train", "monitor.val"];
 
 /// Parses a path.
 pub(crate) fn path() -> impl TypedValueParser<Value = PathBuf> {
@@ -28,12 +26,7 @@ pub(crate) fn name(typed: &str) -> Result<String, String> {
 
 /// Parses a list of data sets, which commas outside of braces separate.
 pub(crate) fn data(typed: &str) -> Result<String, String> {
-    let mut depth = 0i32;
-    let is_comma = |c: char| {
-        depth += i32::from(c == '{') - i32::from(c == '}');
-        c == ',' && depth == 0
-    };
-    let items: Result<Vec<String>, String> = typed.split(is_comma).map(name).collect();
+    let items: Result<Vec<String>, String> = split_list(typed).into_iter().map(name).collect();
     Ok(items?.join(","))
 }
 

@@ -27,7 +27,9 @@ pub use head::{HeadKind, HeadRecipe};
 pub use loss::{LossKind, LossRecipe, Scope};
 pub use mask::{MaskRecipe, MaskStrategyName};
 pub use monitor::MonitorRecipe;
-pub use parse::{Given, Sections, edit, edit_any, nearest_built_in, resolve, resolve_any, resolve_as};
+pub use parse::{
+    Given, PATH_KEYS, Sections, edit, edit_any, nearest_built_in, resolve, resolve_any, resolve_as, split_list,
+};
 pub(crate) use parse::{KINDS, kind_of, typed_and_checked};
 pub use target::{NormalizeBy, TargetKind, TargetRecipe};
 pub use tokenizer::{TokenizerRecipe, VaeRecipe};

@@ -124,12 +124,11 @@ pub(crate) fn typed_and_checked<R: RecipeKind>(name: &str, table: Table) -> Resu
     Ok(recipe)
 }
 
-/// Where recipes name other files, relative to the file that says so.
-const PATH_KEYS: [(&str, &str); 4] =
-    [("target", "palette"), ("target", "tokenizer"), ("monitor", "train"), ("monitor", "val")];
+/// Keys whose values are paths, or lists of them, relative to the file that says so.
+pub const PATH_KEYS: [&str; 4] = ["target.palette", "target.tokenizer", "monitor.train", "monitor.val"];
 
 /// The parts of a list of data sets: it is split at commas outside braces.
-fn split_list(list: &str) -> Vec<&str> {
+pub fn split_list(list: &str) -> Vec<&str> {
     let mut depth = 0i32;
     list.split(move |c| {
         depth += i32::from(c == '{') - i32::from(c == '}');
@@ -197,12 +196,13 @@ impl Given {
     fn table(&self, depth: usize) -> Result<Table> {
         let error = |reason: String, hint: Option<String>| Error::RecipeFile { name: self.name.clone(), reason, hint };
         let mut table: Table = toml::from_str(&self.text).map_err(|e| error(toml_error(&self.text, &e), None))?;
-        for (section, key) in PATH_KEYS {
-            let value = table.get_mut(section).and_then(|section| section.get_mut(key));
+        for key in PATH_KEYS {
+            let (section, last) = key.split_once('.').expect("a key is in a section");
+            let value = table.get_mut(section).and_then(|section| section.get_mut(last));
             let Some(Value::String(named)) = value else { continue };
             if split_list(named).iter().any(|path| Path::new(path).starts_with("~")) {
                 let hint = "write the path in full, or relative to this file".to_owned();
-                return Err(error(format!("key `{section}.{key}`: `~` does not stand for a folder here"), Some(hint)));
+                return Err(error(format!("key `{key}`: `~` does not stand for a folder here"), Some(hint)));
             }
             if let Some(folder) = &self.folder {
                 *named = relative_to(folder, named);
