@@ -2,7 +2,7 @@
 //! pre-trained encoder and once from scratch.
 
 use crate::error::{Error, Result};
-use crate::report::{Number, Section, Series, Style, points, run_page, step_chart};
+use crate::report::{Number, Section, Series, Shown, Style, points, run_page, step_chart};
 use crate::run::{LogEntry, read_log, read_resolved};
 use crate::train::{Input, Outcome, picture_path};
 use simmim_data::idx_from_bytes;
@@ -53,7 +53,8 @@ pub fn write_report(out: &Path, pretrained: &Outcome, finetuned: &[Outcome; 2]) 
     let resolved = read_resolved(out)?;
     let picture = picture_path(out, pretrained.steps);
     let png = std::fs::read(&picture).map_err(Error::io(&picture))?;
-    let mut page = run_page(&read_log(out)?, &resolved, pretrained.steps, pretrained.total_steps, &png, true);
+    let shown = Shown { step: pretrained.steps, png: &png };
+    let mut page = run_page(&read_log(out)?, &resolved, pretrained.steps, pretrained.total_steps, shown, true);
     let [of_encoder, of_scratch] = finetune_folders(out);
     let sections = finetune_sections(finetuned, &read_log(&of_encoder)?, &read_log(&of_scratch)?);
     page.title = "SimMIM demo".into();

@@ -69,6 +69,14 @@ fn stopped(command: fn(&Path) -> Command, out: &Path, step: u64, name: &str) -> 
     panic!("the run ends before it can be stopped");
 }
 
+/// Checks that the report of a run says that it has done `steps` steps.
+#[track_caller]
+fn reports(run: &Path, steps: u64) {
+    let page = fs::read_to_string(run.join("report.html")).unwrap();
+    let expected = format!("<dt>steps</dt><dd>{steps}</dd>");
+    assert!(page.contains(&expected), "{expected} in {:?}", page.split("<dt>").nth(1));
+}
+
 #[track_caller]
 fn check_ends_the_same(command: fn(&Path) -> Command, stopped: &Path, whole: &Path) {
     let result = json(command(stopped));
@@ -84,6 +92,7 @@ fn a_run_stopped_by_ctrl_c_saves_and_ends_with_the_same_bits() {
     assert_eq!(stopped(command, &out, 50, "INT"), Some(130));
     let newest = checkpoints(&out).into_iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max();
     assert!(newest.is_some_and(|step| step >= 50), "{newest:?}");
+    reports(&out, newest.unwrap());
     check_ends_the_same(command, &out, &folder.path().join("whole"));
 }
 
@@ -103,6 +112,15 @@ fn a_demo_that_is_stopped_says_how_it_goes_on() {
     let stdout = String::from_utf8(ended.stdout).unwrap();
     assert_eq!(ended.status.code(), Some(130), "{stdout}");
     assert!(stdout.starts_with("stopped after step ") && stdout.ends_with("the same command resumes\n"), "{stdout}");
+}
+
+#[test]
+fn fine_tuning_stopped_by_ctrl_c_reports_what_it_has_done() {
+    let (_folder, out) = scratch();
+    assert_eq!(stopped(finetuning, &out, 50, "INT"), Some(130));
+    let newest = checkpoints(&out).into_iter().filter_map(|name| name.strip_prefix("step-")?.parse::<u64>().ok()).max();
+    reports(&out, newest.unwrap());
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("Confusion matrix"));
 }
 
 #[test]

@@ -15,6 +15,15 @@ pub use run::run_page;
 pub(crate) use run::{points, step_chart};
 pub use tokenizer::tokenizer_page;
 
+/// Pictures of a run, and the step at which they were made.
+#[derive(Clone, Copy, Debug)]
+pub struct Shown<'a> {
+    /// Number of steps done.
+    pub step: u64,
+    /// The PNG of a [`Sheet`](crate::pictures::Sheet).
+    pub png: &'a [u8],
+}
+
 /// Escapes text for use between HTML tags and in quoted attributes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());

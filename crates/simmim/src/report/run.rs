@@ -1,6 +1,6 @@
 //! The report of a pre-training run: its state, curves, pictures and recipe.
 
-use super::{Chart, Number, Page, Scale, Section, Series, Style};
+use super::{Chart, Number, Page, Scale, Section, Series, Shown, Style};
 use crate::run::{LogEntry, Resolved};
 
 /// Decay of the exponential moving average of the loss.
@@ -9,13 +9,13 @@ const SMOOTHING: f64 = 0.9;
 /// Width in pixels at which pictures are shown.
 const PICTURE_WIDTH_PX: usize = 900;
 
-/// The report of a run after `steps` of `total` steps; `predictions` is the PNG of a [`Sheet`](crate::pictures::Sheet).
+/// The report of a run after `steps` of `total` steps, with its last `predictions`.
 pub fn run_page(
     log: &[LogEntry],
     resolved: &Resolved,
     steps: u64,
     total: u64,
-    predictions: &[u8],
+    predictions: Shown,
     is_held_out: bool,
 ) -> Page {
     let run = &resolved.run;
@@ -60,9 +60,10 @@ pub fn run_page(
         Section::Heading("Predictions".into()),
         Section::Image {
             caption: format!(
-                "After {steps} steps, on {which}: original, masked, prediction, prediction pasted into the visible pixels."
+                "After {} steps, on {which}: original, masked, prediction, prediction pasted into the visible pixels.",
+                predictions.step
             ),
-            png: predictions.to_vec(),
+            png: predictions.png.to_vec(),
             width_px: PICTURE_WIDTH_PX,
         },
         Section::Heading("Curves".into()),

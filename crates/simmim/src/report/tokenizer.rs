@@ -1,20 +1,20 @@
 //! The report of the training of a tokenizer: reconstructions, tokens in use, curves and recipe.
 
 use super::run::{line, points, step_chart};
-use super::{Number, Page, Section, Series, Style};
+use super::{Number, Page, Section, Series, Shown, Style};
 use crate::recipe::TokenizerRecipe;
 use crate::run::{LogEntry, Resolved};
 
 /// Width in pixels at which pictures are shown.
 const PICTURE_WIDTH_PX: usize = 1000;
 
-/// The report after `steps` of `total` steps; `reconstructions` is the PNG of a [`Sheet`](crate::pictures::Sheet).
+/// The report after `steps` of `total` steps, with the last `reconstructions`.
 pub fn tokenizer_page(
     log: &[LogEntry],
     resolved: &Resolved<TokenizerRecipe>,
     steps: u64,
     total: u64,
-    reconstructions: &[u8],
+    reconstructions: Shown,
     is_held_out: bool,
 ) -> Page {
     let run = &resolved.run;
@@ -37,8 +37,11 @@ pub fn tokenizer_page(
             ]),
             Section::Heading("Reconstructions".into()),
             Section::Image {
-                caption: format!("After {steps} steps, on {which}: each next to its reconstruction from tokens."),
-                png: reconstructions.to_vec(),
+                caption: format!(
+                    "After {} steps, on {which}: each next to its reconstruction from tokens.",
+                    reconstructions.step
+                ),
+                png: reconstructions.png.to_vec(),
                 width_px: PICTURE_WIDTH_PX,
             },
             Section::Heading("Curves".into()),

@@ -91,10 +91,11 @@ pub fn finetune<D: Device>(
         observe(Event::Transferred { transfer });
     }
     trainer.add_evaluation(AccuracyEvaluation {
-        options: options.clone(),
         resolved: resolved.clone(),
         model,
+        workers: options.workers,
         held_out,
+        last: None,
         every: validate_every(&setup),
         total: setup.total,
     });
@@ -178,21 +179,29 @@ impl Task for Finetuning {
 
 /// Evaluates accuracy on held-out images, keeps the best weights, and writes the report.
 struct AccuracyEvaluation {
-    options: Options<FinetuneRecipe>,
     resolved: Resolved<FinetuneRecipe>,
     model: Rc<Classifier>,
+    workers: usize,
     held_out: Option<Arc<dyn Source>>,
+    /// The last evaluation of the held-out images by this process.
+    last: Option<ClassificationReport>,
     every: u64,
     total: u64,
 }
 
 impl AccuracyEvaluation {
     fn classify<B: Backend>(&self, b: &B, source: &Arc<dyn Source>) -> Result<ClassificationReport> {
-        let recipe = &self.options.recipe;
+        let recipe = &self.resolved.recipe;
         let transform = recipe.evaluation_transform(self.resolved.run.normalization());
         let batch_size = recipe.train.batch_size / recipe.train.accumulation_steps;
         let labels = recipe.labels.per_image.loss();
-        classify(b, &self.model, Arc::clone(source), transform, labels, batch_size, self.options.workers)
+        classify(b, &self.model, Arc::clone(source), transform, labels, batch_size, self.workers)
+    }
+
+    fn write_page(&self, records: &mut Records) -> Result<()> {
+        let log = records.flushed_log()?;
+        let page = finetune_page(&log, &self.resolved, records.state(), self.total, self.last.as_ref());
+        Ok(page.write(&records.path().join("report.html"))?)
     }
 
     fn keep_best<B: Backend>(&self, b: &B, records: &mut Records, top1: f64) -> Result<()> {
@@ -213,7 +222,6 @@ impl<B: Backend> Evaluation<B> for AccuracyEvaluation {
 
     fn evaluate(&mut self, b: &B, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()> {
         let steps = records.state().steps;
-        let mut last: Option<ClassificationReport> = None;
         // before the first step the head is untrained
         if let Some(source) = self.held_out.as_ref().filter(|_| steps > 0) {
             let done = self.classify(b, source)?;
@@ -225,10 +233,13 @@ impl<B: Backend> Evaluation<B> for AccuracyEvaluation {
                 &[("loss/held-out", loss), ("top1", top1), ("top5", top5)],
             )?;
             self.keep_best(b, records, top1)?;
-            last = Some(done);
+            self.last = Some(done);
         }
-        let log = records.flushed_log()?;
-        let page = finetune_page(&log, &self.resolved, records.state(), self.total, last.as_ref());
-        Ok(page.write(&records.path().join("report.html"))?)
+        self.write_page(records)
+    }
+
+    fn report(&mut self, records: &mut Records) -> Result<()> {
+        // a process that has not classified yet has less to say than the one before it
+        if self.last.is_none() && self.held_out.is_some() { Ok(()) } else { self.write_page(records) }
     }
 }

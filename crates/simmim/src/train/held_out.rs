@@ -11,7 +11,7 @@ use crate::memory;
 use crate::model::{BatchMask, SimMim};
 use crate::pictures::{Sheet, prediction_sheet, push_pictures};
 use crate::recipe::DataRecipe;
-use crate::report::run_page;
+use crate::report::{Shown, run_page};
 use crate::run::Resolved;
 use simmim_data::rng::rng;
 use simmim_data::{Augmentation, OrderedPass, Purpose, Skipped, Subset};
@@ -133,6 +133,14 @@ pub(super) struct HeldOutEvaluation {
     pub(super) is_held_out: bool,
 }
 
+impl HeldOutEvaluation {
+    fn write_page(&self, records: &mut Records, shown: Shown) -> Result<()> {
+        let log = records.flushed_log()?;
+        let page = run_page(&log, &self.resolved, records.state().steps, self.total, shown, self.is_held_out);
+        Ok(page.write(&records.path().join("report.html"))?)
+    }
+}
+
 impl<B: Backend> Evaluation<B> for HeldOutEvaluation {
     fn is_due(&self, steps: u64, total: u64) -> bool {
         is_due_every(self.every, steps, total) && !self.held_out.masks.is_empty()
@@ -148,8 +156,13 @@ impl<B: Backend> Evaluation<B> for HeldOutEvaluation {
         }
         let sheet = self.held_out.pictures(b, &self.model, &self.resolved);
         let png = records.picture("predictions", &sheet)?;
-        let log = records.flushed_log()?;
-        let page = run_page(&log, &self.resolved, steps, self.total, &png, self.is_held_out);
-        Ok(page.write(&records.path().join("report.html"))?)
+        self.write_page(records, Shown { step: steps, png: &png })
+    }
+
+    fn report(&mut self, records: &mut Records) -> Result<()> {
+        match records.last_picture(self.every) {
+            Some((step, png)) => self.write_page(records, Shown { step, png: &png }),
+            None => Ok(()),
+        }
     }
 }

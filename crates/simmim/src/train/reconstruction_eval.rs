@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::memory;
 use crate::pictures::{Picture, Sheet};
 use crate::recipe::{DataRecipe, TokenizerRecipe};
-use crate::report::tokenizer_page;
+use crate::report::{Shown, tokenizer_page};
 use crate::run::Resolved;
 use crate::tokenizer::{DiscreteVae, TOKENIZER_FILE};
 use crate::weights::{self, RECIPE_KEY};
@@ -139,6 +139,14 @@ pub(super) struct TokenizerEvaluation {
     pub(super) is_held_out: bool,
 }
 
+impl TokenizerEvaluation {
+    fn write_page(&self, records: &mut Records, shown: Shown) -> Result<()> {
+        let log = records.flushed_log()?;
+        let page = tokenizer_page(&log, &self.resolved, records.state().steps, self.total, shown, self.is_held_out);
+        Ok(page.write(&records.path().join("report.html"))?)
+    }
+}
+
 impl<B: Backend> Evaluation<B> for TokenizerEvaluation {
     fn is_due(&self, steps: u64, total: u64) -> bool {
         is_due_every(self.every, steps, total) && !self.images.is_empty()
@@ -158,11 +166,16 @@ impl<B: Backend> Evaluation<B> for TokenizerEvaluation {
             &[("reconstruction/l1", report.l1), ("tokens/perplexity", report.perplexity)],
         )?;
         let png = records.picture("reconstructions", &sheet)?;
-        let log = records.flushed_log()?;
-        let page = tokenizer_page(&log, &self.resolved, steps, self.total, &png, self.is_held_out);
-        page.write(&records.path().join("report.html"))?;
+        self.write_page(records, Shown { step: steps, png: &png })?;
         let metadata = HashMap::from([(RECIPE_KEY.to_owned(), self.resolved.to_weights_metadata())]);
         weights::save_values_atomically(&records.path().join(TOKENIZER_FILE), b, metadata)
+    }
+
+    fn report(&mut self, records: &mut Records) -> Result<()> {
+        match records.last_picture(self.every) {
+            Some((step, png)) => self.write_page(records, Shown { step, png: &png }),
+            None => Ok(()),
+        }
     }
 }
 

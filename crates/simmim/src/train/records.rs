@@ -108,6 +108,13 @@ impl Records {
         Ok(png)
     }
 
+    /// The newest pictures of a run that draws them every `every` steps, and their step; `None` if they are not there,
+    /// because it drew them at other steps before it was resumed.
+    pub(super) fn last_picture(&self, every: u64) -> Option<(u64, Vec<u8>)> {
+        let step = self.state.steps - self.state.steps % every;
+        Some((step, std::fs::read(picture_path(&self.path, step)).ok()?))
+    }
+
     /// Flushes the TensorBoard file and returns the whole log; it is empty on ranks without a folder.
     ///
     /// # Errors

@@ -45,6 +45,14 @@ pub trait Evaluation<B: Backend> {
     /// # Errors
     /// If images or files cannot be read or written.
     fn evaluate(&mut self, b: &B, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()>;
+
+    /// Writes the report of a run that stops between two evaluations, with the log up to there.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    fn report(&mut self, _records: &mut Records) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether an evaluation that runs every `every` steps, at the start and at the end is due.

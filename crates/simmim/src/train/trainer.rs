@@ -207,6 +207,9 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             }
         }
         let checkpoint = self.save(&throughput, observe)?; // at the end, or where it was interrupted
+        if self.records.state().steps < self.total {
+            self.evaluations.iter_mut().try_for_each(|evaluation| evaluation.report(&mut self.records))?;
+        }
         self.collective.barrier()?; // no rank reports success before the first one has saved
         self.records.sum_up_unreadable(observe);
         let state = self.records.state();
