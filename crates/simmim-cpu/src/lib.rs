@@ -145,10 +145,10 @@ impl Cpu {
 
     /// Makes the optimizer step, and packs the new weights in the type of activations.
     fn step_in<T: Dtype>(&self, step: &OptimizerStep, factor: f64) {
-        self.timed("adamw and forward panels", Direction::Step, || {
-            optimizer::adamw_and_forward_panels::<T>(self, step, factor);
+        self.timed("adamw and panels", Direction::Step, || {
+            optimizer::adamw_and_panels::<T>(self, step, factor);
+            self.repack::<T>(); // a weight that only an input's gradient reads
         });
-        self.timed("backward panels", Direction::Step, || self.repack::<T>());
     }
 
     fn is_recording(&self) -> bool {

@@ -1,7 +1,13 @@
 //! The norm of the gradients, AdamW and the moving average over the flat buffers, which workers process in pieces.
 //!
-//! A piece of a weight that is packed for the forward product consists of whole panels, which are packed right after
-//! the step, while the new values are in the cache.
+//! A piece of a weight that is packed for products consists of whole panels of the forward product. It is packed for both
+//! directions right after the step, while the new values are in the cache.
+//!
+//! ```text
+//! W [out, in]       panels of Wᵀ [in, out]        panels of W [out, in]
+//!  piece 0          panels 0 to p-1               the first steps of every panel
+//!  piece 1          panels p to 2p-1              the next steps of every panel
+//! ```
 
 use crate::Cpu;
 use simmim_engine::{OptimizerStep, ParameterId};
@@ -9,7 +15,8 @@ use simmim_kernels::adamw::{AdamWStep, adamw};
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::{move_towards, sum_of_squares};
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::pack_weight_by_column;
+use simmim_kernels::pack::{pack_weight_by_column, pack_weight_rows};
+use simmim_kernels::product::Tile;
 use std::mem::take;
 
 /// Values of a piece: so many that starting a task costs little, and so few that workers can share one large weight.
@@ -30,14 +37,14 @@ pub(super) fn update_average(cpu: &Cpu, decay: f32) {
     cpu.threads.map(pieces, |(average, values)| move_towards(average, 1.0 - decay, values));
 }
 
-/// Makes one AdamW step of all parameters from their gradients times `factor`, and packs the panels of forward
-/// products.
-pub(super) fn adamw_and_forward_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep, factor: f64) {
+/// Makes one AdamW step of all parameters from their gradients times `factor`, and packs the weights that are packed
+/// for forward products.
+pub(super) fn adamw_and_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep, factor: f64) {
     assert_eq!(step.step_sizes.len(), cpu.table.iter().len(), "one step size per parameter");
     let mut store = cpu.store.borrow_mut();
     let mut packed = cpu.packed_weights.borrow_mut();
     let buffers = store.step_buffers();
-    let mut forward_lanes = packed.forward_lanes(buffers.version);
+    let (mut step_lanes, tile) = (packed.step_lanes(buffers.version), cpu.tile);
     let (mut values, mut gradients) = (buffers.values, buffers.gradients);
     let (mut first, mut second) = (buffers.first, buffers.second);
     let mut pieces = Vec::new();
@@ -52,25 +59,23 @@ pub(super) fn adamw_and_forward_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep
             gradient_scale: factor as f32,
         };
         let mut left = parameter.range.len();
-        let mut lanes = forward_lanes.remove(&ParameterId(index));
-        // the inputs of a packed weight, that is, the values of one of its outputs, and the values of a piece
-        let (inputs, piece) = match lanes {
-            None => (1, PIECE),
-            Some(_) => {
-                let inputs = left / parameter.shape[0];
-                (inputs, PIECE.next_multiple_of(cpu.tile.panels::<T>(0, 0).width() * inputs))
-            }
+        let mut panels = step_lanes.remove(&ParameterId(index)).map(|lanes| {
+            let (outputs, inputs) = (parameter.shape[0], left / parameter.shape[0]);
+            let of_backward = tile.panels::<T>(outputs, inputs);
+            let backward = lanes.backward.chunks_exact_mut(of_backward.group_lanes()).collect();
+            Panels { inputs, forward: lanes.forward, backward, width: of_backward.width() }
+        });
+        let piece = match &panels {
+            None => PIECE,
+            Some(panels) => PIECE.next_multiple_of(tile.panels::<T>(0, 0).width() * panels.inputs),
         };
         while left > 0 {
             let len = left.min(piece);
-            let panels = lanes.as_mut().map(|lanes| {
-                let layout = cpu.tile.panels::<T>(inputs, len / inputs);
-                (layout, lanes.split_off_mut(..layout.lanes()).expect("a packed weight has lanes for all its panels"))
-            });
+            left -= len;
+            let of_piece = panels.as_mut().map(|panels| panels.split_off::<T>(tile, len / panels.inputs, left == 0));
             let (p, g) = (values.split_off_mut(..len), gradients.split_off(..len));
             let (m, v) = (first.split_off_mut(..len), second.split_off_mut(..len));
-            pieces.push((adamw_step, p, g, m, v, panels));
-            left -= len;
+            pieces.push((adamw_step, p, g, m, v, of_piece));
         }
         // the values between this parameter and the next one
         let end = buffers.ranges[index].end;
@@ -85,9 +90,86 @@ pub(super) fn adamw_and_forward_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep
             unreachable!("the table's ranges lie within the buffers")
         };
         adamw(&step, p, g, m, v);
-        if let Some((layout, lanes)) = panels {
-            let (outputs, inputs) = (layout.columns(), p.len() / layout.columns());
-            pack_weight_by_column::<T>(Matrix::strided(p, outputs, inputs, inputs), layout, 0, lanes);
+        if let Some(mut panels) = panels {
+            let (inputs, outputs) = (panels.inputs, p.len() / panels.inputs);
+            let rows = Matrix::strided(p, outputs, inputs, inputs);
+            pack_weight_by_column::<T>(rows, tile.panels::<T>(inputs, outputs), 0, panels.forward);
+            if !panels.backward.is_empty() {
+                pack_weight_rows::<T>(rows, panels.width, &mut panels.backward);
+            }
         }
     });
+}
+
+/// The lanes that the rows of a weight, or of a piece of it, are packed to.
+struct Panels<'a> {
+    /// Columns of the weight.
+    inputs: usize,
+    forward: &'a mut [u32],
+    /// Each panel of the backward product; none if it is not packed.
+    backward: Vec<&'a mut [u32]>,
+    /// Columns of such a panel.
+    width: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// Splits off the lanes of the next `outputs` rows. The last rows get the zeros after them as well.
+    fn split_off<T: Dtype>(&mut self, tile: Tile, outputs: usize, is_last: bool) -> Panels<'a> {
+        let forward = tile.panels::<T>(self.inputs, outputs).lanes();
+        let steps = |panel: &[u32]| if is_last { panel.len() } else { outputs / T::PER_LANE * self.width };
+        let backward = self.backward.iter_mut().map(|panel| split_off_mut(panel, steps(panel)));
+        Panels { backward: backward.collect(), forward: split_off_mut(&mut self.forward, forward), ..*self }
+    }
+}
+
+/// Splits off the first `len` values.
+///
+/// # Panics
+/// If there are fewer.
+fn split_off_mut<'a, T>(slice: &mut &'a mut [T], len: usize) -> &'a mut [T] {
+    slice.split_off_mut(..len).expect("a packed weight has lanes for all its panels")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simmim_engine::{Backend, Distance, Linear, Operations, ParameterTable, Precision, Regression, Slot, StepSize};
+    use simmim_kernels::dtype::Bf16;
+
+    /// Trains a layer for a step, and compares its packed weights with those packed from the new values.
+    fn check<T: Dtype>(precision: Precision, tile: Tile, [outputs, inputs]: [usize; 2]) {
+        let mut table = ParameterTable::default();
+        table.add("before", &[3]); // so that the weight does not start where a buffer does
+        let weight = table.add("weight", &[outputs, inputs]);
+        let parameters = table.iter().len();
+        let cpu = Cpu::with_tile(table, precision, 2, tile);
+        let values: Vec<f32> = (0..3 + outputs * inputs).map(|i| (i % 101) as f32 / 101.0 - 0.5).collect();
+        cpu.write_slot(Slot::Values, &values);
+        cpu.start(true);
+        let x = cpu.tensor(&[2, inputs], &values[..2 * inputs]);
+        let y = cpu.linear(&x, &Linear { weight, bias: None });
+        let (target, ones) = (vec![0.0; 2 * outputs], [1.0; 2]);
+        let loss = Regression { distance: Distance::L2, target: &target, weight: &ones, channels: outputs };
+        cpu.backward(&cpu.regression(&y, &loss));
+        let step_sizes = vec![StepSize { lr: 0.1, weight_decay: 0.0 }; parameters];
+        let (betas, step_sizes) = ((0.9, 0.999), step_sizes.as_slice());
+        cpu.step(&OptimizerStep { number: 1, betas, eps: 1e-8, gradient_scale: 1.0, clip_norm: None, step_sizes });
+        assert_ne!(cpu.read_slot(Slot::Values)[3..], values[3..], "the step moved the weight");
+        let packed = |cpu: &Cpu| [cpu.forward_weight::<T>(weight), cpu.backward_weight::<T>(weight)];
+        let by_step = packed(&cpu);
+        cpu.packed_weights.take();
+        for (by_step, anew) in by_step.iter().zip(packed(&cpu)) {
+            assert!(by_step.get() == anew.get(), "{outputs} × {inputs}, {}", tile.name());
+        }
+    }
+
+    #[test]
+    fn weights_are_packed_for_both_directions_piece_by_piece() {
+        for tile in Tile::all_available().into_iter().chain([Tile::model_of_amx()]) {
+            for size in [[200, 700], [5, 7], [96, 700], [49, 33], [2, 70_000]] {
+                check::<f32>(Precision::F32, tile, size);
+                check::<Bf16>(Precision::Bf16, tile, size);
+            }
+        }
+    }
 }

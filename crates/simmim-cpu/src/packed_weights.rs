@@ -1,8 +1,8 @@
 //! The weights, packed as operands of products once after each change of the parameters.
 //!
 //! The forward product reads panels of `Wᵀ`. The product that computes the gradient of its input reads panels of `W`;
-//! an evaluation never needs these, so a weight is packed for a product when that product is first run. The optimizer
-//! step packs the panels of the forward product together with the new values (`optimizer.rs`).
+//! an evaluation never needs these, so a weight is packed for a product when that product is first run. Later it is packed
+//! by the optimizer step, together with the new values (`optimizer.rs`).
 
 use crate::Cpu;
 use crate::store::Store;
@@ -12,7 +12,7 @@ use simmim_kernels::aligned::Aligned;
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::{Packed, PackedLayout, pack_weight_by_column, pack_weight_by_row};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 /// A model with more parameters than this is evaluated without storing packed weights, so that a model of billions
@@ -62,17 +62,33 @@ impl PackedWeight {
     }
 }
 
+/// The lanes of a weight that the optimizer step packs.
+pub(super) struct StepLanes<'a> {
+    /// Panels of `Wᵀ`.
+    pub(super) forward: &'a mut [u32],
+    /// Panels of `W`; empty if they were never needed.
+    pub(super) backward: &'a mut [u32],
+}
+
 impl PackedWeights {
     /// The lanes of all weights that are packed for the forward product. The caller must pack them from version
     /// `version` of the parameters.
-    pub(super) fn forward_lanes(&mut self, version: u64) -> HashMap<ParameterId, &mut [u32]> {
-        let forward = self.by_use.iter_mut().filter(|((_, weight_use), _)| *weight_use == WeightUse::Forward);
-        forward
-            .map(|((id, _), packed)| {
+    pub(super) fn step_lanes(&mut self, version: u64) -> HashMap<ParameterId, StepLanes<'_>> {
+        let mut lanes: HashMap<_, StepLanes> = HashMap::new();
+        let has_forward: HashSet<ParameterId> =
+            self.by_use.keys().filter(|(_, weight_use)| *weight_use == WeightUse::Forward).map(|(id, _)| *id).collect();
+        for ((id, weight_use), packed) in &mut self.by_use {
+            if has_forward.contains(id) {
                 packed.version = version;
-                (*id, &mut Rc::make_mut(&mut packed.lanes)[..])
-            })
-            .collect()
+                let of_weight = lanes.entry(*id).or_insert(StepLanes { forward: &mut [], backward: &mut [] });
+                let place = match weight_use {
+                    WeightUse::Forward => &mut of_weight.forward,
+                    WeightUse::InputGradient => &mut of_weight.backward,
+                };
+                *place = &mut Rc::make_mut(&mut packed.lanes)[..];
+            }
+        }
+        lanes
     }
 }
 

@@ -106,7 +106,7 @@ impl PackedLayout {
 }
 
 /// A packed operand in a borrowed slice.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Packed<'a> {
     lanes: &'a [u32],
     layout: PackedLayout,
@@ -206,6 +206,25 @@ pub fn pack_weight_by_row<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, f
     assert!(weight.columns() == layout.columns && weight.rows().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert_eq!(out.len() % layout.group_lanes(), 0, "groups are packed whole");
     rows_to_groups::<f32, T>(weight, first, layout, out);
+}
+
+/// Packs some rows of an f32 weight whose rows are the depth: into each of `groups`, their steps of that group.
+///
+/// # Shapes
+/// `rows` `[R, N]`; each of `groups` has as many lanes, in steps of `width`; the steps after the last row become zero.
+///
+/// # Panics
+/// If the sizes do not fit together.
+pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut [&mut [u32]]) {
+    assert_eq!(groups.len(), rows.columns().div_ceil(width), "groups of {width} columns");
+    for (group, out) in groups.iter_mut().enumerate() {
+        let (left, steps) = (group * width, out.len() / width);
+        let columns = width.min(rows.columns() - left);
+        assert!(rows.rows().div_ceil(T::PER_LANE) <= steps, "{} rows in {steps} steps", rows.rows());
+        let part = Matrix::strided(&rows.data()[left..], rows.rows(), columns, rows.stride());
+        let layout = PackedLayout { columns, width, steps, segments: 1, order: Order::Steps };
+        rows_to_groups::<f32, T>(part, 0, layout, out);
+    }
 }
 
 /// Packs one segment of an operand whose columns are the depth, such as the transpose of the right side of a product.
@@ -460,6 +479,19 @@ mod tests {
                     columns_to_groups_portable::<f32, T>(rows, first, layout, &mut fast[rest.clone()]);
                     assert_eq!(fast[rest.clone()], naive[rest], "{depth}×{columns} by column, width {width}, portable");
                 }
+                // the same rows in two parts
+                let upper = depth / 2 / T::PER_LANE * T::PER_LANE;
+                let mut in_parts = vec![3; layout.lanes()];
+                let (mut first, mut second): (Vec<_>, Vec<_>) = in_parts
+                    .chunks_exact_mut(layout.group_lanes())
+                    .map(|group| group.split_at_mut(upper / T::PER_LANE * width))
+                    .unzip();
+                let rows = Matrix::strided(&weight, depth, columns, columns);
+                pack_weight_rows::<T>(rows.rows_from(0, upper), width, &mut first);
+                pack_weight_rows::<T>(rows.rows_from(upper, depth - upper), width, &mut second);
+                pack_naive::<T>(depth, layout, by_row, &mut naive);
+                assert_eq!(in_parts, naive, "{depth}×{columns} in two parts, width {width}");
+
                 // operands that are stored as T; the last layout is deeper than its operand by two rows
                 let stored = |rows: usize, columns: usize| -> Vec<T> {
                     let mut out = vec![T::default(); rows * padded::<T>(columns)];
