@@ -9,6 +9,7 @@
 //!                     ◄── fold ───
 //! ```
 
+use crate::dtype::{Dtype, padded};
 use std::ops::Range;
 
 /// The sizes of images and of the square neighborhood of each pixel.
@@ -51,22 +52,26 @@ impl Neighborhood {
     }
 }
 
-/// Writes the neighborhoods of `pixels`, which are numbered across images, to rows.
+/// Writes the neighborhoods of `pixels`, which are numbered across images, to stored rows.
 ///
 /// # Shapes
-/// `images` `[B, H, W, C]` → `rows` `[pixels, k·k·C]`.
-pub fn unfold(n: &Neighborhood, images: &[f32], pixels: Range<usize>, rows: &mut [f32]) {
-    assert_eq!(rows.len(), pixels.len() * n.row_len(), "one row per pixel");
-    rows.fill(0.0);
-    for (pixel, row) in pixels.zip(rows.chunks_exact_mut(n.row_len())) {
+/// `images` `[B, H, W, C]` → `rows` `[pixels, k·k·C]`, in whole lanes.
+pub fn unfold<T: Dtype>(n: &Neighborhood, images: &[T], pixels: Range<usize>, rows: &mut [T]) {
+    let stride = padded::<T>(n.row_len());
+    assert_eq!(rows.len(), pixels.len() * stride, "one row per pixel");
+    rows.fill(T::default());
+    for (pixel, row) in pixels.zip(rows.chunks_exact_mut(stride)) {
         n.runs(pixel, |from, to, len| row[to..to + len].copy_from_slice(&images[from..from + len]));
     }
 }
 
 /// Specification of [`unfold`].
-pub fn unfold_naive(n: &Neighborhood, images: &[f32], pixels: Range<usize>, rows: &mut [f32]) {
+pub fn unfold_naive<T: Dtype>(n: &Neighborhood, images: &[T], pixels: Range<usize>, rows: &mut [T]) {
+    let stride = padded::<T>(n.row_len());
     for (at, value) in rows.iter_mut().enumerate() {
-        *value = index_in_images(n, pixels.start + at / n.row_len(), at % n.row_len()).map_or(0.0, |from| images[from]);
+        let (pixel, inside) = (pixels.start + at / stride, at % stride);
+        let from = if inside < n.row_len() { index_in_images(n, pixel, inside) } else { None };
+        *value = from.map_or(T::default(), |from| images[from]);
     }
 }
 
@@ -165,6 +170,7 @@ fn published_index(n: &Neighborhood, at: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::Bf16;
     use crate::testing::{assert_close, numbers};
 
     #[test]
@@ -180,8 +186,14 @@ mod tests {
                 assert_eq!(fast, naive);
                 let (mut fast, mut back) = (images.clone(), images.clone());
                 fold(&n, &naive, pixels.clone(), &mut fast);
-                fold_naive(&n, &naive, pixels, &mut back);
+                fold_naive(&n, &naive, pixels.clone(), &mut back);
                 assert_close(&fast, &back, 1e-6);
+                let stored = || vec![Bf16::ONE; pixels.len() * padded::<Bf16>(n.row_len())];
+                let (mut fast, mut naive) = (stored(), stored());
+                let images: Vec<_> = images.iter().map(|value| Bf16::from_f32(*value)).collect();
+                unfold(&n, &images, pixels.clone(), &mut fast);
+                unfold_naive(&n, &images, pixels, &mut naive);
+                assert_eq!(fast, naive);
             }
         }
     }

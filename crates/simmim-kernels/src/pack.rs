@@ -221,6 +221,9 @@ pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut 
         let (left, steps) = (group * width, out.len() / width);
         let columns = width.min(rows.columns() - left);
         assert!(rows.rows().div_ceil(T::PER_LANE) <= steps, "{} rows in {steps} steps", rows.rows());
+        if steps == 0 {
+            continue;
+        }
         let part = Matrix::strided(&rows.data()[left..], rows.rows(), columns, rows.stride());
         let layout = PackedLayout { columns, width, steps, segments: 1, order: Order::Steps };
         rows_to_groups::<f32, T>(part, 0, layout, out);
