@@ -4,6 +4,7 @@ use crate::paths;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use simmim::masks::PixelBox;
 use simmim::precision::PrecisionChoice;
+use simmim::weights::ChannelRule;
 use std::path::PathBuf;
 
 /// Self-supervised pre-training of vision transformers by masked image modeling (SimMIM).
@@ -131,6 +132,9 @@ pub(crate) enum Command {
     Palette(PaletteArgs),
     /// Trains a discrete VAE on unlabeled images; its tokens are the target of `target.kind = "tokens"`.
     Tokenizer(TokenizerArgs),
+    /// Writes weights of timm, Hugging Face's transformers or the official code as a file of this program, with the recipe
+    /// that their shapes and the config.json beside them give; every --from takes them directly too.
+    Import(ImportArgs),
     /// Describes a run, a weights file, a recipe or a data set.
     Inspect(InspectArgs),
     /// Times the training steps of a recipe, and reports their share of the peak throughput of the machine.
@@ -166,10 +170,13 @@ pub(crate) struct PretrainArgs {
 
 #[derive(Args)]
 pub(crate) struct FinetuneArgs {
-    /// Weights to start from: a run folder, a checkpoint folder, a weights file, or `scratch` for random
-    /// initialization.
+    /// Weights to start from: a run folder, a checkpoint folder, a weights file (also of timm or transformers), or
+    /// `scratch` for random initialization.
     #[arg(long, value_name = "RUN|FILE|scratch", value_parser = paths::name)]
     pub(crate) from: String,
+    /// How the patch embedding of --from is adapted to images of another number of channels.
+    #[arg(long, value_enum)]
+    pub(crate) channels: Option<Channels>,
     /// A built-in recipe (see `simmim recipes`) or a TOML file.
     #[arg(long, value_name = "NAME|FILE", value_parser = paths::name)]
     pub(crate) recipe: String,
@@ -189,7 +196,8 @@ pub(crate) struct FinetuneArgs {
 /// Options for frozen features of labeled images.
 #[derive(Args)]
 pub(crate) struct FrozenArgs {
-    /// A run folder, a checkpoint folder, a weights file, or `scratch` for an untrained encoder.
+    /// A run folder, a checkpoint folder, a weights file (also of timm or transformers), or `scratch` for an untrained
+    /// encoder.
     #[arg(long, value_name = "RUN|FILE|scratch", value_parser = paths::name)]
     pub(crate) from: String,
     /// Labeled training images: class sub-folders, .tar shards with .cls, or IDX files.
@@ -336,6 +344,40 @@ pub(crate) struct TokenizerArgs {
     pub(crate) recipe: String,
     #[command(flatten)]
     pub(crate) workers: Workers,
+}
+
+#[derive(Args)]
+pub(crate) struct ImportArgs {
+    /// A safetensors file, an index of several, or a folder as transformers writes it.
+    #[arg(value_name = "FILE|DIR", value_parser = paths::path())]
+    pub(crate) file: PathBuf,
+    /// The file to write; --set data.image_size, data.channels and encoder.heads change what it is for, or say it.
+    #[arg(long, value_name = "FILE.safetensors", value_parser = paths::path())]
+    pub(crate) out: PathBuf,
+    /// How the patch embedding is adapted to another number of channels; the response to gray images stays.
+    #[arg(long, value_enum)]
+    pub(crate) channels: Option<Channels>,
+}
+
+/// How the patch embedding is adapted to another number of channels.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Channels {
+    /// The channels of the weights again and again, copies sharing their weight.
+    Repeat,
+    /// Their mean for every channel.
+    Mean,
+    /// The channels of the weights, and zeros for all others.
+    Zero,
+}
+
+impl From<Channels> for ChannelRule {
+    fn from(channels: Channels) -> Self {
+        match channels {
+            Channels::Repeat => ChannelRule::Repeat,
+            Channels::Mean => ChannelRule::Mean,
+            Channels::Zero => ChannelRule::Zero,
+        }
+    }
 }
 
 #[derive(Args)]

@@ -74,6 +74,9 @@ impl Uses {
                 ..none("masks")
             },
             Command::Palette(_) => Self { seed: true, ..none("palette") },
+            Command::Import(_) => {
+                Self { keys: Keys::Only(&["encoder.", "data.image_size", "data.channels"]), ..none("import") }
+            }
             // whether it is a recipe is known later
             Command::Inspect(_) => Self { keys: Keys::All, ..none("inspect") },
             Command::Bench(args) if args.peak => Self { computes: true, precision: true, ..none("bench --peak") },

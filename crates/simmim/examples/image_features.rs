@@ -1,5 +1,5 @@
 //! Extracts feature maps of several blocks of an encoder in one pass. The encoder here is randomly initialized;
-//! `FrozenEncoder::load(&InitFrom::Weights("run".into()), …)` loads that of a run and has one feature vector per image.
+//! `FrozenEncoder::load(&InitFrom::Weights { path: "run".into(), channels: None }, …)` loads that of a run and has one feature vector per image.
 
 use simmim::encoders::{Encode, Encoder, ForwardContext, Role};
 use simmim::recipe::resolve;

@@ -73,6 +73,17 @@ pub enum Error {
         tensor: String,
     },
 
+    /// Weights do not say what their architecture is.
+    #[error("`{}`: {what}", path.display())]
+    Undecided {
+        /// The weights file.
+        path: PathBuf,
+        /// What is not known.
+        what: String,
+        /// The edit that would say it; empty if there is none.
+        edit: String,
+    },
+
     /// A file is not a safetensors file, or not complete.
     #[error("`{}` is not a complete safetensors file: {reason}", path.display())]
     NotWeights {
@@ -173,6 +184,7 @@ impl Error {
             | Error::WeightShape { .. }
             | Error::WeightMissing { .. }
             | Error::NotWeights { .. }
+            | Error::Undecided { .. }
             | Error::Damaged { .. }
             | Error::OtherVersion { .. }
             | Error::OtherRun { .. }
@@ -195,6 +207,10 @@ impl Error {
             Error::WeightShape { .. } | Error::WeightMissing { .. } => Some(
                 "use the recipe these weights were trained with; `simmim inspect FILE` shows what is in them".into(),
             ),
+            Error::Undecided { edit, .. } if edit.is_empty() => Some("name its recipe by --recipe".into()),
+            Error::Undecided { edit, .. } => {
+                Some(format!("`--set {edit}` says it; so does the config.json of these weights, in their folder"))
+            }
             Error::NotWeights { .. } => {
                 Some("give a weights file of `simmim pretrain`; if the file was cut off, copy it again".into())
             }

@@ -35,7 +35,7 @@ pub(crate) fn run(common: &Common, args: &DemoArgs, device: &impl Device) -> any
         };
         say("");
         say("Fine-tuning the encoder on a few labels:");
-        finetuned.push(tune(&from_encoder, &InitFrom::Weights(args.out.clone()))?);
+        finetuned.push(tune(&from_encoder, &InitFrom::Weights { path: args.out.clone(), channels: None })?);
         if finetuned[0].is_finished() {
             say("");
             say("Training the same network from scratch on the same labels:");

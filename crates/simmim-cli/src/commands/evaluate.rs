@@ -1,6 +1,6 @@
 //! `simmim evaluate`.
 
-use super::{open_data, print_result, warn_of_damaged, warn_of_unreadable};
+use super::{open_data, print_result, say_import, warn_of_damaged, warn_of_unreadable};
 use crate::cli::{Common, EvaluateArgs};
 use crate::exit::Exit;
 use serde_json::json;
@@ -12,6 +12,7 @@ pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) ->
     let (precision, _) = precision::choose(common.precision(), device);
     let model = FinetunedModel::load(&args.from, &common.set, device, precision)?;
     warn_of_damaged(model.damaged());
+    say_import(common, model.import());
     let source = open_data(&args.data, model.resolved().recipe.data.channels)?;
     let report = model.evaluate(source, &args.data, args.workers.count(common))?;
     let skipped = warn_of_unreadable(&report.skipped);

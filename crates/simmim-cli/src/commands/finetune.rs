@@ -12,7 +12,7 @@ pub(crate) fn run(common: &Common, args: &FinetuneArgs, device: &impl Device) ->
     let run =
         Run { common, recipe: &args.recipe, edits: &common.set, out: &args.out, workers: args.workers.count(common) };
     let options = run.on(&args.data, args.val.as_deref())?;
-    let init_from = init_from(&args.from);
+    let init_from = init_from(&args.from, args.channels.map(Into::into));
     let outcome = with_progress(common, &options, |observe, stop| {
         finetune(device, &mut Alone, &options, &init_from, observe, stop)
     })?;

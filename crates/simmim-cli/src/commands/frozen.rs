@@ -24,15 +24,14 @@ pub(super) struct Frozen {
 }
 
 pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device) -> anyhow::Result<Frozen> {
-    let init_from = init_from(&args.from);
+    let init_from = init_from(&args.from, None);
     let recipe = args.recipe.as_ref().map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
     let (precision, _) = precision::choose(common.precision(), device);
     let mut encoder = FrozenEncoder::load(&init_from, recipe, &common.set, device, precision, common.seed())?;
     warn_of_damaged(encoder.damaged());
-    if let Some(transfer) = encoder
-        .transfer()
-        .filter(|report| !(common.quiet || report.initialized.is_empty() && report.resized.is_empty()))
-    {
+    if let Some(transfer) = encoder.transfer().filter(|report| {
+        !(common.quiet || report.import.is_none() && report.initialized.is_empty() && report.resized.is_empty())
+    }) {
         transfer.lines().iter().for_each(|line| crate::terminal::line(line));
     }
     let open = |spec: &str| open_data(spec, encoder.channels());

@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod evaluate;
 pub(crate) mod finetune;
 mod frozen;
+pub(crate) mod import;
 pub(crate) mod inspect;
 pub(crate) mod knn;
 pub(crate) mod masks;
@@ -16,11 +17,12 @@ pub(crate) mod reconstruct;
 pub(crate) mod tokenizer;
 mod training;
 
+use crate::cli::Common;
 use crate::terminal::escaped;
 use serde_json::Value;
 use simmim::Error;
 use simmim::run::MAX_NAMED;
-use simmim::weights::InitFrom;
+use simmim::weights::{ChannelRule, Import, InitFrom};
 use simmim_data::{Image, PassedOver, Skipped, Source};
 use std::collections::HashSet;
 use std::io::Write;
@@ -76,10 +78,10 @@ fn warn_of_unreadable<'a>(skipped: impl IntoIterator<Item = &'a Skipped>) -> usi
 }
 
 /// Parses `--from`: `scratch`, or a path to weights.
-fn init_from(from: &str) -> InitFrom {
+fn init_from(from: &str, channels: Option<ChannelRule>) -> InitFrom {
     match from {
         "scratch" => InitFrom::Scratch,
-        path => InitFrom::Weights(path.into()),
+        path => InitFrom::Weights { path: path.into(), channels },
     }
 }
 
@@ -88,6 +90,12 @@ fn warn_of_damaged(errors: &[Error]) {
     for error in errors {
         crate::terminal::line(&format!("warning: {error}; using the checkpoint before it"));
     }
+}
+
+/// Says what was taken over from the file of another program, if the weights are of one.
+fn say_import(common: &Common, import: Option<&Import>) {
+    let lines = import.filter(|_| !common.quiet).map_or(Vec::new(), Import::lines);
+    lines.iter().for_each(|line| crate::terminal::line(line));
 }
 
 /// Reads an image of the command line and converts it to `channels` channels.

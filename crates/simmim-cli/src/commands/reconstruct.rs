@@ -1,6 +1,6 @@
 //! `simmim reconstruct`.
 
-use super::{print_result, read_image, warn_of_damaged};
+use super::{print_result, read_image, say_import, warn_of_damaged};
 use crate::cli::{Common, ReconstructArgs};
 use crate::exit::{self, Exit};
 use crate::unused::ignored;
@@ -18,6 +18,7 @@ pub(crate) fn run(common: &Common, args: &ReconstructArgs, device: &impl Device)
     let (precision, _) = precision::choose(common.precision(), device);
     let trained = PretrainedModel::load(&args.from, &common.set, device, precision)?;
     warn_of_damaged(trained.damaged());
+    say_import(common, trained.import());
     if !common.quiet {
         crate::terminal::line(&describe(&trained));
     }

@@ -7,6 +7,7 @@ mod bench;
 mod data_folders;
 mod disk_full;
 mod finetune;
+mod import;
 mod memory;
 mod options;
 mod output;

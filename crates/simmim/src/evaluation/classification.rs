@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, FinetuneRecipe, edit};
 use crate::run::Resolved;
-use crate::weights::{Builder, LoadedWeights};
+use crate::weights::{Builder, Import, LoadedWeights};
 use simmim_data::{OrderedPass, Skipped, Source, Transform};
 use simmim_engine::{Backend, Device, Images, Labels, Precision};
 use std::path::Path;
@@ -157,6 +157,7 @@ pub struct FinetunedModel<B> {
     backend: B,
     resolved: Resolved<FinetuneRecipe>,
     damaged: Vec<Error>,
+    import: Option<Import>,
 }
 
 impl<B: Backend> FinetunedModel<B> {
@@ -187,12 +188,17 @@ impl<B: Backend> FinetunedModel<B> {
         let mut builder = Builder::default();
         let model = Classifier::new(&resolved.recipe, resolved.run.classes.len(), &mut builder)?;
         let backend = weights.open(device, builder.finish().0, precision)?;
-        Ok(Self { model, backend, resolved, damaged: weights.damaged })
+        Ok(Self { model, backend, resolved, damaged: weights.damaged, import: weights.import })
     }
 
     /// Recipe and facts of the run.
     pub fn resolved(&self) -> &Resolved<FinetuneRecipe> {
         &self.resolved
+    }
+
+    /// What was taken over from the file of another program.
+    pub fn import(&self) -> Option<&Import> {
+        self.import.as_ref()
     }
 
     /// Errors of damaged checkpoints that are newer than the one that was loaded.

@@ -83,10 +83,13 @@ impl<D: Device> FrozenEncoder<D> {
     ) -> Result<Self> {
         let mut weights = match init_from {
             InitFrom::Scratch => None,
-            InitFrom::Weights(path) => Some(LoadedWeights::at(path)?),
+            InitFrom::Weights { path, .. } => Some(LoadedWeights::with(path, edits)?),
         };
         let resolved = weights.as_ref().and_then(|weights| weights.resolved.clone());
         let Some(recipe) = recipe.or(resolved.as_ref().map(|(recipe, _)| recipe.clone())) else {
+            if let Some(undecided) = weights.and_then(|weights| weights.undecided) {
+                return Err(undecided);
+            }
             return Err(Error::Input {
                 what: "no recipe says which encoder it is".into(),
                 hint: Some("name its recipe by --recipe".into()),
@@ -121,7 +124,14 @@ impl<D: Device> FrozenEncoder<D> {
         let mut values = initial_values(&table, &inits, seed);
         let transfer = match weights {
             None => None,
-            Some(weights) => Some(transfer(&Pretrained::new(weights, &[]), &encoder, &table, &mut values)?),
+            Some(weights) => {
+                let mut pretrained = Pretrained::new(weights, architecture, &[])?;
+                pretrained.channels = match init_from {
+                    InitFrom::Scratch => None,
+                    InitFrom::Weights { channels, .. } => *channels,
+                };
+                Some(transfer(&pretrained, &encoder, &table, &mut values)?)
+            }
         };
         let backend = device.open(table, precision);
         backend.write_slot(Slot::Values, &values);

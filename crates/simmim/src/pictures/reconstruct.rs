@@ -9,7 +9,7 @@ use crate::precision;
 use crate::recipe::{AnyRecipe, MaskRecipe, MaskStrategyName, edit};
 use crate::run::{Resolved, located};
 use crate::targets::PictureKind;
-use crate::weights::{Builder, LoadedWeights};
+use crate::weights::{Builder, Import, LoadedWeights};
 use simmim_data::rng::rng;
 use simmim_data::{Augmentation, Image, Normalization, Purpose};
 use simmim_engine::{Backend, Device, Images, ParameterTable, Precision};
@@ -21,6 +21,7 @@ pub struct PretrainedModel<B> {
     backend: B,
     resolved: Resolved,
     damaged: Vec<Error>,
+    import: Option<Import>,
 }
 
 /// What is hidden of an image.
@@ -91,12 +92,17 @@ impl<B: Backend> PretrainedModel<B> {
         let AnyRecipe::Pretrain(located) = located else { unreachable!("a recipe keeps its kind") };
         let model = SimMim::new(&located, &resolved.run.colors(), device, &mut builder)?;
         let backend = weights.open(device, builder.finish().0, precision)?;
-        Ok(Self { model, backend, resolved, damaged: weights.damaged })
+        Ok(Self { model, backend, resolved, damaged: weights.damaged, import: weights.import })
     }
 
     /// Recipe and facts of the training run.
     pub fn resolved(&self) -> &Resolved {
         &self.resolved
+    }
+
+    /// What was taken over from the file of another program.
+    pub fn import(&self) -> Option<&Import> {
+        self.import.as_ref()
     }
 
     /// Errors of damaged checkpoints that are newer than the one that was loaded.

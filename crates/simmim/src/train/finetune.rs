@@ -60,7 +60,7 @@ pub fn finetune<D: Device>(
     };
     let from = match init_from {
         InitFrom::Scratch => None,
-        InitFrom::Weights(path) => Some(path.display().to_string()),
+        InitFrom::Weights { path, .. } => Some(path.display().to_string()),
     };
     let task_info = TaskInfo { from, classes: classes.clone() };
     let mut setup = setup::open(options, device, collective, data, task_info, || Ok(None), observe)?;
@@ -71,8 +71,9 @@ pub fn finetune<D: Device>(
     let mut transferred = None;
     let initialize = |table: &ParameterTable| {
         let mut values = initial_values(table, &inits, options.seed);
-        if let InitFrom::Weights(path) = init_from {
-            let pretrained = Pretrained::new(LoadedWeights::at(path)?, &classes);
+        if let InitFrom::Weights { path, channels } = init_from {
+            let mut pretrained = Pretrained::new(LoadedWeights::at(path)?, &recipe.encoder, &classes)?;
+            pretrained.channels = *channels;
             transferred = Some(transfer(&pretrained, model.encoder(), table, &mut values)?);
         }
         Ok(values)

@@ -1,5 +1,6 @@
 //! Reading and writing of safetensors files, with the parameter names and shapes of the published checkpoints.
 
+use super::NamedTensor;
 use crate::error::{Error, Result};
 use crate::run::files::replace;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
@@ -139,6 +140,37 @@ impl WeightsFile {
         let tensors = tensors.map(|(name, info)| (name, (info.dtype, info.shape.clone(), range(info.data_offsets))));
         let (tensors, metadata) = (tensors.collect(), header.metadata().clone().unwrap_or_default());
         Ok(Self { path: path.to_owned(), metadata, tensors, bytes })
+    }
+
+    /// Tensors in memory, as if they were read from the file `path`.
+    pub(super) fn of_tensors(path: &Path, metadata: HashMap<String, String>, list: Vec<NamedTensor>) -> Self {
+        let (mut bytes, mut tensors) = (Vec::new(), BTreeMap::new());
+        for NamedTensor { name, shape, values } in list {
+            let start = bytes.len();
+            bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+            tensors.insert(name, (Dtype::F32, shape, start..bytes.len()));
+        }
+        Self { path: path.to_owned(), bytes, metadata, tensors }
+    }
+
+    /// All tensors of the parts of a model, as if they were in one file, `path`.
+    pub(super) fn joined(path: &Path, parts: Vec<Self>) -> Self {
+        let mut whole =
+            Self { path: path.to_owned(), bytes: Vec::new(), metadata: HashMap::new(), tensors: BTreeMap::new() };
+        for part in parts {
+            let start = whole.bytes.len();
+            let moved = |range: Range<usize>| start + range.start..start + range.end;
+            let tensors = part.tensors.into_iter();
+            whole.tensors.extend(tensors.map(|(name, (dtype, shape, range))| (name, (dtype, shape, moved(range)))));
+            whole.metadata.extend(part.metadata);
+            whole.bytes.extend(part.bytes);
+        }
+        whole
+    }
+
+    /// Whether the file has this tensor.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
 
     /// The path of the file.

@@ -1,6 +1,8 @@
 //! Loading of weights from a run folder, a checkpoint folder or a file, with the recipe they were trained with.
 
-use super::{RECIPE_KEY, WeightsFile};
+use super::import::{Imported, import};
+use super::shards::{INDEX_FILE, is_index, read_sharded};
+use super::{ChannelRule, Import, RECIPE_KEY, WeightsFile};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::AnyRecipe;
@@ -13,8 +15,13 @@ use std::path::{Path, PathBuf};
 pub enum InitFrom {
     /// Random initialization.
     Scratch,
-    /// A run folder, a checkpoint folder or a weights file.
-    Weights(PathBuf),
+    /// A run folder, a checkpoint folder, a weights file, or a folder as other programs write it.
+    Weights {
+        /// Its path.
+        path: PathBuf,
+        /// How its patch embedding is adapted to another number of channels; `None`: that is an error.
+        channels: Option<ChannelRule>,
+    },
 }
 
 /// Weights and what is known about them.
@@ -25,6 +32,10 @@ pub struct LoadedWeights {
     pub resolved: Option<(AnyRecipe, RunInfo)>,
     /// Errors of newer, damaged checkpoints of the run.
     pub damaged: Vec<Error>,
+    /// What was taken over from the file of another program.
+    pub import: Option<Import>,
+    /// Why no recipe could be deduced for such a file.
+    pub undecided: Option<Error>,
 }
 
 impl LoadedWeights {
@@ -34,6 +45,15 @@ impl LoadedWeights {
     /// # Errors
     /// If the path does not exist, is something else, or is damaged.
     pub fn at(from: &Path) -> Result<Self> {
+        Self::with(from, &[])
+    }
+
+    /// [`LoadedWeights::at`]; `edits` such as `encoder.heads=12` say of other programs' weights what neither their
+    /// shapes nor the files beside them say.
+    ///
+    /// # Errors
+    /// If the path does not exist, is something else, or is damaged.
+    pub fn with(from: &Path, edits: &[String]) -> Result<Self> {
         let missing = |what: String, hint: &str| Error::Input { what, hint: Some(hint.into()) };
         if !from.exists() {
             return Err(missing(
@@ -42,16 +62,19 @@ impl LoadedWeights {
             ));
         }
         if from.is_file() {
-            return Self::of_file(from);
+            return Self::of_file(from, edits);
         }
         if from.join(checkpoint::MODEL_FILE).is_file() {
-            return Self::of_file(&checkpoint::weights_to_use(from));
+            return Self::of_file(&checkpoint::weights_to_use(from), edits);
+        }
+        if from.join(INDEX_FILE).is_file() {
+            return Self::of_file(&from.join(INDEX_FILE), edits);
         }
         read_any_resolved(from)?; // an error if this is not a run folder
         let mut damaged = Vec::new();
         for (_, folder) in checkpoint::list(from)?.into_iter().rev() {
             let path = checkpoint::weights_to_use(&folder);
-            match checkpoint::verify(&folder, &path).and_then(|()| Self::of_file(&path)) {
+            match checkpoint::verify(&folder, &path).and_then(|()| Self::of_file(&path, edits)) {
                 Ok(found) => return Ok(Self { damaged, ..found }),
                 Err(error @ (Error::Damaged { .. } | Error::NotWeights { .. } | Error::Io(_))) => damaged.push(error),
                 Err(other) => return Err(other), // a whole file, which this version does not understand
@@ -66,13 +89,16 @@ impl LoadedWeights {
         }
     }
 
-    fn of_file(path: &Path) -> Result<Self> {
-        let file = WeightsFile::read(path)?;
-        let resolved = match file.metadata().get(RECIPE_KEY) {
-            Some(text) => Some(any_resolved_of_toml(text, path)?),
-            None => None,
-        };
-        Ok(Self { file, resolved, damaged: Vec::new() })
+    fn of_file(path: &Path, edits: &[String]) -> Result<Self> {
+        let file = if is_index(path) { read_sharded(path)? } else { WeightsFile::read(path)? };
+        let (damaged, none) = (Vec::new(), None);
+        if let Some(text) = file.metadata().get(RECIPE_KEY) {
+            let resolved = Some(any_resolved_of_toml(text, path)?);
+            return Ok(Self { file, resolved, damaged, import: None, undecided: none });
+        }
+        let Imported { file, resolved, undecided, report } = import(file, edits)?;
+        let import = Some(report).filter(|report| !report.convention.is_empty());
+        Ok(Self { file, resolved, damaged, import, undecided })
     }
 
     /// Opens a backend with the parameters of `table` and loads their values.

@@ -1,11 +1,21 @@
 //! Parameters: names, initialization, weights files, and transfer from another model.
 
+mod adapt;
+mod architecture;
+mod channels;
+mod conventions;
 mod file;
+mod import;
 mod init;
 mod load;
+mod shards;
 mod transfer;
 
+pub use adapt::{Adapted, adapt};
+pub use channels::ChannelRule;
+pub use conventions::NamedTensor;
 pub use file::{RECIPE_KEY, WeightsFile, save, save_atomically, save_slots, save_values_atomically};
+pub use import::Import;
 pub use init::{Builder, Init, initial_values, initialize};
 pub use load::{InitFrom, LoadedWeights};
 pub use transfer::{Pretrained, Transfer, transfer};

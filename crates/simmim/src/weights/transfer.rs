@@ -1,14 +1,16 @@
 //! Transfer of weights to another model: tensors that fit are loaded, position tables are resized, and a report lists
 //! all others by name (microsoft/SimMIM, `utils.py`, `load_pretrained`).
 
-use super::{LoadedWeights, WeightsFile};
-use crate::encoders::{Encode, Fit, SourceTensor, plain_name};
+use super::channels::with_channels;
+use super::conventions::is_computed;
+use super::{ChannelRule, Import, LoadedWeights, WeightsFile};
+use crate::encoders::{Encode, EncoderConfig, Fit, SourceTensor, plain_name};
 use crate::error::{Error, Result};
 use simmim_engine::ParameterTable;
 use std::collections::BTreeSet;
 
-/// Buffers in official checkpoints that are computed, not learned, and so are ignored.
-const COMPUTED: &[&str] = &["relative_position_index", "relative_coords_table", "attn_mask"];
+/// The weight of the patch embedding, the only parameter whose shape depends on the channels of an image.
+const PATCH_EMBEDDING: &str = "patch_embed.proj.weight";
 
 /// Weights to start from.
 pub struct Pretrained {
@@ -18,11 +20,33 @@ pub struct Pretrained {
     pub grid: Option<(usize, usize)>,
     /// Whether its classification head, if it has one, is for the same classes.
     pub has_same_classes: bool,
+    /// How its patch embedding is adapted to another number of channels; `None`: that is an error.
+    pub channels: Option<ChannelRule>,
+    /// What was taken over from the file of another program.
+    pub import: Option<Import>,
 }
 
 impl Pretrained {
-    /// Weights to start a model with these `classes` from.
-    pub fn new(weights: LoadedWeights, classes: &[String]) -> Self {
+    /// Weights to start a model with this encoder and these `classes` from.
+    ///
+    /// # Errors
+    /// If the weights are of a ViT with another number of heads: that changes no shape, and would quietly spoil features.
+    pub fn new(weights: LoadedWeights, encoder: &EncoderConfig, classes: &[String]) -> Result<Self> {
+        let trained = weights.resolved.as_ref().and_then(|(recipe, _)| recipe.encoder());
+        if let (Some(EncoderConfig::Vit(from)), EncoderConfig::Vit(to)) = (trained, encoder)
+            && (from.width, from.heads) != (to.width, to.heads)
+            && from.width == to.width
+        {
+            return Err(Error::Input {
+                what: format!(
+                    "`{}` has {} attention heads, and the recipe {}",
+                    weights.file.path().display(),
+                    from.heads,
+                    to.heads
+                ),
+                hint: Some(format!("--set encoder.heads={}", from.heads)),
+            });
+        }
         let grid = weights.resolved.as_ref().and_then(|(recipe, _)| {
             let (height, width) = recipe.data().image_size.height_and_width();
             let patch = recipe.encoder()?.patch_px();
@@ -30,13 +54,15 @@ impl Pretrained {
         });
         // a file without this information is assumed to have the same classes
         let has_same_classes = weights.resolved.as_ref().is_none_or(|(_, run)| run.classes == classes);
-        Self { file: weights.file, grid, has_same_classes }
+        Ok(Self { file: weights.file, grid, has_same_classes, channels: None, import: weights.import })
     }
 }
 
 /// A report of what happened to each tensor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Transfer {
+    /// What was taken over from the file of another program.
+    pub import: Option<Import>,
     /// Number of parameters that were loaded unchanged.
     pub loaded: usize,
     /// Tensors that were loaded under another name: name in the file, and name of the parameter.
@@ -61,7 +87,8 @@ pub fn transfer(
 ) -> Result<Transfer> {
     let names: Vec<String> = from.file.shapes().into_iter().map(|(name, _)| name).collect();
     let find = |plain: &str| names.iter().find(|name| plain_name(name) == plain);
-    let (mut report, mut used) = (Transfer::default(), BTreeSet::new());
+    let mut report = Transfer { import: from.import.clone(), ..Transfer::default() };
+    let mut used = BTreeSet::new();
     for parameter in table.iter() {
         let source_names = encoder.source_names(&parameter.name);
         let Some(name) = source_names.iter().find_map(|plain| find(plain)) else {
@@ -73,6 +100,23 @@ pub fn transfer(
             report.renamed.push((name.clone(), parameter.name.clone()));
         }
         let (shape, found) = from.file.tensor(name)?.expect("the file lists the tensor");
+        let is_adapted = plain_name(&parameter.name) == PATCH_EMBEDDING
+            && matches!((&shape[..], &parameter.shape[..]), ([a, from, b @ ..], [c, to, d @ ..]) if (a, b) == (c, d) && from != to);
+        if is_adapted {
+            let rule = from.channels.ok_or_else(|| Error::Input {
+                what: format!(
+                    "`{}` is for images of {} channels, and the recipe's have {}",
+                    from.file.path().display(),
+                    shape[1],
+                    parameter.shape[1]
+                ),
+                hint: Some("say how to adapt them: `--channels repeat`, `mean` or `zero`".into()),
+            })?;
+            let adapted = with_channels(&found, &shape, parameter.shape[1], rule);
+            values[parameter.range.clone()].copy_from_slice(&adapted);
+            report.resized.push((parameter.name.clone(), shape, parameter.shape.clone()));
+            continue;
+        }
         let is_head = parameter.name.starts_with("head.");
         let fit = match is_head {
             true if !from.has_same_classes || shape != parameter.shape => {
@@ -110,7 +154,6 @@ pub fn transfer(
         let missing = table.iter().find(|p| is_of_blocks(&p.name)).map(|p| p.name.clone()).unwrap_or_default();
         return Err(Error::WeightMissing { path: from.file.path().to_owned(), tensor: missing });
     }
-    let is_computed = |name: &str| COMPUTED.iter().any(|part| name.ends_with(part));
     let unused = names.iter().filter(|name| !used.contains(name.as_str()) && !is_computed(name));
     report.skipped.extend(unused.map(|name| (name.clone(), "the model has no such parameter".to_owned())));
     Ok(report)
@@ -119,7 +162,8 @@ pub fn transfer(
 impl Transfer {
     /// The report as lines of text.
     pub fn lines(&self) -> Vec<String> {
-        let mut lines = vec![format!("{} tensors loaded unchanged", self.loaded)];
+        let mut lines = self.import.as_ref().map_or(Vec::new(), Import::lines);
+        lines.push(format!("{} tensors loaded unchanged", self.loaded));
         let mut tables: Vec<&String> = self.renamed.iter().map(|(name, _)| name).collect();
         tables.dedup();
         for table in tables {

@@ -1,0 +1,52 @@
+//! `simmim import`, and weights of other programs in `--from`.
+
+use super::support::{fashion, json, photos, refuses, repository, scratch, simmim, succeeds, text};
+use std::fs;
+
+#[test]
+fn weights_of_transformers_are_imported_for_gray_images_of_another_size_and_classify() {
+    let (folder, _) = scratch();
+    let out = text(&folder.path().join("gray.safetensors"));
+    let from = repository("testdata/weights/hf-vit");
+    let edits = ["--set=data.image_size=28", "--set=data.channels=1"];
+    let mut command = simmim(["import", &from, "--out", &out]);
+    command.args(edits);
+    refuses(command, "for images of 3 channels, and the recipe's have 1", "--channels repeat");
+    let mut command = simmim(["import", &from, "--out", &out, "--channels=mean"]);
+    command.args(edits);
+    let result = json(command);
+    assert_eq!(result["convention"], "Hugging Face ViT");
+    let names = |key: &str| -> Vec<String> {
+        let list = result[key].as_array().unwrap().iter();
+        list.map(|item| item["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(names("resized"), ["encoder.pos_embed", "encoder.patch_embed.proj.weight"]);
+    // its head predicts three channels
+    assert_eq!(names("left_out"), ["the bias of keys", "decoder.0.bias", "decoder.0.weight"]);
+    assert!(result["initialized"].as_array().unwrap().is_empty());
+    let knn = json(simmim(["knn", "--from", &out, "--data", &fashion(), "--val", &fashion()]));
+    assert!(knn["top1"].as_f64().unwrap() > 10.0, "an image is its own neighbor: {knn:?}");
+}
+
+#[test]
+fn weights_of_other_programs_are_used_directly_and_what_is_left_out_is_said() {
+    let (folder, _) = scratch();
+    let out = text(&folder.path().join("pictures"));
+    let from = repository("testdata/weights/hf-swin");
+    let photo = fs::read_dir(photos()).unwrap().map(|entry| entry.unwrap().path());
+    let photo = photo.filter(|path| path.extension().is_some_and(|e| e == "jpg" || e == "png")).min().unwrap();
+    let ran = succeeds(simmim(["reconstruct", "--from", &from, "--out", &out, &text(&photo)]));
+    assert!(ran.stderr.contains("recognized as Hugging Face Swin"), "{}", ran.stderr);
+    assert!(fs::read_dir(&out).unwrap().next().is_some());
+
+    let vit = repository("testdata/weights/timm-vit");
+    let out = text(&folder.path().join("vit.safetensors"));
+    refuses(simmim(["import", &vit, "--out", &out]), "how many heads", "--set encoder.heads=N");
+    let ran = succeeds(simmim(["import", &vit, "--out", &out, "--set", "encoder.heads=4"]));
+    assert!(ran.stdout.contains("left out head.weight: it reads the class token"), "{}", ran.stdout);
+    // heads change no shape: another number would quietly spoil the features
+    let data = ["--data", &fashion(), "--val", &fashion(), "--set=encoder.heads=8"];
+    let mut command = simmim(["knn", "--from", &out]);
+    command.args(data);
+    refuses(command, "has 4 attention heads, and the recipe 8", "--set encoder.heads=4");
+}

@@ -1,0 +1,120 @@
+//! Weights of other programs: read, translated to our names, and their recipe deduced.
+
+use super::architecture::{Beside, deduce};
+use super::conventions::{NamedTensor, is_computed, recognized};
+use super::{RECIPE_KEY, WeightsFile};
+use crate::encoders::plain_name;
+use crate::error::{Error, Result};
+use crate::recipe::AnyRecipe;
+use crate::run::RunInfo;
+
+/// What happened to the tensors of another program's file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Import {
+    /// The convention that it was recognized as.
+    pub convention: String,
+    /// Number of tensors that were taken over, under our names.
+    pub tensors: usize,
+    /// Tensors that were not taken over, with the reason.
+    pub left_out: Vec<(String, String)>,
+    /// What was assumed because the file does not say it.
+    pub assumed: Vec<String>,
+}
+
+impl Import {
+    /// The report as lines of text.
+    pub fn lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("recognized as {}: {} tensors", self.convention, self.tensors)];
+        lines.extend(self.assumed.iter().map(|what| format!("assumed: {what}")));
+        lines.extend(self.left_out.iter().map(|(name, reason)| format!("left out {name}: {reason}")));
+        lines
+    }
+}
+
+/// Weights that were translated, with what is known about them.
+pub(super) struct Imported {
+    pub(super) file: WeightsFile,
+    pub(super) resolved: Option<(AnyRecipe, RunInfo)>,
+    /// Why no recipe could be deduced.
+    pub(super) undecided: Option<Error>,
+    pub(super) report: Import,
+}
+
+/// Translates a file without a recipe of ours. Edits say what neither the file nor those beside it say.
+///
+/// # Errors
+/// If the file is of an architecture that this program does not have, or a file beside it contradicts it.
+pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
+    let names: Vec<String> = file.shapes().into_iter().map(|(name, _)| name).collect();
+    let beside = Beside::of(file.path())?;
+    let convention = recognized(&names);
+    let is_vit_or_swin = |name: &String| {
+        let name = plain_name(name);
+        name.starts_with("blocks.0.attn.") || name.starts_with("layers.0.blocks.0.attn.")
+    };
+    if convention.is_none() && !names.iter().any(is_vit_or_swin) {
+        return Ok(Imported { file, resolved: None, undecided: None, report: Import::default() });
+    }
+    let mut report = Import::default();
+    let mut tensors = match convention {
+        Some(convention) => {
+            let ours = convention.to_ours(&file)?;
+            report.convention = convention.name.to_owned();
+            report.left_out = ours.left_out;
+            if ours.leaves_key_bias_out {
+                let reason = "attention adds it to all scores of a query alike, which changes no weight";
+                report.left_out.push(("the bias of keys".into(), reason.into()));
+            }
+            ours.tensors
+        }
+        None => {
+            report.convention = "official SimMIM".into();
+            own(&file, &names)?
+        }
+    };
+    drop_head_of_class_token(&mut tensors, &mut report);
+    let deduced = deduce(file.path(), &tensors, &beside, edits);
+    let (resolved, undecided) = match deduced {
+        Ok(deduced) => {
+            report.assumed = deduced.assumed;
+            (Some((deduced.recipe, deduced.run)), None)
+        }
+        Err(error @ Error::Undecided { .. }) => (None, Some(error)),
+        Err(other) => return Err(other),
+    };
+    // only pre-trained models have the prefix
+    let is_pretrained = !matches!(resolved, Some((AnyRecipe::Finetune(_), _)));
+    for tensor in &mut tensors {
+        let plain = plain_name(&tensor.name);
+        let is_of_encoder = !plain.starts_with("decoder.") && !plain.starts_with("head.");
+        tensor.name = if is_pretrained && is_of_encoder { format!("encoder.{plain}") } else { plain.to_owned() };
+    }
+    report.tensors = tensors.len();
+    let metadata = file.metadata().iter().filter(|(key, _)| *key != RECIPE_KEY);
+    let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
+    Ok(Imported { file: WeightsFile::of_tensors(file.path(), metadata, tensors), resolved, undecided, report })
+}
+
+/// The tensors of a file that has our names.
+fn own(file: &WeightsFile, names: &[String]) -> Result<Vec<NamedTensor>> {
+    let mut tensors = Vec::new();
+    for name in names.iter().filter(|name| !is_computed(name)) {
+        let (shape, values) = file.tensor(name)?.expect("the file lists the tensor");
+        // the former name in published weights (microsoft/Swin-Transformer, `utils_simmim.py`)
+        tensors.push(NamedTensor { name: name.replace("rpe_mlp", "cpb_mlp"), shape, values });
+    }
+    Ok(tensors)
+}
+
+/// Leaves out a head over the class token: our classifiers read the mean of the patch tokens, normalized by `fc_norm`.
+fn drop_head_of_class_token(tensors: &mut Vec<NamedTensor>, report: &mut Import) {
+    let has = |name: &str| tensors.iter().any(|tensor| plain_name(&tensor.name) == name);
+    if !has("cls_token") || has("fc_norm.weight") {
+        return;
+    }
+    let (heads, others) = std::mem::take(tensors).into_iter().partition(|tensor| tensor.name.starts_with("head."));
+    *tensors = others;
+    let heads: Vec<NamedTensor> = heads;
+    let reason = "it reads the class token; a classifier of this program reads the mean of the patch tokens";
+    report.left_out.extend(heads.into_iter().map(|head| (head.name, reason.to_owned())));
+}

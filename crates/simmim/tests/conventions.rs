@@ -1,0 +1,208 @@
+//! Weights of timm and transformers: those in `testdata/weights` give the features that their own programs computed,
+//! and files that do not fit are refused by name.
+
+#![allow(clippy::unwrap_used, reason = "a broken fixture may well panic, and says where")]
+
+use simmim::Error;
+use simmim::classifier::Classifier;
+use simmim::encoders::{Encode, Encoder, EncoderConfig, ForwardContext, Role, VisibleTokens};
+use simmim::masks::{Grid, Mask};
+use simmim::model::SimMim;
+use simmim::recipe::{AnyRecipe, Recipe};
+use simmim::targets::Colors;
+use simmim::weights::{Builder, LoadedWeights, WeightsFile};
+use simmim_cpu::CpuDevice;
+use simmim_engine::{Backend, Images, Operations, Precision};
+use std::path::{Path, PathBuf};
+
+const DEVICE: CpuDevice = CpuDevice { threads: 1 };
+
+/// Tolerance of features relative to the largest: sums in another order, and an `ε` of layer norms that differs by 1e-6.
+const NEAR: f32 = 1e-4;
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/weights").join(name)
+}
+
+/// What the program of a fixture computed.
+struct Expected {
+    file: WeightsFile,
+    input: Vec<f32>,
+}
+
+impl Expected {
+    fn of(name: &str) -> Self {
+        let file = WeightsFile::read(&folder(name).join("expected.safetensors")).unwrap();
+        let (shape, input) = file.tensor("input").unwrap().unwrap();
+        assert_eq!(shape, [2, 3, 16, 16]);
+        Self { file, input }
+    }
+
+    fn images(&self) -> Images<'_> {
+        Images { pixels: &self.input, count: 2, channels: 3, height: 16, width: 16 }
+    }
+
+    fn get(&self, name: &str) -> Option<Vec<f32>> {
+        self.file.tensor(name).unwrap().map(|(_, values)| values)
+    }
+
+    #[track_caller]
+    fn compare(&self, name: &str, found: &[f32]) {
+        let expected = self.get(name).unwrap();
+        assert_eq!(found.len(), expected.len(), "{name}");
+        let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+        assert!(largest > 0.1, "{name} are all near zero");
+        for (i, (a, b)) in found.iter().zip(&expected).enumerate() {
+            assert!((a - b).abs() <= NEAR * largest, "{name} at {i}: got {a}, expected {b}, largest {largest}");
+        }
+    }
+}
+
+/// Loads a fixture, compares what it computes, and returns its report's left-out names.
+#[track_caller]
+fn check(name: &str, convention: &str, edits: &[&str], left_out: usize) -> LoadedWeights {
+    let edits: Vec<String> = edits.iter().map(|edit| (*edit).to_owned()).collect();
+    let weights = LoadedWeights::with(&folder(name), &edits).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let expected = Expected::of(name);
+    match &weights.resolved.as_ref().unwrap_or_else(|| panic!("{name}: {:?}", weights.undecided)).0 {
+        AnyRecipe::Pretrain(recipe) if expected.get("loss").is_some() => pretrained(&weights, recipe, &expected),
+        AnyRecipe::Pretrain(recipe) => {
+            let mut builder = Builder::default();
+            let encoder = Encoder::new(&recipe.encoder, Role::Pretrain, (16, 16), 3, &mut builder).unwrap();
+            let b = weights.open(&DEVICE, builder.finish().0, Precision::F32).unwrap();
+            b.start(false);
+            let tokens = encoder.embed(&b, &expected.images());
+            let features = encoder.encode(&b, tokens, VisibleTokens::All, &mut ForwardContext::evaluate());
+            expected.compare("features", &b.read(&features));
+        }
+        AnyRecipe::Finetune(recipe) => {
+            let classes = weights.resolved.as_ref().unwrap().1.classes.len();
+            let mut builder = Builder::default();
+            let model = Classifier::new(recipe, classes, &mut builder).unwrap();
+            let b = weights.open(&DEVICE, builder.finish().0, Precision::F32).unwrap();
+            b.start(false);
+            expected.compare("logits", &b.read(&model.logits(&b, &expected.images(), &mut ForwardContext::evaluate())));
+        }
+        AnyRecipe::Tokenizer(_) => panic!("{name} is no tokenizer"),
+    }
+    let import = weights.import.as_ref().unwrap();
+    assert_eq!(import.convention, convention, "{name}");
+    assert_eq!(import.left_out.len(), left_out, "{name}: {:?}", import.left_out);
+    weights
+}
+
+/// Compares features, reconstruction and loss of a whole pre-training model.
+fn pretrained(weights: &LoadedWeights, recipe: &Recipe, expected: &Expected) {
+    let mut builder = Builder::default();
+    let model = SimMim::new(recipe, &Colors::unknown(3), &DEVICE, &mut builder).unwrap();
+    let b = weights.open(&DEVICE, builder.finish().0, Precision::F32).unwrap();
+    let cells = expected.get("mask").unwrap();
+    let side = (cells.len() / 2).isqrt();
+    let of_image =
+        |cells: &[f32]| Mask::new(Grid { rows: side, columns: side }, cells.iter().map(|v| *v != 0.0).collect());
+    let masks: Vec<Mask> = cells.chunks(side * side).map(of_image).collect();
+    let (mask, images) = (model.batch_mask(&masks), expected.images());
+    b.start(false);
+    let visible = vec![false; cells.len()];
+    let features = model.features(&b, &images, &visible, &mut ForwardContext::evaluate());
+    expected.compare("features", &b.read(&features));
+    let view = mask.all();
+    expected.compare("reconstruction", &model.predictions(&b, &images, view.patches));
+    let loss = model.loss(&b, &images, &view, &mut ForwardContext::evaluate());
+    expected.compare("loss", &[(b.read(&loss.sum)[0] as f64 / model.denominator(loss.weight)) as f32]);
+}
+
+#[test]
+fn transformers_vit_gives_equal_features() {
+    let whole = check("hf-vit", "Hugging Face ViT", &[], 1);
+    assert_eq!(whole.import.as_ref().unwrap().left_out[0].0, "the bias of keys");
+    check("hf-vit-later", "Hugging Face ViT", &[], 3); // and the two tensors of its pooler
+    check("hf-vit-sharded", "Hugging Face ViT", &[], 3);
+}
+
+#[test]
+fn the_encoder_of_mae_gives_equal_features_and_its_decoder_is_left_out_by_name() {
+    let weights = LoadedWeights::at(&folder("hf-mae")).unwrap();
+    let left_out = weights.import.unwrap().left_out;
+    let of_decoder = left_out.iter().filter(|(name, _)| name.starts_with("decoder.")).count();
+    assert!(of_decoder > 20 && left_out.iter().any(|(name, _)| name == "decoder.mask_token"), "{left_out:?}");
+    check("hf-mae", "Hugging Face ViT", &[], of_decoder + 1);
+}
+
+#[test]
+fn beit_gives_equal_features_with_tables_of_each_block_and_shared() {
+    let weights = check("hf-beit", "Hugging Face BEiT", &[], 0);
+    assert_eq!(weights.resolved.unwrap().1.classes, ["ant", "bee", "cat"]);
+    check("hf-beit-shared", "Hugging Face BEiT", &[], 0);
+}
+
+#[test]
+fn transformers_swin_and_swin_v2_give_equal_features() {
+    check("hf-swin", "Hugging Face Swin", &[], 0);
+    check("hf-swin-later", "Hugging Face Swin", &[], 0);
+    let weights = check("hf-swinv2", "Hugging Face SwinV2", &[], 0);
+    let (recipe, _) = weights.resolved.unwrap();
+    let Some(EncoderConfig::SwinV2(config)) = recipe.encoder() else { panic!("it is a SwinV2") };
+    assert_eq!(config.pretrained_window_size, [3, 3]);
+}
+
+#[test]
+fn timm_gives_equal_features() {
+    // the head of the class token, two tensors, and the bias of keys
+    let weights = check("timm-vit", "timm ViT", &["encoder.heads=4"], 3);
+    assert!(weights.import.unwrap().left_out.iter().any(|(name, _)| name == "head.weight"));
+    let weights = check("timm-vit-mean", "timm ViT", &[], 1);
+    assert_eq!(weights.resolved.unwrap().1.mean, [0.5; 3]);
+    check("timm-swin", "timm Swin", &[], 0);
+    check("timm-swinv2", "timm SwinV2", &[], 0);
+}
+
+/// Copies a fixture, changed, and returns the error of loading it.
+fn error_of(name: &str, change: impl FnOnce(&Path)) -> Error {
+    let copy = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(folder(name)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
+    }
+    change(copy.path());
+    match LoadedWeights::at(copy.path()) {
+        Err(error) => error,
+        Ok(weights) => weights.undecided.expect("it does not fit"),
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_named() {
+    let config = |from: &'static str, to: &'static str| {
+        move |folder: &Path| {
+            let path = folder.join("config.json");
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            std::fs::write(path, text.replace(from, to)).unwrap();
+        }
+    };
+    for (name, from, to, message) in [
+        ("hf-vit", "\"hidden_size\": 16", "\"hidden_size\": 32", "`hidden_size` is 32, but that of the tensors is 16"),
+        ("hf-vit", "\"image_size\": 16", "\"image_size\": 32", "`image_size` is 32"),
+        ("hf-vit", "\"hidden_act\": \"gelu\"", "\"hidden_act\": \"relu\"", "`hidden_act` is `relu`"),
+        ("hf-vit", "{", "[", "is not JSON"),
+        ("hf-beit", "\"num_attention_heads\": 4", "\"num_attention_heads\": 8", "`num_attention_heads` is 8"),
+        ("hf-beit", "\"2\": \"cat\"", "\"2\": \"cat\", \"3\": \"dog\"", "names 4 classes, but the head has 3"),
+        ("hf-swin", "\"embed_dim\": 8", "\"embed_dim\": 9", "`embed_dim` is 9"),
+    ] {
+        let error = error_of(name, config(from, to));
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(error.is_users_fault() && error.hint().is_some(), "{error}");
+    }
+    let error = error_of("timm-vit", |_| ());
+    assert!(error.to_string().contains("how many heads"), "{error}");
+    assert!(error.hint().unwrap().contains("--set encoder.heads=N"), "{error}");
+    let truncated = |folder: &Path| {
+        let path = folder.join("model.safetensors");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(path, &bytes[..bytes.len() - 8]).unwrap();
+    };
+    assert!(matches!(error_of("hf-swin", truncated), Error::NotWeights { .. }));
+    let gone = |folder: &Path| std::fs::remove_file(folder.join("model-00002-of-00003.safetensors")).unwrap();
+    assert!(error_of("hf-vit-sharded", gone).to_string().contains("model-00002-of-00003.safetensors"));
+}

@@ -1,0 +1,148 @@
+"""Makes the folders beside it: tiny models of timm and transformers with random weights, and what they compute.
+
+Needs torch, timm, transformers and safetensors; the versions that made the committed folders are in README.md.
+"""
+
+import json
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+from transformers import (
+    BeitConfig,
+    BeitForImageClassification,
+    BeitModel,
+    SwinConfig,
+    SwinForImageClassification,
+    SwinForMaskedImageModeling,
+    Swinv2Config,
+    Swinv2ForMaskedImageModeling,
+    ViTConfig,
+    ViTForMaskedImageModeling,
+    ViTMAEConfig,
+    ViTMAEForPreTraining,
+    ViTModel,
+)
+
+HERE = Path(__file__).parent
+VIT = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, image_size=16, patch_size=4)
+SWIN = dict(image_size=16, patch_size=2, embed_dim=8, depths=[2, 1], num_heads=[1, 2], window_size=4, mlp_ratio=2.0)
+TIMM_SWIN = dict(img_size=16, patch_size=2, embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=4, mlp_ratio=2.0)
+TIMM_VIT = dict(img_size=16, patch_size=4, embed_dim=16, depth=2, num_heads=4, mlp_ratio=2.0)
+
+
+def randomized(model, seed):
+    """Random values everywhere: zeros of biases and tables would hide what is misplaced."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            is_scale = parameter.ndim == 1 and name.endswith("weight")
+            parameter.copy_(1 + 0.2 * noise if is_scale else 0.2 * noise)
+            if "logit_scale" in name:
+                parameter.add_(2.0)
+    return model.eval()
+
+
+def images(seed, side=16):
+    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1000 + seed))
+
+
+def write(name, expected):
+    save_file({key: value.contiguous().float() for key, value in expected.items()}, HERE / name / "expected.safetensors")
+
+
+def transformers_model(name, model, compute, seed, state=None, **options):
+    model = randomized(model, seed)
+    folder = HERE / name
+    model.save_pretrained(folder, **options)
+    if state is not None:  # as version 5 calls the parameters
+        save_file(state(model), folder / "model.safetensors", metadata={"format": "pt"})
+    with torch.no_grad():
+        write(name, compute(model, images(seed)))
+
+
+def timm_model(name, architecture, arguments, compute, seed, config=True):
+    model = randomized(timm.create_model(architecture, **arguments), seed)
+    folder = HERE / name
+    folder.mkdir(exist_ok=True)
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    if config:
+        text = {"architecture": architecture, "num_classes": arguments["num_classes"], "model_args": arguments}
+        text["pretrained_cfg"] = {"mean": [0.5, 0.5, 0.5], "std": [0.25, 0.5, 0.5], "input_size": [3, 16, 16]}
+        (folder / "config.json").write_text(json.dumps(text, indent=2) + "\n")
+    with torch.no_grad():
+        write(name, compute(model, images(seed)))
+    return model
+
+
+def masked(model, pixels):
+    """Features, reconstruction and loss under a mask."""
+    stride = model.config.encoder_stride
+    patches = (16 // model.config.patch_size) ** 2
+    hidden = torch.rand(2, patches, generator=torch.Generator().manual_seed(7)) < 0.5
+    if stride > model.config.patch_size:  # whole strides are hidden
+        side, times = 16 // stride, stride // model.config.patch_size
+        hidden = torch.rand(2, side, side, generator=torch.Generator().manual_seed(7)) < 0.5
+        hidden = hidden.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(1)
+    out = model(pixels, bool_masked_pos=hidden)
+    features = model.base_model(pixels).last_hidden_state
+    if model.config.model_type == "vit":
+        features = features[:, 1:]
+    return {
+        "input": pixels,
+        "features": features,
+        "mask": hidden.float(),
+        "reconstruction": out.reconstruction,
+        "loss": out.loss.reshape(1),
+    }
+
+
+def tokens(model, pixels):
+    return {"input": pixels, "features": model(pixels).last_hidden_state[:, 1:]}
+
+
+def logits(model, pixels):
+    return {"input": pixels, "logits": model(pixels).logits}
+
+
+def mae(model, pixels):
+    order = torch.arange(16).float().expand(2, 16)
+    model.vit.config.mask_ratio = 0.0
+    return {"input": pixels, "features": model.vit(pixels, noise=order).last_hidden_state[:, 1:]}
+
+
+def main():
+    transformers_model("hf-vit", ViTForMaskedImageModeling(ViTConfig(**VIT, encoder_stride=4)), masked, 1)
+    transformers_model("hf-vit-later", ViTModel(ViTConfig(**VIT)), tokens, 2, state=lambda m: m.state_dict())
+    transformers_model("hf-vit-sharded", ViTModel(ViTConfig(**VIT)), tokens, 3, max_shard_size="12KB")
+    mae_sizes = dict(decoder_num_attention_heads=2, decoder_hidden_size=8, decoder_num_hidden_layers=1)
+    mae_config = ViTMAEConfig(**VIT, **mae_sizes, decoder_intermediate_size=8)
+    transformers_model("hf-mae", ViTMAEForPreTraining(mae_config), mae, 4)
+    labels = {0: "ant", 1: "bee", 2: "cat"}
+    tables = dict(use_relative_position_bias=True, use_absolute_position_embeddings=True, use_mean_pooling=True)
+    beit = BeitConfig(**VIT, **tables, num_labels=3, id2label=labels)
+    transformers_model("hf-beit", BeitForImageClassification(beit), logits, 5)
+    shared = BeitConfig(**VIT, use_shared_relative_position_bias=True, use_mean_pooling=False)
+    transformers_model("hf-beit-shared", BeitModel(shared, add_pooling_layer=False), tokens, 6)
+    transformers_model("hf-swin", SwinForMaskedImageModeling(SwinConfig(**SWIN, encoder_stride=4)), masked, 7)
+    swin = SwinConfig(**SWIN, num_labels=3, id2label=labels, use_absolute_embeddings=True)
+    transformers_model("hf-swin-later", SwinForImageClassification(swin), logits, 8, state=lambda m: m.state_dict())
+    swin_v2 = Swinv2Config(**SWIN, encoder_stride=4, pretrained_window_sizes=[3, 3])
+    transformers_model("hf-swinv2", Swinv2ForMaskedImageModeling(swin_v2), masked, 9)
+
+    def class_token(model, pixels):
+        return {"input": pixels, "features": model.forward_features(pixels)[:, 1:]}
+
+    def of_classes(model, pixels):
+        return {"input": pixels, "logits": model(pixels)}
+
+    timm_model("timm-vit", "vit_base_patch16_224", {**TIMM_VIT, "num_classes": 3}, class_token, 10, config=False)
+    mean = {**TIMM_VIT, "num_classes": 3, "init_values": 0.1, "global_pool": "avg"}
+    timm_model("timm-vit-mean", "vit_base_patch16_224", mean, of_classes, 11)
+    timm_model("timm-swin", "swin_tiny_patch4_window7_224", {**TIMM_SWIN, "num_classes": 3}, of_classes, 12)
+    timm_model("timm-swinv2", "swinv2_tiny_window8_256", {**TIMM_SWIN, "num_classes": 3}, of_classes, 13)
+
+
+main()
