@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_in_one_chunk_and_chunks_can_be_shared_evenly() {
+    fn every_row_is_in_one_chunk() {
         for limits in [ChunkLimits::VECTORS, ChunkLimits::TILES] {
             for (rows, bytes) in [(1576, 768), (1, 10), (591, 3072), (5, 64), (4097, 100_000), (288, 6144), (0, 8)] {
                 let chunks = Chunks::new(rows, bytes, limits);

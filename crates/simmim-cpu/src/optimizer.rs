@@ -87,7 +87,7 @@ pub(super) fn adamw_and_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep, factor
     }
     cpu.threads.map(pieces, |(step, p, g, m, v, panels)| {
         let (Some(p), Some(g), Some(m), Some(v)) = (p, g, m, v) else {
-            unreachable!("the table's ranges lie within the buffers")
+            unreachable!("the store's ranges lie within the buffers")
         };
         adamw(&step, p, g, m, v);
         if let Some(mut panels) = panels {
@@ -153,7 +153,9 @@ mod tests {
         cpu.backward(&cpu.regression(&y, &loss));
         let step_sizes = vec![StepSize { lr: 0.1, weight_decay: 0.0 }; parameters];
         let (betas, step_sizes) = ((0.9, 0.999), step_sizes.as_slice());
-        cpu.step(&OptimizerStep { number: 1, betas, eps: 1e-8, gradient_scale: 1.0, clip_norm: None, step_sizes });
+        let step = OptimizerStep { number: 1, betas, eps: 1e-8, gradient_scale: 1.0, clip_norm: None, step_sizes };
+        adamw_and_panels::<T>(&cpu, &step, 1.0);
+        assert!(cpu.packed_weights.borrow().are_of(cpu.store.borrow().version()), "the step packed everything");
         assert_ne!(cpu.read_slot(Slot::Values)[3..], values[3..], "the step moved the weight");
         let packed = |cpu: &Cpu| [cpu.forward_weight::<T>(weight), cpu.backward_weight::<T>(weight)];
         let by_step = packed(&cpu);

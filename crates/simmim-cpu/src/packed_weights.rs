@@ -62,7 +62,8 @@ impl PackedWeight {
     }
 }
 
-/// The lanes of a weight that the optimizer step packs.
+/// The lanes of a weight that the optimizer step packs. The step sets their version at its start: if a worker panics, the
+/// backend is not used again.
 pub(super) struct StepLanes<'a> {
     /// Panels of `Wᵀ`.
     pub(super) forward: &'a mut [u32],
@@ -89,6 +90,12 @@ impl PackedWeights {
             }
         }
         lanes
+    }
+
+    /// Whether there are packed weights, all of them from this version of the parameters.
+    #[cfg(test)]
+    pub(super) fn are_of(&self, version: u64) -> bool {
+        !self.by_use.is_empty() && self.by_use.values().all(|packed| packed.version == version)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The flat buffers of all parameters, whose ranges the parameter table names: values, gradients, moments and the
-//! average.
+//! The flat buffers of all parameters: values, gradients, moments and the average. Each parameter starts at a cache line,
+//! so the ranges here are not those of the parameter table.
 //!
 //! Gradients, moments and the average are allocated when they are first needed, so a model that only predicts has none.
 

@@ -16,7 +16,7 @@
 //! of a block, so they have equally many rows; the halves of an odd number share one.
 
 use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::cell::Cell;
 use std::sync::OnceLock;
 
@@ -38,6 +38,9 @@ pub(crate) fn is_refused() -> bool {
 fn has_instructions() -> bool {
     const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
+    if __cpuid(0).eax < 7 {
+        return false; // there is no such leaf
+    }
     let features = __cpuid_count(7, 0).edx; // Intel's manual, volume 2A, CPUID, leaf 7
     features & AMX_BF16 != 0 && features & AMX_TILE != 0
 }
@@ -125,14 +128,16 @@ pub(crate) fn release() {
 /// Operations of one round of [`run_products`]: six products of 16 × 32 by 32 × 16.
 pub(crate) const FLOPS_PER_ROUND: u64 = 6 * 2 * 16 * 32 * 16;
 
-/// Multiplies tiles in registers, six sums in each round, and returns one value of the first sum: the number of rounds.
+/// Multiplies tiles in registers, six sums in each round, and returns one value of the first sum: the number of
+/// rounds, up to 2²⁴.
 ///
 /// # Safety
 /// [`is_available`] is true.
 pub(crate) unsafe fn run_products(rounds: u64) -> f32 {
     const ONE: u16 = 0x3f80; // 1.0 in bf16
     // Numbers of both signs with different bits: how fast a CPU multiplies depends on the power it takes, which is least
-    // for zeros. Neighboring values of B cancel, so sums do not grow; only that of row 0 and column 0 does, by one.
+    // for zeros. Neighboring values of B cancel, so sums do not grow, but for those of column 0: by a value of A in each
+    // round, which is one in row 0.
     let mut a: [[u16; 32]; 16] =
         std::array::from_fn(|i| std::array::from_fn(|k| ONE | (37 * (i + k / 2)) as u16 & 0x7f));
     let mut b: [[u16; 32]; 16] = std::array::from_fn(|k| {

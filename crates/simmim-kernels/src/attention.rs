@@ -43,7 +43,8 @@ pub struct AttentionScratch<T> {
     weights: Aligned<T>,
 }
 
-/// Scores that are computed at a time: 16 KiB, half of a first-level cache.
+/// Scores that are computed at a time, 16 KiB, unless those of as many rows as a tile is high are more. Two such blocks are
+/// in use at a time.
 const SCORES_AT_ONCE: usize = 4096;
 
 /// Rows whose scores are computed at a time, so that the parts are few and about equally long.
@@ -92,6 +93,9 @@ fn products_of_rows<T: Dtype>(
 /// # Shapes
 /// `q`, `k`, `v` `[M, E]` and `p` `[M, M]` stored in whole lanes, filled up with zeros; `o` `[M, E]` dense; each of
 /// `biases` `[M, M]`, and their sum is added. An empty `p` is not written.
+///
+/// # Panics
+/// If there are no tokens, or sizes do not fit together.
 pub fn attend<T: Dtype>(
     tile: Tile,
     shape: HeadShape,
@@ -104,6 +108,7 @@ pub fn attend<T: Dtype>(
     scratch: &mut AttentionScratch<T>,
 ) {
     let HeadShape { tokens, width } = shape;
+    assert!(tokens > 0, "attention of no tokens");
     let [keys, values] = &mut scratch.panels;
     let of_keys = tile.panels::<T>(width, tokens);
     let keys = grown(keys, of_keys.lanes());
@@ -166,6 +171,9 @@ pub fn attend_naive<T: Dtype>(
 /// # Shapes
 /// `q`, `k`, `v`, `d_o` `[M, E]` and `p` `[M, M]` stored as in [`attend`]; `d_q`, `d_k`, `d_v` `[M, E]` dense; `d_bias`
 /// `[M, M]`: if it is given, the gradient of the scores is added to it, which is that of every bias.
+///
+/// # Panics
+/// If there are no tokens, or sizes do not fit together.
 pub fn attend_backward<T: Dtype>(
     tile: Tile,
     shape: HeadShape,
@@ -181,6 +189,7 @@ pub fn attend_backward<T: Dtype>(
     scratch: &mut AttentionScratch<T>,
 ) {
     let HeadShape { tokens, width } = shape;
+    assert!(tokens > 0, "attention of no tokens");
     let [values, keys] = &mut scratch.panels;
     let of_values = tile.panels::<T>(width, tokens);
     let values = grown(values, of_values.lanes());

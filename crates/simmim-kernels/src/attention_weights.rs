@@ -1,5 +1,5 @@
 //! From attention scores to weights and back: position biases, softmax and rounding, over rows that are still in the
-//! first-level cache.
+//! cache.
 //!
 //! Each row of scores starts at a cache line, so that a unit for tiles can store whole lines. What lies between the
 //! last score of a row and the next row is never read.
@@ -8,6 +8,7 @@ use crate::dtype::Dtype;
 use crate::elementwise::add_scaled;
 #[cfg(target_arch = "x86_64")]
 use crate::instructions::Avx512Bf16;
+use crate::matrix::len_of_rows;
 use crate::softmax::{softmax, softmax_backward};
 
 /// Values from a row of `columns` scores to the next.
@@ -15,11 +16,21 @@ pub const fn scores_stride(columns: usize) -> usize {
     columns.next_multiple_of(16)
 }
 
-/// `p = softmax(scores + Σ biases)` in each row. The scores are overwritten. A row of `p` is filled up with zeros.
+/// The number of rows of scores.
+fn rows_of(scores: &[f32], columns: usize) -> usize {
+    assert!(columns > 0 && scores.len().is_multiple_of(scores_stride(columns)), "scores are whole rows");
+    scores.len() / scores_stride(columns)
+}
+
+/// `p = softmax(scores + Σ biases)` in each row, as by [`softmax`]. The scores may be overwritten. A row of `p` is filled up
+/// with zeros.
 ///
 /// # Shapes
 /// `scores` `[rows, columns]`, rows [`scores_stride`] apart; `p` `[rows, columns]`, rows `p_stride` apart. Each of `biases`
 /// has rows of `columns` values, of which row `first_row` belongs to the first row of scores.
+///
+/// # Panics
+/// If sizes do not fit together.
 pub fn attention_weights<T: Dtype>(
     scores: &mut [f32],
     columns: usize,
@@ -28,6 +39,11 @@ pub fn attention_weights<T: Dtype>(
     p: &mut [T],
     p_stride: usize,
 ) {
+    let rows = rows_of(scores, columns);
+    assert!(p_stride >= columns && p.len() >= rows * p_stride, "{rows} rows of weights, {p_stride} apart");
+    for bias in biases {
+        assert!(bias.len() >= (first_row + rows) * columns, "a bias has too few rows");
+    }
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512Bf16::detect() {
         return avx512.attention_weights(scores, columns, biases, first_row, p, p_stride);
@@ -78,11 +94,14 @@ pub fn attention_weights_naive<T: Dtype>(
 }
 
 /// The gradient of the scores: `d_s = p·(d_p − Σ p·d_p)` in each row. It is also added to `d_bias`, if that is given. `d_p`
-/// is overwritten. A row of `d_s` is filled up with zeros.
+/// may be overwritten. A row of `d_s` is filled up with zeros.
 ///
 /// # Shapes
 /// `p` and `d_s` `[rows, columns]`, rows `p_stride` and `d_s_stride` apart; `d_p` `[rows, columns]`, rows
 /// [`scores_stride`] apart; `d_bias` `[rows, columns]`, or longer.
+///
+/// # Panics
+/// If sizes do not fit together.
 pub fn attention_weights_backward<T: Dtype>(
     p: &[T],
     p_stride: usize,
@@ -92,6 +111,10 @@ pub fn attention_weights_backward<T: Dtype>(
     d_s: &mut [T],
     d_s_stride: usize,
 ) {
+    let rows = rows_of(d_p, columns);
+    assert!(p_stride >= columns && p.len() >= len_of_rows(rows, p_stride, columns), "{rows} rows, {p_stride} apart");
+    assert!(d_s_stride >= columns && d_s.len() >= rows * d_s_stride, "{rows} rows, {d_s_stride} apart");
+    assert!(d_bias.as_ref().is_none_or(|d_bias| d_bias.len() >= rows * columns), "a bias has too few rows");
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512Bf16::detect() {
         return avx512.attention_weights_backward(p, p_stride, d_p, columns, d_bias, d_s, d_s_stride);

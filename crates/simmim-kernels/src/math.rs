@@ -44,9 +44,10 @@ pub fn exp<const FUSED: bool>(x: f32) -> f32 {
     y * power
 }
 
-/// Softmax takes `e^x` for zero where `x` is below this. Such a weight changes no sum. Its products would be smaller than
-/// any normal number, and many CPUs take a hundred times as long for those. Windows of Swin have many: scores of tokens
-/// that must not attend to each other are lowered by 100.
+/// Softmax takes `e^x` for zero where `x` is below this. Such a weight, 1.8e-35, changes no sum. It is still so far above the
+/// smallest normal number, 1.2e-38, that products of larger weights with values of usual size are normal; below it they
+/// would not be, and many CPUs take a hundred times as long for such numbers. Windows of Swin have many: scores of tokens that
+/// must not attend to each other are lowered by 100.
 pub(crate) const NEGLIGIBLE: f32 = -80.0;
 
 /// [`exp`] for softmax: see [`NEGLIGIBLE`].

@@ -2,6 +2,19 @@
 
 use crate::dtype::{Dtype, padded};
 
+/// Values from the first one of `rows` rows, `stride` apart, to the last one of `columns` in the last row; none if there is
+/// no row or no column.
+///
+/// # Panics
+/// If there are more than memory could hold.
+pub(crate) fn len_of_rows(rows: usize, stride: usize, columns: usize) -> usize {
+    if rows == 0 || columns == 0 {
+        return 0;
+    }
+    let last = (rows - 1).checked_mul(stride).and_then(|start| start.checked_add(columns));
+    last.unwrap_or_else(|| panic!("{rows} rows of {columns} values, {stride} apart, are more than memory holds"))
+}
+
 /// A matrix whose element `(i, k)` is `data[i * stride + k]`.
 ///
 /// Kernels read rows in whole lanes (see [`padded`]), so the values that fill a row's last lane must be zero.
@@ -25,7 +38,7 @@ impl<'a, T: Dtype> Matrix<'a, T> {
     /// # Panics
     /// If the slice ends before the last lane, or `stride` is no whole number of lanes.
     pub fn strided(data: &'a [T], rows: usize, columns: usize, stride: usize) -> Self {
-        let needed = if rows == 0 || columns == 0 { 0 } else { (rows - 1) * stride + padded::<T>(columns) };
+        let needed = len_of_rows(rows, stride, padded::<T>(columns));
         let len = data.len();
         assert!(len >= needed, "a {rows}×{columns} matrix with stride {stride} needs {needed} values, got {len}");
         assert!(stride.is_multiple_of(T::PER_LANE), "rows are whole lanes, got a stride of {stride}");
@@ -69,5 +82,22 @@ impl<'a, T: Dtype> Matrix<'a, T> {
     /// Element `(i, k)`.
     pub fn at(&self, i: usize, k: usize) -> f32 {
         self.row(i)[k].widened()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_end_with_their_last_column() {
+        assert_eq!(len_of_rows(3, 10, 4), 24);
+        assert_eq!((len_of_rows(0, 10, 4), len_of_rows(3, 10, 0)), (0, 0));
+    }
+
+    #[test]
+    #[should_panic(expected = "more than memory holds")]
+    fn a_stride_that_wraps_around_is_refused() {
+        Matrix::strided(&[0.0f32], 4, 1, usize::MAX / 3 + 1);
     }
 }

@@ -69,7 +69,7 @@ impl PackedLayout {
         self.steps
     }
 
-    /// The same with `segments` segments that follow each other.
+    /// This layout with `segments` segments that follow each other.
     pub fn repeated(self, segments: usize) -> Self {
         Self { segments, ..self }
     }
@@ -100,8 +100,13 @@ impl PackedLayout {
     }
 
     /// Lanes in all.
+    ///
+    /// # Panics
+    /// If there are more than memory could hold.
     pub fn lanes(&self) -> usize {
-        self.segments * self.segment_lanes()
+        let of_segment = self.steps.checked_mul(self.width).and_then(|lanes| lanes.checked_mul(self.groups()));
+        let lanes = of_segment.and_then(|lanes| lanes.checked_mul(self.segments));
+        lanes.unwrap_or_else(|| panic!("{self:?} has more lanes than memory holds"))
     }
 }
 
@@ -189,6 +194,9 @@ impl<'a> Packed<'a> {
 pub fn pack_depth_by_row<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
     assert!(b.columns() == layout.columns && b.rows().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
+    if out.is_empty() {
+        return;
+    }
     match layout.order {
         Order::Steps => rows_to_groups::<T, T>(b, 0, layout, out),
         Order::Squares => rows_to_squares(b, layout, out),
@@ -204,21 +212,25 @@ pub fn pack_depth_by_row<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut
 /// If the sizes do not fit together.
 pub fn pack_weight_by_row<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, first: usize, out: &mut [u32]) {
     assert!(weight.columns() == layout.columns && weight.rows().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
-    assert_eq!(out.len() % layout.group_lanes(), 0, "groups are packed whole");
-    rows_to_groups::<f32, T>(weight, first, layout, out);
+    assert!(out.len().is_multiple_of(layout.group_lanes()), "groups are packed whole");
+    if !out.is_empty() {
+        rows_to_groups::<f32, T>(weight, first, layout, out);
+    }
 }
 
 /// Packs some rows of an f32 weight whose rows are the depth: into each of `groups`, their steps of that group.
 ///
 /// # Shapes
-/// `rows` `[R, N]`; each of `groups` has as many lanes, in steps of `width`; the steps after the last row become zero.
+/// `rows` `[R, N]`, whole lanes of the depth unless they are its last ones; `groups` are equally long, in steps of `width`
+/// lanes. Steps after the last row become zero.
 ///
 /// # Panics
-/// If the sizes do not fit together.
+/// If the sizes do not fit together, or `width` is that of no tile.
 pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut [&mut [u32]]) {
     assert_eq!(groups.len(), rows.columns().div_ceil(width), "groups of {width} columns");
     for (group, out) in groups.iter_mut().enumerate() {
         let (left, steps) = (group * width, out.len() / width);
+        assert!(out.len().is_multiple_of(width), "{} lanes in steps of {width}", out.len());
         let columns = width.min(rows.columns() - left);
         assert!(rows.rows().div_ceil(T::PER_LANE) <= steps, "{} rows in {steps} steps", rows.rows());
         if steps == 0 {
@@ -240,7 +252,9 @@ pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut 
 pub fn pack_depth_by_column<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
     assert!(b.rows() == layout.columns && b.columns().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
-    columns_to_groups::<T, T>(b, 0, layout, out);
+    if !out.is_empty() {
+        columns_to_groups::<T, T>(b, 0, layout, out);
+    }
 }
 
 /// Packs groups `first ..`, as many as `out` has space for, of an f32 weight whose columns are the depth.
@@ -252,11 +266,13 @@ pub fn pack_depth_by_column<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &
 /// If the sizes do not fit together.
 pub fn pack_weight_by_column<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, first: usize, out: &mut [u32]) {
     assert!(weight.rows() == layout.columns && weight.columns().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
-    assert_eq!(out.len() % layout.group_lanes(), 0, "groups are packed whole");
-    columns_to_groups::<f32, T>(weight, first, layout, out);
+    assert!(out.len().is_multiple_of(layout.group_lanes()), "groups are packed whole");
+    if !out.is_empty() {
+        columns_to_groups::<f32, T>(weight, first, layout, out);
+    }
 }
 
-/// Specification of all four: looks up the lane of every place. `at(k, j)` is the element of `B` in row `k`, column
+/// Specification of all packing: looks up the lane of every place. `at(k, j)` is the element of `B` in row `k`, column
 /// `j`.
 pub fn pack_naive<T: Dtype>(depth: usize, layout: PackedLayout, at: impl Fn(usize, usize) -> f32, out: &mut [u32]) {
     for (place, lane) in out.iter_mut().enumerate() {

@@ -7,12 +7,18 @@ use crate::reductions::{dot, max, sum};
 use multiversion::{multiversion, target::target_cfg_f};
 
 /// Replaces each row of `x` by its softmax. NaN or infinity in a row leaves NaN in that row, so that it cannot go
-/// unnoticed.
+/// unnoticed. A value that is lower than the largest of its row by more than 80 becomes zero.
 ///
 /// # Shapes
-/// `x` `[rows, columns]`, rows `stride` apart.
+/// `x` `[rows, columns]`, each row with what follows it up to the next one, `stride` values later.
+///
+/// # Panics
+/// If rows overlap, or are empty.
 pub fn softmax(x: &mut [f32], stride: usize, columns: usize) {
-    assert!(columns <= stride, "rows of {columns} values, {stride} apart");
+    assert!(
+        0 < columns && columns <= stride && x.len().is_multiple_of(stride),
+        "rows of {columns} values, {stride} apart"
+    );
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512::detect() {
         return avx512.softmax(x, stride, columns);
@@ -144,6 +150,9 @@ mod tests {
     #[test]
     fn a_score_of_minus_one_hundred_gets_no_weight() {
         for kernel in [softmax, softmax_portable] {
+            let mut row = [1.0, -78.0, 0.0];
+            kernel(&mut row, 3, 3);
+            assert!(row[1] > 0.0, "a weight of e^-79 counts");
             let mut row = [1.0, -100.0, 1.0];
             kernel(&mut row, 3, 3);
             assert_eq!(row, [0.5, 0.0, 0.5], "not even one that is smaller than any normal number");

@@ -38,8 +38,8 @@ use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::add_scaled;
 use simmim_kernels::product::product_of_packed;
 
-/// Rows of a weight's gradient in a task, about. The product reads its other operand again after 48 rows, so a task of
-/// twice as many reads it no more often than a single task with all rows would.
+/// Rows of a weight's gradient in a task, about. The product reads its other operand again after as many rows, so such a
+/// task reads it no more often than a single task with all rows would.
 const ROWS_PER_TASK: usize = 96;
 
 /// A weight and the operands of its gradient `d_yᵀ·x` `[out, in]`: `d_y` and `x`.

@@ -80,7 +80,7 @@ impl Avx512 {
 }
 
 impl Avx512Bf16 {
-    /// See [`crate::attention_weights::attention_weights`].
+    /// See [`crate::attention_weights::attention_weights`]. One kernel serves both types, so f32 needs the proof as well.
     pub(crate) fn attention_weights<T: Dtype>(
         self,
         scores: &mut [f32],

@@ -37,7 +37,7 @@ mod tile;
 mod tiles;
 
 use crate::dtype::Dtype;
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, len_of_rows};
 use crate::pack::{Packed, PackedLayout};
 
 pub use tile::Tile;
@@ -156,7 +156,7 @@ pub fn product<T: Dtype>(
             // of `columns` values and a bias as many, as asserted in `check`.
             unsafe {
                 kernels[height - 1](&TileJob {
-                    a: a.data().as_ptr().add(top * a.stride()).cast(),
+                    a: a.data().as_ptr().wrapping_add(top * a.stride()).cast(), // read only if A has columns
                     a_row: a.stride() / T::PER_LANE,
                     a_step: 1,
                     a_segment: 0,
@@ -181,6 +181,22 @@ const CHUNK_LANES: usize = 48 * 1024;
 /// Steps that are summed up in one pass through `C`: a block of A of that many stays in the first-level cache, and a
 /// panel in the second-level one.
 const PASS_STEPS: usize = 512;
+
+/// How much of two packed operands is multiplied at a time.
+struct Passes {
+    /// Segments that are summed up in one pass through `C`.
+    segments: usize,
+    /// Blocks of `A` that are multiplied with all panels before the next blocks are.
+    blocks: usize,
+}
+
+impl Passes {
+    /// Those of an operand in blocks of `height` rows.
+    fn of(a: &Packed, height: usize) -> Self {
+        let segments = (PASS_STEPS / a.steps().max(1)).clamp(1, a.segments().max(1));
+        Self { segments, blocks: (CHUNK_LANES / (segments * a.steps() * height).max(1)).max(1) }
+    }
+}
 
 /// `C = accumulator + Aᵀ·B` with both operands packed over the same segments of the depth, for rows `first_row ..` of
 /// the result, as many as `c` has.
@@ -221,8 +237,7 @@ pub fn product_of_packed<T: Dtype>(
     };
     let first_block = first_row / height;
     let blocks = rows.div_ceil(height);
-    let pass = (PASS_STEPS / a.steps().max(1)).max(1);
-    let chunk = (CHUNK_LANES / (pass.min(a.segments()) * a.steps() * height).max(1)).max(1);
+    let Passes { segments: pass, blocks: chunk } = Passes::of(&a, height);
     for segment in (0..a.segments()).step_by(pass) {
         let segments = pass.min(a.segments() - segment);
         let accumulator = if segment == 0 { accumulator } else { Accumulator::Output };
@@ -259,7 +274,7 @@ pub fn product_of_packed<T: Dtype>(
 fn check(panels: &PackedLayout, b: &Packed, rows: usize, c: &[f32], c_stride: usize, accumulator: Accumulator) {
     let columns = b.columns();
     assert_eq!(b.width(), panels.width(), "B is packed in panels of another width");
-    assert!(c.len() >= (rows - 1) * c_stride + columns && c_stride >= columns, "the result is too short");
+    assert!(c.len() >= len_of_rows(rows, c_stride, columns) && c_stride >= columns, "the result is too short");
     if let Accumulator::Bias(bias) = accumulator {
         assert_eq!(bias.len(), columns, "one bias per column");
     }

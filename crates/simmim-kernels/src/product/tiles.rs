@@ -17,9 +17,9 @@
 //! filled up with zeros. The unit loads what the sums start from, be it a bias, and stores them to C. Only where C ends
 //! within a tile do they go through a buffer.
 
-use super::Accumulator;
+use super::{Accumulator, Passes};
 use crate::dtype::{Bf16, Dtype, padded};
-use crate::matrix::Matrix;
+use crate::matrix::{Matrix, len_of_rows};
 use crate::pack::Packed;
 use multiversion::multiversion;
 use std::marker::PhantomData;
@@ -81,14 +81,14 @@ pub(super) struct RowsMut<'a> {
 impl Rows<'_> {
     /// Whether there are so many rows and columns.
     pub(super) fn has(&self, rows: usize, columns: usize) -> bool {
-        self.values.len() >= (rows - 1) * self.stride + columns
+        self.values.len() >= len_of_rows(rows, self.stride, columns)
     }
 }
 
 impl RowsMut<'_> {
     /// Whether there are so many rows and columns.
     pub(super) fn has(&self, rows: usize, columns: usize) -> bool {
-        self.values.len() >= (rows - 1) * self.stride + columns && self.stride >= columns
+        self.values.len() >= len_of_rows(rows, self.stride, columns) && self.stride >= columns
     }
 }
 
@@ -122,7 +122,7 @@ impl<'a> Segment<'a> {
     #[inline(always)]
     fn set_rows(&mut self, a: &'a [u8], rows: usize) {
         assert!(rows > 0 && self.blocks > 0, "rows without depth");
-        let needed = (rows - 1) * self.a_row + (self.blocks - 1) * self.a_block + DEPTH * LANE;
+        let needed = len_of_rows(rows, self.a_row, len_of_rows(self.blocks, self.a_block, DEPTH * LANE));
         assert!(a.len() >= needed, "A is too short");
         (self.a, self.rows) = (a.as_ptr(), rows);
     }
@@ -206,13 +206,6 @@ pub(super) fn product(
     }
 }
 
-/// Lanes of depth that are summed up in one pass through `C`: a block of A and a panel of that many fit in the
-/// second-level cache with those of the next panel.
-const PASS_LANES: usize = 512;
-
-/// Blocks of A that are multiplied with all panels before the next ones are: 192 KiB of them.
-const CHUNK_LANES: usize = 48 * 1024;
-
 /// See [`super::product_of_packed`].
 pub(super) fn product_of_packed(
     unit: impl TileUnit,
@@ -225,8 +218,7 @@ pub(super) fn product_of_packed(
     let (columns, depth) = (b.columns(), a.steps());
     let rows = c.len() / columns;
     let (first_block, blocks) = (first_row / HEIGHT, rows.div_ceil(HEIGHT));
-    let pass = (PASS_LANES / depth.max(1)).max(1);
-    let chunk = (CHUNK_LANES / (pass * depth * HEIGHT).max(1)).max(1);
+    let Passes { segments: pass, blocks: chunk } = Passes::of(&a, HEIGHT);
     let square = DEPTH * LANE;
     let mut segments = Vec::with_capacity(pass);
     for first_segment in (0..a.segments()).step_by(pass) {
