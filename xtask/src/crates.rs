@@ -25,7 +25,8 @@ const ONLY_FOR: &[(&str, &[&str])] = &[
     ("indicatif", &["simmim-cli"]),
 ];
 
-/// Licenses that ask for no more than their text; of a choice, one of these is enough.
+/// Licenses that ask for no more than their text, or, with IJG, for a sentence that the README has; of a choice, one of
+/// these is enough.
 const LICENSES: &[&str] = &[
     "0BSD",
     "Apache-2.0",
@@ -34,6 +35,7 @@ const LICENSES: &[&str] = &[
     "BSD-3-Clause",
     "BSL-1.0",
     "CC0-1.0",
+    "IJG",
     "ISC",
     "MIT",
     "MIT-0",

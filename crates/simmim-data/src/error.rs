@@ -189,12 +189,20 @@ pub enum Error {
         images: usize,
     },
     /// Bytes in an unknown image format.
-    #[error("`{name}` is not a JPEG, PNG or `.npy` file: it starts with {start:02x?}")]
+    #[error("`{name}` is not a JPEG, PNG, WebP, TIFF, GIF, BMP or `.npy` file: it starts with {start:02x?}")]
     UnknownFormat {
         /// The image.
         name: String,
         /// Its first bytes.
         start: Vec<u8>,
+    },
+    /// Bytes in a format that is known and not read.
+    #[error("`{name}` is {format}, which is not read")]
+    UnreadFormat {
+        /// The image.
+        name: String,
+        /// What it is, as part of a sentence.
+        format: &'static str,
     },
     /// An image that the decoder refuses.
     #[error("cannot decode `{name}`: {cause}")]
@@ -203,6 +211,30 @@ pub enum Error {
         name: String,
         /// The error of the decoder.
         cause: ::image::ImageError,
+    },
+    /// A JPEG that the decoder refuses.
+    #[error("cannot decode `{name}`: {reason}")]
+    Jpeg {
+        /// The image.
+        name: String,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// A GIF that the decoder refuses.
+    #[error("cannot decode `{name}`: {reason}")]
+    Gif {
+        /// The image.
+        name: String,
+        /// What the decoder says.
+        reason: String,
+    },
+    /// A TIFF that the decoder refuses.
+    #[error("cannot decode `{name}`: {reason}")]
+    Tiff {
+        /// The image.
+        name: String,
+        /// What the decoder says.
+        reason: String,
     },
     /// A JPEG that ends within its image data.
     #[error("cannot decode `{name}`: the picture is cut short, the file ends at byte {length} before its end marker")]
@@ -402,14 +434,20 @@ impl Error {
             Self::TooFewSamples { samples, .. } => Some(format!("lower `train.batch_size` to at most {samples}")),
             Self::EmptyBatch => Some("set `train.batch_size` to at least 1".into()),
             Self::NoSamples { .. } => Some(
-                "in a shard, members that end in `.jpg`, `.jpeg`, `.png` or `.npy` are images; `tar -tf` lists them"
+                "in a shard, members that end in `.jpg`, `.png`, `.npy` and so on are images; `tar -tf` lists them"
                     .into(),
             ),
             Self::BadTar { .. } => Some("`tar -tf` must list it; copy or download the file again".into()),
             Self::NotIdx { .. } => Some("give the images, as in `train-images-idx3-ubyte.gz`".into()),
             Self::LabelCount { .. } => Some("the file of labels next to the images belongs to other images".into()),
+            Self::UnreadFormat { .. } => {
+                Some("convert it, for example to PNG with ImageMagick's `magick`, or leave it out".into())
+            }
             Self::UnknownFormat { .. }
             | Self::Decode { .. }
+            | Self::Jpeg { .. }
+            | Self::Gif { .. }
+            | Self::Tiff { .. }
             | Self::DecoderPanicked { .. }
             | Self::NoPixels { .. }
             | Self::BadArray { .. } => Some("convert it to JPEG or PNG again, or leave it out".into()),
@@ -449,7 +487,11 @@ impl Error {
             | Self::IdxLength { .. }
             | Self::LabelCount { .. }
             | Self::UnknownFormat { .. }
+            | Self::UnreadFormat { .. }
             | Self::Decode { .. }
+            | Self::Jpeg { .. }
+            | Self::Gif { .. }
+            | Self::Tiff { .. }
             | Self::TruncatedJpeg { .. }
             | Self::DecoderPanicked { .. }
             | Self::NoPixels { .. }

@@ -1,59 +1,158 @@
-//! Recognizes JPEG files that are cut short; decoders fill the missing part with gray and report no error.
+//! Decodes JPEG files (ITU-T T.81) by libjpeg-turbo's code, as Pillow and torchvision do, and refuses those that are cut
+//! short.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, Read};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use mozjpeg::decompress::{Decompress, DecompressBuilder, DecompressStarted, Format};
+use mozjpeg_sys as _; // for its feature of arithmetic coding
+
+use super::{check_size, cmyk, orientation};
+use crate::error::{Error, Result, panic_message};
+use crate::image::{Image, Pixels};
+
+/// Decodes a JPEG, which will be converted to `wanted` channels.
+///
+/// # Errors
+///
+/// [`Error::Jpeg`], [`Error::TruncatedJpeg`] or [`Error::TooLarge`], with `name`.
+pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
+    let refused = |reason: String| Error::Jpeg { name: name.to_owned(), reason };
+    let cut_short = || Error::TruncatedJpeg { name: name.to_owned(), length: bytes.len() };
+    let markers = Markers::of(bytes);
+    if markers.hides_another {
+        return Err(cut_short());
+    }
+    if markers.scans > MOST_SCANS {
+        return Err(refused(format!("it has {} scans, more than {MOST_SCANS}", markers.scans)));
+    }
+    let is_over = Cell::new(false);
+    // libjpeg reports a broken file by unwinding, and prints nothing
+    let decoded = catch_unwind(AssertUnwindSafe(|| decoded(Bytes { rest: bytes, is_over: &is_over }, name, wanted)));
+    match decoded {
+        Ok(Ok(image)) => Ok(orientation::upright(image, orientation::of(markers.exif, markers.xmp))),
+        // it has asked for bytes behind the end of the file
+        _ if is_over.get() => Err(cut_short()),
+        Ok(Err(error)) => Err(error),
+        Err(payload) => Err(refused(panic_message(&*payload).replace("libjpeg fatal error: ", ""))),
+    }
+}
+
+/// Each scan takes time for every block of the image, whatever is in it, so a small file could keep a decoder busy for
+/// hours (<https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf>). Progressive files have
+/// about ten.
+const MOST_SCANS: usize = 100;
+
+fn decoded(bytes: Bytes<'_>, name: &str, wanted: usize) -> Result<Image> {
+    let failed = |cause: io::Error| Error::Jpeg { name: name.to_owned(), reason: cause.to_string() };
+    let decoder: Decompress<_> = DecompressBuilder::new().from_reader(bytes).map_err(failed)?;
+    let (width, height) = decoder.size();
+    check_size([height, width], wanted.max(decoder.components().len()), 1, name)?;
+    let (channels, pixels) = match decoder.image().map_err(failed)? {
+        Format::Gray(started) => (1, values(started).map_err(failed)?),
+        Format::RGB(started) => (3, values(started).map_err(failed)?),
+        // inks are stored inverted, by Adobe's convention. There are files without a sign of it, and Pillow takes all of
+        // them to follow it
+        Format::CMYK(started) => {
+            let inverted = values(started).map_err(failed)?;
+            (3, cmyk::to_rgb(&inverted.into_iter().map(|value| 255 - value).collect::<Vec<_>>()))
+        }
+    };
+    Ok(Image { channels, height, width, pixels: Pixels::U8(pixels) })
+}
+
+fn values(mut started: DecompressStarted<Bytes<'_>>) -> io::Result<Vec<u8>> {
+    started.read_scanlines()
+}
+
+/// The bytes of a file. To read behind their end is an error, where libjpeg would take it for the end of the image and
+/// make the missing part gray.
+struct Bytes<'a> {
+    rest: &'a [u8],
+    /// Set by an attempt to read behind the end.
+    is_over: &'a Cell<bool>,
+}
+
+impl BufRead for Bytes<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.rest.is_empty() {
+            self.is_over.set(true);
+            return Err(io::Error::other("the file is cut short"));
+        }
+        Ok(self.rest)
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.rest = &self.rest[amount..];
+    }
+}
+
+impl Read for Bytes<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let amount = self.fill_buf()?.read(buffer)?;
+        self.consume(amount);
+        Ok(amount)
+    }
+}
 
 const MARKER: u8 = 0xff;
 const START_OF_IMAGE: u8 = 0xd8;
-const START_OF_SCAN: u8 = 0xda;
 const END_OF_IMAGE: u8 = 0xd9;
+const START_OF_SCAN: u8 = 0xda;
+const APPLICATION_1: u8 = 0xe1;
 
-/// Returns whether the file ends, or another JPEG starts, after the header of the first scan and before the marker for
-/// the end of the image (ITU-T T.81, B.1.1).
-///
-/// Files without a scan and files with other damage are left to the decoder, whose errors say more about them.
-pub(super) fn is_cut_short(bytes: &[u8]) -> bool {
-    let Some(mut rest) = after_first_scan_header(bytes) else { return false };
-    // where the data of a scan has the value of MARKER, a 0 follows, so no data is taken for the end of the image
-    while let Some(at) = rest.iter().position(|&byte| byte == MARKER) {
-        rest = &rest[at + 1..];
-        match rest.first() {
-            Some(&END_OF_IMAGE) => return false,
-            Some(&START_OF_IMAGE) => return true,
-            // segments that may stand between scans: they are skipped, because they may contain any bytes
-            Some(0xc4 | 0xcc | 0xda..=0xdd | 0xe0..=0xef | 0xfe) => match segment(&rest[1..]) {
-                Some(after) => rest = after,
-                None => return true,
-            },
-            _ => {}
-        }
-    }
-    true
+/// What the markers of a file say that libjpeg does not.
+#[derive(Default)]
+struct Markers<'a> {
+    exif: Option<&'a [u8]>,
+    xmp: Option<&'a [u8]>,
+    scans: usize,
+    /// Whether another JPEG starts before the end of this one: then the file was cut short and written over.
+    hides_another: bool,
 }
 
-/// Returns the bytes after the header of the first scan; `None` if there is no scan.
-///
-/// It skips whole segments of tables and application data, because these may contain a thumbnail, which is a JPEG with
-/// markers of its own.
-fn after_first_scan_header(bytes: &[u8]) -> Option<&[u8]> {
-    let mut rest = bytes.get(2..)?;
-    loop {
-        let at = rest.iter().position(|&byte| byte == MARKER)?;
-        rest = &rest[at + 1..];
-        let kind = *rest.first()?;
-        if has_length(kind) {
-            rest = segment(&rest[1..])?;
+impl<'a> Markers<'a> {
+    /// Reads the markers up to the end of the image or of the file.
+    ///
+    /// It skips whole segments of tables and application data, because these may contain a thumbnail, which is a JPEG
+    /// with markers of its own.
+    fn of(bytes: &'a [u8]) -> Self {
+        let mut found = Self::default();
+        let mut rest = bytes.get(2..).unwrap_or_default();
+        // where the data of a scan has the value of MARKER, a 0 follows, so no data is taken for a marker
+        while let Some(at) = rest.iter().position(|byte| *byte == MARKER) {
+            rest = &rest[at + 1..];
+            let Some(kind) = rest.first() else { break };
+            match *kind {
+                END_OF_IMAGE => break,
+                START_OF_IMAGE if found.scans > 0 => {
+                    found.hides_another = true;
+                    break;
+                }
+                // no segment follows stuffing, fill bytes, restarts and the start of an image
+                0x00 | 0x01 | 0xd0..=0xd8 | MARKER => continue,
+                _ => {}
+            }
+            let Some((content, after)) = segment(&rest[1..]) else { break };
+            rest = after;
+            match *kind {
+                START_OF_SCAN => found.scans += 1,
+                APPLICATION_1 if found.scans == 0 => {
+                    let after = |start: &[u8]| content.strip_prefix(start);
+                    found.exif = found.exif.or_else(|| after(b"Exif\0\0"));
+                    found.xmp = found.xmp.or_else(|| after(b"http://ns.adobe.com/xap/1.0/\0"));
+                }
+                _ => {}
+            }
         }
-        if kind == START_OF_SCAN {
-            return Some(rest);
-        }
+        found
     }
 }
 
-/// Returns the bytes after a segment, where `bytes` starts with the length of the segment in two bytes.
-fn segment(bytes: &[u8]) -> Option<&[u8]> {
+/// Splits off a segment, where `bytes` starts with the length of the segment in two bytes.
+fn segment(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = u16::from_be_bytes([*bytes.first()?, *bytes.get(1)?]);
-    bytes.get(usize::from(length)..)
-}
-
-/// Whether a segment follows a marker. None follows stuffing, fill bytes, restarts, and the start and end of an image.
-fn has_length(kind: u8) -> bool {
-    !matches!(kind, 0x00 | 0x01 | 0xd0..=0xd9 | MARKER)
+    let (segment, after) = bytes.split_at_checked(usize::from(length))?;
+    Some((segment.get(2..)?, after))
 }

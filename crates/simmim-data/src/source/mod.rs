@@ -86,7 +86,8 @@ pub trait Source: Send + Sync {
 }
 
 /// The file extensions of images, in lower case.
-pub const IMAGE_EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "npy"];
+pub const IMAGE_EXTENSIONS: &[&str] =
+    &["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "gif", "bmp", "npy"];
 
 /// Opens the data that `spec` names; its images are decoded to `channels` channels.
 ///
@@ -97,7 +98,7 @@ pub const IMAGE_EXTENSIONS: &[&str] = &["jpg", "jpeg", "png", "npy"];
 ///   of the folder: the sub-folders, ordered by name, are the classes. Otherwise it is unlabeled.
 /// - **a folder without images but with `.tar` files**, which are opened as shards.
 /// - **a `.tar` shard** with WebDataset names: members whose names agree up to the first dot are one sample. The member
-///   `jpg`, `jpeg`, `png` or `npy` is its image. The member `cls` holds its class number, or several class numbers
+///   with one of the [`IMAGE_EXTENSIONS`] is its image. The member `cls` holds its class number, or several class numbers
 ///   separated by spaces or commas. The file `classes.json` in the folder of the shards, if there is one, names the
 ///   classes.
 /// - **IDX images**, `*-images-idx3-ubyte`, labeled if `*-labels-idx1-ubyte` lies in the same folder. Both may be

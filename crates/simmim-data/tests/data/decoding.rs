@@ -1,7 +1,8 @@
 //! Decoding: bytes to pixels.
 
 use ::image::{ImageBuffer, Luma, LumaA, Rgb, RgbImage, RgbaImage};
-use simmim_data::{Error, Image, Pixels, decode};
+use simmim_data::rng::{Purpose, rng};
+use simmim_data::{Augmentation, Error, Image, Normalization, Pixels, RandomResizedCrop, Transform, decode};
 
 use crate::files::{encoded, gray, npy, photos};
 
@@ -96,7 +97,9 @@ fn check_refused(bytes: &[u8], channels: usize, expected: &str) {
 
 #[test]
 fn broken_and_unsupported_files_are_refused_with_a_reason() {
-    check_refused(b"GIF89a", 3, "not a JPEG, PNG or `.npy` file: it starts with [47, 49, 46, 38]");
+    check_refused(b"%!PS", 3, "not a JPEG, PNG, WebP, TIFF, GIF, BMP or `.npy` file: it starts with [25, 21, 50, 53]");
+    check_refused(b"\0\0\0\x18ftypheic", 3, "is a HEIC image, which is not read");
+    check_refused(b"GIF89a", 3, "cannot decode");
     check_refused(b"", 3, "starts with []");
     check_refused(&gray(1)[..40], 3, "cannot decode");
     check_refused(b"\xff\xd8\xff\xe0", 3, "cannot decode");
@@ -113,6 +116,31 @@ fn broken_and_unsupported_files_are_refused_with_a_reason() {
     check_refused(&npy("|u1", false, "(4294967296, 4294967296)", &[0; 3]), 1, "array");
     check_refused(&npy("<f4", false, "(1, 1)", &f32::NAN.to_le_bytes()), 1, "not finite");
     check_refused(b"\x93NUMPY\x01", 1, "cannot read the array");
+}
+
+#[test]
+fn sixteen_bits_reach_the_model() {
+    // two levels of 65,536 that are the same of 256
+    let normalized = |level: u16| {
+        let image: ImageBuffer<Luma<u16>, _> = ImageBuffer::from_pixel(6, 5, Luma([level]));
+        let mut out = vec![0.0; 3 * 4 * 4];
+        let transform = Transform {
+            height: 4,
+            width: 4,
+            augmentation: Augmentation::RandomResizedCrop(RandomResizedCrop::default()),
+            normalization: Normalization { mean: vec![0.5; 3], std: vec![0.25; 3] },
+        };
+        let image = decode(&encoded(image), "gray", 3).unwrap();
+        transform.apply(&image, &mut rng(1, Purpose::Augment, 0, 0), &mut out);
+        out
+    };
+    for level in [0x8000_u16, 0x8001, 0x80ff] {
+        let expected = (f32::from(level) / 65535.0 - 0.5) / 0.25;
+        for value in normalized(level) {
+            // a weighted mean of equal values in f32; the next level is 6e-5 away
+            assert!((value - expected).abs() < 1e-5, "{value} is not {expected}");
+        }
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod augment;
 mod batches;
 mod decoding;
 mod files;
+mod matrix;
 mod passed_over;
+mod pictures;
 mod sources;
 mod transforms;

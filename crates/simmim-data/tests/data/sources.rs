@@ -185,7 +185,7 @@ fn errors_for_missing_and_empty_paths_have_a_hint() {
     check_refused(&at(&root, "Vall/cat"), "there is no `", &at(&root, "val`?"));
     check_refused(&at(&root, "nothing/like/it"), "there is no `", &format!("is `{here}`"));
     check_refused("no-such-folder-at-all", "there is no `no-such", "is `.`");
-    check_refused(&at(&root, "empty"), "looked for `.jpg`, `.jpeg`, `.png`, `.npy`", "any depth");
+    check_refused(&at(&root, "empty"), "looked for `.jpg`, `.jpeg`, `.jpe`, `.jfif`, `.png`, `.webp`", "any depth");
     check_refused(&at(&root, "digits"), "no image in", "a-images-idx3-ubyte");
     check_refused(&at(&root, "*.tar"), &format!("matches `{here}/*.tar`"), "quote");
     check_refused(&at(&root, "empty/notes.txt"), "neither an image", "`.tar`");

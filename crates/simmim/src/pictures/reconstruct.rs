@@ -131,7 +131,7 @@ impl<B: Backend> PretrainedModel<B> {
         let input = |what: String, hint: &str| Error::Input { what, hint: Some(hint.into()) };
         let bytes = std::fs::read(image).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => {
-                input(format!("there is no image `{}`", image.display()), "give JPEG, PNG or `.npy` files")
+                input(format!("there is no image `{}`", image.display()), "give pictures or `.npy` files")
             }
             std::io::ErrorKind::IsADirectory => {
                 input(format!("`{}` is a folder", image.display()), "give the images in it, as in `FOLDER/*.jpg`")

@@ -1,0 +1,50 @@
+//! Decodes PNG, WebP and BMP files.
+
+use std::io::Cursor;
+
+use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
+
+use super::{MAX_BYTES, check_size, from_u16, orientation};
+use crate::error::{Error, Result};
+use crate::image::{Image, Pixels};
+
+/// Decodes the first frame of a picture, which will be converted to `wanted` channels.
+///
+/// # Errors
+///
+/// [`Error::Decode`] or [`Error::TooLarge`], with `name`.
+pub(super) fn decode(bytes: &[u8], name: &str, format: ImageFormat, wanted: usize) -> Result<Image> {
+    let failed = |cause| Error::Decode { name: name.to_owned(), cause };
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_BYTES);
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder().map_err(failed)?;
+    let (width, height) = decoder.dimensions();
+    let color = decoder.color_type();
+    // deeper values become floats
+    let bytes_per_value = if color.bytes_per_pixel() == color.channel_count() { 1 } else { size_of::<f32>() };
+    check_size([height as usize, width as usize], wanted.max(color.channel_count().into()), bytes_per_value, name)?;
+    // metadata that cannot be read do not make the picture unreadable
+    let [exif, xmp] = [decoder.exif_metadata(), decoder.xmp_metadata()].map(|data| data.ok().flatten());
+    let orientation = orientation::of(exif.as_deref(), xmp.as_deref());
+    let image = from_decoded(DynamicImage::from_decoder(decoder).map_err(failed)?);
+    Ok(orientation::upright(image, orientation))
+}
+
+fn from_decoded(decoded: DynamicImage) -> Image {
+    let (height, width) = (decoded.height() as usize, decoded.width() as usize);
+    let (channels, pixels) = match decoded.color() {
+        ColorType::L8 => (1, Pixels::U8(decoded.into_bytes())),
+        ColorType::La8 => (2, Pixels::U8(decoded.into_bytes())),
+        ColorType::Rgb8 => (3, Pixels::U8(decoded.into_bytes())),
+        ColorType::Rgba8 => (4, Pixels::U8(decoded.into_bytes())),
+        ColorType::L16 => (1, from_u16(decoded.into_luma16().into_raw())),
+        ColorType::La16 => (2, from_u16(decoded.into_luma_alpha16().into_raw())),
+        ColorType::Rgb16 => (3, from_u16(decoded.into_rgb16().into_raw())),
+        ColorType::Rgba16 => (4, from_u16(decoded.into_rgba16().into_raw())),
+        // the enum of another crate is not exhaustive: floats, and formats that a later version may add
+        _ => (4, Pixels::F32(decoded.into_rgba32f().into_raw())),
+    };
+    Image { channels, height, width, pixels }
+}

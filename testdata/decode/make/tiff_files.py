@@ -1,0 +1,108 @@
+"""TIFF files, by tifffile with imagecodecs, and by Pillow's libtiff for the codings of fax machines."""
+
+import io
+import struct
+
+import numpy
+import tifffile
+from PIL import Image
+
+from common import picture, saved
+
+CODECS = {"plain": None, "lzw": "lzw", "deflate": "adobe_deflate", "packbits": "packbits"}
+
+
+def tiff(array, **options):
+    buffer = io.BytesIO()
+    order = options.pop("order", "<")
+    big = options.pop("big", False)
+    with tifffile.TiffWriter(buffer, byteorder=order, bigtiff=big) as writer:
+        writer.write(array, metadata=None, software=False, **options)
+    return buffer.getvalue()
+
+
+def files():
+    gray, color, four = picture(17, 13, 1, 1), picture(17, 13, 3, 2), picture(17, 13, 4, 3)
+    gray16, color16 = picture(17, 13, 1, 1, bits=16), picture(17, 13, 3, 2, bits=16)
+    four16 = picture(17, 13, 4, 3, bits=16)
+    wide, wide16 = picture(40, 33, 3, 4), picture(40, 33, 1, 4, bits=16)
+    arrays = {
+        "gray_8": (gray, {"photometric": "minisblack"}), "gray_16": (gray16, {"photometric": "minisblack"}),
+        "rgb_8": (color, {"photometric": "rgb"}), "rgb_16": (color16, {"photometric": "rgb"}),
+        "rgba_8": (four, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+        "rgba_16": (four16, {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+    }
+    for name, (array, options) in arrays.items():
+        for codec, compression in CODECS.items():
+            yield f"{name}_{codec}", tiff(array, compression=compression, rowsperstrip=5, **options)
+            if codec in ("lzw", "deflate"):
+                yield f"{name}_{codec}_predictor", tiff(array, compression=compression, predictor=True, **options)
+        yield f"{name}_big_endian", tiff(array, order=">", **options)
+        yield f"{name}_big_endian_lzw_predictor", tiff(array, order=">", compression="lzw", predictor=True, **options)
+        yield f"{name}_tiles", tiff(array, tile=(16, 16), **options)
+        yield f"{name}_tiles_lzw", tiff(array, tile=(16, 32), compression="lzw", predictor=True, **options)
+        yield f"{name}_large_file_format", tiff(array, big=True, **options)
+        if array.ndim == 3:
+            planes = numpy.ascontiguousarray(numpy.moveaxis(array, -1, 0))
+            content = tiff(planes, planarconfig="separate", rowsperstrip=4, **options)
+            # Pillow takes the bytes of 16-bit planes apart in a wrong way
+            known = [((array >> 8).astype(numpy.uint8), 8)] if name.endswith("16") else []
+            yield f"{name}_planes", content, *known
+            yield f"{name}_planes_lzw", tiff(planes, planarconfig="separate", compression="lzw", **options)
+            yield f"refused_{name}_planes_tiles", tiff(planes, planarconfig="separate", tile=(16, 16), **options)
+    yield "rgb_8_many_tiles", tiff(wide, photometric="rgb", tile=(16, 16), compression="adobe_deflate", predictor=True)
+    yield "gray_16_many_tiles", tiff(wide16, photometric="minisblack", tile=(16, 16), compression="lzw")
+    yield "gray_8_white_is_zero", tiff(gray, photometric="miniswhite")
+    # Pillow does not invert 16 bits
+    yield "gray_16_white_is_zero", tiff(gray16, photometric="miniswhite"), ((65535 - gray16).astype("<u2")[..., None], 16)
+    yield "rgba_8_premultiplied", tiff(four, photometric="rgb", extrasamples=["assocalpha"])
+    yield "rgb_8_unnamed_extra", tiff(four, photometric="rgb", extrasamples=["unspecified"])
+    yield "gray_alpha_8", tiff(picture(17, 13, 2, 5), photometric="minisblack", extrasamples=["unassalpha"], planarconfig="contig")
+    colors = (picture(256, 1, 3, 6)[0].T.astype(numpy.uint16) * 257)
+    yield "palette_8", tiff(gray, photometric="palette", colormap=colors)
+    yield "palette_8_lzw", tiff(gray, photometric="palette", colormap=colors, compression="lzw")
+    yield "palette_8_tiles", tiff(gray, photometric="palette", colormap=colors, tile=(16, 16))
+    yield "cmyk_8", tiff(four, photometric="separated")
+    yield "cmyk_8_lzw", tiff(four, photometric="separated", compression="lzw")
+    yield "gray_float_32", tiff((gray / 255).astype(numpy.float32), photometric="minisblack")
+    yield "gray_float_32_deflate_predictor", tiff((gray / 255).astype(numpy.float32), photometric="minisblack",
+                                                  compression="adobe_deflate", predictor=3)
+    yield "refused_gray_32", tiff(gray.astype(numpy.uint32), photometric="minisblack")
+    yield "refused_gray_16_signed", tiff(gray16.astype(numpy.int16), photometric="minisblack")
+    yield "bands_5", tiff(picture(17, 13, 5, 7), photometric="minisblack", planarconfig="contig")
+    yield "pages", tiff(numpy.stack([color, color[::-1]]), photometric="rgb")
+    for number in range(1, 9):
+        yield f"orientation_{number}", tiff(color, photometric="rgb", extratags=[(274, 3, 1, number, True)])
+    for codec in ["raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "group3", "group4", "tiff_ccitt"]:
+        bilevel = Image.fromarray(picture(50, 41, 1, 8)).convert("1")
+        yield f"{'refused_' * (codec in ('group3', 'tiff_ccitt'))}pillow_1_{codec}", saved(bilevel, "TIFF", compression=codec)
+    for codec in ["raw", "tiff_lzw", "jpeg", "zstd", "lzma", "tiff_deflate"]:
+        refused = "refused_" * (codec in ("jpeg", "zstd", "lzma"))
+        yield f"{refused}pillow_rgb_{codec}", saved(picture(50, 41, 3, 8), "TIFF", compression=codec)
+        yield f"{refused}pillow_gray_{codec}", saved(picture(50, 41, 1, 8), "TIFF", compression=codec)
+    for bits in (1, 2, 4):
+        yield f"gray_{bits}_by_hand", by_hand(picture(17, 13, 1, bits) >> (8 - bits), bits, 1)
+        yield f"gray_{bits}_white_is_zero_by_hand", by_hand(picture(17, 13, 1, bits) >> (8 - bits), bits, 0)
+        yield f"palette_{bits}_by_hand", by_hand(picture(17, 13, 1, bits) >> (8 - bits), bits, 3)
+    yield "refused_gray_12_by_hand", by_hand(picture(18, 13, 1, 2, bits=12), 12, 1)
+    whole = tiff(wide, photometric="rgb")
+    yield "refused_half", whole[:len(whole) // 2]
+    yield "refused_cut_lzw", tiff(wide, photometric="rgb", compression="lzw")[:-900]
+
+
+def by_hand(array, bits, photometric):
+    """One strip of values of any number of bits."""
+    height, width = array.shape
+    data = b""
+    for row in array:
+        text = "".join(format(int(value), f"0{bits}b") for value in row)
+        text += "0" * (-len(text) % 8)
+        data += bytes(int(text[at:at + 8], 2) for at in range(0, len(text), 8))
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 1, bits), (259, 3, 1, 1), (262, 3, 1, photometric),
+            (273, 4, 1, 8), (277, 3, 1, 1), (278, 3, 1, height), (279, 4, 1, len(data))]
+    data += bytes(len(data) % 2)
+    if photometric == 3:
+        tags.append((320, 3, 3 << bits, 8 + len(data)))
+        data += (picture(1 << bits, 1, 3, 6)[0].T.astype("<u2") * 257).tobytes()
+    content = b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags))
+    return content + b"".join(struct.pack("<HHII", *tag) for tag in tags) + struct.pack("<I", 0)
