@@ -88,9 +88,9 @@ impl Progress {
                 self.say(&format!("step {steps}: top-1 {top1:.2} %, top-5 {top5:.2} %, held-out loss {loss:.4}"));
             }
             Event::Monitored { steps, quality, time_share } => self.say(&format!(
-                "step {steps}: features: k-NN {:.1} %, linear probe {:.1} %, effective rank {:.1} ({:.1} % of the time)",
+                "step {steps}: features: k-NN {:.1} %, linear probe {}, effective rank {:.1} ({:.1} % of the time)",
                 quality.knn_top1,
-                quality.probe_top1,
+                quality.probe_top1.map_or("diverged".into(), |top1| format!("{top1:.1} %")),
                 quality.spread.rank_me,
                 100.0 * time_share
             )),
@@ -109,6 +109,13 @@ impl Progress {
                 self.warn(&format!("warning: {images} {} cannot be read; {how}", collection.name()));
             }
             Event::PassedOver { items } => passed_over_lines(items).iter().for_each(|line| self.warn(line)),
+            Event::OtherImages { collection, then, now } => {
+                let images = collection.name();
+                self.warn(&match then == now {
+                    true => format!("warning: the {images} of `{now}` are others than those that the run began with"),
+                    false => format!("warning: the run began with the {images} of `{then}` and goes on with others, those of `{now}`"),
+                });
+            }
             Event::KeptTokenizer { original } => self.warn(&format!(
                 "warning: `{original}` is another tokenizer now; the run goes on with its own, the one that it began with"
             )),

@@ -84,6 +84,30 @@ pub enum Error {
         edit: String,
     },
 
+    /// A value of a weights file is not finite, or one that was to be written to it.
+    #[error("`{}`: tensor `{tensor}` is {value} at index {index}", path.display())]
+    WeightNotFinite {
+        /// The weights file.
+        path: PathBuf,
+        /// Name of the tensor.
+        tensor: String,
+        /// Index of the first such value in the tensor.
+        index: usize,
+        /// The value, as f32.
+        value: f32,
+    },
+
+    /// A feature or a score that a model computes from an image is not finite.
+    #[error("{what} is {value} for `{image}`")]
+    OutputNotFinite {
+        /// `feature 3`, or the class whose score it is.
+        what: String,
+        /// Name of the image.
+        image: String,
+        /// The value.
+        value: f64,
+    },
+
     /// A file is not a safetensors file, or not complete.
     #[error("`{}` is not a complete safetensors file: {reason}", path.display())]
     NotWeights {
@@ -144,12 +168,12 @@ pub enum Error {
         bytes: u64,
     },
 
-    /// The loss or a gradient is not finite.
+    /// A number in training is not finite.
     #[error("step {step}: {what} is {value}")]
     NotFinite {
         /// Number of the step, from 1.
         step: u64,
-        /// `the loss`, or `the gradient of` a parameter.
+        /// `the loss`, or `the gradient of` a parameter, or what an evaluation computes or a checkpoint is to hold.
         what: String,
         /// The value.
         value: f64,
@@ -183,6 +207,8 @@ impl Error {
             | Error::Input { .. }
             | Error::WeightShape { .. }
             | Error::WeightMissing { .. }
+            | Error::WeightNotFinite { .. }
+            | Error::OutputNotFinite { .. }
             | Error::NotWeights { .. }
             | Error::Undecided { .. }
             | Error::Damaged { .. }
@@ -211,6 +237,16 @@ impl Error {
             Error::Undecided { edit, .. } => {
                 Some(format!("`--set {edit}` says it; so does the config.json of these weights, in their folder"))
             }
+            Error::WeightNotFinite { .. } => Some(
+                "the training that wrote it diverged, or something edited it: give weights of an earlier step, or train \
+                 again with a lower `train.base_lr`"
+                    .into(),
+            ),
+            Error::OutputNotFinite { .. } => Some(
+                "its pixels or the weights are too large to compute with: check the image, or give weights of an earlier \
+                 step"
+                    .into(),
+            ),
             Error::NotWeights { .. } => {
                 Some("give a weights file of `simmim pretrain`; if the file was cut off, copy it again".into())
             }
@@ -243,6 +279,19 @@ impl Error {
                     .into(),
             ),
             Error::TooManySkipped { .. } => Some("`simmim inspect DATA` lists the unreadable files".into()),
+        }
+    }
+
+    /// This error as one of a step of training, if it says that a number is not finite.
+    pub(crate) fn at_step(self, step: u64) -> Error {
+        match self {
+            Error::WeightNotFinite { tensor, value, .. } => {
+                Error::NotFinite { step, what: format!("`{tensor}`"), value: value.into() }
+            }
+            Error::OutputNotFinite { what, image, value } => {
+                Error::NotFinite { step, what: format!("{what} for `{image}`"), value }
+            }
+            other => other,
         }
     }
 

@@ -16,14 +16,15 @@ pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) ->
     let source = open_data(&args.data, model.resolved().recipe.data.channels)?;
     let report = model.evaluate(source, &args.data, args.workers.count(common))?;
     let skipped = warn_of_unreadable(&report.skipped);
-    let classes: serde_json::Map<String, serde_json::Value> = model
-        .resolved()
-        .run
-        .classes
+    let names = &model.resolved().run.classes;
+    let per_class = report.confusion.per_class();
+    let classes: serde_json::Map<String, serde_json::Value> = names
         .iter()
-        .zip(report.per_class())
-        .map(|(name, (images, top1))| (name.clone(), json!({ "images": images, "top1": top1 })))
+        .zip(&per_class)
+        .map(|(name, class)| (name.clone(), json!({ "images": class.images, "top1": class.top1 })))
         .collect();
+    let absent: Vec<&String> =
+        names.iter().zip(&per_class).filter(|(_, class)| class.images == 0).map(|(name, _)| name).collect();
     let json = json!({
         "top1": report.accuracy.top1(),
         "top5": report.accuracy.top5(),
@@ -33,9 +34,22 @@ pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) ->
         "images_per_second": report.images_per_second,
         "skipped_images": skipped,
         "classes": classes,
+        "classes_without_images": absent,
     });
+    let mean = report.mean_average_precision.map_or(String::new(), |mean| {
+        format!("\nmean average precision {mean:.2} % over the {} classes with images", names.len() - absent.len())
+    });
+    let without = match absent.as_slice() {
+        [] => String::new(),
+        [first, ..] => format!(
+            "\n{} of {} classes have no images in `{}` and so no accuracy, the first is `{first}`",
+            absent.len(),
+            names.len(),
+            args.data
+        ),
+    };
     let prose = format!(
-        "top-1 {:.2} %, top-5 {:.2} %, loss {:.4} on {} images ({:.0} images/s)",
+        "top-1 {:.2} %, top-5 {:.2} %, loss {:.4} on {} images ({:.0} images/s){mean}{without}",
         report.accuracy.top1(),
         report.accuracy.top5(),
         report.loss,

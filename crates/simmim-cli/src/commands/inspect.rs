@@ -157,13 +157,16 @@ fn describe_run(path: &Path, device: &impl Device) -> anyhow::Result<(String, Va
 }
 
 fn describe_weights(path: &Path) -> anyhow::Result<(String, Value)> {
-    let shapes = WeightsFile::read(path)?.shapes();
+    let file = WeightsFile::read(path)?;
+    file.check_finite()?;
+    let (shapes, dtypes) = (file.shapes(), file.dtypes());
     let values: usize = shapes.iter().map(|(_, shape)| shape.iter().product::<usize>()).sum();
     let rows: String = shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n")).collect();
     let tensors: serde_json::Map<String, Value> =
         shapes.iter().map(|(name, shape)| (name.clone(), json!(shape))).collect();
-    let prose = format!("{} tensors, {values} values\n\n{rows}", shapes.len());
-    Ok((prose, json!({ "parameters": values, "tensors": tensors })))
+    let of_dtypes: Vec<String> = dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
+    let prose = format!("{} tensors ({}), {values} values\n\n{rows}", shapes.len(), of_dtypes.join(", "));
+    Ok((prose, json!({ "parameters": values, "dtypes": dtypes, "tensors": tensors })))
 }
 
 fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<(String, Value)> {

@@ -14,9 +14,9 @@ pub(crate) fn run(common: &Common, args: &KnnArgs, device: &impl Device) -> anyh
         let hint = Some("the default is 0.07".into());
         return Err(Error::Input { what: format!("--temperature `{}` is not above 0", args.temperature), hint }.into());
     }
-    let Frozen { train, val, classes, skipped } = features(common, &args.frozen, device)?;
+    let Frozen { train, val, classes: _, skipped } = features(common, &args.frozen, device)?;
     let neighbors = Neighbors { count: args.k as usize, temperature: args.temperature };
-    let accuracy = knn(&train, &val, classes, neighbors, device);
+    let accuracy = knn(&train, &val, neighbors, device);
     let json = json!({
         "top1": accuracy.top1(),
         "top5": accuracy.top5(),

@@ -6,7 +6,7 @@ use crate::cli::{Common, ProbeArgs};
 use crate::exit::Exit;
 use serde_json::{Value, json};
 use simmim::Error;
-use simmim::evaluation::{Probe, probe};
+use simmim::evaluation::{Accuracy, Probe, ProbedRate, best_rate, probe};
 use simmim_engine::Device;
 
 pub(crate) fn run(common: &Common, args: &ProbeArgs, device: &impl Device) -> anyhow::Result<Exit> {
@@ -24,10 +24,20 @@ pub(crate) fn run(common: &Common, args: &ProbeArgs, device: &impl Device) -> an
         ..default
     };
     let results = probe(&train, &val, classes, &config, device);
-    let (rate, best) =
-        results.iter().copied().max_by_key(|(_, accuracy)| accuracy.correct).expect("a probe has at least one rate");
-    let rows: Vec<Value> =
-        results.iter().map(|(rate, a)| json!({ "rate": rate, "top1": a.top1(), "top5": a.top5() })).collect();
+    let Some((rate, best)) = best_rate(&results) else {
+        let lowest = config.rates.iter().copied().fold(f64::INFINITY, f64::min);
+        let what = format!("the probe diverged at every learning rate, also at the lowest, `{lowest:e}`");
+        return Err(Error::Input { what, hint: Some("give lower ones, for example --rates 1e-3,1e-2".into()) }.into());
+    };
+    let row = |ProbedRate { rate, accuracy }: &ProbedRate| {
+        json!({
+            "rate": rate,
+            "top1": accuracy.map(Accuracy::top1),
+            "top5": accuracy.map(Accuracy::top5),
+            "diverged": accuracy.is_none(),
+        })
+    };
+    let rows: Vec<Value> = results.iter().map(row).collect();
     let json = json!({
         "top1": best.top1(),
         "top5": best.top5(),
@@ -38,10 +48,11 @@ pub(crate) fn run(common: &Common, args: &ProbeArgs, device: &impl Device) -> an
         "train_images": train.len(),
         "skipped_images": skipped,
     });
-    let lines: String = results
-        .iter()
-        .map(|(rate, a)| format!("rate {rate:.0e}: top-1 {:.2} %, top-5 {:.2} %\n", a.top1(), a.top5()))
-        .collect();
+    let line = |ProbedRate { rate, accuracy }: &ProbedRate| match accuracy {
+        Some(accuracy) => format!("rate {rate:.0e}: top-1 {:.2} %, top-5 {:.2} %\n", accuracy.top1(), accuracy.top5()),
+        None => format!("rate {rate:.0e}: diverged\n"),
+    };
+    let lines: String = results.iter().map(line).collect();
     let prose = format!(
         "{lines}top-1 {:.2} %, top-5 {:.2} % of {} images by a linear classifier on {} features, trained on {} images",
         best.top1(),

@@ -6,9 +6,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use super::event_files::steps_by_tag;
 use super::support::{
-    array, checkpoints, fails, fashion, finetune, json, log, pretrain, refuses, run, scratch, simmim, succeeds,
-    tensors, with_default_signals,
+    array, checkpoints, class_folders, fails, fashion, finetune, json, log, pretrain, refuses, run, scratch, simmim,
+    succeeds, tensors, text, with_default_signals,
 };
 
 const STEPS: u64 = 160;
@@ -84,6 +85,25 @@ fn check_ends_the_same(command: fn(&Path) -> Command, stopped: &Path, whole: &Pa
     succeeds(command(whole));
     assert!(tensors(stopped, STEPS) == tensors(whole, STEPS), "weights or moments differ");
     assert_eq!(log(stopped), log(whole));
+    let (events, of_whole) = (steps_by_tag(stopped), steps_by_tag(whole));
+    assert_eq!(of_whole["loss/train"], (1..=STEPS).collect::<Vec<u64>>());
+    assert_eq!(events, of_whole, "TensorBoard shows every step once");
+}
+
+#[test]
+fn the_events_of_a_checkpoint_are_not_lost_and_later_ones_are_replaced() {
+    let (_folder, out) = scratch();
+    let train = || {
+        let mut command = pretrain(&fashion(), &out, &["train.checkpoint_every_steps=2"]);
+        command.args(["--val", &fashion()]);
+        command
+    };
+    succeeds(train());
+    fs::remove_dir_all(out.join("checkpoints/step-4")).unwrap();
+    succeeds(train());
+    succeeds(train()); // nothing is left to do
+    let events = steps_by_tag(&out);
+    assert_eq!((&events["loss/train"], &events["loss/held-out"]), (&vec![1, 2, 3, 4], &vec![0, 2, 4]));
 }
 
 #[test]
@@ -235,6 +255,37 @@ fn a_run_in_use_is_refused_to_a_second_process() {
     first.wait().unwrap();
     assert_eq!(second.code, Some(2), "{second:?}");
     assert!(second.stderr.contains("in use"), "{second:?}");
+}
+
+#[test]
+fn images_that_were_replaced_are_named() {
+    let (folder, out) = scratch();
+    let at = |name: &str| folder.path().join(name);
+    class_folders(&at("first"), &["a"], 12);
+    class_folders(&at("second"), &["x", "b"], 6); // as many, but for half of them others
+    class_folders(&at("val"), &["a"], 3);
+    let resumed = |data: &str, val: &str| {
+        let mut command = pretrain(&text(&at(data)), &out, &[]);
+        command.arg("--val").arg(at(val));
+        succeeds(command).stderr
+    };
+    let warnings = |stderr: &str| {
+        stderr.lines().filter(|line| line.starts_with("warning: ")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert!(warnings(&resumed("first", "val")).is_empty());
+    assert!(warnings(&resumed("first", "val")).is_empty(), "the same images");
+    fs::rename(at("first"), at("moved")).unwrap();
+    assert!(warnings(&resumed("moved", "val")).is_empty(), "the same images elsewhere");
+
+    let found = warnings(&resumed("second", "val"));
+    let names =
+        |line: &str, names: [&str; 2]| names.iter().all(|name| line.contains(&format!("`{}`", text(&at(name)))));
+    assert!(found.len() == 1 && names(&found[0], ["first", "second"]), "{found:?}");
+    fs::rename(at("second"), at("first")).unwrap();
+    let found = warnings(&resumed("first", "val"));
+    assert!(found.len() == 1 && found[0].contains("the training images of `"), "{found:?}");
+    let found = warnings(&resumed("moved", "first"));
+    assert!(found.len() == 1 && found[0].contains("held-out") && names(&found[0], ["val", "first"]), "{found:?}");
 }
 
 #[test]

@@ -1,34 +1,28 @@
 //! Top-1 and top-5 accuracy.
 
+use super::ranks::Place;
+
 /// Number of highest scores that count for top-5.
 const TOP_K: usize = 5;
 
-/// Counts of correctly classified images.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// Correctly classified images; where scores are tied, their expected number.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Accuracy {
     /// Number of images.
     pub images: usize,
-    /// Images whose label has the highest score; in a tie, the label counts as the highest.
-    pub correct: usize,
+    /// Images whose label has the highest score.
+    pub correct: f64,
     /// Images whose label has one of the five highest scores.
-    pub in_top5: usize,
+    pub in_top5: f64,
 }
 
 impl Accuracy {
-    /// Counts one image, given the scores of all classes and its label.
-    pub fn count<T: PartialOrd + Copy>(&mut self, scores: &[T], label: usize) {
-        let higher = scores.iter().filter(|score| **score > scores[label]).count();
+    /// Counts one image, given the place of its label; `None` if the label is not among those that were ranked.
+    pub fn count(&mut self, place: Option<Place>) {
         self.images += 1;
-        self.correct += usize::from(higher == 0);
-        self.in_top5 += usize::from(higher < TOP_K);
-    }
-
-    /// The sum of both counts.
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            images: self.images + other.images,
-            correct: self.correct + other.correct,
-            in_top5: self.in_top5 + other.in_top5,
+        if let Some(place) = place {
+            self.correct += place.chance_within(1);
+            self.in_top5 += place.chance_within(TOP_K);
         }
     }
 
@@ -44,8 +38,8 @@ impl Accuracy {
 }
 
 /// `part` in percent of `whole`; 0 if `whole` is 0.
-pub(crate) fn percent(part: usize, whole: usize) -> f64 {
-    100.0 * part as f64 / whole.max(1) as f64
+fn percent(part: f64, whole: usize) -> f64 {
+    100.0 * part / whole.max(1) as f64
 }
 
 #[cfg(test)]
@@ -55,11 +49,20 @@ mod tests {
     #[test]
     fn an_image_counts_by_how_many_classes_score_higher() {
         let mut accuracy = Accuracy::default();
-        accuracy.count(&[0.1, 0.9, 0.5, 0.2, 0.3, 0.4], 1);
-        accuracy.count(&[0.1, 0.9, 0.5, 0.2, 0.3, 0.4], 3); // four are higher
-        accuracy.count(&[0.1, 0.9, 0.5, 0.2, 0.3, 0.4], 0); // five are higher
-        accuracy.count(&[0.5, 0.5], 1);
-        assert_eq!(accuracy, Accuracy { images: 4, correct: 2, in_top5: 3 });
-        assert_eq!((accuracy.top1(), accuracy.top5()), (50.0, 75.0));
+        let mut count = |scores: &[f32], label: usize| accuracy.count(Some(Place::of(scores, &[label]).unwrap()));
+        count(&[0.1, 0.9, 0.5, 0.2, 0.3, 0.4], 1);
+        count(&[0.1, 0.9, 0.5, 0.2, 0.3, 0.4], 3); // four are higher
+        count(&[0.1, 0.9, 0.5, 0.2, 0.3, 0.4], 0); // five are higher
+        count(&[0.5, 0.5], 1);
+        accuracy.count(None);
+        assert_eq!(accuracy, Accuracy { images: 5, correct: 1.5, in_top5: 3.0 });
+        assert_eq!((accuracy.top1(), accuracy.top5()), (30.0, 60.0));
+    }
+
+    #[test]
+    fn scores_of_zero_are_chance() {
+        let mut accuracy = Accuracy::default();
+        (0..140).for_each(|image| accuracy.count(Some(Place::of(&[0.0f32; 7], &[image % 7]).unwrap())));
+        assert!((accuracy.top1() - 100.0 / 7.0).abs() < 1e-9 && (accuracy.top5() - 500.0 / 7.0).abs() < 1e-9);
     }
 }

@@ -1,6 +1,7 @@
 //! Evaluation of a classifier: top-1, top-5, loss, mean average precision and the confusion matrix.
 
-use super::{Accuracy, percent, relabeled};
+use super::ranks::{Place, average_precision};
+use super::{Accuracy, Confusion, relabeled};
 use crate::classifier::Classifier;
 use crate::encoders::ForwardContext;
 use crate::error::{Error, Result};
@@ -24,36 +25,20 @@ pub struct ClassificationReport {
     pub accuracy: Accuracy,
     /// Mean loss, without label smoothing or class weights.
     pub loss: f64,
-    /// Mean average precision over the classes, in percent, if images may have several labels.
+    /// Mean average precision over the classes that have images, in percent, if images may have several labels.
     pub mean_average_precision: Option<f64>,
-    /// Confusion matrix `[K, K]`: number of images by label (row) and predicted class (column).
-    pub confusion: Vec<u32>,
+    /// Images by label and predicted class.
+    pub confusion: Confusion,
     /// Images that could not be read.
     pub skipped: Vec<Skipped>,
     /// Throughput, including reading and decoding.
     pub images_per_second: f64,
 }
 
-impl ClassificationReport {
-    fn classes(&self) -> usize {
-        self.confusion.len().isqrt()
-    }
-
-    /// For each class: number of images, and the share that is classified correctly, in percent.
-    pub fn per_class(&self) -> Vec<(usize, f64)> {
-        let rows = self.confusion.chunks_exact(self.classes()).enumerate();
-        rows.map(|(class, row)| {
-            let images = row.iter().sum::<u32>() as usize;
-            (images, percent(row[class] as usize, images))
-        })
-        .collect()
-    }
-}
-
 /// Classifies every image of `source`, whose labels must be the classes of the model.
 ///
 /// # Errors
-/// If reading fails for a reason other than an unreadable image.
+/// If no image can be read, reading fails for another reason than an unreadable image, or a score is not finite.
 ///
 /// # Panics
 /// If an image has no label.
@@ -70,14 +55,15 @@ pub fn classify<B: Backend>(
     let classes = model.classes();
     let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
     let images = memory::of_values(batch_size * channels * height * width).saturating_mul(workers as u64 + 2);
-    let confusion = memory::of_values(classes).saturating_mul(classes as u64);
+    // its cells are f64
+    let confusion = memory::of_values(classes).saturating_mul(2 * classes as u64);
     let what = || format!("evaluating {batch_size} images of {height} × {width} px at once, in {classes} classes,");
     memory::check(what, images.saturating_add(confusion))?;
     let mut report = ClassificationReport {
         accuracy: Accuracy::default(),
         loss: 0.0,
         mean_average_precision: None,
-        confusion: vec![0; classes * classes],
+        confusion: Confusion::new(classes),
         skipped: Vec::new(),
         images_per_second: 0.0,
     };
@@ -93,40 +79,45 @@ pub fn classify<B: Backend>(
         let logits = b.read(&model.logits(b, &images, &mut ForwardContext::evaluate()));
         for (logits, sample) in logits.chunks_exact(classes).zip(&batch.samples) {
             let own_labels = source.labels(*sample);
-            // of several labels, the one with the highest score
-            let highest = |a: &&usize, b: &&usize| logits[**a].total_cmp(&logits[**b]).then(b.cmp(a));
-            let label = *own_labels.iter().max_by(highest).expect("every held-out image has a label");
-            report.accuracy.count(logits, label);
-            let best = (0..classes).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap_or(0);
-            // in a tie, the label counts as the highest
-            let prediction = if logits[best] > logits[label] { best } else { label };
-            report.confusion[label * classes + prediction] += 1;
+            let place = Place::of(logits, &own_labels).map_err(|found| Error::OutputNotFinite {
+                what: format!("the score of class `{}`", source.classes()[found.index]),
+                image: source.name(*sample),
+                value: found.value,
+            })?;
+            report.accuracy.count(Some(place));
+            report.confusion.count(logits, &own_labels);
             report.loss += loss(logits, &own_labels, labels);
             if labels == Labels::Many {
                 scores.push((logits.to_vec(), own_labels));
             }
         }
     }
+    some_readable(report.accuracy.images, &report.skipped)?;
     report.mean_average_precision = (labels == Labels::Many).then(|| mean_average_precision(&scores, classes));
-    report.loss /= report.accuracy.images.max(1) as f64;
+    report.loss /= report.accuracy.images as f64;
     report.images_per_second = report.accuracy.images as f64 / started.elapsed().as_secs_f64();
     Ok(report)
+}
+
+/// Checks that of some images, of which these were skipped, at least one was read.
+///
+/// # Errors
+/// If none was.
+pub(super) fn some_readable(read: usize, skipped: &[Skipped]) -> Result<()> {
+    match skipped.first() {
+        Some(first) if read == 0 => {
+            Err(simmim_data::Error::NoneReadable { tried: skipped.len(), first: first.reason.clone() }.into())
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Mean average precision in percent: for each class, images are ranked by its score, and precision is averaged over
 /// the ranks of the images with that label; then the mean over all classes that have images.
 fn mean_average_precision(scores: &[(Vec<f32>, Vec<usize>)], classes: usize) -> f64 {
     let of_class = |class: usize| {
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by(|a, b| scores[*b].0[class].total_cmp(&scores[*a].0[class]));
-        let (mut found, mut sum) = (0, 0.0);
-        for (rank, image) in order.into_iter().enumerate() {
-            if scores[image].1.contains(&class) {
-                found += 1;
-                sum += found as f64 / (rank + 1) as f64;
-            }
-        }
-        (found > 0).then(|| sum / found as f64)
+        let of_images: Vec<f32> = scores.iter().map(|(scores, _)| scores[class]).collect();
+        average_precision(&of_images, |image| scores[image].1.contains(&class))
     };
     let precisions: Vec<f64> = (0..classes).filter_map(of_class).collect();
     100.0 * precisions.iter().sum::<f64>() / precisions.len().max(1) as f64
@@ -225,25 +216,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_read_off_the_confusion() {
-        let report = ClassificationReport {
-            accuracy: Accuracy { images: 10, correct: 6, in_top5: 9 },
-            loss: 0.0,
-            mean_average_precision: None,
-            confusion: vec![4, 1, 0, 0, 2, 0, 2, 1, 0],
-            skipped: Vec::new(),
-            images_per_second: 1.0,
-        };
-        assert_eq!(report.per_class(), [(5, 80.0), (2, 100.0), (3, 0.0)]);
-    }
-
-    #[test]
     fn precision_is_averaged_over_the_places_of_a_class_and_over_classes() {
         let image = |a: f32, b: f32, labels: &[usize]| (vec![a, b], labels.to_vec());
         // class 0 has ranks 1 and 3: (1 + 2/3) / 2; class 1 has ranks 1 and 2
         let scores = [image(0.9, 0.9, &[0, 1]), image(0.5, 0.8, &[1]), image(0.1, 0.1, &[0])];
         let expected = 100.0 * (5.0 / 6.0 + 1.0) / 2.0;
         assert!((mean_average_precision(&scores, 2) - expected).abs() < 1e-9);
+        // a third class without images changes nothing
+        let scores = scores.map(|(scores, labels)| ([scores, vec![0.0]].concat(), labels));
+        assert!((mean_average_precision(&scores, 3) - expected).abs() < 1e-9);
+    }
+
+    #[test]
+    fn precision_of_scores_that_are_all_equal_does_not_depend_on_the_order_of_images() {
+        let image = |label: usize| (vec![0.0, 0.0], vec![label]);
+        let of = |labels: [usize; 4]| mean_average_precision(&labels.map(image), 2);
+        // class 0 is one of four: the mean of 1, 1/2, 1/3 and 1/4; class 1 are the other three, with this mean over
+        // the place of the fourth: 3/3, (1 + 1 + 3/4)/3, (1 + 2/3 + 3/4)/3, (1/2 + 2/3 + 3/4)/3
+        let one = (1.0 + 1.0 / 2.0 + 1.0 / 3.0 + 1.0 / 4.0) / 4.0;
+        let three = (3.0 + 2.75 + (1.0 + 2.0 / 3.0 + 0.75) + (0.5 + 2.0 / 3.0 + 0.75)) / 12.0;
+        for labels in [[0, 1, 1, 1], [1, 1, 0, 1], [1, 1, 1, 0]] {
+            assert!((of(labels) - 50.0 * (one + three)).abs() < 1e-9, "{labels:?}");
+        }
     }
 
     #[test]

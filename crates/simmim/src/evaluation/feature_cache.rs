@@ -7,8 +7,9 @@
 use super::Features;
 use crate::error::{Error, Result};
 use crate::run::files::remove_leftovers;
+use crate::run::image_sample;
 use crate::weights::{self, WeightsFile};
-use simmim_data::{Image, Pixels, Sample, Source};
+use simmim_data::{Sample, Source};
 use simmim_engine::ParameterTable;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -133,7 +134,7 @@ impl Source for Summed {
 
     fn get(&self, index: usize) -> simmim_data::Result<Sample> {
         let sample = self.source.get(index)?;
-        self.sums[index].store(checksum(&sample.image), Ordering::Relaxed);
+        self.sums[index].store(image_sample::of_image(&sample.image), Ordering::Relaxed);
         Ok(sample)
     }
 
@@ -143,16 +144,6 @@ impl Source for Summed {
 
     fn labels(&self, index: usize) -> Vec<usize> {
         self.source.labels(index)
-    }
-}
-
-/// A checksum of the size and the pixels of an image.
-fn checksum(image: &Image) -> u32 {
-    let sizes = [image.channels, image.height, image.width];
-    let sum = sizes.iter().fold(0, |sum, size| crc32c::crc32c_append(sum, &(*size as u64).to_le_bytes()));
-    match &image.pixels {
-        Pixels::U8(pixels) => crc32c::crc32c_append(sum, pixels),
-        Pixels::F32(pixels) => pixels.iter().fold(sum, |sum, v| crc32c::crc32c_append(sum, &v.to_le_bytes())),
     }
 }
 

@@ -1,11 +1,14 @@
 //! Frozen features: one vector per image from an encoder that is not trained further.
 
+use super::classification::some_readable;
 use super::feature_cache::{FeatureCache, Summed};
 use crate::encoders::{Encode, Encoder, ForwardContext, Role, VisibleTokens};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, DataRecipe, edit_any};
-use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
+use crate::weights::{
+    Builder, InitFrom, LoadedWeights, Pretrained, Transfer, first_not_finite, initial_values, transfer,
+};
 use simmim_data::{Augmentation, Normalization, OrderedPass, Skipped, Source, Transform};
 use simmim_engine::{Backend, Device, Images, ParameterId, Precision, Slot};
 use std::path::Path;
@@ -170,7 +173,7 @@ impl<D: Device> FrozenEncoder<D> {
     /// number of images done. A cache that cannot be written is no error: see [`Features::not_cached`].
     ///
     /// # Errors
-    /// If there is no such block, or reading fails for a reason other than an unreadable image.
+    /// If there is no such block, or those of [`extract`].
     ///
     /// # Panics
     /// If the normalization is not known: see [`FrozenEncoder::measure`].
@@ -223,7 +226,7 @@ impl<D: Device> FrozenEncoder<D> {
 /// mean over the feature map of a block. `progress` is called with the number of images done.
 ///
 /// # Errors
-/// If reading fails for a reason other than an unreadable image.
+/// If no image can be read, reading fails for another reason than an unreadable image, or a feature is not finite.
 ///
 /// # Panics
 /// If an image has no label.
@@ -242,7 +245,7 @@ pub fn extract<B: Backend>(
     memory::check(what, images.saturating_mul(workers as u64 + 2))?;
     let mut features =
         Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new(), not_cached: None };
-    for batch in OrderedPass::new(source, transform, BATCH, workers)? {
+    for batch in OrderedPass::new(Arc::clone(&source), transform, BATCH, workers)? {
         let batch = batch?;
         features.skipped.extend(batch.skipped);
         if batch.samples.is_empty() {
@@ -261,10 +264,19 @@ pub fn extract<B: Backend>(
             }
         }; // [B, D']
         features.width = b.shape(&vectors)[1];
-        features.values.extend(b.read(&vectors));
+        let values = b.read(&vectors);
+        if let Some((index, value)) = first_not_finite(&values) {
+            return Err(Error::OutputNotFinite {
+                what: format!("feature {}", index % features.width),
+                image: source.name(batch.samples[index / features.width]),
+                value: value.into(),
+            });
+        }
+        features.values.extend(values);
         features.labels.extend(batch.labels.iter().map(|label| label.expect("every image has a label")));
         progress(features.len());
     }
+    some_readable(features.len(), &features.skipped)?;
     Ok(features)
 }
 

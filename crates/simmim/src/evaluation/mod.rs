@@ -3,20 +3,23 @@
 mod accuracy;
 mod baseline;
 mod classification;
+mod confusion;
 mod effective_rank;
 mod feature_cache;
 mod features;
 mod knn;
 mod labels;
 mod probe;
+mod ranks;
 
 pub use accuracy::Accuracy;
-pub(crate) use accuracy::percent;
 pub use baseline::mean_color_error;
 pub use classification::{ClassificationReport, FinetunedModel, classify};
+pub use confusion::{ClassAccuracy, Confusion};
 pub use effective_rank::{FeatureSpread, feature_spread};
 pub use features::{Extraction, Features, FrozenEncoder, extract};
 pub use knn::{Neighbors, knn};
 pub(crate) use labels::class_weights;
 pub use labels::{checked_classes, relabeled};
-pub use probe::{Probe, probe};
+pub use probe::{Probe, ProbedRate, best_rate, probe};
+pub use ranks::{NotFinite, Place, average_precision};

@@ -81,13 +81,9 @@ fn numbers(log: &[LogEntry], resolved: &Resolved<FinetuneRecipe>, state: &State,
 }
 
 fn per_class(classes: &[String], last: &ClassificationReport) -> Section {
-    let rows = classes.iter().zip(last.per_class()).enumerate().map(|(class, (name, (images, correct)))| {
-        let row = &last.confusion[class * classes.len()..][..classes.len()];
-        let other =
-            (0..classes.len()).filter(|other| *other != class && row[*other] > 0).max_by_key(|other| row[*other]);
-        let mistaken = other.map_or("–".into(), |other| format!("{} ({})", classes[other], row[other]));
-        let correct = if images == 0 { "–".into() } else { format!("{correct:.1} %") };
-        vec![name.clone(), images.to_string(), correct, mistaken]
+    let rows = classes.iter().zip(last.confusion.per_class()).enumerate().map(|(class, (name, of_class))| {
+        let correct = of_class.top1.map_or("–".into(), |top1| format!("{top1:.1} %"));
+        vec![name.clone(), of_class.images.to_string(), correct, mistaken(classes, last.confusion.row(class), class)]
     });
     Section::Table {
         caption: "Every class: number of held-out images, accuracy, and the most frequent wrong prediction".into(),
@@ -96,14 +92,33 @@ fn per_class(classes: &[String], last: &ClassificationReport) -> Section {
     }
 }
 
+/// The class that the images of a row are most often taken for wrongly; of several, the first, and how many others.
+fn mistaken(classes: &[String], row: &[f64], class: usize) -> String {
+    let wrong = || (0..classes.len()).filter(|other| *other != class && row[*other] > 0.0);
+    let most = wrong().map(|other| row[other]).fold(0.0, f64::max);
+    let equal: Vec<usize> = wrong().filter(|other| row[*other] == most).collect();
+    match equal.split_first() {
+        None => "–".into(),
+        Some((first, [])) => format!("{} ({})", classes[*first], images(most)),
+        Some((first, others)) => format!("{} ({}), and {} more as often", classes[*first], images(most), others.len()),
+    }
+}
+
+/// A number of images. Where predictions are tied, it is not a whole number.
+fn images(count: f64) -> String {
+    let rounded = format!("{count:.2}");
+    rounded.strip_suffix(".00").unwrap_or(&rounded).to_owned()
+}
+
 /// The confusion matrix: rows are labels, columns are predictions.
 fn confusion(classes: &[String], last: &ClassificationReport) -> Vec<Section> {
     let count = classes.len();
-    let shade = |row: &[u32]| {
-        let sum = row.iter().sum::<u32>().max(1) as f32;
-        row.iter().map(|images| 1.0 - *images as f32 / sum).collect::<Vec<f32>>()
+    let shade = |label: usize| {
+        let row = last.confusion.row(label);
+        let sum = row.iter().sum::<f64>().max(1.0);
+        row.iter().map(|images| (1.0 - images / sum) as f32).collect::<Vec<f32>>()
     };
-    let pixels = last.confusion.chunks_exact(count).flat_map(shade).collect();
+    let pixels = (0..count).flat_map(shade).collect();
     let picture = Picture { channels: 1, height: count, width: count, pixels };
     let picture = picture.enlarged((CONFUSION_WIDTH_PX / count).max(1)).png_bytes().ok();
     let mut sections: Vec<Section> = picture
@@ -116,8 +131,9 @@ fn confusion(classes: &[String], last: &ClassificationReport) -> Vec<Section> {
         .into_iter()
         .collect();
     if count <= MAX_CLASSES_IN_TABLE {
-        let rows = classes.iter().zip(last.confusion.chunks_exact(count));
-        let rows = rows.map(|(name, row)| [name.clone()].into_iter().chain(row.iter().map(u32::to_string)).collect());
+        let cells = |label: usize| last.confusion.row(label).iter().map(|count| images(*count));
+        let rows = classes.iter().enumerate();
+        let rows = rows.map(|(label, name)| [name.clone()].into_iter().chain(cells(label)).collect());
         sections.push(Section::Table {
             caption: "The same in numbers".into(),
             header: [String::new()].into_iter().chain(classes.iter().cloned()).collect(),
@@ -130,7 +146,7 @@ fn confusion(classes: &[String], last: &ClassificationReport) -> Vec<Section> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluation::Accuracy;
+    use crate::evaluation::{Accuracy, Confusion};
     use crate::recipe::resolve_as;
     use crate::run::RunInfo;
 
@@ -145,20 +161,26 @@ mod tests {
             seed: 0,
             data: "pets".into(),
             images: 10,
+            data_sample: None,
             val: None,
+            val_sample: None,
             from: None,
-            classes: vec!["cat".into(), "dog".into()],
+            classes: ["cat", "dog", "emu"].map(str::to_owned).to_vec(),
             mean: vec![0.5],
             std: vec![0.25],
             palette: Vec::new(),
             tokenizer: None,
         };
         let resolved = Resolved { recipe: resolve_as("finetune-vit-cifar", &[]).unwrap(), run };
+        let mut confusion = Confusion::new(3);
+        for (predicted, label) in [(0, 0), (0, 0), (1, 0), (1, 1), (1, 1)] {
+            confusion.count(&[0, 1, 2].map(|class| if class == predicted { 1.0 } else { 0.0 }), &[label]);
+        }
         let last = ClassificationReport {
-            accuracy: Accuracy { images: 5, correct: 4, in_top5: 5 },
+            accuracy: Accuracy { images: 5, correct: 4.0, in_top5: 5.0 },
             loss: 0.5,
             mean_average_precision: None,
-            confusion: vec![2, 1, 0, 2],
+            confusion,
             skipped: Vec::new(),
             images_per_second: 1.0,
         };
@@ -169,5 +191,15 @@ mod tests {
         for part in ["from scratch", "80.00 %", "66.7 %", "dog (1)", "Confusion", "fine-tuning"] {
             assert!(html.to_lowercase().contains(&part.to_lowercase()), "{part}");
         }
+        let without_images = "<td>emu</td><td class=\"number\">0</td><td class=\"number\">–</td><td>–</td>";
+        assert!(html.contains(without_images), "{html}");
+    }
+
+    #[test]
+    fn wrong_predictions_that_are_as_frequent_are_counted() {
+        let classes = ["a", "b", "c", "d"].map(str::to_owned);
+        assert_eq!(mistaken(&classes, &[2.0, 1.0, 0.0, 3.0], 0), "d (3)");
+        assert_eq!(mistaken(&classes, &[0.25; 4], 1), "a (0.25), and 2 more as often");
+        assert_eq!(mistaken(&classes, &[0.0, 5.0, 0.0, 0.0], 1), "–");
     }
 }

@@ -83,18 +83,20 @@ pub fn run_page(
 fn monitor_sections(log: &[LogEntry]) -> Vec<Section> {
     let points = |key: &str| points(log, key);
     let last = |key: &str| points(key).last().map(|(_, value)| *value);
-    let (Some(knn), Some(probe), Some(rank_me)) = (last("knn_top1"), last("probe_top1"), last("rank_me")) else {
+    let (Some(knn), Some(rank_me)) = (last("knn_top1"), last("rank_me")) else {
         return Vec::new();
     };
     let number =
         |label: &str, value: String, note: &str| Number { label: label.into(), value, note: Some(note.into()) };
     let dots = |name: &str, key: &str| Series { name: name.into(), points: points(key), style: Style::Points };
+    // null if the probe diverged at every rate
+    let probe = log.iter().rev().find_map(|entry| entry.get("probe_top1")).and_then(|top1| top1.as_f64());
     let share = last("monitor_time_share").map_or("–".into(), |share| format!("{:.1} %", 100.0 * share));
     vec![
         Section::Heading("Do the features get better?".into()),
         Section::Numbers(vec![
             number("nearest neighbors", format!("{knn:.1} %"), "top-1 of frozen features"),
-            number("linear probe", format!("{probe:.1} %"), "top-1 of frozen features"),
+            number("linear probe", probe.map_or("–".into(), |top1| format!("{top1:.1} %")), "top-1 of frozen features"),
             number("effective rank", format!("{rank_me:.1}"), "RankMe"),
             number("cost", share, "of the run's time"),
         ]),

@@ -94,7 +94,7 @@ impl Checkpoint {
         self.average.as_ref().map_or(Ok(()), |average| load(average, "", Slot::Average))
     }
 
-    /// Checks that its tensors have the names and shapes of a table.
+    /// Checks that its tensors have the names and shapes of a table, and are finite.
     fn fits(&self, table: &ParameterTable) -> Result<()> {
         self.model.load(table, "", |_, _| ())?;
         self.optimizer.load(table, FIRST, |_, _| ())?;
@@ -111,7 +111,7 @@ pub fn path(run: &Path, steps: u64) -> PathBuf {
 /// Saves `checkpoints/step-N` in a run folder, and deletes all but the newest `keep` checkpoints.
 ///
 /// # Errors
-/// If writing fails; older checkpoints are then unchanged, and partial files are removed.
+/// If writing fails, or a value is not finite; older checkpoints are then unchanged, and partial files are removed.
 pub fn save(
     run: &Path,
     backend: &impl Backend,
@@ -219,7 +219,7 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// The newest intact checkpoint of a run, and the errors of newer ones.
 ///
 /// # Errors
-/// If there are checkpoints but none is intact, or the weights do not fit the table.
+/// If there are checkpoints but none is intact, or the weights do not fit the table or are not finite.
 pub fn newest(run: &Path, table: &ParameterTable) -> Result<(Option<Checkpoint>, Vec<Error>)> {
     let mut damaged = Vec::new();
     for (_, path) in list(run)?.into_iter().rev() {
@@ -238,7 +238,7 @@ pub fn newest(run: &Path, table: &ParameterTable) -> Result<(Option<Checkpoint>,
 /// Reads and verifies one checkpoint.
 ///
 /// # Errors
-/// If a file is damaged, or the weights do not fit the table.
+/// If a file is damaged, or the weights do not fit the table, or one of them or of their moments is not finite.
 pub fn read(path: &Path, table: &ParameterTable) -> Result<Checkpoint> {
     let manifest = manifest(path)?;
     for (name, expected) in &manifest.files {
@@ -404,6 +404,43 @@ mod tests {
         let error = newest(run.path(), saved.table()).err().unwrap();
         assert!(error.to_string().contains("a later version") && error.is_users_fault(), "{error}");
         assert!(later.join(MODEL_FILE).is_file() && !error.hint().unwrap().contains("delete"));
+    }
+
+    #[test]
+    fn what_is_not_finite_is_no_checkpoint() {
+        let run = tempfile::tempdir().unwrap();
+        let saved = backend(&[1.0, -2.0]);
+        save_at(run.path(), &saved, 5);
+        let slots = [
+            (Slot::Values, "a", MODEL_FILE, -2.0f32),
+            (Slot::FirstMoment, "exp_avg.a", OPTIMIZER_FILE, -4.0),
+            (Slot::SecondMoment, "exp_avg_sq.a", OPTIMIZER_FILE, -6.0),
+        ];
+        for (slot, name, file, value) in slots {
+            let is_named = |error: &Error| match error {
+                Error::WeightNotFinite { tensor, index, .. } => (tensor.as_str(), *index) == (name, 1),
+                _ => false,
+            };
+            let diverged = backend(&[1.0, -2.0]);
+            diverged.write_slot(slot, &[1.0, f32::INFINITY]);
+            let state = State { steps: 6, ..State::default() };
+            let error = save(run.path(), &diverged, false, &state, &HashMap::new(), 2).unwrap_err();
+            assert!(is_named(&error), "{error}");
+            assert_eq!(fs::read_dir(run.path().join("checkpoints")).unwrap().count(), 1, "step-5 stays, alone");
+
+            // a whole one that says infinity
+            let path = save_at(run.path(), &saved, 7);
+            let mut bytes = fs::read(path.join(file)).unwrap();
+            let at = bytes.windows(4).rposition(|window| window == value.to_le_bytes()).unwrap();
+            bytes[at..at + 4].copy_from_slice(&f32::INFINITY.to_le_bytes());
+            fs::write(path.join(file), bytes).unwrap();
+            let mut whole = manifest(&path).unwrap();
+            whole.files.insert(file.to_owned(), entry(&path.join(file)).unwrap());
+            fs::write(path.join(MANIFEST_FILE), serde_json::to_vec(&whole).unwrap()).unwrap();
+            let error = newest(run.path(), saved.table()).err().unwrap();
+            assert!(is_named(&error) && error.is_users_fault(), "{error}");
+            fs::remove_dir_all(path).unwrap();
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ pub mod checkpoint;
 pub(crate) mod files;
 mod folder;
 pub(crate) mod held;
+pub(crate) mod image_sample;
 mod log;
 mod resolved;
 mod tensorboard;

@@ -36,9 +36,15 @@ pub struct RunInfo {
     pub data: String,
     /// Number of training images.
     pub images: usize,
+    /// A checksum of some of the training images; absent if an earlier version began the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_sample: Option<String>,
     /// Where the held-out images come from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub val: Option<String>,
+    /// A checksum of some of the held-out images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val_sample: Option<String>,
     /// Weights that the run started from; absent: initialized at random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<String>,
@@ -187,7 +193,9 @@ impl<R: RecipeKind> Resolved<R> {
             "run.precision_reason",
             "run.threads",
             "run.data",
+            "run.data_sample",
             "run.val",
+            "run.val_sample",
             "run.from",
         ];
         const FILES: &[&str] = &["target.palette", "target.tokenizer"];

@@ -44,11 +44,12 @@ impl TensorBoard {
         Ok(tensorboard)
     }
 
-    /// Records that the run resumes at `step`, so that readers drop later events of earlier files.
+    /// Records that a process begins, whose first events may be of `step`: readers drop those of `step` and later ones in
+    /// earlier files (tensorflow/tensorboard, `backend/event_processing/event_accumulator.py`, `_Purge`).
     ///
     /// # Errors
     /// If the file cannot be written; the message names it.
-    pub fn resume(&mut self, step: u64) -> io::Result<()> {
+    pub fn begin_at(&mut self, step: u64) -> io::Result<()> {
         let mut session_log = Message::default();
         session_log.integer(1, SESSION_START);
         self.append(step, |event| event.bytes(7, &session_log.0))
@@ -242,7 +243,7 @@ mod tests {
         let mut tensorboard = TensorBoard::create(folder.path()).unwrap();
         tensorboard.scalar("loss", 300, 0.5).unwrap();
         tensorboard.image("val", 1, b"PNG", 2, 3).unwrap();
-        tensorboard.resume(7).unwrap();
+        tensorboard.begin_at(7).unwrap();
         tensorboard.flush().unwrap();
         let payloads = payloads(&tensorboard.path);
         assert_eq!(payloads.len(), 4);

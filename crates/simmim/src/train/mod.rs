@@ -215,6 +215,15 @@ pub enum Event<'a> {
         /// What and why.
         items: &'a [PassedOver],
     },
+    /// A resumed run reads other images than it began with.
+    OtherImages {
+        /// The collection.
+        collection: Collection,
+        /// Where its images came from when the run began.
+        then: &'a str,
+        /// Where they come from now.
+        now: &'a str,
+    },
     /// The tokenizer that the recipe names is not the one that the run began with, and the run goes on with its own.
     KeptTokenizer {
         /// Where the other one is.

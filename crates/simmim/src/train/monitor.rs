@@ -11,7 +11,7 @@ use super::task::{Evaluation, is_due_every};
 use super::trainer::validate_every;
 use crate::error::Result;
 use crate::evaluation::{
-    FeatureSpread, Neighbors, Probe, checked_classes, extract, feature_spread, knn, probe, relabeled,
+    FeatureSpread, Neighbors, Probe, best_rate, checked_classes, extract, feature_spread, knn, probe, relabeled,
 };
 use crate::model::SimMim;
 use crate::recipe::{LabelsPerImage, MonitorRecipe, Recipe};
@@ -34,8 +34,8 @@ const SECONDS: &str = "monitor_total_seconds";
 pub struct FeatureQuality {
     /// Top-1 accuracy of k-NN on the validation images, in percent.
     pub knn_top1: f64,
-    /// Top-1 accuracy of a linear probe on them, in percent, at the best of its learning rates.
-    pub probe_top1: f64,
+    /// Top-1 accuracy of a linear probe on them, in percent, at the best of its learning rates; `None` if all diverged.
+    pub probe_top1: Option<f64>,
     /// Effective rank and variance of the features.
     pub spread: FeatureSpread,
 }
@@ -103,8 +103,8 @@ impl<D: Device> Monitor<D> {
         let config = Probe { epochs: PROBE_EPOCHS, seed: self.seed, ..Probe::default() };
         let rates = probe(&train, &val, self.classes, &config, &self.device);
         let quality = FeatureQuality {
-            knn_top1: knn(&train, &val, self.classes, Neighbors::default(), &self.device).top1(),
-            probe_top1: rates.iter().map(|(_, accuracy)| accuracy.top1()).fold(0.0, f64::max),
+            knn_top1: knn(&train, &val, Neighbors::default(), &self.device).top1(),
+            probe_top1: best_rate(&rates).map(|(_, accuracy)| accuracy.top1()),
             spread: feature_spread(&val),
         };
         Ok((quality, [train.skipped, val.skipped]))
@@ -138,12 +138,12 @@ impl<D: Device> Evaluation<D::Backend> for Monitor<D> {
             ("monitor_seconds", json!(seconds)),
             ("monitor_time_share", json!(time_share)),
         ];
-        let scalars = [
+        let mut scalars = vec![
             ("monitor/knn-top1", knn_top1),
-            ("monitor/probe-top1", probe_top1),
             ("monitor/rank-me", spread.rank_me),
             ("monitor/feature-variance", spread.variance),
         ];
+        scalars.extend(probe_top1.map(|top1| ("monitor/probe-top1", top1)));
         records.log_numbers(&numbers, &scalars)
     }
 }

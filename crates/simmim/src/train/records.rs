@@ -29,7 +29,8 @@ impl Records {
             Some(mut folder) => {
                 let mut tensorboard = TensorBoard::create(folder.path())?;
                 folder.rewind_log(state.steps)?;
-                tensorboard.resume(state.steps)?;
+                // what is logged at the step of the checkpoint stays; without one, that of step 0 is done again
+                tensorboard.begin_at(if state.steps == 0 { 0 } else { state.steps + 1 })?;
                 Some((folder, tensorboard))
             }
         };
@@ -113,6 +114,15 @@ impl Records {
     pub(super) fn last_picture(&self, every: u64) -> Option<(u64, Vec<u8>)> {
         let step = self.state.steps - self.state.steps % every;
         Some((step, std::fs::read(picture_path(&self.path, step)).ok()?))
+    }
+
+    /// Writes buffered TensorBoard records to their file. A checkpoint is saved only after that: a run that resumes from
+    /// it does not log the steps before it again.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        Ok(self.files.as_mut().map_or(Ok(()), |(_, tensorboard)| tensorboard.flush())?)
     }
 
     /// Flushes the TensorBoard file and returns the whole log; it is empty on ranks without a folder.

@@ -5,7 +5,7 @@ use crate::error::{Error, Result};
 use crate::precision::{self, PrecisionChoice};
 use crate::recipe::RecipeKind;
 use crate::run::held::{checksum, own_tokenizer};
-use crate::run::{LockedFolder, Resolved, RunInfo};
+use crate::run::{Collection, LockedFolder, Resolved, RunInfo, image_sample};
 use crate::targets::Palette;
 use crate::tokenizer::tokenizer_file;
 use simmim_data::{Loader, Source};
@@ -80,7 +80,10 @@ pub(super) fn open<R: RecipeKind>(
         (Some(file), Some(expected)) if !collective.is_first() => checksum(Path::new(file))? == *expected,
         (Some(_) | None, Some(_) | None) => true,
     };
-    if resolved.recipe != options.recipe || resolved.run.images != data.len() || !is_own_tokenizer {
+    let has_same_images = collective.is_first()
+        || resolved.run.images == data.len()
+            && resolved.run.data_sample == Some(image_sample::of_source(data.as_ref()));
+    if resolved.recipe != options.recipe || !has_same_images || !is_own_tokenizer {
         return Err(Error::Input {
             what: format!(
                 "rank {} has another recipe, tokenizer or other images than the first rank",
@@ -127,6 +130,7 @@ fn run_info<R: RecipeKind>(
             precision::choose(options.precision, device)
         }
     };
+    let val_sample = options.val.as_ref().map(|val| image_sample::of_source(val.source.as_ref()));
     let run = RunInfo {
         version: env!("CARGO_PKG_VERSION").into(),
         device: device.name(),
@@ -136,7 +140,9 @@ fn run_info<R: RecipeKind>(
         seed: options.seed,
         data: options.data.description.clone(),
         images: data.len(),
+        data_sample: Some(image_sample::of_source(data)),
         val: options.val.as_ref().map(|val| val.description.clone()),
+        val_sample,
         from: task_info.from,
         classes: task_info.classes,
         mean: normalization.mean,
@@ -144,7 +150,29 @@ fn run_info<R: RecipeKind>(
         palette,
         tokenizer: tokenizer.as_deref().map(checksum).transpose()?,
     };
+    if let Some(previous) = previous {
+        say_other_images(&previous.run, &run, observe);
+    }
     Ok((run, tokenizer))
+}
+
+/// Reports the collections whose images are not those that the run began with. Where that version kept no checksum, their
+/// names are compared.
+fn say_other_images(then: &RunInfo, now: &RunInfo, observe: &mut dyn FnMut(Event)) {
+    let mut compare = |collection, names: [&str; 2], samples: [&Option<String>; 2]| {
+        let [then, now] = names;
+        let differs = match samples {
+            [Some(then), Some(now)] => then != now,
+            [None, _] | [_, None] => then != now,
+        };
+        if differs {
+            observe(Event::OtherImages { collection, then, now });
+        }
+    };
+    compare(Collection::Training, [&then.data, &now.data], [&then.data_sample, &now.data_sample]);
+    if let (Some(then_val), Some(now_val)) = (&then.val, &now.val) {
+        compare(Collection::HeldOut, [then_val, now_val], [&then.val_sample, &now.val_sample]);
+    }
 }
 
 /// Whether a recipe names another file than that of the run which it resumes, and this file is there. It then counts as

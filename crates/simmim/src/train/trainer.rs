@@ -292,18 +292,20 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         if self.learner.has_average() {
             backend.swap_average();
         }
-        done
+        done.map_err(|error| error.at_step(steps))
     }
 
     fn save(&mut self, throughput: &Throughput, observe: &mut dyn FnMut(Event)) -> Result<PathBuf> {
         self.records.state_mut().seconds = throughput.seconds();
+        self.records.flush()?;
         let (run, state) = (self.records.path(), self.records.state());
         if !self.collective.is_first() {
             return Ok(checkpoint::path(run, state.steps));
         }
         let has_average = self.learner.has_average();
         let backend = self.learner.backend();
-        let path = checkpoint::save(run, backend, has_average, state, &self.metadata, self.keep_checkpoints)?;
+        let path = checkpoint::save(run, backend, has_average, state, &self.metadata, self.keep_checkpoints)
+            .map_err(|error| error.at_step(state.steps))?;
         observe(Event::Saved { path: &path });
         Ok(path)
     }

@@ -1,11 +1,14 @@
 //! Reading and writing of safetensors files, with the parameter names and shapes of the published checkpoints.
 
 use super::NamedTensor;
+use super::conventions::is_computed;
+use super::values::{first_not_finite, is_read, to_f32};
 use crate::error::{Error, Result};
 use crate::run::files::replace;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
 use simmim_engine::{Backend, Parameter, ParameterId, ParameterTable, Slot};
 use std::borrow::Cow;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::ops::Range;
@@ -18,7 +21,7 @@ pub const RECIPE_KEY: &str = "simmim.resolved";
 /// whole table.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If a value is not finite, or the file cannot be written.
 pub fn save(
     path: &Path,
     table: &ParameterTable,
@@ -33,7 +36,7 @@ pub fn save(
 /// pairs of a name prefix and a slot.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If a value is not finite, or the file cannot be written.
 pub fn save_slots<B: Backend>(
     path: &Path,
     backend: &B,
@@ -48,7 +51,7 @@ pub fn save_slots<B: Backend>(
 /// [`save`] of one buffer whose tensors have the names of the parameters.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If a value is not finite, or the file cannot be written.
 pub fn save_atomically(
     path: &Path,
     table: &ParameterTable,
@@ -61,12 +64,13 @@ pub fn save_atomically(
 /// [`save_slots`] of the parameters of a backend.
 ///
 /// # Errors
-/// If the file cannot be written.
+/// If a value is not finite, or the file cannot be written.
 pub fn save_values_atomically<B: Backend>(path: &Path, backend: &B, metadata: HashMap<String, String>) -> Result<()> {
     save_slots(path, backend, &[("", Slot::Values)], metadata)
 }
 
-/// Writes a tensor per prefix and parameter; `values(i, id)` are those of the `i`-th prefix.
+/// Writes a tensor per prefix and parameter; `values(i, id)` are those of the `i`-th prefix. What is not finite is not
+/// written, because no command would read it again.
 fn write<'a>(
     path: &Path,
     table: &ParameterTable,
@@ -74,21 +78,38 @@ fn write<'a>(
     metadata: HashMap<String, String>,
     values: impl Fn(usize, ParameterId) -> Cow<'a, [f32]>,
 ) -> Result<()> {
+    let not_finite = RefCell::new(None);
     let mut tensors = Vec::new();
     for (part, prefix) in prefixes.iter().enumerate() {
         for (i, parameter) in table.iter().enumerate() {
-            let values = &values;
-            let tensor = TensorToWrite { parameter, values: move || values(part, ParameterId(i)) };
-            tensors.push((format!("{prefix}{}", parameter.name), tensor));
+            let (values, not_finite, name) = (&values, &not_finite, format!("{prefix}{}", parameter.name));
+            let checked = {
+                let name = name.clone();
+                move || {
+                    let values = values(part, ParameterId(i));
+                    if let Some((index, value)) = first_not_finite(&values) {
+                        not_finite.borrow_mut().get_or_insert((name.clone(), index, value));
+                    }
+                    values
+                }
+            };
+            tensors.push((name, TensorToWrite { parameter, values: checked }));
         }
     }
     let written = replace(path, |partial| {
         safetensors::serialize_to_file(tensors, Some(metadata), partial).map_err(|error| match error {
             SafeTensorError::IoError(error) => error,
             other => io::Error::other(other),
-        })
+        })?;
+        match *not_finite.borrow() {
+            None => Ok(()),
+            Some(_) => Err(io::ErrorKind::InvalidData.into()), // so that nothing is replaced
+        }
     });
-    Ok(written?)
+    match not_finite.take() {
+        None => Ok(written?),
+        Some((tensor, index, value)) => Err(Error::WeightNotFinite { path: path.to_owned(), tensor, index, value }),
+    }
 }
 
 /// A tensor whose values are read only when they are written.
@@ -188,24 +209,44 @@ impl WeightsFile {
         self.tensors.iter().map(|(name, (_, shape, _))| (name.clone(), shape.clone())).collect()
     }
 
-    /// Shape and values of a tensor, or `None` if the file does not have it.
+    /// The number of tensors of each data type.
+    pub fn dtypes(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        self.tensors.values().for_each(|(dtype, ..)| *counts.entry(format!("{dtype:?}")).or_default() += 1);
+        counts
+    }
+
+    /// Checks that all learned values are finite: others come from a training that diverged, and every score of a model
+    /// with them would be meaningless.
     ///
     /// # Errors
-    /// If its data type is not f32.
+    /// Names the first tensor that is not finite.
+    pub fn check_finite(&self) -> Result<()> {
+        let mut learned = self.tensors.iter().filter(|(name, (dtype, ..))| is_read(*dtype) && !is_computed(name));
+        learned.try_for_each(|(name, _)| self.tensor(name).map(drop))
+    }
+
+    /// Shape and values of a tensor of F16, BF16, F32 or F64, or `None` if the file does not have it.
+    ///
+    /// # Errors
+    /// If its data type is another one, or a value is not finite.
     pub fn tensor(&self, name: &str) -> Result<Option<(Vec<usize>, Vec<f32>)>> {
         let Some((dtype, shape, range)) = self.tensors.get(name) else { return Ok(None) };
-        if *dtype != Dtype::F32 {
-            let what = format!("`{}`: tensor `{name}` is {dtype:?}, expected F32", self.path.display());
-            return Err(Error::Input { what, hint: Some("convert its tensors to f32".into()) });
+        let Some(values) = to_f32(*dtype, &self.bytes[range.clone()]) else {
+            let what = format!("`{}`: tensor `{name}` is {dtype:?}", self.path.display());
+            return Err(Error::Input { what, hint: Some("F16, BF16, F32 and F64 are read: convert it".into()) });
+        };
+        if let Some((index, value)) = first_not_finite(&values) {
+            return Err(Error::WeightNotFinite { path: self.path.clone(), tensor: name.to_owned(), index, value });
         }
-        let values = self.bytes[range.clone()].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
-        Ok(Some((shape.clone(), values.collect())))
+        Ok(Some((shape.clone(), values)))
     }
 
     /// Calls `take` with the values of every parameter of a table, from the tensor named `prefix` + parameter name.
     ///
     /// # Errors
-    /// If a tensor is missing or has another shape; the error names the first one, and `take` is not called.
+    /// If a tensor is missing or has another shape; the error names the first one, and `take` is not called. Also if a
+    /// value is not finite.
     pub fn load(&self, table: &ParameterTable, prefix: &str, mut take: impl FnMut(ParameterId, &[f32])) -> Result<()> {
         let name = |parameter: &Parameter| format!("{prefix}{}", parameter.name);
         for parameter in table.iter() {
@@ -262,5 +303,63 @@ mod tests {
 
         std::fs::write(&path, b"short").unwrap();
         assert!(matches!(WeightsFile::read(&path), Err(Error::NotWeights { .. })));
+    }
+
+    #[test]
+    fn what_is_not_finite_is_neither_written_nor_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let mut table = ParameterTable::default();
+        table.add("a", &[1]);
+        table.add("b", &[2, 2]);
+        save(&path, &table, &[("", &[1.0; 5])], HashMap::new()).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let is_named = |error: Error| match error {
+                Error::WeightNotFinite { tensor, index, value: found, .. } => {
+                    (tensor.as_str(), index) == ("b", 2) && found.to_string() == value.to_string()
+                }
+                _ => false,
+            };
+            let error = save(&path, &table, &[("", &[1.0, 1.0, 1.0, value, f32::NAN])], HashMap::new()).unwrap_err();
+            assert!(is_named(error), "{value}");
+            assert!(std::fs::read(&path).unwrap() == bytes, "the file before is unchanged");
+            assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+
+            // the values are the last 20 bytes: a, then b
+            let mut edited = bytes.clone();
+            let at = edited.len() - 8;
+            edited[at..at + 4].copy_from_slice(&value.to_le_bytes());
+            let other = folder.path().join("edited.safetensors");
+            std::fs::write(&other, edited).unwrap();
+            let file = WeightsFile::read(&other).unwrap();
+            std::fs::remove_file(&other).unwrap();
+            assert!(is_named(file.check_finite().unwrap_err()), "{value}");
+            assert!(is_named(file.flat(&table, "").unwrap_err()), "{value}");
+            assert_eq!(file.tensor("a").unwrap().unwrap().1, [1.0]);
+        }
+    }
+
+    #[test]
+    fn numbers_of_other_sizes_are_read_and_computed_buffers_are_not_judged() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let tensor = |name: &str, dtype, bytes: &'static [u8]| {
+            let width = if dtype == Dtype::F16 { 2 } else { 4 };
+            let view = safetensors::tensor::TensorView::new(dtype, vec![bytes.len() / width], bytes).unwrap();
+            (name.to_owned(), view)
+        };
+        let tensors = [
+            tensor("half", Dtype::F16, &[0x00, 0x3e, 0x00, 0xc0]),
+            tensor("layers.0.attn_mask", Dtype::F32, &[0, 0, 0x80, 0xff]), // −∞
+            tensor("relative_position_index", Dtype::I32, &[7, 0, 0, 0]),
+        ];
+        safetensors::serialize_to_file(tensors, None, &path).unwrap();
+        let file = WeightsFile::read(&path).unwrap();
+        assert_eq!(file.tensor("half").unwrap().unwrap(), (vec![2], vec![1.5, -2.0]));
+        file.check_finite().unwrap();
+        let error = file.tensor("relative_position_index").unwrap_err();
+        assert!(error.to_string().contains("I32") && error.hint().unwrap().contains("F16, BF16, F32"), "{error}");
+        assert_eq!(file.dtypes(), BTreeMap::from([("F16".into(), 1), ("F32".into(), 1), ("I32".into(), 1)]));
     }
 }

@@ -43,7 +43,7 @@ impl LoadedWeights {
     /// checkpoint has an EMA of the weights, that is loaded.
     ///
     /// # Errors
-    /// If the path does not exist, is something else, or is damaged.
+    /// If the path does not exist, is something else, or is damaged, or a value is not finite.
     pub fn at(from: &Path) -> Result<Self> {
         Self::with(from, &[])
     }
@@ -91,6 +91,7 @@ impl LoadedWeights {
 
     fn of_file(path: &Path, edits: &[String]) -> Result<Self> {
         let file = if is_index(path) { read_sharded(path)? } else { WeightsFile::read(path)? };
+        file.check_finite()?;
         let (damaged, none) = (Vec::new(), None);
         if let Some(text) = file.metadata().get(RECIPE_KEY) {
             let resolved = Some(any_resolved_of_toml(text, path)?);

@@ -10,6 +10,7 @@ mod init;
 mod load;
 mod shards;
 mod transfer;
+mod values;
 
 pub use adapt::{Adapted, adapt};
 pub use channels::ChannelRule;
@@ -19,3 +20,4 @@ pub use import::Import;
 pub use init::{Builder, Init, initial_values, initialize};
 pub use load::{InitFrom, LoadedWeights};
 pub use transfer::{Pretrained, Transfer, transfer};
+pub(crate) use values::first_not_finite;
