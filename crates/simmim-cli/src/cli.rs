@@ -4,7 +4,7 @@ use crate::paths;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use simmim::masks::PixelBox;
 use simmim::precision::PrecisionChoice;
-use simmim::weights::ChannelRule;
+use simmim::weights::{ChannelRule, Format};
 use std::path::PathBuf;
 
 /// Self-supervised pre-training of vision transformers by masked image modeling (SimMIM).
@@ -135,6 +135,9 @@ pub(crate) enum Command {
     /// Writes weights of timm, Hugging Face's transformers or the official code as a file of this program, with the recipe
     /// that their shapes and the config.json beside them give; every --from takes them directly too.
     Import(ImportArgs),
+    /// Writes a model for other programs: timm, Hugging Face's transformers, or anything that reads safetensors, with what
+    /// they need beside the weights and a model card.
+    Export(ExportArgs),
     /// Describes a run, a weights file, a recipe or a data set.
     Inspect(InspectArgs),
     /// Times the training steps of a recipe, and reports their share of the peak throughput of the machine.
@@ -357,6 +360,40 @@ pub(crate) struct ImportArgs {
     /// How the patch embedding is adapted to another number of channels; the response to gray images stays.
     #[arg(long, value_enum)]
     pub(crate) channels: Option<Channels>,
+}
+
+#[derive(Args)]
+pub(crate) struct ExportArgs {
+    /// A run folder, a checkpoint folder or a weights file.
+    #[arg(long, value_name = "RUN|FILE", value_parser = paths::path())]
+    pub(crate) from: PathBuf,
+    /// Whose names and files to write.
+    #[arg(long, value_enum)]
+    pub(crate) format: ExportFormat,
+    /// A new folder for model.safetensors, config.json, README.md and what else the format has.
+    #[arg(long, value_name = "DIR", value_parser = paths::path())]
+    pub(crate) out: PathBuf,
+}
+
+/// Whose names and files to write.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// The official SimMIM names, with the recipe.
+    Safetensors,
+    /// timm: the encoder or classifier.
+    Timm,
+    /// transformers: the encoder, the whole pre-training model, or the classifier.
+    Hf,
+}
+
+impl From<ExportFormat> for Format {
+    fn from(format: ExportFormat) -> Self {
+        match format {
+            ExportFormat::Safetensors => Format::Safetensors,
+            ExportFormat::Timm => Format::Timm,
+            ExportFormat::Hf => Format::Transformers,
+        }
+    }
 }
 
 /// How the patch embedding is adapted to another number of channels.

@@ -37,6 +37,7 @@ fn on(cli: &Cli, device: &impl Device) -> anyhow::Result<Exit> {
         Command::Masks(args) => commands::masks::run(common, args),
         Command::Palette(args) => commands::palette::run(common, args),
         Command::Tokenizer(args) => commands::tokenizer::run(common, args, device),
+        Command::Export(args) => commands::export::run(common, args),
         Command::Import(args) => commands::import::run(common, args),
         Command::Inspect(args) => commands::inspect::run(common, args, device),
         Command::Bench(args) => commands::bench::run(common, args, device),

@@ -74,6 +74,7 @@ impl Uses {
                 ..none("masks")
             },
             Command::Palette(_) => Self { seed: true, ..none("palette") },
+            Command::Export(_) => none("export"),
             Command::Import(_) => {
                 Self { keys: Keys::Only(&["encoder.", "data.image_size", "data.channels"]), ..none("import") }
             }

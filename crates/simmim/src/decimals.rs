@@ -3,7 +3,8 @@
 
 use serde::{Serialize, Serializer};
 
-fn short(value: f32) -> f64 {
+/// The f64 with the digits of a value.
+pub(crate) fn short(value: f32) -> f64 {
     value.to_string().parse().expect("a printed number is one")
 }
 

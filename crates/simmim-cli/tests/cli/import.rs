@@ -50,3 +50,24 @@ fn weights_of_other_programs_are_used_directly_and_what_is_left_out_is_said() {
     command.args(data);
     refuses(command, "has 4 attention heads, and the recipe 8", "--set encoder.heads=4");
 }
+
+#[test]
+fn a_model_is_exported_with_what_the_other_program_needs() {
+    let (folder, _) = scratch();
+    let from = repository("testdata/weights/hf-beit");
+    for (format, model, files) in [
+        ("hf", "BeitForImageClassification", &["config.json", "preprocessor_config.json"][..]),
+        ("timm", "beit_base_patch16_224", &["config.json"]),
+        ("safetensors", "the official names", &[]),
+    ] {
+        let out = folder.path().join(format);
+        let result = json(simmim(["export", "--from", &from, "--format", format, "--out", &text(&out)]));
+        assert_eq!(result["model"], model);
+        let named = |name: &&str| result["files"].as_array().unwrap().contains(&text(&out.join(name)).into());
+        assert!(["model.safetensors", "README.md", "recipe.toml"].iter().chain(files).all(named), "{result:?}");
+        let card = fs::read_to_string(out.join("README.md")).unwrap();
+        assert!(card.contains("3 classes: ant, bee, cat") && card.contains("kind = \"finetune\""), "{card}");
+        let again = simmim(["export", "--from", &from, "--format", format, "--out", &text(&out)]);
+        refuses(again, "is not empty", "a new folder");
+    }
+}

@@ -36,8 +36,9 @@ pub(crate) fn simmim<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Ite
     let mut command = Command::new(env!("CARGO_BIN_EXE_simmim"));
     let arguments: Vec<S> = arguments.into_iter().collect();
     let first = arguments.first().map(|first| first.as_ref().to_owned());
-    let computes =
-        first.is_some_and(|first| !["masks", "palette", "inspect", "import", "recipes"].iter().any(|c| first == **c));
+    let computes = first.is_some_and(|first| {
+        !["masks", "palette", "inspect", "import", "export", "recipes"].iter().any(|c| first == **c)
+    });
     command.args(computes.then_some("--threads=1")).args(arguments).stdin(Stdio::null());
     command
 }

@@ -82,7 +82,7 @@ fn role(recipe: &AnyRecipe) -> Result<Role> {
 }
 
 /// A recipe and the facts of a run as the metadata of a weights file.
-fn metadata(recipe: &AnyRecipe, run: RunInfo) -> Result<String> {
+pub(super) fn metadata(recipe: &AnyRecipe, run: RunInfo) -> Result<String> {
     match recipe.clone() {
         AnyRecipe::Pretrain(recipe) => Ok(Resolved { recipe, run }.to_weights_metadata()),
         AnyRecipe::Finetune(recipe) => Ok(Resolved { recipe, run }.to_weights_metadata()),

@@ -164,7 +164,7 @@ impl SwinV2Config {
         Design { sizes: self.sizes(), version }
     }
 
-    fn sizes(&self) -> SwinConfig {
+    pub(crate) fn sizes(&self) -> SwinConfig {
         SwinConfig {
             patch_px: self.patch_px,
             width: self.width,

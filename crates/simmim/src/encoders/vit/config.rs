@@ -72,7 +72,7 @@ impl VitConfig {
         within("encoder.drop_path", self.drop_path as f64, 0.0, MAX_DROP_PATH as f64)
     }
 
-    pub(super) fn hidden(&self) -> usize {
+    pub(crate) fn hidden(&self) -> usize {
         (self.width as f64 * self.mlp_ratio) as usize
     }
 }

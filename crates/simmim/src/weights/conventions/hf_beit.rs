@@ -4,7 +4,7 @@
 use super::rule::Rule;
 use super::{Convention, hf_vit};
 
-pub(super) const CONVENTION: Convention = Convention {
+pub(in crate::weights) const CONVENTION: Convention = Convention {
     name: "Hugging Face BEiT",
     prefixes: &["beit"],
     later: hf_vit::LATER,

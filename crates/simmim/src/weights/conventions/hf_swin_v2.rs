@@ -3,7 +3,7 @@
 use super::rule::Rule;
 use super::{Convention, hf_swin};
 
-pub(super) const CONVENTION: Convention = Convention {
+pub(in crate::weights) const CONVENTION: Convention = Convention {
     name: "Hugging Face SwinV2",
     prefixes: &["swinv2"],
     later: &[],

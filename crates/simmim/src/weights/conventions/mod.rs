@@ -9,15 +9,24 @@ mod hf_swin;
 mod hf_swin_v2;
 mod hf_vit;
 mod rule;
+mod timm_beit;
 mod timm_swin;
 mod timm_vit;
 
+pub(super) use hf_beit::CONVENTION as HF_BEIT;
+pub(super) use hf_swin::CONVENTION as HF_SWIN;
+pub(super) use hf_swin_v2::CONVENTION as HF_SWIN_V2;
+pub(super) use hf_vit::CONVENTION as HF_VIT;
 pub use rule::NamedTensor;
+pub(super) use timm_beit::CONVENTION as TIMM_BEIT;
+pub(super) use timm_swin::{SWIN as TIMM_SWIN, SWIN_V2 as TIMM_SWIN_V2};
+pub(super) use timm_vit::CONVENTION as TIMM_VIT;
 
 use super::WeightsFile;
 use crate::error::{Error, Result};
 use rule::{From, Rule, convert, fits, renamed};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// A convention of another program.
 #[derive(Debug)]
@@ -148,6 +157,32 @@ impl Convention {
             converted.unknown.iter().map(|name| (stored[name].clone(), format!("{} has no such tensor", self.name)));
         let left_out = known.chain(unknown).collect();
         Ok(Ours { tensors: converted.tensors, left_out, leaves_key_bias_out: converted.leaves_rows_out })
+    }
+
+    /// Translates our tensors, read from `path`; `prefix` goes before the names of the encoder's.
+    ///
+    /// # Errors
+    /// If a tensor has no counterpart, or one that goes with it is missing.
+    pub(super) fn to_theirs(&self, path: &Path, tensors: &[NamedTensor], prefix: &str) -> Result<Vec<NamedTensor>> {
+        let ours: BTreeMap<&str, &NamedTensor> = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let names: Vec<String> = ours.keys().map(|name| (*name).to_owned()).collect();
+        let read = |name: &str| Ok((ours[name].shape.clone(), ours[name].values.clone()));
+        let converted = convert(self.rules, From::Ours, &names, read)?;
+        if let Some(name) = converted.missing.first() {
+            return Err(Error::WeightMissing { path: path.to_owned(), tensor: name.clone() });
+        }
+        if let Some(what) = converted.unequal.first().or(converted.unknown.first()) {
+            return Err(Error::Input {
+                what: format!("`{}`: {} has no counterpart of `{what}`", path.display(), self.name),
+                hint: Some("`--format safetensors` writes any model, under the official names".into()),
+            });
+        }
+        let is_beside = |name: &str| ["classifier.", "decoder."].iter().any(|head| name.starts_with(head));
+        let named = |tensor: NamedTensor| match is_beside(&tensor.name) {
+            true => tensor,
+            false => NamedTensor { name: format!("{prefix}{}", tensor.name), ..tensor },
+        };
+        Ok(converted.tensors.into_iter().map(named).collect())
     }
 
     /// Why a tensor is known and left out; `None` if it is not.

@@ -29,7 +29,6 @@ pub(super) enum Part {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum From {
     /// They are ours.
-    #[cfg_attr(not(test), allow(dead_code, reason = "export is the other direction"))]
     Ours,
     /// They are the convention's.
     Theirs,

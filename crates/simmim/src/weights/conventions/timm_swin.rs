@@ -4,7 +4,7 @@
 use super::Convention;
 use super::rule::Rule;
 
-pub(super) const SWIN: Convention = Convention {
+pub(in crate::weights) const SWIN: Convention = Convention {
     name: "timm Swin",
     prefixes: &[],
     later: &[],
@@ -23,7 +23,7 @@ pub(super) const SWIN: Convention = Convention {
     refused: &[],
 };
 
-pub(super) const SWIN_V2: Convention = Convention {
+pub(in crate::weights) const SWIN_V2: Convention = Convention {
     name: "timm SwinV2",
     rules: &[
         BOTH,

@@ -4,7 +4,7 @@
 use super::Convention;
 use super::rule::{Part, Rule};
 
-pub(super) const CONVENTION: Convention = Convention {
+pub(in crate::weights) const CONVENTION: Convention = Convention {
     name: "timm ViT",
     prefixes: &[],
     later: &[],

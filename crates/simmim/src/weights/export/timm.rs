@@ -1,0 +1,106 @@
+//! Models as timm knows them (huggingface/pytorch-image-models): architecture, arguments, and `config.json`.
+
+use super::super::conventions::{TIMM_BEIT, TIMM_SWIN, TIMM_SWIN_V2, TIMM_VIT};
+use super::{Exported, Format, Model, Target, digits, unfit};
+use crate::encoders::{EncoderConfig, PositionBias, SwinConfig, VitConfig};
+use crate::error::Result;
+use serde_json::{Value, json};
+
+/// The timm model of a model of ours. Heads that predict pixels are left out: timm has none.
+pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Target> {
+    let reason = "timm has no masked image modeling";
+    model.leave_out(exported, reason, |name| name.starts_with("decoder.") || name == "mask_token");
+    let (architecture, convention, mut arguments) = match model.encoder {
+        EncoderConfig::Vit(config) => vit(model, config)?,
+        EncoderConfig::Swin(config) => {
+            if config.absolute_positions || !config.qkv_bias || !config.patch_norm {
+                let what = "its Swin has no absolute positions, and always a norm behind the patches and biases";
+                return Err(unfit(Format::Timm, what.into()));
+            }
+            ("swin_tiny_patch4_window7_224", &TIMM_SWIN, swin(config))
+        }
+        EncoderConfig::SwinV2(config) => {
+            if config.absolute_positions || config.extra_norm_every > 0 || !config.qkv_bias || !config.patch_norm {
+                return Err(unfit(Format::Timm, "its SwinV2 has no such positions, norms or biases".into()));
+            }
+            let mut arguments = swin(&config.sizes());
+            let sides = match config.pretrained_window_size.is_empty() {
+                true => vec![0; config.depths.len()],
+                false => config.pretrained_window_size.clone(),
+            };
+            arguments["pretrained_window_sizes"] = json!(sides);
+            ("swinv2_tiny_window8_256", &TIMM_SWIN_V2, arguments)
+        }
+    };
+    let classes = model.run.classes.len();
+    arguments["img_size"] = json!(model.side);
+    arguments["in_chans"] = json!(model.channels);
+    arguments["num_classes"] = json!(classes);
+    let is_swin = !matches!(model.encoder, EncoderConfig::Vit(_));
+    let (crop, interpolation) =
+        model.classifier().map_or((1.0, "bilinear"), |recipe| (recipe.evaluate.crop, "bicubic"));
+    let config = json!({
+        "architecture": architecture,
+        "num_classes": classes,
+        "label_names": model.run.classes,
+        "model_args": arguments,
+        "pretrained_cfg": {
+            "custom_load": false,
+            "input_size": [model.channels, model.side, model.side],
+            "fixed_input_size": true,
+            "interpolation": interpolation,
+            "crop_pct": crop,
+            "crop_mode": "center",
+            "mean": digits(&model.run.mean),
+            "std": digits(&model.run.std),
+            "num_classes": classes,
+            "first_conv": "patch_embed.proj",
+            "classifier": if is_swin { "head.fc" } else { "head" },
+        },
+    });
+    let call = "import timm\n\nmodel = timm.create_model(\"local-dir:FOLDER\", pretrained=True)\n";
+    Ok(Target {
+        name: architecture.into(),
+        convention,
+        prefix: "",
+        files: vec![("config.json", config)],
+        usage: call.into(),
+    })
+}
+
+type Named = (&'static str, &'static super::Convention, Value);
+
+fn vit(model: &Model, config: &VitConfig) -> Result<Named> {
+    let is_classifier = model.classifier().is_some();
+    let mut arguments = json!({
+        "patch_size": config.patch_px,
+        "embed_dim": config.width,
+        "depth": config.depth,
+        "num_heads": config.heads,
+        "mlp_ratio": config.mlp_ratio,
+        "qkv_bias": config.qkv_bias,
+        "init_values": (config.layer_scale > 0.0).then_some(crate::decimals::short(config.layer_scale)),
+    });
+    if config.position_bias == PositionBias::None && config.absolute_positions {
+        arguments["global_pool"] = json!("avg");
+        arguments["fc_norm"] = json!(is_classifier);
+        return Ok(("vit_base_patch16_224", &TIMM_VIT, arguments));
+    }
+    // in timm's BEiT the pooling decides where the norm is
+    arguments["global_pool"] = json!(if is_classifier { "avg" } else { "token" });
+    arguments["use_abs_pos_emb"] = json!(config.absolute_positions);
+    arguments["use_rel_pos_bias"] = json!(config.position_bias == PositionBias::PerBlock);
+    arguments["use_shared_rel_pos_bias"] = json!(config.position_bias == PositionBias::Shared);
+    Ok(("beit_base_patch16_224", &TIMM_BEIT, arguments))
+}
+
+fn swin(config: &SwinConfig) -> Value {
+    json!({
+        "patch_size": config.patch_px,
+        "embed_dim": config.width,
+        "depths": config.depths,
+        "num_heads": config.heads,
+        "window_size": config.window,
+        "mlp_ratio": config.mlp_ratio,
+    })
+}
