@@ -158,7 +158,7 @@ pub(crate) struct PretrainArgs {
     /// A built-in recipe (see `simmim recipes`) or a TOML file.
     #[arg(long, value_name = "NAME|FILE", value_parser = paths::name)]
     pub(crate) recipe: String,
-    /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b are expanded.
+    /// Training images: a folder, a .csv, .tar, .zip, .parquet or IDX file; globs, {00..04} and a,b are expanded.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// Held-out images, for the held-out loss and pictures of predictions.
@@ -183,7 +183,7 @@ pub(crate) struct FinetuneArgs {
     /// A built-in recipe (see `simmim recipes`) or a TOML file.
     #[arg(long, value_name = "NAME|FILE", value_parser = paths::name)]
     pub(crate) recipe: String,
-    /// Labeled training images: class sub-folders, .tar shards with .cls, or IDX files.
+    /// Labeled training images: class sub-folders, or a .csv, .tar, .zip, .parquet or IDX file with labels.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// Labeled held-out images of the same classes.
@@ -203,7 +203,7 @@ pub(crate) struct FrozenArgs {
     /// encoder.
     #[arg(long, value_name = "RUN|FILE|scratch", value_parser = paths::name)]
     pub(crate) from: String,
-    /// Labeled training images: class sub-folders, .tar shards with .cls, or IDX files.
+    /// Labeled training images: class sub-folders, or a .csv, .tar, .zip, .parquet or IDX file with labels.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// Labeled images of the same classes, to classify.
@@ -317,7 +317,7 @@ pub(crate) struct MasksArgs {
 
 #[derive(Args)]
 pub(crate) struct PaletteArgs {
-    /// Images to compute the palette from: a folder, .tar shards or IDX files.
+    /// Images to compute the palette from: a folder, a .csv, .tar, .zip, .parquet or IDX file.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// The file to write, for `target.palette` of a recipe.
@@ -333,7 +333,7 @@ pub(crate) struct PaletteArgs {
 
 #[derive(Args)]
 pub(crate) struct TokenizerArgs {
-    /// Training images: a folder, .tar shards or IDX files; globs, {00..04} and a,b are expanded.
+    /// Training images: a folder, a .csv, .tar, .zip, .parquet or IDX file; globs, {00..04} and a,b are expanded.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
     /// Images on which reconstructions are evaluated, by default training images.

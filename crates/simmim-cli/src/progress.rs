@@ -1,6 +1,6 @@
 //! Progress on stderr: a progress bar on a terminal, else a line every few seconds.
 
-use crate::commands::passed_over_lines;
+use crate::commands::{passed_over_notes, passed_over_warnings};
 use crate::terminal::{self, escaped};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simmim::train::Event;
@@ -108,7 +108,10 @@ impl Progress {
                 };
                 self.warn(&format!("warning: {images} {} cannot be read; {how}", collection.name()));
             }
-            Event::PassedOver { items } => passed_over_lines(items).iter().for_each(|line| self.warn(line)),
+            Event::PassedOver { passed_over } => {
+                passed_over_warnings(passed_over).iter().for_each(|line| self.warn(line));
+                passed_over_notes(passed_over).iter().for_each(|line| self.say(line));
+            }
             Event::OtherImages { collection, then, now } => {
                 let images = collection.name();
                 self.warn(&match then == now {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::io;
 use std::path::PathBuf;
 
-use crate::source::{PassedOver, PassedOverReason};
+use crate::source::PassedOver;
 
 /// The result of this crate's functions.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -36,8 +36,8 @@ pub enum Error {
     NoMatch {
         /// The pattern as given.
         pattern: String,
-        /// The first match that is not read.
-        passed_over: Option<PassedOver>,
+        /// The matches that are not read.
+        passed_over: PassedOver,
     },
     /// A folder without images and shards.
     #[error("no image in `{}`; looked for {}", path.display(), listed(extensions))]
@@ -48,8 +48,8 @@ pub enum Error {
         extensions: &'static [&'static str],
         /// A file in the folder that can be opened if it is named itself.
         other: Option<PathBuf>,
-        /// The first file or folder in it that is not read.
-        passed_over: Option<PassedOver>,
+        /// What lies in it and is not read.
+        passed_over: PassedOver,
     },
     /// A folder with sub-folders of images that cannot be classes, because an image lies elsewhere.
     #[error(
@@ -72,16 +72,18 @@ pub enum Error {
         what: &'static str,
     },
     /// A file of a kind that cannot be opened.
-    #[error("`{}` is neither an image, a `.tar` shard nor an IDX image file", path.display())]
+    #[error("`{}` is neither an image, an archive of images, a list of images nor an IDX image file", path.display())]
     UnknownKind {
         /// The file.
         path: PathBuf,
     },
-    /// A shard or IDX file without images.
+    /// An archive, list or IDX file without images.
     #[error("`{}` holds no image", path.display())]
     NoSamples {
         /// The file.
         path: PathBuf,
+        /// What it holds and is not read.
+        passed_over: PassedOver,
     },
     /// A shard that ends within its last member, or before its end marker.
     #[error(
@@ -97,14 +99,68 @@ pub enum Error {
         length: u64,
     },
     /// A shard with an invalid entry.
-    #[error("`{}` is not a valid tar file at byte {offset}: {cause}", path.display())]
+    #[error("`{}` is not a valid tar file at byte {offset}: {what}", path.display())]
     BadTar {
         /// The shard.
         path: PathBuf,
         /// Where the invalid entry starts.
         offset: u64,
-        /// The error of the tar reader.
-        cause: io::Error,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+    /// An archive, or a member of one, that the reader of its format refuses.
+    #[error("cannot read `{name}`: {what}")]
+    BadArchive {
+        /// The archive, or the member.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A file of a kind that this build does not read.
+    #[error("`{}` is of a kind that was left out of this build", path.display())]
+    LeftOut {
+        /// The file.
+        path: PathBuf,
+        /// The feature of the crate that reads it.
+        feature: &'static str,
+    },
+    /// A list with a line that cannot be read.
+    #[error("`{}`, line {line}: {what}", path.display())]
+    BadList {
+        /// The list.
+        path: PathBuf,
+        /// The line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A list without a column of paths, or a table without one of images.
+    #[error("`{}` has no column of {wanted}; it has {has}", path.display())]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        wanted: &'static str,
+        /// Its columns, quoted.
+        has: String,
+    },
+    /// Several splits of a data set that would be read as one.
+    #[error("`{}` holds several splits of a data set: `{}`, `{}`", folder.display(), first.display(), second.display())]
+    Splits {
+        /// The folder that was opened.
+        folder: PathBuf,
+        /// A folder or file in it.
+        first: PathBuf,
+        /// One of another split.
+        second: PathBuf,
+    },
+    /// A label that is not among the names of the classes.
+    #[error("the label `{label}` of `{member}` is not in `classes.json`")]
+    UnknownClass {
+        /// The image with the label.
+        member: String,
+        /// The label.
+        label: String,
     },
     /// A label that is not a class number.
     #[error("the label `{text}` of `{member}` is not a class number")]
@@ -290,6 +346,16 @@ pub enum Error {
         /// The memory that it takes, in bytes.
         bytes: u64,
     },
+    /// An encoded image with more bytes than [`MAX_BYTES`](crate::decode::MAX_BYTES).
+    #[error("`{name}` takes {bytes} bytes before it is decoded, more than {limit}")]
+    FileTooLarge {
+        /// The image.
+        name: String,
+        /// The bytes that it takes.
+        bytes: u64,
+        /// The most that it may take.
+        limit: u64,
+    },
     /// An array that the reader of arrays refuses.
     #[error("cannot read the array `{name}`: {cause}")]
     BadArray {
@@ -391,135 +457,6 @@ pub enum Error {
     },
 }
 
-impl Error {
-    /// Returns a hint on what the user can do, if there is one.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::MissingPath { nearest: Some(nearest), .. } => Some(format!("did you mean `{}`?", nearest.display())),
-            Self::MissingPath { parent, .. } => {
-                Some(format!("the deepest folder that exists is `{}`", parent.display()))
-            }
-            Self::BadSpec { .. } => {
-                Some("separate paths by commas; `{00000..00004}` is a range, `{a,b}` a choice, `*` a wildcard".into())
-            }
-            Self::NoMatch { passed_over: Some(passed_over), .. } => Some(hint_on(passed_over)),
-            Self::NoMatch { .. } => Some("quote the pattern, and check it with `ls`".into()),
-            Self::EmptyFolder { other: Some(other), .. } => {
-                Some(format!("name the file itself, as in `{}`", other.display()))
-            }
-            Self::EmptyFolder { passed_over: Some(passed_over), .. } => Some(hint_on(passed_over)),
-            Self::EmptyFolder { .. } => Some("images are found at any depth; hidden files are ignored".into()),
-            Self::NotInClassFolder { folder, .. } => Some(format!(
-                "move it into a sub-folder of `{}`, one for each class, or leave it out",
-                folder.display()
-            )),
-            Self::NotAFile { .. } => Some("copy what it delivers to a file".into()),
-            Self::NoMemory { .. } => Some("fewer --workers read fewer images at once".into()),
-            Self::TooLarge { .. } => Some("make it smaller, cut it into parts, or leave it out".into()),
-            Self::UnknownKind { .. } => {
-                Some("give a folder of images, `.tar` shards or `*-images-idx3-ubyte[.gz]`".into())
-            }
-            Self::TruncatedTar { .. } | Self::TruncatedJpeg { .. } | Self::IdxLength { .. } => {
-                Some("copy or download the file again".into())
-            }
-            Self::BadLabel { .. } => Some("a `.cls` member holds one integer from 0 up".into()),
-            Self::LabelOutOfRange { .. } => Some("`classes.json` lists the name of every class, in order".into()),
-            Self::TooManyClasses { .. } => Some("number the classes from 0 up".into()),
-            Self::BadClassNames { .. } => Some("as in `[\"cat\", \"dog\"]`".into()),
-            Self::ClassesDisagree { .. } => {
-                Some("sources opened together need the same class folders or `classes.json`".into())
-            }
-            Self::Channels { actual, .. } => Some(format!("set `data.channels` to {actual}")),
-            Self::TooFewSamples { samples, .. } => Some(format!("lower `train.batch_size` to at most {samples}")),
-            Self::EmptyBatch => Some("set `train.batch_size` to at least 1".into()),
-            Self::NoSamples { .. } => Some(
-                "in a shard, members that end in `.jpg`, `.png`, `.npy` and so on are images; `tar -tf` lists them"
-                    .into(),
-            ),
-            Self::BadTar { .. } => Some("`tar -tf` must list it; copy or download the file again".into()),
-            Self::NotIdx { .. } => Some("give the images, as in `train-images-idx3-ubyte.gz`".into()),
-            Self::LabelCount { .. } => Some("the file of labels next to the images belongs to other images".into()),
-            Self::UnreadFormat { .. } => {
-                Some("convert it, for example to PNG with ImageMagick's `magick`, or leave it out".into())
-            }
-            Self::UnknownFormat { .. }
-            | Self::Decode { .. }
-            | Self::Jpeg { .. }
-            | Self::Gif { .. }
-            | Self::Tiff { .. }
-            | Self::DecoderPanicked { .. }
-            | Self::NoPixels { .. }
-            | Self::BadArray { .. } => Some("convert it to JPEG or PNG again, or leave it out".into()),
-            Self::ArrayShape { .. } | Self::ArrayType { .. } => {
-                Some("save `[H, W, C]` as `uint8`, `uint16` or `float32` with `numpy.save`".into())
-            }
-            Self::NotFinite { .. } => Some("replace NaN and infinity before saving the array".into()),
-            Self::NoneReadable { .. } | Self::ClassUnreadable { .. } | Self::TooManyUnreadable { .. } => {
-                Some("`simmim inspect DATA` lists the unreadable files and why".into())
-            }
-            Self::Read { .. } | Self::WorkerPanicked { .. } | Self::NoThread { .. } => None,
-        }
-    }
-
-    /// Returns whether the input causes the error; otherwise the machine does.
-    #[must_use]
-    pub fn is_users_fault(&self) -> bool {
-        match self {
-            Self::Read { .. } | Self::NoMemory { .. } | Self::WorkerPanicked { .. } | Self::NoThread { .. } => false,
-            Self::MissingPath { .. }
-            | Self::BadSpec { .. }
-            | Self::NoMatch { .. }
-            | Self::EmptyFolder { .. }
-            | Self::NotInClassFolder { .. }
-            | Self::NotAFile { .. }
-            | Self::TooLarge { .. }
-            | Self::UnknownKind { .. }
-            | Self::NoSamples { .. }
-            | Self::TruncatedTar { .. }
-            | Self::BadTar { .. }
-            | Self::BadLabel { .. }
-            | Self::LabelOutOfRange { .. }
-            | Self::TooManyClasses { .. }
-            | Self::BadClassNames { .. }
-            | Self::ClassesDisagree { .. }
-            | Self::NotIdx { .. }
-            | Self::IdxLength { .. }
-            | Self::LabelCount { .. }
-            | Self::UnknownFormat { .. }
-            | Self::UnreadFormat { .. }
-            | Self::Decode { .. }
-            | Self::Jpeg { .. }
-            | Self::Gif { .. }
-            | Self::Tiff { .. }
-            | Self::TruncatedJpeg { .. }
-            | Self::DecoderPanicked { .. }
-            | Self::NoPixels { .. }
-            | Self::BadArray { .. }
-            | Self::ArrayShape { .. }
-            | Self::ArrayType { .. }
-            | Self::NotFinite { .. }
-            | Self::Channels { .. }
-            | Self::NoneReadable { .. }
-            | Self::ClassUnreadable { .. }
-            | Self::TooManyUnreadable { .. }
-            | Self::TooFewSamples { .. }
-            | Self::EmptyBatch => true,
-        }
-    }
-}
-
-/// A hint on a file or folder that is not read, where nothing else is.
-fn hint_on(passed_over: &PassedOver) -> String {
-    match passed_over.reason {
-        PassedOverReason::Run => format!("{passed_over}; name it itself to read its pictures"),
-        PassedOverReason::Nowhere => format!("{passed_over}; copy what it led to, or mount it"),
-        PassedOverReason::Loop | PassedOverReason::Repeated | PassedOverReason::NotAFile(_) => {
-            format!("{passed_over}; give regular files")
-        }
-    }
-}
-
 /// Returns the message of a panic from its payload.
 pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
     let text = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
@@ -527,7 +464,7 @@ pub(crate) fn panic_message(payload: &(dyn Any + Send)) -> String {
 }
 
 /// Lists extensions for a message.
-fn listed(extensions: &[&str]) -> String {
+pub(crate) fn listed(extensions: &[&str]) -> String {
     let quoted: Vec<String> = extensions.iter().map(|extension| format!("`.{extension}`")).collect();
     quoted.join(", ")
 }

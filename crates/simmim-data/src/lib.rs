@@ -34,6 +34,7 @@
 
 pub mod decode;
 pub mod error;
+mod hint;
 pub mod image;
 pub mod loader;
 pub mod mix;
@@ -56,7 +57,9 @@ pub use ordered::OrderedPass;
 pub use readable::check_readable;
 pub use rng::{Purpose, Rng};
 pub use scan::{Scan, Sizes, scan};
-pub use source::{PassedOver, PassedOverReason, Relabeled, Sample, Source, Subset, idx_from_bytes, open};
+pub use source::{
+    PassedOver, PassedOverGroup, PassedOverReason, Relabeled, Sample, Source, Subset, idx_from_bytes, open,
+};
 pub use transform::{
     Augmentation, CenterCrop, ColorJitter, Distortion, Filter, FineTuning, Interpolation, RandAugment, RandomErasing,
     RandomResizedCrop, Region, Transform,

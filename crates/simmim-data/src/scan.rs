@@ -14,8 +14,8 @@ pub struct Scan {
     pub unlabeled: usize,
     /// The samples that cannot be read.
     pub unreadable: Vec<Skipped>,
-    /// What lies among the data and is not read.
-    pub passed_over: Vec<PassedOver>,
+    /// What lies among the data and is no sample.
+    pub passed_over: PassedOver,
     /// The range of image sizes; `None` if no image can be read.
     pub sizes: Option<Sizes>,
 }
@@ -43,7 +43,7 @@ pub fn scan(source: &dyn Source, progress: &dyn Fn(usize)) -> Scan {
         classes: source.classes().iter().map(|name| (name.clone(), 0)).collect(),
         unlabeled: 0,
         unreadable: Vec::new(),
-        passed_over: source.passed_over().to_vec(),
+        passed_over: source.passed_over().clone(),
         sizes: None,
     };
     for index in 0..source.len() {

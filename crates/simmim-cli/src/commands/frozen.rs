@@ -34,7 +34,7 @@ pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device)
     }) {
         transfer.lines().iter().for_each(|line| crate::terminal::line(line));
     }
-    let open = |spec: &str| open_data(spec, encoder.channels());
+    let open = |spec: &str| open_data(common, spec, encoder.channels());
     let (train, val) = (open(&args.data)?, open(&args.val)?);
     let classes = checked_classes(train.as_ref(), &args.data, LabelsPerImage::One)?;
     let val = relabeled(val, &args.val, &classes, LabelsPerImage::One)?;

@@ -1,6 +1,6 @@
 //! `simmim inspect`.
 
-use super::{open_data, print_result};
+use super::print_result;
 use crate::cli::{Common, InspectArgs};
 use crate::exit::Exit;
 use crate::terminal::escaped;
@@ -12,6 +12,7 @@ use simmim::recipe::{self, AnyRecipe, BUILT_IN, Recipe};
 use simmim::run::checkpoint;
 use simmim::run::{located, read_any_resolved, read_log};
 use simmim::weights::WeightsFile;
+use simmim_data::{PassedOverGroup, PassedOverReason};
 use simmim_engine::Device;
 use std::path::Path;
 
@@ -170,7 +171,7 @@ fn describe_weights(path: &Path) -> anyhow::Result<(String, Value)> {
 }
 
 fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<(String, Value)> {
-    let source = open_data(spec, channels)?;
+    let source = simmim_data::open(spec, channels).map_err(simmim::Error::from)?;
     let every = (source.len() / 20).max(1000);
     let progress = |done: usize| {
         if !is_quiet && done > 0 && done.is_multiple_of(every) {
@@ -178,7 +179,11 @@ fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<
         }
     };
     let scan = simmim_data::scan(source.as_ref(), &progress);
-    let mut prose = format!("{} images, {} unreadable\n", scan.count, scan.unreadable.len());
+    let not_read = match scan.passed_over.count() {
+        0 => String::new(),
+        count => format!(", {count} others not read"),
+    };
+    let mut prose = format!("{} images, {} unreadable{not_read}\n", scan.count, scan.unreadable.len());
     if let Some(s) = &scan.sizes {
         prose += &format!(
             "sizes               {}–{} × {}–{} px, read as {} channels\n",
@@ -197,10 +202,36 @@ fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<
         .collect::<String>();
     let unreadable: Vec<Value> =
         scan.unreadable.iter().map(|s| json!({ "name": s.name, "reason": s.reason })).collect();
-    let passed_over: Vec<String> = scan.passed_over.iter().map(ToString::to_string).collect();
+    let groups = scan.passed_over.groups();
+    prose += &groups
+        .iter()
+        .map(|group| format!("  not read: {}\n", escaped(&group.advice(group.first.len()))))
+        .collect::<String>();
+    let passed_over: Vec<String> = groups.iter().flat_map(PassedOverGroup::sentences).collect();
+    let by_reason: Vec<Value> = groups.iter().map(group_json).collect();
     let classes: serde_json::Map<String, Value> = scan.classes.iter().map(|(n, c)| (n.clone(), json!(c))).collect();
     Ok((
         prose,
-        json!({ "images": scan.count, "classes": classes, "unreadable": unreadable, "passed_over": passed_over }),
+        json!({
+            "images": scan.count,
+            "classes": classes,
+            "unreadable": unreadable,
+            "passed_over": passed_over,
+            "not_read": by_reason,
+        }),
     ))
+}
+
+/// What is not read for one reason; `extension` is there if that is the reason.
+fn group_json(group: &PassedOverGroup) -> Value {
+    let mut json = json!({
+        "reason": group.reason.key(),
+        "count": group.count,
+        "first": group.first,
+        "what": group.advice(group.first.len()),
+    });
+    if let PassedOverReason::Extension(extension) = &group.reason {
+        json["extension"] = json!(extension);
+    }
+    json
 }

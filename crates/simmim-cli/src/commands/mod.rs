@@ -24,7 +24,7 @@ use serde_json::Value;
 use simmim::Error;
 use simmim::run::MAX_NAMED;
 use simmim::weights::{ChannelRule, Import, InitFrom};
-use simmim_data::{Image, PassedOver, Skipped, Source};
+use simmim_data::{Image, PassedOver, PassedOverReason, Skipped, Source};
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
@@ -50,17 +50,39 @@ fn print_result(is_json: bool, prose: &str, json: &Value) -> anyhow::Result<()> 
 ///
 /// # Errors
 /// If there are no images, or they cannot be opened.
-fn open_data(spec: &str, channels: usize) -> simmim::Result<Arc<dyn Source>> {
+fn open_data(common: &Common, spec: &str, channels: usize) -> simmim::Result<Arc<dyn Source>> {
     let source = simmim_data::open(spec, channels)?;
-    passed_over_lines(source.passed_over()).iter().for_each(|line| crate::terminal::line(line));
+    let passed_over = source.passed_over();
+    passed_over_warnings(passed_over).iter().for_each(|line| crate::terminal::line(line));
+    if !common.quiet {
+        passed_over_notes(passed_over).iter().for_each(|line| crate::terminal::line(line));
+    }
     Ok(source)
 }
 
-/// Warnings of what lies among images and is not read.
-pub(crate) fn passed_over_lines(passed_over: &[PassedOver]) -> Vec<String> {
-    let named = passed_over.iter().take(MAX_NAMED).map(|item| format!("warning: not read: {item}"));
-    let more = passed_over.len().saturating_sub(MAX_NAMED);
-    named.chain((more > 0).then(|| format!("warning: not read: {more} more"))).collect()
+/// Reasons that are told one by one; of more, only the number is told.
+const MAX_REASONS: usize = 10;
+
+/// Warnings of what lies among images, was probably meant to be read, and is not: a line for each reason.
+pub(crate) fn passed_over_warnings(passed_over: &PassedOver) -> Vec<String> {
+    let groups = passed_over.groups().iter().filter(|group| group.reason.may_hide_images());
+    lines("warning: not read: ", groups.map(|group| (group.advice(3), group.count)))
+}
+
+/// The same for what else lies among images, such as texts. Hidden files are left to `inspect`.
+pub(crate) fn passed_over_notes(passed_over: &PassedOver) -> Vec<String> {
+    let groups = passed_over.groups().iter().filter(|group| !group.reason.may_hide_images());
+    let seen = groups.filter(|group| group.reason != PassedOverReason::Hidden);
+    lines("not read: ", seen.map(|group| (group.sentence(3), group.count)))
+}
+
+/// The first sentences, and the count of the others.
+fn lines(start: &str, sentences: impl Iterator<Item = (String, u64)>) -> Vec<String> {
+    let mut sentences: Vec<(String, u64)> = sentences.collect();
+    let rest: u64 = sentences.drain(sentences.len().min(MAX_REASONS)..).map(|(_, count)| count).sum();
+    let named = sentences.into_iter().map(|(sentence, _)| format!("{start}{sentence}"));
+    let rest = (rest > 0).then(|| format!("{start}{rest} more for other reasons, which `simmim inspect` lists"));
+    named.chain(rest).collect()
 }
 
 /// Names the first of these unreadable images and counts the others; returns how many there are, each counted once.

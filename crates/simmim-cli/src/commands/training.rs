@@ -33,7 +33,7 @@ impl Run<'_> {
         let given = Given::read(self.recipe)?;
         let recipe: R = given.resolve_as(self.edits)?;
         let open = |spec: &str| -> anyhow::Result<Input> {
-            let source = open_data(spec, recipe.data().channels)?;
+            let source = open_data(self.common, spec, recipe.data().channels)?;
             Ok(Input { source, description: spec.to_owned() })
         };
         let (data, val) = (open(data)?, val.map(open).transpose()?);

@@ -24,7 +24,9 @@ fn data_that_is_not_there_is_named() {
     refuses(pretrain(&at("images"), &out, &[]), "no image in", "images");
     refuses(pretrain(&at("*.tar"), &out, &[]), "*.tar", "quote the pattern");
     fs::write(at("data.zip"), "PK").unwrap();
-    refuses(pretrain(&at("data.zip"), &out, &[]), "data.zip", "folder of images");
+    refuses(pretrain(&at("data.zip"), &out, &[]), "data.zip", "archive again");
+    fs::write(at("data.rar"), "Rar!").unwrap();
+    refuses(pretrain(&at("data.rar"), &out, &[]), "data.rar", "folder of images");
     assert!(!out.exists());
 }
 

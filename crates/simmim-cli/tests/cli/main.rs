@@ -13,6 +13,7 @@ mod memory;
 mod options;
 mod output;
 mod own_files;
+mod passed_over;
 mod paths;
 mod recipe_values;
 mod resume;

@@ -10,7 +10,7 @@ pub(super) struct Concat {
     /// The index after the last sample of each part, ascending.
     ends: Vec<usize>,
     classes: Vec<String>,
-    passed_over: Vec<PassedOver>,
+    passed_over: PassedOver,
 }
 
 impl Concat {
@@ -18,7 +18,7 @@ impl Concat {
     ///
     /// If one part is unlabeled, the whole is. Labeled parts must have the same classes. `passed_over` lies beside the
     /// parts; what the parts pass over is added.
-    pub(super) fn new(parts: Vec<Arc<dyn Source>>, names: &[String], mut passed_over: Vec<PassedOver>) -> Result<Self> {
+    pub(super) fn new(parts: Vec<Arc<dyn Source>>, names: &[String], mut passed_over: PassedOver) -> Result<Self> {
         for (part, name) in parts.iter().zip(names).skip(1) {
             let (first, second) = (parts[0].classes(), part.classes());
             if first != second && !first.is_empty() && !second.is_empty() {
@@ -31,7 +31,7 @@ impl Concat {
             *end += part.len();
             Some(*end)
         });
-        passed_over.extend(parts.iter().flat_map(|part| part.passed_over()).cloned());
+        parts.iter().for_each(|part| passed_over.append(part.passed_over()));
         Ok(Self { ends: ends.collect(), classes, parts, passed_over })
     }
 
@@ -86,7 +86,7 @@ impl Source for Concat {
         if self.classes.is_empty() { Vec::new() } else { part.labels(index) }
     }
 
-    fn passed_over(&self) -> &[PassedOver] {
+    fn passed_over(&self) -> &PassedOver {
         &self.passed_over
     }
 

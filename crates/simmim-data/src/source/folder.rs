@@ -1,4 +1,4 @@
-//! A folder of images, with or without sub-folders for the classes.
+//! Images in files: a folder, with or without sub-folders for the classes, or any list.
 
 use std::path::{Path, PathBuf};
 
@@ -11,12 +11,12 @@ use crate::error::{Error, Result};
 pub(super) struct Folder {
     images: Vec<PathBuf>,
     /// One for every image; empty if the folder is unlabeled.
-    labels: Vec<usize>,
+    labels: Vec<Option<usize>>,
     classes: Vec<String>,
     channels: usize,
     /// Where class folders were looked for, and an image that does not lie directly in one although others do.
     stray: Option<(PathBuf, PathBuf)>,
-    passed_over: Vec<PassedOver>,
+    passed_over: PassedOver,
 }
 
 impl Folder {
@@ -27,12 +27,12 @@ impl Folder {
     pub(super) fn new(root: &Path, found: Found, channels: usize) -> Self {
         let depth = |path: &Path| path.components().count();
         let class_depth = depth(root) + 2;
-        let Found { images, folders, shards: _, other: _, passed_over } = found;
+        let Found { images, folders, passed_over, .. } = found;
         let stray = images.iter().find(|image| depth(image) != class_depth);
         let (mut labels, mut classes) = (Vec::new(), Vec::new());
         if stray.is_none() {
             for (class, (name, end)) in folders.into_iter().enumerate() {
-                labels.resize(end, class);
+                labels.resize(end, Some(class));
                 classes.push(name);
             }
         }
@@ -43,7 +43,18 @@ impl Folder {
 
     /// Makes an unlabeled source of `images`.
     pub(super) fn of_images(images: Vec<PathBuf>, channels: usize) -> Self {
-        Self { images, labels: Vec::new(), classes: Vec::new(), channels, stray: None, passed_over: Vec::new() }
+        Self::of_labeled(images, Vec::new(), Vec::new(), channels, PassedOver::new())
+    }
+
+    /// Makes a source of `images` with these labels; without classes it is unlabeled.
+    pub(super) fn of_labeled(
+        images: Vec<PathBuf>,
+        labels: Vec<Option<usize>>,
+        classes: Vec<String>,
+        channels: usize,
+        passed_over: PassedOver,
+    ) -> Self {
+        Self { images, labels, classes, channels, stray: None, passed_over }
     }
 }
 
@@ -67,10 +78,10 @@ impl Source for Folder {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.labels.get(index).copied()
+        self.labels.get(index).copied().flatten()
     }
 
-    fn passed_over(&self) -> &[PassedOver] {
+    fn passed_over(&self) -> &PassedOver {
         &self.passed_over
     }
 

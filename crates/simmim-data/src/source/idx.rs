@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
-use super::{Sample, Source, names, read};
+use super::{PassedOver, Sample, Source, names, read};
 use crate::decode::check_size;
 use crate::error::{Error, Result};
 use crate::image::{Image, Pixels};
@@ -69,7 +69,7 @@ impl Idx {
             None => Vec::new(),
         };
         if len == 0 {
-            return Err(Error::NoSamples { path: PathBuf::from(name) });
+            return Err(Error::NoSamples { path: PathBuf::from(name), passed_over: PassedOver::default() });
         }
         if height * width == 0 {
             return Err(Error::NoPixels { name: name.to_owned(), height, width });

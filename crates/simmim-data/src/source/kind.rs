@@ -9,7 +9,12 @@ use super::is_image;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Folder,
+    /// A tar file, compressed by gzip or not.
     Shard,
+    Zip,
+    Parquet,
+    /// A list of images.
+    List,
     Image,
     Idx,
     /// A pipe, a socket or a device, whatever its name. To open one may take forever.
@@ -32,8 +37,14 @@ impl Kind {
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        if extension == "tar" {
+        if extension == "tar" || is_compressed_tar(&name) {
             Some(Self::Shard)
+        } else if extension == "zip" {
+            Some(Self::Zip)
+        } else if extension == "parquet" {
+            Some(Self::Parquet)
+        } else if ["csv", "tsv", "jsonl"].contains(&extension.as_str()) {
+            Some(Self::List)
         } else if is_image(&extension) {
             Some(Self::Image)
         } else if name.ends_with("idx3-ubyte") || name.ends_with("idx3-ubyte.gz") {
@@ -42,6 +53,12 @@ impl Kind {
             None
         }
     }
+}
+
+/// Whether a name is that of a tar file that is compressed by gzip.
+pub(super) fn is_compressed_tar(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.ends_with(".tar.gz") || name.ends_with(".tgz")
 }
 
 /// What a file is that is neither a regular file nor a folder, as part of a sentence.

@@ -1,26 +1,37 @@
 //! The sources that samples come from, and how a data specification is opened.
 
+mod class_folders;
 mod concat;
 mod folder;
+mod gzip;
+mod hugging_face;
 mod idx;
 mod kind;
+mod list;
 mod missing;
 mod names;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod passed_over;
 mod relabeled;
 mod run_folder;
 mod shards;
 mod spec;
+mod storage;
 mod subset;
+mod tar;
 mod walk;
+mod zip;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use self::idx::idx_from_bytes;
-pub use self::passed_over::{PassedOver, PassedOverReason};
+pub(crate) use self::list::PATH_COLUMNS;
+pub use self::passed_over::{MAX_NAMED, PassedOver, PassedOverGroup, PassedOverReason};
 pub use relabeled::Relabeled;
 pub use subset::Subset;
 
@@ -29,6 +40,9 @@ use self::folder::Folder;
 use self::idx::Idx;
 use self::kind::Kind;
 use self::shards::Shards;
+use self::storage::Storage;
+use self::zip::Zip;
+use crate::decode::{MAX_BYTES, decode};
 use crate::error::{Error, Result};
 use crate::image::Image;
 
@@ -74,9 +88,10 @@ pub trait Source: Send + Sync {
         self.label(index).into_iter().collect()
     }
 
-    /// Returns what lies among the data and is not read.
-    fn passed_over(&self) -> &[PassedOver] {
-        &[]
+    /// Returns what lies among the data and is no sample.
+    fn passed_over(&self) -> &PassedOver {
+        const NOTHING: &PassedOver = &PassedOver::new();
+        NOTHING
     }
 
     /// Returns what keeps the source from being labeled, if it is an image that does not lie where others do.
@@ -94,25 +109,39 @@ pub const IMAGE_EXTENSIONS: &[&str] =
 /// `spec` is a list of paths separated by commas. A path may contain ranges `{00000..00004}`, choices `{a,b}` and the
 /// wildcards `*`, `?` and `[…]`. Each path is one of:
 ///
-/// - **a folder of images** at any depth, ordered by path. It is labeled if every image lies directly in a sub-folder
-///   of the folder: the sub-folders, ordered by name, are the classes. Otherwise it is unlabeled.
-/// - **a folder without images but with `.tar` files**, which are opened as shards.
-/// - **a `.tar` shard** with WebDataset names: members whose names agree up to the first dot are one sample. The member
-///   with one of the [`IMAGE_EXTENSIONS`] is its image. The member `cls` holds its class number, or several class numbers
-///   separated by spaces or commas. The file `classes.json` in the folder of the shards, if there is one, names the
-///   classes.
+/// - **a folder of images** at any depth. It is labeled if every image lies directly in a sub-folder of the folder: the
+///   sub-folders, ordered by name, are the classes. Otherwise it is unlabeled. If the folder has a `metadata.csv` or
+///   `metadata.jsonl` with `file_name` as Hugging Face's `datasets` writes it, the images are those that it names, with the
+///   labels that it gives. A folder whose sub-folders are splits (`train`, `validation`, `test`) is refused: name one.
+/// - **a folder without images but with archives**, which are opened together.
+/// - **a shard**, `.tar`, `.tar.gz` or `.tgz`, with WebDataset names: members whose names agree up to the first dot of their
+///   last part are one sample. The member `jpg`, or another of the [`IMAGE_EXTENSIONS`], is its image. The member `cls` holds
+///   its class number, or several class numbers separated by spaces or commas. The file `classes.json` in the folder of the
+///   shards, if there is one, names the classes. A compressed shard is decompressed once when it is opened; points to read
+///   from are kept in memory, two per cent of the decompressed size and at most 180 MB, and an image costs the decompression
+///   of up to 2 MiB before it.
+/// - **a `.zip` archive** of images at any depth, stored or deflated, with class folders as in a folder. One folder around all
+///   of them does not count.
+/// - **a `.parquet` file** in the layout of Hugging Face's image data sets: a column with the fields `bytes` and `path`, or a
+///   binary column, and perhaps a column `label` of numbers or text. The names of the classes are those in the metadata of
+///   the schema.
+/// - **a list of images**, `.csv`, `.tsv` or `.jsonl`: the column `path`, `file_name`, `image` or `filename` holds paths
+///   relative to the list, the column `label`, `class` or `target`, if there is one, class numbers (which `classes.json` beside
+///   the list may name) or names of classes.
 /// - **IDX images**, `*-images-idx3-ubyte`, labeled if `*-labels-idx1-ubyte` lies in the same folder. Both may be
 ///   compressed, with `.gz` at the end of the name.
 /// - **an image**, unlabeled.
 ///
-/// Extensions may be in upper or lower case. Hidden files and `__MACOSX` are ignored, and a wildcard also skips files
-/// that are none of the above. The samples of several paths are joined in the order of the list; they are labeled if
-/// all of the paths are.
+/// The samples of a path are ordered by their own paths, part by part, so that the same images in a folder, a list or an
+/// archive give the same batches (IDX images have the order of the file, and a Parquet file that does not give the path of
+/// every image has that of its rows). Extensions may be in upper or lower case. The samples of several paths are joined in
+/// the order of the list; they are labeled if all of the paths are. Nothing is unpacked to disk.
 ///
-/// Below a folder and among the matches of a wildcard, some things are passed over and named by
-/// [`Source::passed_over`]: the folder of a run of this program, which is recognized by its content; links to folders
-/// whose images are read anyway, links to files in the folder of a run, and links to nothing; pipes, sockets and devices.
-/// A link to nothing that has the name of an image counts as an unreadable image.
+/// What is no sample is passed over, and counted and named by [`Source::passed_over`]: files that are no images, by their
+/// extension; hidden files and `__MACOSX`; the folder of a run of this program, which is recognized by its content; links to
+/// folders whose images are read anyway, links to files in the folder of a run, and links to nothing; pipes, sockets and
+/// devices; members of archives that are links, encrypted, or one more picture of a sample. A link to nothing that has the
+/// name of an image counts as an unreadable image.
 ///
 /// A path whose name contains commas or braces is given alone; in a list, `?` stands for each of them.
 ///
@@ -121,23 +150,17 @@ pub const IMAGE_EXTENSIONS: &[&str] =
 /// An [`Error`] if `spec` is not a list of paths, a path does not exist or has no images, a file is broken, or the
 /// classes of the paths disagree.
 pub fn open(spec: &str, channels: usize) -> Result<Arc<dyn Source>> {
-    let mut sources: Vec<Arc<dyn Source>> = Vec::new();
-    let mut names = Vec::new();
     let spec::Paths { paths, passed_over } = spec::paths(spec)?;
-    for group in grouped(paths)? {
-        names.push(group.name());
-        sources.push(group.open(channels)?);
-    }
-    if sources.len() == 1 && passed_over.is_empty() {
-        return Ok(sources.remove(0));
-    }
-    Ok(Arc::new(Concat::new(sources, &names, passed_over)?))
+    joined(grouped(paths)?, passed_over, channels)
 }
 
 /// Consecutive paths of the list that are opened as one source.
 enum Group {
     Folder(PathBuf),
     Shards(Vec<PathBuf>),
+    Parquet(Vec<PathBuf>),
+    Zip(PathBuf),
+    List(PathBuf),
     Images(Vec<PathBuf>),
     Idx(PathBuf),
 }
@@ -145,8 +168,8 @@ enum Group {
 impl Group {
     fn name(&self) -> String {
         match self {
-            Self::Folder(path) | Self::Idx(path) => path.display().to_string(),
-            Self::Shards(paths) | Self::Images(paths) => {
+            Self::Folder(path) | Self::Zip(path) | Self::List(path) | Self::Idx(path) => path.display().to_string(),
+            Self::Shards(paths) | Self::Parquet(paths) | Self::Images(paths) => {
                 paths.first().map(|path| path.display().to_string()).unwrap_or_default()
             }
         }
@@ -155,35 +178,84 @@ impl Group {
     fn open(self, channels: usize) -> Result<Arc<dyn Source>> {
         Ok(match self {
             Self::Folder(path) => folder(path, channels)?,
-            Self::Shards(paths) => Arc::new(Shards::open(&paths, channels, Vec::new())?),
+            Self::Shards(paths) => Arc::new(Shards::open(&paths, channels)?),
+            Self::Parquet(paths) => parquet(&paths, channels)?,
+            Self::Zip(path) => Arc::new(Zip::open(&path, channels)?),
+            Self::List(path) => Arc::new(list::open(&path, channels)?),
             Self::Images(paths) => Arc::new(Folder::of_images(paths, channels)),
             Self::Idx(path) => Arc::new(Idx::open(&path, channels)?),
         })
     }
 }
 
-/// Opens the images in a folder, or else the shards.
+#[cfg(feature = "parquet")]
+fn parquet(paths: &[PathBuf], channels: usize) -> Result<Arc<dyn Source>> {
+    Ok(Arc::new(parquet::Parquet::open(paths, channels)?))
+}
+
+#[cfg(not(feature = "parquet"))]
+fn parquet(paths: &[PathBuf], _: usize) -> Result<Arc<dyn Source>> {
+    Err(Error::LeftOut { path: paths.first().cloned().unwrap_or_default(), feature: "parquet" })
+}
+
+/// Opens the images in a folder, or else the archives of one kind.
 fn folder(path: PathBuf, channels: usize) -> Result<Arc<dyn Source>> {
-    let found = walk::walk(&path)?;
+    let mut found = walk::walk(&path)?;
+    let folders: Vec<PathBuf> = found.folders.iter().map(|(name, _)| path.join(name)).collect();
+    hugging_face::check_one_split(&path, folders.iter().map(PathBuf::as_path))?;
+    let described = found.metadata.take().and_then(|file| {
+        let source = hugging_face::described(&file, &mut found, channels);
+        if source.is_none() {
+            found.passed_over.add_unread(file.display(), &file.extension().unwrap_or_default().to_string_lossy());
+        }
+        source
+    });
+    if let Some(described) = described {
+        return Ok(Arc::new(described?));
+    }
+    // what is opened here, and what lies beside it
+    let archives = std::mem::take(&mut found.archives);
+    let kind = archives.iter().filter(|_| found.images.is_empty()).find_map(|archive| Kind::of(archive));
+    let (opened, beside): (Vec<_>, Vec<_>) =
+        archives.into_iter().partition(|archive| kind.is_some() && Kind::of(archive) == kind);
+    if !found.images.is_empty() || !opened.is_empty() {
+        let other = found.other.take();
+        beside.iter().chain(&other).for_each(|path| found.passed_over.add(path.display(), PassedOverReason::Beside));
+    }
     if !found.images.is_empty() {
         return Ok(Arc::new(Folder::new(&path, found, channels)));
     }
-    if !found.shards.is_empty() {
-        return Ok(Arc::new(Shards::open(&found.shards, channels, found.passed_over)?));
+    if opened.is_empty() {
+        let walk::Found { other, passed_over, .. } = found;
+        return Err(Error::EmptyFolder { path, extensions: IMAGE_EXTENSIONS, other, passed_over });
     }
-    let passed_over = found.passed_over.into_iter().next();
-    Err(Error::EmptyFolder { path, extensions: IMAGE_EXTENSIONS, other: found.other, passed_over })
+    hugging_face::check_one_split(&path, opened.iter().map(PathBuf::as_path))?;
+    joined(grouped(opened)?, found.passed_over, channels)
 }
 
-/// Groups consecutive shards, and consecutive images; each folder and each IDX file is a group of its own.
+/// Opens groups as one source. `passed_over` lies beside them.
+fn joined(groups: Vec<Group>, passed_over: PassedOver, channels: usize) -> Result<Arc<dyn Source>> {
+    let names: Vec<String> = groups.iter().map(Group::name).collect();
+    let mut sources = groups.into_iter().map(|group| group.open(channels)).collect::<Result<Vec<_>>>()?;
+    if sources.len() == 1 && passed_over.is_empty() {
+        return Ok(sources.remove(0));
+    }
+    Ok(Arc::new(Concat::new(sources, &names, passed_over)?))
+}
+
+/// Groups consecutive shards, Parquet files and images; each folder, list and other file is a group of its own.
 fn grouped(paths: Vec<PathBuf>) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
     for path in paths {
         match (Kind::of(&path), groups.last_mut()) {
             (Some(Kind::Folder), _) => groups.push(Group::Folder(path)),
             (Some(Kind::Idx), _) => groups.push(Group::Idx(path)),
+            (Some(Kind::Zip), _) => groups.push(Group::Zip(path)),
+            (Some(Kind::List), _) => groups.push(Group::List(path)),
             (Some(Kind::Shard), Some(Group::Shards(paths))) => paths.push(path),
             (Some(Kind::Shard), _) => groups.push(Group::Shards(vec![path])),
+            (Some(Kind::Parquet), Some(Group::Parquet(paths))) => paths.push(path),
+            (Some(Kind::Parquet), _) => groups.push(Group::Parquet(vec![path])),
             (Some(Kind::Image), Some(Group::Images(paths))) => paths.push(path),
             (Some(Kind::Image), _) => groups.push(Group::Images(vec![path])),
             (Some(Kind::Special(what)), _) => return Err(Error::NotAFile { path, what }),
@@ -201,6 +273,32 @@ fn is_image(extension: &str) -> bool {
 /// Whether a file or folder with this name is ignored.
 fn is_ignored(name: &str) -> bool {
     name.starts_with('.') || name == "__MACOSX"
+}
+
+/// Compares two paths in an archive or a list as the walk through a folder does: part by part, so that what lies in a
+/// folder stays together. Without that, the same images would have another order in an archive than in a folder.
+fn by_path(first: &str, second: &str) -> std::cmp::Ordering {
+    parts(first).cmp(parts(second))
+}
+
+/// The parts of a path without those that lead nowhere.
+fn parts(path: &str) -> impl Iterator<Item = &OsStr> {
+    Path::new(path).iter().filter(|part| *part != ".")
+}
+
+/// Reads and decodes the image with `size` bytes from `offset` on.
+fn decoded(storage: &dyn Storage, offset: u64, size: u64, name: &str, channels: usize) -> Result<Image> {
+    check_encoded(size, name)?;
+    let bytes = storage.read(offset..offset.saturating_add(size));
+    decode(&bytes.map_err(|cause| Error::Read { path: PathBuf::from(name), cause })?, name, channels)
+}
+
+/// Checks the size of an encoded image before it is read: archives may claim any.
+fn check_encoded(bytes: u64, name: &str) -> Result<()> {
+    if bytes <= MAX_BYTES {
+        return Ok(());
+    }
+    Err(Error::FileTooLarge { name: name.to_owned(), bytes, limit: MAX_BYTES })
 }
 
 /// Reads a whole file; the error contains its path.

@@ -5,9 +5,12 @@ use std::path::Path;
 use super::read;
 use crate::error::{Error, Result};
 
+/// The file that names the classes, beside shards, IDX files and lists.
+pub(super) const CLASS_NAMES: &str = "classes.json";
+
 /// Reads the `classes.json` in `folder`, if there is one.
 pub(super) fn read_list(folder: &Path) -> Result<Option<Vec<String>>> {
-    let path = folder.join("classes.json");
+    let path = folder.join(CLASS_NAMES);
     if !path.exists() {
         return Ok(None);
     }

@@ -54,7 +54,7 @@ impl Source for Relabeled {
         self.source.labels(index).into_iter().map(|label| self.map[label]).collect()
     }
 
-    fn passed_over(&self) -> &[PassedOver] {
+    fn passed_over(&self) -> &PassedOver {
         self.source.passed_over()
     }
 

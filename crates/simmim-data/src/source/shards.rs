@@ -3,20 +3,23 @@
 //! The rules for the names are those of <https://github.com/webdataset/webdataset> (`webdataset/tariterators.py`).
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::{PassedOver, Sample, Source, is_ignored, is_image, names, opened};
-use crate::decode::decode;
+use super::gzip::Indexer;
+use super::kind::is_compressed_tar;
+use super::passed_over::PassedOverReason;
+use super::storage::{LocalFile, Reader, Storage};
+use super::tar::{Fault, Member, MemberKind, Members, Stream};
+use super::{PassedOver, Sample, Source, by_path, decoded, is_ignored, is_image, names};
 use crate::error::{Error, Result};
 
 pub(super) struct Shards {
-    paths: Vec<PathBuf>,
+    shards: Vec<Arc<dyn Storage>>,
     samples: Vec<Indexed>,
     classes: Vec<String>,
     channels: usize,
-    passed_over: Vec<PassedOver>,
+    passed_over: PassedOver,
 }
 
 /// Where the image of a sample lies, and its labels.
@@ -29,21 +32,24 @@ struct Indexed {
 }
 
 impl Shards {
-    /// Indexes the members of all shards; it reads only headers and labels. `passed_over` lies beside the shards.
-    pub(super) fn open(paths: &[PathBuf], channels: usize, passed_over: Vec<PassedOver>) -> Result<Self> {
-        let mut samples = Vec::new();
+    /// Indexes the members of all shards; it reads only headers and labels.
+    pub(super) fn open(paths: &[PathBuf], channels: usize) -> Result<Self> {
+        let (mut shards, mut samples, mut passed_over) = (Vec::new(), Vec::new(), PassedOver::new());
         let mut given: Option<(PathBuf, Vec<String>)> = None;
-        for (shard, path) in paths.iter().enumerate() {
-            index(path, shard as u32, &mut samples)?;
+        for (number, path) in paths.iter().enumerate() {
+            let file: Arc<dyn Storage> = LocalFile::open(path)?;
+            let (shard, found) = open_one(file, path, number as u32, &mut passed_over)?;
+            shards.push(shard);
+            samples.extend(found);
             given = agreed(given, path)?;
         }
         if samples.is_empty() {
-            return Err(Error::NoSamples { path: paths.first().cloned().unwrap_or_default() });
+            return Err(Error::NoSamples { path: paths.first().cloned().unwrap_or_default(), passed_over });
         }
         let name = |index: usize| name(&paths[samples[index].shard as usize], &samples[index].member);
         let labels = samples.iter().map(|sample| sample.labels.iter().max().copied());
         let classes = names::of(labels, given.map(|(_, names)| names), name)?;
-        Ok(Self { paths: paths.to_vec(), samples, classes, channels, passed_over })
+        Ok(Self { shards, samples, classes, channels, passed_over })
     }
 }
 
@@ -58,18 +64,14 @@ impl Source for Shards {
 
     fn name(&self, index: usize) -> String {
         let Indexed { shard, member, .. } = &self.samples[index];
-        name(&self.paths[*shard as usize], member)
+        name(self.shards[*shard as usize].path(), member)
     }
 
     fn get(&self, index: usize) -> Result<Sample> {
-        let Indexed { shard, offset, size, ref labels, .. } = self.samples[index];
-        let (path, label) = (&self.paths[shard as usize], labels.first().copied());
-        // the file is opened for every sample: so any number of shards stays below the limit of open files, and
-        // threads do not move each other's position in a file
-        let bytes =
-            member(&mut opened(path)?, offset, size).map_err(|cause| Error::Read { path: path.clone(), cause })?;
+        let Indexed { shard, offset, size, .. } = self.samples[index];
         let name = self.name(index);
-        Ok(Sample { image: decode(&bytes, &name, self.channels)?, label, name })
+        let image = decoded(&*self.shards[shard as usize], offset, size, &name, self.channels)?;
+        Ok(Sample { image, label: self.label(index), name })
     }
 
     fn label(&self, index: usize) -> Option<usize> {
@@ -80,22 +82,30 @@ impl Source for Shards {
         self.samples[index].labels.clone()
     }
 
-    fn passed_over(&self) -> &[PassedOver] {
+    fn passed_over(&self) -> &PassedOver {
         &self.passed_over
     }
 }
 
-fn name(shard: &Path, member: &str) -> String {
-    format!("{}:{member}", shard.display())
+/// Indexes one shard. One that is compressed is decompressed once for that.
+fn open_one(
+    file: Arc<dyn Storage>,
+    path: &Path,
+    number: u32,
+    passed_over: &mut PassedOver,
+) -> Result<(Arc<dyn Storage>, Vec<Indexed>)> {
+    if !is_compressed_tar(&path.to_string_lossy()) {
+        let samples = index(&mut Reader::new(Arc::clone(&file)), path, number, passed_over)?;
+        return Ok((file, samples));
+    }
+    let mut indexer = Indexer::new(file);
+    let samples = index(&mut indexer, path, number, passed_over)?;
+    let shard = indexer.finish().map_err(|cause| broken(path, Fault::Read(cause)))?;
+    Ok((Arc::new(shard), samples))
 }
 
-fn member(file: &mut File, offset: u64, size: u64) -> std::io::Result<Vec<u8>> {
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::new();
-    if file.take(size).read_to_end(&mut bytes)? as u64 != size {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
-    }
-    Ok(bytes)
+fn name(shard: &Path, member: &str) -> String {
+    format!("{}:{member}", shard.display())
 }
 
 /// Returns the class names given so far, or else those in the folder of `path`; if there are both, they must agree.
@@ -117,85 +127,122 @@ fn agreed(given: Option<(PathBuf, Vec<String>)>, path: &Path) -> Result<Option<(
 
 /// A sample whose members are being collected.
 #[derive(Default)]
-struct Members {
-    image: Option<(String, u64, u64)>,
+struct Group {
+    image: Option<Member>,
     labels: Vec<usize>,
+    /// The member with the labels.
+    label_member: Option<String>,
 }
 
-/// Adds the samples of one shard, ordered by the position of their first member.
-fn index(path: &Path, shard: u32, samples: &mut Vec<Indexed>) -> Result<()> {
-    let failed = |cause| Error::Read { path: path.to_owned(), cause };
-    let file = opened(path)?;
-    let length = file.metadata().map_err(failed)?.len();
-    // labels are read through a second handle, because the reader of headers relies on its position
-    let mut labels = opened(path)?;
+/// Returns the samples of one shard, ordered by path.
+fn index(stream: &mut impl Stream, path: &Path, shard: u32, passed_over: &mut PassedOver) -> Result<Vec<Indexed>> {
+    let mut members = Members::new(stream);
     let mut keys: HashMap<String, usize> = HashMap::new();
-    let mut grouped: Vec<Members> = Vec::new();
-    let mut end = 0;
-    let mut archive = tar::Archive::new(file);
-    for entry in archive.entries_with_seek().map_err(failed)? {
-        let entry = entry.map_err(|cause| broken(path, end, length, cause))?;
-        let (offset, size) = (entry.raw_file_position(), entry.size());
-        let padded = offset.saturating_add(size).next_multiple_of(BLOCK);
-        if padded > length {
-            return Err(Error::TruncatedTar { path: path.to_owned(), offset: end, length });
-        }
-        end = padded;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let member_name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let Some((key, extension)) = parts(&member_name) else {
-            continue;
+    let mut groups: Vec<Group> = Vec::new();
+    while let Some(member) = members.next().map_err(|fault| broken(path, fault))? {
+        let role = match Role::of(&member) {
+            Ok(role) => role,
+            Err(Some(reason)) => {
+                passed_over.add(name(path, &member.name), reason);
+                continue;
+            }
+            Err(None) => continue,
         };
-        let is_label = extension == "cls";
-        if !is_label && !is_image(&extension) {
-            continue;
-        }
-        let place = *keys.entry(key.to_owned()).or_insert_with(|| {
-            grouped.push(Members::default());
-            grouped.len() - 1
+        let place = *keys.entry(role.key().to_owned()).or_insert_with(|| {
+            groups.push(Group::default());
+            groups.len() - 1
         });
-        if is_label {
-            let text = member(&mut labels, offset, size.min(LONGEST_LABEL)).map_err(failed)?;
-            grouped[place].labels = class_numbers(&text, path, &member_name)?;
-        } else {
-            grouped[place].image.get_or_insert((member_name, offset, size));
+        let group = &mut groups[place];
+        let reason = match (role, &group.image, &group.label_member) {
+            (Role::Image(_), None, _) => {
+                group.image = Some(member);
+                continue;
+            }
+            (Role::Label(_), _, None) => {
+                let text = members.content(&member, LONGEST_LABEL).map_err(|fault| broken(path, fault))?;
+                group.labels = class_numbers(&text, path, &member.name)?;
+                group.label_member = Some(member.name);
+                continue;
+            }
+            (Role::Image(_), Some(image), _) if image.name == member.name => PassedOverReason::SameName,
+            (Role::Label(_), _, Some(_)) => PassedOverReason::SameName,
+            (Role::Dotted(_), None, _) => PassedOverReason::DottedName,
+            (Role::Image(_) | Role::Dotted(_), Some(_), _) => PassedOverReason::SecondPicture,
+        };
+        passed_over.add(name(path, &member.name), reason);
+    }
+    if let Some(end) = members.behind_end() {
+        passed_over.add(format_args!("{} from byte {end} on", path.display()), PassedOverReason::BehindEnd);
+    }
+    let mut samples = Vec::new();
+    for Group { image, labels, label_member } in groups {
+        match (image, label_member) {
+            (Some(Member { name: member, offset, size, .. }), _) => {
+                samples.push(Indexed { shard, offset, size, member, labels });
+            }
+            (None, Some(label)) => passed_over.add(name(path, &label), PassedOverReason::NoPicture),
+            (None, None) => {}
         }
     }
-    if end + BLOCK > length {
-        return Err(Error::TruncatedTar { path: path.to_owned(), offset: end, length });
-    }
-    samples.extend(grouped.into_iter().filter_map(|Members { image, labels }| {
-        let (member, offset, size) = image?;
-        Some(Indexed { shard, offset, size, member, labels })
-    }));
-    Ok(())
+    samples.sort_by(|first, second| by_path(&first.member, &second.member));
+    Ok(samples)
 }
 
-/// The size of the blocks of a tar file in bytes. A tar file ends with two blocks of zeros (POSIX `pax`, "ustar
-/// Interchange Format"); one is accepted, as by GNU tar.
-const BLOCK: u64 = 512;
+/// What a member is to its sample, with the name of the sample.
+enum Role<'a> {
+    Image(&'a str),
+    Label(&'a str),
+    /// A picture with another dot before that of its extension: a picture of its own, or one more of a sample.
+    Dotted(&'a str),
+}
+
+impl<'a> Role<'a> {
+    /// Returns the role of a member, or else why it has none; folders need no reason.
+    fn of(member: &'a Member) -> std::result::Result<Self, Option<PassedOverReason>> {
+        match member.kind {
+            MemberKind::File => {}
+            MemberKind::Folder => return Err(None),
+            MemberKind::Link => return Err(Some(PassedOverReason::Link)),
+            MemberKind::Other(what) => return Err(Some(PassedOverReason::NotAFile(what))),
+        }
+        if member.name.split('/').any(|part| part != "." && is_ignored(part)) {
+            return Err(Some(PassedOverReason::Hidden));
+        }
+        let (key, extension) = parts(&member.name).ok_or(Some(PassedOverReason::NoExtension))?;
+        let last = extension.rsplit('.').next().unwrap_or(&extension);
+        match extension.as_str() {
+            "cls" => Ok(Self::Label(key)),
+            whole if is_image(whole) => Ok(Self::Image(key)),
+            _ if is_image(last) => Ok(Self::Dotted(key)),
+            _ => Err(Some(PassedOverReason::of_extension(last))),
+        }
+    }
+
+    fn key(&self) -> &'a str {
+        match self {
+            Self::Image(key) | Self::Label(key) | Self::Dotted(key) => key,
+        }
+    }
+}
 
 /// A list of class numbers is read up to this many bytes; real ones are shorter.
 const LONGEST_LABEL: u64 = 4096;
 
-/// The error for an entry at `offset` that the tar reader refuses, because the file ends within it or it is invalid.
-fn broken(path: &Path, offset: u64, length: u64, cause: std::io::Error) -> Error {
+fn broken(path: &Path, fault: Fault) -> Error {
     let path = path.to_owned();
-    if offset + BLOCK > length || cause.kind() == std::io::ErrorKind::UnexpectedEof {
-        Error::TruncatedTar { path, offset, length }
-    } else {
-        Error::BadTar { path, offset, cause }
+    match fault {
+        Fault::CutShort { offset, length } => Error::TruncatedTar { path, offset, length },
+        Fault::Invalid { offset, what } => Error::BadTar { path, offset, what },
+        Fault::Read(cause) if cause.kind() == std::io::ErrorKind::InvalidData => {
+            Error::BadArchive { name: path.display().to_string(), what: cause.to_string() }
+        }
+        Fault::Read(cause) => Error::Read { path, cause },
     }
 }
 
 /// Splits the name of a member at the first dot of its last part, into the name of the sample and the lower-case
-/// extension; `None` if it has no dot or is ignored.
+/// extension; `None` if it has no dot.
 fn parts(member: &str) -> Option<(&str, String)> {
-    if member.split('/').any(|part| part != "." && is_ignored(part)) {
-        return None;
-    }
     let start = member.rfind('/').map_or(0, |slash| slash + 1);
     let dot = start + member[start..].find('.')?;
     Some((&member[..dot], member[dot + 1..].to_ascii_lowercase()))
@@ -240,8 +287,22 @@ mod tests {
         check("0001.JPG", Some(("0001", "jpg")));
         check("./a.b/0001.seg.png", Some(("./a.b/0001", "seg.png")));
         check("0001", None);
-        check(".hidden.jpg", None);
-        check("__MACOSX/0001.jpg", None);
-        check("a/._0001.jpg", None);
+        check("a.b/0001", None);
+    }
+
+    #[test]
+    fn members_without_a_role_have_a_reason() {
+        let check = |name: &str, kind: MemberKind, expected: Option<PassedOverReason>| {
+            let member = Member { name: name.into(), kind, offset: 0, size: 0 };
+            assert_eq!(Role::of(&member).err(), Some(expected), "{name}");
+        };
+        check("a", MemberKind::Folder, None);
+        check("a.jpg", MemberKind::Link, Some(PassedOverReason::Link));
+        check("a.jpg", MemberKind::Other("a pipe"), Some(PassedOverReason::NotAFile("a pipe")));
+        check("0001", MemberKind::File, Some(PassedOverReason::NoExtension));
+        check("0001.a.TXT", MemberKind::File, Some(PassedOverReason::Extension("txt".into())));
+        for hidden in [".hidden.jpg", "__MACOSX/0001.jpg", "a/._0001.jpg"] {
+            check(hidden, MemberKind::File, Some(PassedOverReason::Hidden));
+        }
     }
 }

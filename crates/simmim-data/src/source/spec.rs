@@ -14,7 +14,7 @@ pub(super) struct Paths {
     /// The paths in order; all of them exist.
     pub(super) paths: Vec<PathBuf>,
     /// What a wildcard matches and is not read.
-    pub(super) passed_over: Vec<PassedOver>,
+    pub(super) passed_over: PassedOver,
 }
 
 /// Returns the paths that `spec` names.
@@ -22,7 +22,7 @@ pub(super) struct Paths {
 /// If a file or folder is called `spec`, it is this one path, even if the name contains commas or braces.
 pub(super) fn paths(spec: &str) -> Result<Paths> {
     if !spec.is_empty() && Path::new(spec).exists() {
-        return Ok(Paths { paths: vec![PathBuf::from(spec)], passed_over: Vec::new() });
+        return Ok(Paths { paths: vec![PathBuf::from(spec)], passed_over: PassedOver::new() });
     }
     let mut named = Paths::default();
     for item in expand(spec)? {
@@ -43,32 +43,30 @@ fn add_matches(pattern: &str, named: &mut Paths) -> Result<()> {
     let matching = glob::glob_with(pattern, options)
         .map_err(|error| Error::BadSpec { spec: pattern.to_owned(), fault: error.msg })?;
     let mut links = LinksIntoRuns::default();
-    let (paths_before, passed_over_before) = (named.paths.len(), named.passed_over.len());
+    let (paths_before, mut passed_over) = (named.paths.len(), PassedOver::new());
     for path in matching {
         let path = path.map_err(|error| Error::Read { path: error.path().to_owned(), cause: error.into() })?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if is_ignored(&name) {
-            continue;
-        }
         let reason = match Kind::of(&path) {
-            None => continue,
+            _ if is_ignored(&name) => Some(PassedOverReason::Hidden),
+            None => Some(PassedOverReason::of_extension(&path.extension().unwrap_or_default().to_string_lossy())),
             Some(Kind::Folder) => is_run(&path).then_some(PassedOverReason::Run),
             Some(Kind::Special(what)) => Some(PassedOverReason::NotAFile(what)),
             Some(Kind::Image) if path.is_symlink() => {
                 let folder = path.parent().and_then(|folder| folder.canonicalize().ok()).unwrap_or_default();
                 links.contain(&path, &folder).then_some(PassedOverReason::Run)
             }
-            Some(Kind::Shard | Kind::Image | Kind::Idx) => None,
+            Some(Kind::Shard | Kind::Zip | Kind::Parquet | Kind::List | Kind::Image | Kind::Idx) => None,
         };
         match reason {
-            Some(reason) => named.passed_over.push(PassedOver { path, reason }),
+            Some(reason) => passed_over.add(path.display(), reason),
             None => named.paths.push(path),
         }
     }
     if named.paths.len() == paths_before {
-        let passed_over = named.passed_over.drain(passed_over_before..).next();
         return Err(Error::NoMatch { pattern: pattern.to_owned(), passed_over });
     }
+    named.passed_over.append(&passed_over);
     Ok(())
 }
 

@@ -65,7 +65,7 @@ impl Source for Subset {
         self.source.labels(self.indices[index])
     }
 
-    fn passed_over(&self) -> &[PassedOver] {
+    fn passed_over(&self) -> &PassedOver {
         self.source.passed_over()
     }
 

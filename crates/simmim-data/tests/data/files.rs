@@ -78,3 +78,18 @@ pub(crate) fn npy(dtype: &str, is_fortran: bool, shape: &str, data: &[u8]) -> Ve
     bytes.extend(data);
     bytes
 }
+
+/// A zip file of members, stored or deflated.
+pub(crate) fn zip(members: &[(&str, &[u8])], method: ::zip::CompressionMethod) -> Vec<u8> {
+    let mut writer = ::zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let options = ::zip::write::SimpleFileOptions::default().compression_method(method);
+    for (name, bytes) in members {
+        if name.ends_with('/') {
+            writer.add_directory(*name, options).unwrap();
+        } else {
+            writer.start_file(*name, options).unwrap();
+            writer.write_all(bytes).unwrap();
+        }
+    }
+    writer.finish().unwrap().into_inner()
+}

@@ -5,10 +5,16 @@
 
 mod augment;
 mod batches;
+mod containers;
+mod damage;
 mod decoding;
 mod files;
 mod matrix;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod passed_over;
 mod pictures;
+mod same_batches;
+mod shards;
 mod sources;
 mod transforms;

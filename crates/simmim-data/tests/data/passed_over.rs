@@ -9,7 +9,7 @@ use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use simmim_data::{Error, PassedOverReason, Relabeled, Result, Source, Subset, open, scan};
+use simmim_data::{Error, PassedOverGroup, PassedOverReason, Relabeled, Result, Source, Subset, open, scan};
 use tempfile::{TempDir, tempdir};
 
 use crate::files::{gray, idx, tar, write};
@@ -48,15 +48,62 @@ fn check(root: &TempDir, spec: &str, classes: &[&str], images: &[&str], passed_o
     let names: Vec<String> = (0..source.len()).map(|index| below(Path::new(&source.name(index)))).collect();
     assert_eq!(names, images);
     assert_eq!(source.classes(), classes);
-    let actual: Vec<_> = source.passed_over().iter().map(|p| (below(&p.path), p.reason)).collect();
-    let expected: Vec<_> = passed_over.iter().map(|(path, reason)| ((*path).to_owned(), *reason)).collect();
+    let named = |group: &PassedOverGroup| -> Vec<_> {
+        group.first.iter().map(|path| (below(Path::new(path)), group.reason.clone())).collect()
+    };
+    let mut actual: Vec<_> = source.passed_over().groups().iter().flat_map(named).collect();
+    actual.sort_by(|first, second| first.0.cmp(&second.0));
+    let mut expected: Vec<_> = passed_over.iter().map(|(path, reason)| ((*path).to_owned(), reason.clone())).collect();
+    expected.sort_by(|first, second| first.0.cmp(&second.0));
     assert_eq!(actual, expected);
+    assert_eq!(source.passed_over().count(), expected.len() as u64);
 }
 
 const RUN: PassedOverReason = PassedOverReason::Run;
 const LOOP: PassedOverReason = PassedOverReason::Loop;
 const REPEATED: PassedOverReason = PassedOverReason::Repeated;
 const PIPE: PassedOverReason = PassedOverReason::NotAFile("a pipe");
+
+fn extension(extension: &str) -> PassedOverReason {
+    PassedOverReason::Extension(extension.to_owned())
+}
+
+#[test]
+fn files_that_are_no_images_are_counted_by_extension() {
+    let root = folder(&["cat/a.png", "dog/b.png"]);
+    for path in ["cat/x.HEIC", "dog/y.heic", "dog/README", "dog/._b.png", "classes.json", "__MACOSX/cat/a.png"] {
+        write(&root.path().join(path), b"");
+    }
+    write(&root.path().join("dog/inner.tar"), &tar(&[("0.png", &gray(0))]));
+    write(&root.path().join("more.tar"), &tar(&[("0.png", &gray(0))]));
+    write(&root.path().join("x-images-idx3-ubyte"), &idx(&[1, 1, 1], &[0]));
+    let passed_over = [
+        ("__MACOSX", PassedOverReason::Hidden),
+        ("cat/x.HEIC", extension("heic")),
+        ("classes.json", extension("json")),
+        ("dog/._b.png", PassedOverReason::Hidden),
+        ("dog/README", PassedOverReason::NoExtension),
+        ("dog/inner.tar", PassedOverReason::Beside),
+        ("dog/y.heic", extension("heic")),
+        ("more.tar", PassedOverReason::Beside),
+        ("x-images-idx3-ubyte", PassedOverReason::Beside),
+    ];
+    check(&root, "", &["cat", "dog"], &["cat/a.png", "dog/b.png"], &passed_over);
+    check(
+        &root,
+        "dog/*",
+        &[],
+        &["dog/b.png", "dog/inner.tar:0.png"],
+        &[("dog/README", PassedOverReason::NoExtension), ("dog/y.heic", extension("heic"))],
+    );
+    // where there is nothing else, the hint says what there is
+    let only = tempdir().unwrap();
+    write(&only.path().join("photo.heic"), b"");
+    for spec in ["", "*"] {
+        let hint = opened(format!("{}/{spec}", only.path().display())).err().unwrap().hint().unwrap();
+        assert!(hint.contains("photo.heic` has the extension `.heic`, which is not read; convert"), "{hint}");
+    }
+}
 
 #[test]
 fn a_run_below_the_data_is_passed_over_at_any_depth_and_through_links() {
@@ -146,7 +193,15 @@ fn a_run_that_is_named_itself_is_read() {
     symlink("../pictures", root.path().join("run/checkpoints/seen")).unwrap();
     check(&root, "run/pictures", &[], &["run/pictures/step-4.png"], &[]);
     check(&root, "r?n/pictures/*", &[], &["run/pictures/step-4.png"], &[]);
-    let passed_over = [("run/checkpoints/seen", REPEATED), ("run/inner", RUN)];
+    let passed_over = [
+        ("run/.lock", PassedOverReason::Hidden),
+        ("run/checkpoints/seen", REPEATED),
+        ("run/checkpoints/step-4/state.json", extension("json")),
+        ("run/inner", RUN),
+        ("run/log.jsonl", extension("jsonl")),
+        ("run/recipe.toml", extension("toml")),
+        ("run/resolved.toml", extension("toml")),
+    ];
     check(&root, "run", &["checkpoints", "pictures"], &["run/pictures/step-4.png"], &passed_over);
 }
 
@@ -185,7 +240,8 @@ fn a_link_to_a_class_folder_is_no_second_class() {
     symlink(".kept", root.path().join("emu")).unwrap();
     symlink(pool.path(), root.path().join("fox")).unwrap();
     let images = ["cat/a.png", "dog/b.png", "emu/c.png", "fox/d.png"];
-    check(&root, "", &["cat", "dog", "emu", "fox"], &images, &[("all", LOOP), ("best", REPEATED)]);
+    let passed_over = [(".kept", PassedOverReason::Hidden), ("all", LOOP), ("best", REPEATED)];
+    check(&root, "", &["cat", "dog", "emu", "fox"], &images, &passed_over);
 }
 
 #[test]
@@ -251,13 +307,13 @@ fn sources_of_sources_tell_what_those_pass_over() {
     let source = opened(format!("{},{}", one.path().display(), two.path().display())).unwrap();
     let subset = Arc::new(Subset::spread(source, 1));
     let source = Relabeled::new(subset, vec![1, 0], ["dog", "cat"].map(str::to_owned).to_vec());
-    let told: Vec<String> = source.passed_over().iter().map(ToString::to_string).collect();
+    let told: Vec<String> = source.passed_over().groups().iter().map(ToString::to_string).collect();
     let expected = [
         format!("`{}/run` belongs to a run", one.path().display()),
         format!("`{}/dog/z.png` is a pipe", two.path().display()),
     ];
     assert_eq!(told, expected);
-    assert_eq!(scan(&source, &|_| {}).passed_over, source.passed_over());
+    assert_eq!(&scan(&source, &|_| {}).passed_over, source.passed_over());
 }
 
 #[test]

@@ -22,7 +22,7 @@ fn at(root: &TempDir, spec: &str) -> String {
 }
 
 /// The gray level of a sample's first pixel.
-fn value(source: &dyn Source, index: usize) -> u8 {
+pub(crate) fn value(source: &dyn Source, index: usize) -> u8 {
     match source.get(index).unwrap().image.pixels {
         Pixels::U8(pixels) => pixels[0],
         Pixels::F32(_) => panic!("bytes became floats"),

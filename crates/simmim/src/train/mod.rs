@@ -213,7 +213,7 @@ pub enum Event<'a> {
     /// Some of what lies among the images that the recipe names is not read.
     PassedOver {
         /// What and why.
-        items: &'a [PassedOver],
+        passed_over: &'a PassedOver,
     },
     /// A resumed run reads other images than it began with.
     OtherImages {

@@ -88,9 +88,9 @@ impl<D: Device> Monitor<D> {
         })
     }
 
-    /// What lies among the images of each data set and is not read.
-    pub(super) fn passed_over(&self) -> [&[PassedOver]; 2] {
-        [&self.train, &self.val].map(|source| source.passed_over())
+    /// What lies among the images of each data set and is no image.
+    pub(super) fn passed_over(&self) -> [(Collection, &PassedOver); 2] {
+        [(Collection::MonitorTrain, self.train.passed_over()), (Collection::MonitorVal, self.val.passed_over())]
     }
 
     /// The quality of the features, and the images of each data set that cannot be read.

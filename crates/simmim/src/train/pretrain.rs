@@ -66,13 +66,18 @@ pub fn pretrain<D: Device>(
         Some(_) | None => None,
     };
     if let Some(monitor) = &monitor {
-        monitor.passed_over().into_iter().for_each(|items| observe(Event::PassedOver { items }));
+        monitor.passed_over().into_iter().for_each(|(_, passed_over)| observe(Event::PassedOver { passed_over }));
     }
     HeldOut::check_memory(options)?;
     let resolved = setup.resolved.clone();
     let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
     observe(Event::Head { head: &head });
-    monitor.into_iter().for_each(|monitor| trainer.add_evaluation(monitor));
+    if let Some(monitor) = monitor {
+        for (collection, passed_over) in monitor.passed_over() {
+            trainer.records_mut().log_passed_over(collection, passed_over)?;
+        }
+        trainer.add_evaluation(monitor);
+    }
     if trainer.is_first_rank() {
         let held_out = HeldOut::new(options, &resolved, &model)?;
         if options.val.is_some() {

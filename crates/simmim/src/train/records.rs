@@ -7,7 +7,7 @@ use crate::run::checkpoint::State;
 use crate::run::files::write_atomically;
 use crate::run::{Collection, LogEntry, RunFolder, TensorBoard, read_log};
 use serde_json::{Map, Value, json};
-use simmim_data::Skipped;
+use simmim_data::{PassedOver, Skipped};
 use std::path::{Path, PathBuf};
 
 /// The records of a run. Only the first rank has a folder and evaluates; the other ranks count steps,
@@ -159,6 +159,24 @@ impl Records {
             }
         }
         Ok(())
+    }
+
+    /// Writes what lies among the images of a collection and is no image to the log, before the first step of the run.
+    ///
+    /// # Errors
+    /// If writing fails.
+    pub(super) fn log_passed_over(&mut self, collection: Collection, passed_over: &PassedOver) -> Result<()> {
+        let Some((folder, _)) = self.files.as_mut().filter(|_| self.state.steps == 0) else { return Ok(()) };
+        passed_over.groups().iter().try_for_each(|group| {
+            folder.log(&json!({
+                "step": 0,
+                "collection": collection,
+                "not_read": group.reason.key(),
+                "what": group.to_string(),
+                "count": group.count,
+                "first": group.first,
+            }))
+        })
     }
 
     /// Tells the observer how many unreadable images each collection has.

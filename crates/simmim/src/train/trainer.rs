@@ -124,10 +124,15 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             threads: run.threads,
         });
         let schedule = Schedule::new(train, setup.total);
+        let mut records = Records::new(&options.out, opened, state)?;
+        records.log_passed_over(Collection::Training, options.data.source.passed_over())?;
+        if let Some(val) = &options.val {
+            records.log_passed_over(Collection::HeldOut, val.source.passed_over())?;
+        }
         Ok(Self {
             learner: Learner::new(backend, task, train, schedule, groups),
             evaluations: Vec::new(),
-            records: Records::new(&options.out, opened, state)?,
+            records,
             data: Arc::clone(&setup.data),
             loader: LoaderConfig {
                 batch_size: train.batch_size,

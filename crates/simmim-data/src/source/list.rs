@@ -1,0 +1,197 @@
+//! Lists of images: CSV, TSV or JSON Lines with a path and perhaps a label in every row.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::folder::Folder;
+use super::passed_over::{PassedOver, PassedOverReason};
+use super::{by_path, names, parts, read};
+use crate::error::{Error, Result};
+
+/// Names of the column with the path, in the order in which they are looked for.
+pub(crate) const PATH_COLUMNS: &[&str] = &["path", "file_name", "image", "filename"];
+
+/// Names of the column with the label.
+const LABEL_COLUMNS: &[&str] = &["label", "class", "target"];
+
+/// A row of a list.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Row {
+    /// As it is written.
+    pub(super) path: String,
+    pub(super) label: Option<String>,
+}
+
+/// Opens the images that a list names, ordered by path. Paths are relative to the list.
+pub(super) fn open(path: &Path, channels: usize) -> Result<Folder> {
+    let (rows, mut passed_over) = rows(path, PATH_COLUMNS)?;
+    of_rows(path, rows, &mut passed_over, channels)
+}
+
+/// Makes a source of the rows of a list; `passed_over` also holds what is no row.
+pub(super) fn of_rows(
+    list: &Path,
+    mut rows: Vec<Row>,
+    passed_over: &mut PassedOver,
+    channels: usize,
+) -> Result<Folder> {
+    let passed_over = std::mem::take(passed_over);
+    if rows.is_empty() {
+        return Err(Error::NoSamples { path: list.to_owned(), passed_over });
+    }
+    rows.sort_by(|first, second| by_path(&first.path, &second.path));
+    let folder = list.parent().unwrap_or(Path::new(""));
+    let texts: Vec<Option<String>> = rows.iter_mut().map(|row| row.label.take()).collect();
+    let member = |index: usize| format!("{}:{}", list.display(), rows[index].path);
+    let Classes { labels, classes } = numbered(&texts, names::read_list(folder)?, &member)?;
+    let images: Vec<PathBuf> = rows.iter().map(|row| located(folder, &row.path)).collect();
+    Ok(Folder::of_labeled(images, labels, classes, channels, passed_over))
+}
+
+/// Where an image lies that a list in `folder` names, written as the walk through the folder writes it.
+pub(super) fn located(folder: &Path, path: &str) -> PathBuf {
+    folder.join(parts(path).collect::<PathBuf>())
+}
+
+/// The class of every sample, and the names of the classes.
+pub(super) struct Classes {
+    pub(super) labels: Vec<Option<usize>>,
+    pub(super) classes: Vec<String>,
+}
+
+/// Numbers the classes of samples with these labels. Labels that are all whole numbers are class numbers, which the `given`
+/// names may name; others are names, which are numbered in their order, or in that of the given ones. `member` returns the
+/// name of a sample for errors.
+pub(super) fn numbered(
+    labels: &[Option<String>],
+    given: Option<Vec<String>>,
+    member: &dyn Fn(usize) -> String,
+) -> Result<Classes> {
+    let texts = || labels.iter().filter_map(|label| label.as_deref());
+    if texts().all(|label| label.parse::<usize>().is_ok()) {
+        let labels: Vec<Option<usize>> = labels.iter().map(|label| label.as_ref()?.parse().ok()).collect();
+        let classes = names::of(labels.iter().copied(), given, member)?;
+        return Ok(Classes { labels, classes });
+    }
+    let classes = given.unwrap_or_else(|| {
+        let mut names: Vec<String> = texts().map(str::to_owned).collect();
+        names.sort();
+        names.dedup();
+        names
+    });
+    let number: HashMap<&str, usize> =
+        classes.iter().enumerate().map(|(number, name)| (name.as_str(), number)).collect();
+    let of_sample = |(index, label): (usize, &Option<String>)| match label.as_deref() {
+        None => Ok(None),
+        Some(label) => number
+            .get(label)
+            .map(|number| Some(*number))
+            .ok_or_else(|| Error::UnknownClass { member: member(index), label: label.to_owned() }),
+    };
+    let labels = labels.iter().enumerate().map(of_sample).collect::<Result<_>>()?;
+    Ok(Classes { labels, classes })
+}
+
+/// Reads the rows of a list. Rows without a path are passed over.
+pub(super) fn rows(path: &Path, path_columns: &[&str]) -> Result<(Vec<Row>, PassedOver)> {
+    let bytes = read(path)?;
+    let mut passed_over = PassedOver::new();
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let found = match extension.as_str() {
+        "jsonl" => json_rows(&bytes, path, path_columns)?,
+        "tsv" => table_rows(&bytes, b'\t', path, path_columns)?,
+        _ => table_rows(&bytes, b',', path, path_columns)?,
+    };
+    let mut rows = Vec::with_capacity(found.len());
+    for (line, row) in found {
+        match row {
+            Some(row) => rows.push(row),
+            None => passed_over.add(format_args!("{}, line {line}", path.display()), PassedOverReason::NoPath),
+        }
+    }
+    Ok((rows, passed_over))
+}
+
+type Numbered = (u64, Option<Row>);
+
+fn table_rows(bytes: &[u8], delimiter: u8, path: &Path, path_columns: &[&str]) -> Result<Vec<Numbered>> {
+    let bad = |error: csv::Error| {
+        let line = error.position().map_or(1, csv::Position::line);
+        Error::BadList { path: path.to_owned(), line, what: fault(error.kind()) }
+    };
+    let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(bytes);
+    let headers = reader.headers().map_err(bad)?.clone();
+    let column = |names: &[&str]| {
+        names.iter().find_map(|name| headers.iter().position(|header| clean(header).eq_ignore_ascii_case(name)))
+    };
+    let Some(path_column) = column(path_columns) else {
+        let has = headers.iter().map(|header| format!("`{}`", clean(header))).collect::<Vec<_>>().join(", ");
+        return Err(Error::NoColumn { path: path.to_owned(), wanted: "paths", has });
+    };
+    let label_column = column(LABEL_COLUMNS);
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(bad)?;
+        let cell = |column: usize| record.get(column).map(str::trim).filter(|text| !text.is_empty());
+        let label = label_column.and_then(cell).map(str::to_owned);
+        let line = record.position().map_or(0, csv::Position::line);
+        rows.push((line, cell(path_column).map(|path| Row { path: path.to_owned(), label })));
+    }
+    Ok(rows)
+}
+
+/// A header without spaces and the mark at the start of some files in UTF-8.
+fn clean(header: &str) -> &str {
+    header.trim_start_matches('\u{feff}').trim()
+}
+
+fn fault(kind: &csv::ErrorKind) -> String {
+    match kind {
+        csv::ErrorKind::UnequalLengths { expected_len, len, .. } => {
+            format!("it has {len} fields where the first line has {expected_len}")
+        }
+        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8 text".to_owned(),
+        // the enum of another crate is not exhaustive
+        kind => format!("{kind:?}"),
+    }
+}
+
+fn json_rows(bytes: &[u8], path: &Path, path_columns: &[&str]) -> Result<Vec<Numbered>> {
+    let mut rows = Vec::new();
+    let (mut has_path, mut keys) = (false, String::new());
+    for (line, text) in (1..).zip(bytes.split(|byte| *byte == b'\n')) {
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(text).trim_ascii();
+        if text.is_empty() {
+            continue;
+        }
+        let bad = |what: String| Error::BadList { path: path.to_owned(), line, what };
+        let object: serde_json::Map<String, Value> =
+            serde_json::from_slice(text).map_err(|error| bad(format!("it is not a JSON object: {error}")))?;
+        let value = |names: &[&str]| {
+            names.iter().find_map(|name| object.iter().find(|(key, _)| key.eq_ignore_ascii_case(name))).map(|(_, v)| v)
+        };
+        let path_value = value(path_columns);
+        has_path |= path_value.is_some();
+        if keys.is_empty() {
+            keys = object.keys().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+        }
+        let path = match path_value {
+            None | Some(Value::Null) => None,
+            Some(Value::String(path)) => Some(path.trim().to_owned()).filter(|path| !path.is_empty()),
+            Some(other) => return Err(bad(format!("the path `{other}` is not text"))),
+        };
+        let label = match value(LABEL_COLUMNS) {
+            None | Some(Value::Null) => None,
+            Some(Value::String(label)) => Some(label.trim().to_owned()).filter(|label| !label.is_empty()),
+            Some(Value::Number(label)) => Some(label.to_string()),
+            Some(other) => return Err(bad(format!("the label `{other}` is neither text nor a number"))),
+        };
+        rows.push((line, path.map(|path| Row { path, label })));
+    }
+    if !has_path && !rows.is_empty() {
+        return Err(Error::NoColumn { path: path.to_owned(), wanted: "paths", has: keys });
+    }
+    Ok(rows)
+}

@@ -1,0 +1,377 @@
+//! Parquet files in the layout of Hugging Face's image data sets: an image in every row, and perhaps a label.
+//!
+//! The layout is that of the feature `Image` of its library `datasets`: a column with the fields `bytes` and `path`. Labels and
+//! paths are read when a file is opened; of the images, only the page that holds the wanted one, so that memory is bounded by
+//! a page and not by a row group.
+
+use std::io::Read as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ::parquet::basic::Type;
+use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
+use ::parquet::data_type::{ByteArray, DataType};
+use ::parquet::errors::{ParquetError, Result as ParquetResult};
+use ::parquet::file::metadata::ParquetMetaData;
+use ::parquet::file::reader::{ChunkReader, FileReader as _, Length};
+use ::parquet::file::serialized_reader::SerializedFileReader;
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::list::{Classes, numbered};
+use super::storage::{LocalFile, Reader, Storage};
+use super::{PassedOver, Sample, Source, by_path, check_encoded, names};
+use crate::decode::{MAX_BYTES, decode};
+use crate::error::{Error, Result, panic_message};
+
+pub(super) struct Parquet {
+    files: Vec<File>,
+    /// One for every row, ordered by path within a file.
+    rows: Vec<Row>,
+    labels: Vec<Option<usize>>,
+    classes: Vec<String>,
+    channels: usize,
+    passed_over: PassedOver,
+}
+
+struct File {
+    reader: SerializedFileReader<Chunks>,
+    path: PathBuf,
+    columns: Columns,
+}
+
+struct Row {
+    file: u32,
+    group: u32,
+    /// Its place in the row group.
+    row: u32,
+    /// Its place in the file.
+    number: u64,
+    path: Option<String>,
+    label: Option<String>,
+}
+
+impl Parquet {
+    pub(super) fn open(paths: &[PathBuf], channels: usize) -> Result<Self> {
+        let storages = paths.iter().map(|path| Ok(LocalFile::open(path)? as Arc<dyn Storage>));
+        Self::of(&storages.collect::<Result<Vec<_>>>()?, channels)
+    }
+
+    fn of(storages: &[Arc<dyn Storage>], channels: usize) -> Result<Self> {
+        let (mut files, mut rows, mut named): (Vec<File>, _, Option<Vec<String>>) = (Vec::new(), Vec::new(), None);
+        for storage in storages {
+            let file = File::open(storage)?;
+            let names = file.columns.classes.clone();
+            if let (Some(first), Some(second)) = (&named, &names)
+                && first != second
+            {
+                let [one, other] = [&files[0].path, &file.path].map(|path| path.display().to_string());
+                return Err(super::concat::disagreement((&one, first), (&other, second)));
+            }
+            named = named.or(names);
+            let mut own = file.rows(files.len() as u32)?;
+            if own.iter().all(|row| row.path.is_some()) {
+                own.sort_by(|first, second| {
+                    let [first, second] = [first, second].map(|row| row.path.as_deref().unwrap_or_default());
+                    by_path(first, second)
+                });
+            }
+            rows.append(&mut own);
+            files.push(file);
+        }
+        let passed_over = PassedOver::new();
+        if rows.is_empty() {
+            return Err(Error::NoSamples {
+                path: files.first().map(|file| file.path.clone()).unwrap_or_default(),
+                passed_over,
+            });
+        }
+        let given = match named {
+            Some(names) => Some(names),
+            None => names::read_list(files[0].path.parent().unwrap_or(Path::new("")))?,
+        };
+        let texts: Vec<Option<String>> = rows.iter_mut().map(|row: &mut Row| row.label.take()).collect();
+        let member = |index: usize| name(&files, &rows[index]);
+        let Classes { labels, classes } = numbered(&texts, given, &member)?;
+        Ok(Self { files, rows, labels, classes, channels, passed_over })
+    }
+}
+
+impl Source for Parquet {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn name(&self, index: usize) -> String {
+        name(&self.files, &self.rows[index])
+    }
+
+    fn get(&self, index: usize) -> Result<Sample> {
+        let Row { file, group, row, .. } = self.rows[index];
+        let (file, name) = (&self.files[file as usize], self.name(index));
+        let bad = |what: String| Error::BadArchive { name: name.clone(), what };
+        let bytes = guarded(|| file.image(group as usize, row as usize)).map_err(bad)?;
+        let bytes = bytes.ok_or_else(|| bad("the row has no image".to_owned()))?;
+        check_encoded(bytes.len() as u64, &name)?;
+        let image = decode(bytes.data(), &name, self.channels)?;
+        Ok(Sample { image, label: self.label(index), name })
+    }
+
+    fn label(&self, index: usize) -> Option<usize> {
+        self.labels.get(index).copied().flatten()
+    }
+
+    fn passed_over(&self) -> &PassedOver {
+        &self.passed_over
+    }
+}
+
+fn name(files: &[File], row: &Row) -> String {
+    let file = files[row.file as usize].path.display();
+    match &row.path {
+        Some(path) => format!("{file}:{path}"),
+        None => format!("{file}#{}", row.number),
+    }
+}
+
+impl File {
+    fn open(storage: &Arc<dyn Storage>) -> Result<Self> {
+        let path = storage.path().to_owned();
+        let bad = |what: String| Error::BadArchive { name: path.display().to_string(), what };
+        let reader = guarded(|| SerializedFileReader::new(Chunks(Arc::clone(storage)))).map_err(bad)?;
+        let columns = Columns::of(reader.metadata(), &path)?;
+        Ok(Self { reader, path, columns })
+    }
+
+    /// Reads paths and labels.
+    fn rows(&self, file: u32) -> Result<Vec<Row>> {
+        let bad = |what: String| Error::BadArchive { name: self.path.display().to_string(), what };
+        let mut rows: Vec<Row> = Vec::new();
+        for group in 0..self.reader.metadata().num_row_groups() {
+            let count = usize::try_from(self.reader.metadata().row_group(group).num_rows()).ok();
+            let count = count.filter(|count| *count <= MAX_ROWS).ok_or_else(|| bad(TOO_MANY_ROWS.to_owned()))?;
+            let read = |column: Option<usize>| {
+                column.map(|column| guarded(|| self.texts(group, column, count)).map_err(bad)).transpose()
+            };
+            let (paths, labels) = (read(self.columns.path)?, read(self.columns.label)?);
+            if paths.is_none() && labels.is_none() {
+                // nothing but the metadata says how many there are, and a file may say any number
+                guarded(|| self.check_last(group, count)).map_err(bad)?;
+            }
+            let at =
+                |texts: &Option<Vec<Option<String>>>, row: usize| texts.as_ref().and_then(|texts| texts[row].clone());
+            for row in 0..count {
+                let number = rows.len() as u64;
+                let (path, label) = (at(&paths, row), at(&labels, row));
+                // -1 is Hugging Face's label of what has none
+                let label = label.filter(|label| label != "-1" && !label.is_empty());
+                let path = path.filter(|path| !path.is_empty());
+                rows.push(Row { file, group: group as u32, row: row as u32, number, path, label });
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Reads a column of numbers or text of a row group.
+    fn texts(&self, group: usize, column: usize, count: usize) -> ParquetResult<Vec<Option<String>>> {
+        let highest = self.reader.metadata().file_metadata().schema_descr().column(column).max_def_level();
+        match self.reader.get_row_group(group)?.get_column_reader(column)? {
+            ColumnReader::Int32ColumnReader(reader) => values(reader, count, highest, i32::to_string),
+            ColumnReader::Int64ColumnReader(reader) => values(reader, count, highest, i64::to_string),
+            ColumnReader::ByteArrayColumnReader(reader) => {
+                values(reader, count, highest, |text: &ByteArray| String::from_utf8_lossy(text.data()).into_owned())
+            }
+            _ => Err(ParquetError::General("a label or path is neither a number nor text".to_owned())),
+        }
+    }
+
+    fn check_last(&self, group: usize, count: usize) -> ParquetResult<()> {
+        let ColumnReader::ByteArrayColumnReader(mut reader) =
+            self.reader.get_row_group(group)?.get_column_reader(self.columns.image)?
+        else {
+            return Err(ParquetError::General("the images are not binary".to_owned()));
+        };
+        match reader.skip_records(count)? {
+            skipped if skipped == count => Ok(()),
+            skipped => Err(ParquetError::General(format!("a row group holds {skipped} rows and claims {count}"))),
+        }
+    }
+
+    /// Reads the image of a row; `None` if it has none.
+    fn image(&self, group: usize, row: usize) -> ParquetResult<Option<ByteArray>> {
+        let ColumnReader::ByteArrayColumnReader(mut reader) =
+            self.reader.get_row_group(group)?.get_column_reader(self.columns.image)?
+        else {
+            return Err(ParquetError::General("the images are not binary".to_owned()));
+        };
+        let (skipped, mut levels, mut found) = (reader.skip_records(row)?, Vec::new(), Vec::new());
+        let (read, _, _) = reader.read_records(1, Some(&mut levels), None, &mut found)?;
+        match (skipped == row, read) {
+            (true, 1) => Ok(found.pop()),
+            _ => Err(ParquetError::EOF(format!("the row group ends before row {row}"))),
+        }
+    }
+}
+
+/// A row group is read up to this many rows: of each, path and label are kept in memory.
+const MAX_ROWS: usize = 100_000_000;
+const TOO_MANY_ROWS: &str = "a row group claims more than a hundred million rows";
+
+/// Reads the first `count` values of a column as text.
+fn values<T: DataType>(
+    mut reader: ColumnReaderImpl<T>,
+    count: usize,
+    highest: i16,
+    text: impl Fn(&T::T) -> String,
+) -> ParquetResult<Vec<Option<String>>> {
+    let mut texts = Vec::new();
+    // in parts, because a file may claim more rows than it has
+    while texts.len() < count {
+        let (mut levels, mut found) = (Vec::new(), Vec::new());
+        let (read, ..) = reader.read_records(PART.min(count - texts.len()), Some(&mut levels), None, &mut found)?;
+        if read == 0 {
+            let message = format!("a row group holds {} rows and claims {count}", texts.len());
+            return Err(ParquetError::EOF(message));
+        }
+        // a column without nulls has no levels; else a row of the highest level has a value
+        let mut found = found.iter();
+        for row in 0..read {
+            let has_value = levels.get(row).is_none_or(|level| *level == highest);
+            texts.push(if has_value { found.next().map(&text) } else { None });
+        }
+    }
+    Ok(texts)
+}
+
+/// Rows that are read at once.
+const PART: usize = 4096;
+
+/// Where the images, paths and labels are.
+struct Columns {
+    image: usize,
+    path: Option<usize>,
+    label: Option<usize>,
+    classes: Option<Vec<String>>,
+}
+
+/// Names of a column of images, of labels.
+const IMAGE_COLUMNS: &[&str] = &["image", "img", "picture", "photo", "jpg", "jpeg", "png", "bytes"];
+const LABEL_COLUMNS: &[&str] = &["label", "labels", "class", "target", "fine_label"];
+
+impl Columns {
+    fn of(metadata: &ParquetMetaData, path: &Path) -> Result<Self> {
+        let schema = metadata.file_metadata().schema_descr();
+        let features = features(metadata);
+        let of_type = |wanted: &str| -> Vec<&str> {
+            let is = |feature: &Value| feature["_type"] == wanted;
+            features.iter().flatten().filter(|(_, feature)| is(feature)).map(|(name, _)| name.as_str()).collect()
+        };
+        let flat: Vec<(usize, String, Type)> = (0..schema.num_columns())
+            .map(|number| (number, schema.column(number)))
+            .filter(|(_, column)| column.max_rep_level() == 0)
+            .map(|(number, column)| (number, column.path().string(), column.physical_type()))
+            .collect();
+        let find = |wanted: &str| flat.iter().find(|(_, name, _)| name.eq_ignore_ascii_case(wanted));
+        let binary = |wanted: &str| find(wanted).filter(|(.., kind)| *kind == Type::BYTE_ARRAY);
+        let named = of_type("Image");
+        let candidates = || named.iter().copied().chain(IMAGE_COLUMNS.iter().copied());
+        let in_fields = candidates().find_map(|name| Some((name, binary(&format!("{name}.bytes"))?)));
+        let image = in_fields.map(|(_, found)| found).or_else(|| candidates().find_map(binary));
+        let Some((image, ..)) = image else {
+            let has: Vec<String> = flat.iter().map(|(_, name, kind)| format!("`{name}` ({kind})")).collect();
+            return Err(Error::NoColumn { path: path.to_owned(), wanted: "images", has: has.join(", ") });
+        };
+        let beside = in_fields.and_then(|(name, _)| binary(&format!("{name}.path"))).map(|(number, ..)| *number);
+        let labels = of_type("ClassLabel").into_iter().chain(LABEL_COLUMNS.iter().copied());
+        let is_label = |kind: Type| matches!(kind, Type::INT32 | Type::INT64 | Type::BYTE_ARRAY);
+        let label = labels.filter_map(find).find(|(.., kind)| is_label(*kind));
+        let names = label.and_then(|(_, name, _)| {
+            let names = features.as_ref()?.get(name)?.get("names")?.as_array()?;
+            names.iter().map(|name| name.as_str().map(str::to_owned)).collect::<Option<Vec<String>>>()
+        });
+        Ok(Self { image: *image, path: beside, label: label.map(|(number, ..)| *number), classes: names })
+    }
+}
+
+/// What Hugging Face's `datasets` writes of the columns into the metadata of the schema.
+fn features(metadata: &ParquetMetaData) -> Option<serde_json::Map<String, Value>> {
+    let pairs = metadata.file_metadata().key_value_metadata()?;
+    let text = pairs.iter().find(|pair| pair.key == "huggingface")?.value.as_ref()?;
+    let mut value: Value = serde_json::from_str(text).ok()?;
+    match value.get_mut("info")?.get_mut("features")?.take() {
+        Value::Object(features) => Some(features),
+        _ => None,
+    }
+}
+
+/// The bytes of a storage as the reader of Parquet files asks for them.
+struct Chunks(Arc<dyn Storage>);
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = Reader;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Reader> {
+        let mut reader = Reader::at(Arc::clone(&self.0), start);
+        check_page(&mut reader)?;
+        Ok(Reader::at(Arc::clone(&self.0), start))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        let end = start.saturating_add(length as u64);
+        Ok(self.0.read(start..end).map_err(|error| ParquetError::External(Box::new(error)))?.into())
+    }
+}
+
+/// Refuses a page that claims to take more memory than an image may, before the reader takes it.
+///
+/// A page begins with its header in Thrift's compact protocol, whose first three fields are 32-bit integers: the kind, the size
+/// after decompression and the size before (`parquet.thrift`, `PageHeader`). Other places are read through here too; they
+/// do not look like such a header with such a size.
+fn check_page(reader: &mut Reader) -> ParquetResult<()> {
+    let mut start = Vec::new();
+    reader.take(18).read_to_end(&mut start)?;
+    let mut bytes = start.into_iter();
+    let mut field = || (bytes.next()? == FIELD_I32).then(|| zigzag(&mut bytes)).flatten();
+    match (field(), field(), field()) {
+        (Some(0..=3), Some(size), Some(_)) if size < 0 || size as u64 > MAX_BYTES => {
+            Err(ParquetError::General(format!("a page claims {size} bytes, more than {MAX_BYTES}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The header of a field that follows its predecessor in number and is a 32-bit integer.
+const FIELD_I32: u8 = 0x15;
+
+/// Reads an integer of at most 32 bits as Thrift's compact protocol writes it.
+fn zigzag(bytes: &mut impl Iterator<Item = u8>) -> Option<i64> {
+    let mut value = 0_u64;
+    for shift in (0..35).step_by(7) {
+        let byte = bytes.next()?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
+/// Runs the reader of Parquet files; its panics on a broken file are errors of this file.
+fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> std::result::Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(payload) => Err(format!("the reader of Parquet files panicked: {}", panic_message(&*payload))),
+    }
+}

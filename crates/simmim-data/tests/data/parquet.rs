@@ -1,0 +1,127 @@
+//! Parquet files: the layout of Hugging Face's image data sets, written here and by its own library.
+
+use std::sync::Arc;
+
+use ::parquet::basic::Compression;
+use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+use ::parquet::file::metadata::KeyValue;
+use ::parquet::file::properties::WriterProperties;
+use ::parquet::file::writer::SerializedFileWriter;
+use ::parquet::schema::parser::parse_message_type;
+use simmim_data::{Error, open, scan};
+use tempfile::tempdir;
+
+use crate::files::{colorful, gray, write};
+use crate::sources::value;
+
+/// A row of a table of images.
+#[derive(Clone, Copy)]
+pub(crate) struct Row<'a> {
+    pub(crate) path: Option<&'a str>,
+    pub(crate) bytes: Option<&'a [u8]>,
+    pub(crate) label: Option<i64>,
+}
+
+/// A file of these rows, with row groups of `group` rows and small pages.
+pub(crate) fn written(rows: &[Row<'_>], classes: &[&str], group: usize) -> Vec<u8> {
+    let schema = "message schema {
+        OPTIONAL GROUP image { OPTIONAL BYTE_ARRAY bytes; OPTIONAL BYTE_ARRAY path (UTF8); }
+        OPTIONAL INT64 label;
+    }";
+    let features = serde_json::json!({ "info": { "features": {
+        "image": { "_type": "Image" }, "label": { "_type": "ClassLabel", "names": classes },
+    } } });
+    let features = (!classes.is_empty()).then(|| vec![KeyValue::new("huggingface".to_owned(), features.to_string())]);
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::SNAPPY)
+        .set_data_page_size_limit(600)
+        .set_write_batch_size(1)
+        .set_key_value_metadata(features)
+        .build();
+    let schema = Arc::new(parse_message_type(schema).unwrap());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+    for rows in rows.chunks(group) {
+        let mut out = writer.next_row_group().unwrap();
+        let texts = |of: &dyn Fn(&Row<'_>) -> Option<Vec<u8>>| -> (Vec<ByteArray>, Vec<i16>) {
+            let found: Vec<_> = rows.iter().map(of).collect();
+            let levels = found.iter().map(|text| if text.is_some() { 2 } else { 1 }).collect();
+            (found.into_iter().flatten().map(ByteArray::from).collect(), levels)
+        };
+        for (values, levels) in
+            [texts(&|row| row.bytes.map(<[u8]>::to_vec)), texts(&|row| row.path.map(|path| path.as_bytes().to_vec()))]
+        {
+            let mut column = out.next_column().unwrap().unwrap();
+            column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).unwrap();
+            column.close().unwrap();
+        }
+        let labels: Vec<i64> = rows.iter().filter_map(|row| row.label).collect();
+        let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.label.is_some())).collect();
+        let mut column = out.next_column().unwrap().unwrap();
+        column.typed::<Int64Type>().write_batch(&labels, Some(&levels), None).unwrap();
+        column.close().unwrap();
+        out.close().unwrap();
+    }
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn rows_without_path_label_or_image_are_what_they_are() {
+    let images: Vec<Vec<u8>> = (0..5).map(gray).collect();
+    let row = |number: usize, label| Row { path: None, bytes: Some(&images[number]), label };
+    let rows = [
+        row(3, Some(1)),
+        row(1, None),
+        Row { path: None, bytes: None, label: Some(0) },
+        row(0, Some(-1)),
+        row(4, Some(2)),
+    ];
+    let root = tempdir().unwrap();
+    let path = root.path().join("x.parquet");
+    write(&path, &written(&rows, &[], 2));
+    let source = open(&path.display().to_string(), 3).unwrap();
+    assert_eq!(source.classes(), ["0", "1", "2"]);
+    let labels: Vec<_> = (0..5).map(|index| source.label(index)).collect();
+    assert_eq!(labels, [Some(1), None, Some(0), None, Some(2)]);
+    assert_eq!([0, 1, 3, 4].map(|index| value(&*source, index)), [3, 1, 0, 4], "the order of the rows");
+    assert_eq!(source.name(1), format!("{}#1", path.display()));
+    let unreadable = scan(&*source, &|_| {}).unreadable;
+    assert!(unreadable.len() == 1 && unreadable[0].reason.contains("the row has no image"), "{unreadable:?}");
+}
+
+#[test]
+fn files_with_other_columns_say_what_they_have() {
+    let schema = Arc::new(parse_message_type("message schema { REQUIRED INT64 id; REQUIRED DOUBLE price; }").unwrap());
+    let writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(WriterProperties::builder().build())).unwrap();
+    let root = tempdir().unwrap();
+    let path = root.path().join("x.parquet");
+    write(&path, &writer.into_inner().unwrap());
+    let error = open(&path.display().to_string(), 3).err().unwrap();
+    assert!(error.to_string().contains("no column of images; it has `id` (INT64), `price` (DOUBLE)"), "{error}");
+    assert!(error.is_users_fault() && error.hint().is_some());
+}
+
+#[test]
+fn files_with_other_classes_are_not_joined() {
+    let image = colorful(1);
+    let row = [Row { path: Some("a.png"), bytes: Some(&image), label: Some(0) }];
+    let root = tempdir().unwrap();
+    write(&root.path().join("x.parquet"), &written(&row, &["cat", "dog"], 1));
+    write(&root.path().join("y.parquet"), &written(&row, &["cat", "emu"], 1));
+    let error = open(&root.path().display().to_string(), 3).err().unwrap();
+    assert!(matches!(error, Error::ClassesDisagree { position: 1, .. }), "{error}");
+    write(&root.path().join("y.parquet"), &written(&row, &["cat", "dog"], 1));
+    assert_eq!(open(&root.path().display().to_string(), 3).unwrap().len(), 2);
+}
+
+/// A file that the library `datasets` wrote; `testdata/README.md` says how.
+#[test]
+fn a_file_of_the_original_library_is_read() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/parquet/huggingface.parquet");
+    let source = open(path, 3).unwrap();
+    assert_eq!(source.classes(), ["cat", "dog", "emu"]);
+    assert_eq!(source.len(), 12);
+    for index in 0..12 {
+        assert_eq!((value(&*source, index), source.label(index)), (20 * index as u8, Some(index % 3)));
+        assert!(source.name(index).ends_with(&format!(":{index:02}.png")), "{}", source.name(index));
+    }
+}
