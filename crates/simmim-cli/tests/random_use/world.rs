@@ -86,10 +86,17 @@ fn images(folder: &Path) {
         let floats: Vec<u8> = bytes.iter().flat_map(|byte| (f32::from(*byte) / 255.0).to_le_bytes()).collect();
         fs::write(folder.join(format!("arrays/{class}/{number}.npy")), array("|u1", &bytes)).unwrap();
         fs::write(folder.join(format!("floats/{class}/{number}.npy")), array("<f4", &floats)).unwrap();
-        let picture = image::GrayImage::from_fn(12, 10, |x, y| image::Luma([value(number, x + 12 * y)]));
-        let extension = if number % 3 == 0 { "jpg" } else { "png" };
+        let is_photograph = number % 3 == 0;
+        let extension = if is_photograph { "jpg" } else { "png" };
         let path = folder.join(format!("pictures/{class}/{number}.{extension}"));
-        picture.save(&path).unwrap();
+        if is_photograph {
+            let photograph = ["others-buffetset", "tools-hammer5", "tools-plier1"][number as usize % 9 / 3];
+            let photographs = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/images");
+            fs::copy(format!("{photographs}/{photograph}.jpg"), &path).unwrap();
+        } else {
+            let picture = image::GrayImage::from_fn(12, 10, |x, y| image::Luma([value(number, x + 12 * y)]));
+            picture.save(&path).unwrap();
+        }
         add(format!("{number:03}.{extension}"), &fs::read(&path).unwrap());
         add(format!("{number:03}.cls"), (number % 2).to_string().as_bytes());
         pixels.extend(bytes);
