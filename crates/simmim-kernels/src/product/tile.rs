@@ -85,7 +85,7 @@ impl Tile {
         }
     }
 
-    /// The layout of a `[depth, rows]` operand, the transpose of the left side of [`product_of_packed`].
+    /// The layout of a `[depth, rows]` operand, the transpose of the left side of [`super::product_of_packed`].
     pub fn blocks<T: Dtype>(self, depth: usize, rows: usize) -> PackedLayout {
         match self.unit(T::KIND) {
             Unit::Vectors(kernels) => PackedLayout::new::<T>(depth, rows, kernels.len()),
