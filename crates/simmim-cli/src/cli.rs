@@ -132,7 +132,7 @@ pub(crate) enum Command {
     Palette(PaletteArgs),
     /// Trains a discrete VAE on unlabeled images; its tokens are the target of `target.kind = "tokens"`.
     Tokenizer(TokenizerArgs),
-    /// Writes weights of timm, Hugging Face's transformers or the official code as a file of this program, with the recipe
+    /// Writes safetensors of timm, Hugging Face's transformers or with the official names as a file of this program, with the recipe
     /// that their shapes and the config.json beside them give; every --from takes them directly too.
     Import(ImportArgs),
     /// Writes a model for other programs: timm, Hugging Face's transformers, or anything that reads safetensors, with what

@@ -3,6 +3,7 @@
 use crate::bf16;
 use crate::matrix::Matrix;
 pub use half::bf16 as Bf16;
+use std::borrow::Cow;
 
 mod sealed {
     /// Kernels reinterpret memory by [`super::Dtype::KIND`], so no other crate may implement the trait.
@@ -24,6 +25,9 @@ pub trait Dtype: Sealed + Copy + Default + PartialEq + std::fmt::Debug + Send + 
     /// Rounds `values` to nearest, ties to even. A value whose magnitude is below that of any normal number may become
     /// zero.
     fn narrow(values: &[f32], out: &mut [Self]);
+
+    /// The values in this type: themselves, or a rounded copy.
+    fn stored(values: &[f32]) -> Cow<'_, [Self]>;
 
     /// Converts `values` to f32, which is exact.
     fn widen(values: &[Self], out: &mut [f32]);
@@ -72,6 +76,10 @@ impl Dtype for f32 {
         out.copy_from_slice(values);
     }
 
+    fn stored(values: &[f32]) -> Cow<'_, [f32]> {
+        Cow::Borrowed(values)
+    }
+
     fn widen(values: &[f32], out: &mut [f32]) {
         out.copy_from_slice(values);
     }
@@ -115,6 +123,12 @@ impl Dtype for Bf16 {
 
     fn narrow(values: &[f32], out: &mut [Bf16]) {
         bf16::narrow(values, out);
+    }
+
+    fn stored(values: &[f32]) -> Cow<'_, [Bf16]> {
+        let mut stored = vec![Bf16::ZERO; values.len()];
+        bf16::narrow(values, &mut stored);
+        Cow::Owned(stored)
     }
 
     fn widen(values: &[Bf16], out: &mut [f32]) {

@@ -64,7 +64,8 @@ fn forward_in<T: ActivationDtype>(cpu: &Cpu, x: &CpuTensor, linear: &Linear) -> 
         let groups = pixels_of(&parts(images), &neighborhood);
         let tasks = groups.iter().zip(split_mut(&mut out, &groups, outputs)).collect();
         cpu.threads.map(tasks, |(group, out)| {
-            let images = stored_images::<T>(&data[group.start * channels..group.end * channels]);
+            // each value is copied to many neighborhoods, but rounded once
+            let images = T::stored(&data[group.start * channels..group.end * channels]);
             let mut rows = Aligned::new(PIXELS_AT_ONCE * padded::<T>(row_len));
             for (pixels, out) in pieces(group.len()).zip(out.chunks_mut(PIXELS_AT_ONCE * outputs)) {
                 let rows = &mut rows[..pixels.len() * padded::<T>(row_len)];
@@ -100,13 +101,6 @@ fn pieces(pixels: usize) -> impl Iterator<Item = Range<usize>> {
     (0..pixels).step_by(PIXELS_AT_ONCE).map(move |start| start..(start + PIXELS_AT_ONCE).min(pixels))
 }
 
-/// Images in the type of the product's operands. Each value is copied to many neighborhoods, but rounded once.
-fn stored_images<T: ActivationDtype>(images: &[f32]) -> Vec<T> {
-    let mut stored = vec![T::default(); images.len()];
-    T::narrow(images, &mut stored);
-    stored
-}
-
 impl<T: ActivationDtype> Backward for ConvolutionBackward<T> {
     fn name(&self) -> &'static str {
         "convolution"
@@ -129,7 +123,7 @@ impl<T: ActivationDtype> Backward for ConvolutionBackward<T> {
             let tasks = pixels_of(&images, &neighborhood).into_iter().zip(d_x).collect();
             cpu.threads.map(tasks, |(group, d_x)| {
                 let channels = neighborhood.channels;
-                let images = stored_images::<T>(&x[group.start * channels..group.end * channels]);
+                let images = T::stored(&x[group.start * channels..group.end * channels]);
                 let d_y = &d_y[group.start * outputs..group.end * outputs];
                 let mut rows = Aligned::<T>::new(PIXELS_AT_ONCE * padded::<T>(row_len));
                 let mut d_y_rows = Aligned::<T>::new(PIXELS_AT_ONCE * padded::<T>(outputs));

@@ -26,7 +26,8 @@ use crate::image::{Image, Pixels};
 /// - **Color profiles** are not applied, nor is gamma: the values are those of the file.
 /// - **Alpha** is dropped or added, never blended ([`Image::with_channels`]). An array or a TIFF file with more than four
 ///   channels is accepted only if it has exactly `channels` channels.
-/// - **Files that are cut short** are refused. A JPEG without an end marker is accepted if its picture is whole.
+/// - **Files that are cut short** are refused. A JPEG without an end marker is accepted if its picture is whole
+///   and other bytes follow it.
 ///
 /// # Errors
 ///

@@ -1,66 +1,34 @@
-//! Reads the picture files of `testdata/decode`, which `make.py` there makes, and what is right for each.
+//! Reads the archives of picture files in `testdata/decode`, which `make.py` there makes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
 
-use serde_json::Value;
-
-/// A file of the matrix, and what is right.
-pub(crate) struct Case {
-    pub(crate) name: String,
-    pub(crate) bytes: Vec<u8>,
-    pub(crate) right: Right,
+/// The picture files of a format, and files that say what is right for them.
+pub(crate) struct Matrix {
+    /// The bytes of each picture by its name, ordered.
+    pub(crate) pictures: BTreeMap<String, Vec<u8>>,
+    /// `index.json`, and the pixels that are right for a picture, `NAME.pixels`.
+    pub(crate) answers: BTreeMap<String, Vec<u8>>,
 }
 
-pub(crate) enum Right {
-    /// We do not read it.
-    Refused,
-    /// Pillow does not read it, so nothing is known to be right.
-    Unknown,
-    Pixels {
-        height: usize,
-        width: usize,
-        channels: usize,
-        /// Bits of each value; 32 are a float.
-        depth: usize,
-        tolerance: u8,
-        /// Row by row, little endian.
-        pixels: Vec<u8>,
-    },
-}
-
-/// The files of one format.
-pub(crate) fn cases(format: &str) -> Vec<Case> {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/decode"));
-    let archive = File::open(folder.join(format!("{format}.tar.gz"))).unwrap();
-    let mut members: HashMap<String, Vec<u8>> = HashMap::new();
-    for entry in tar::Archive::new(flate2::read::GzDecoder::new(archive)).entries().unwrap() {
-        let mut entry = entry.unwrap();
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).unwrap();
-        members.insert(entry.path().unwrap().to_str().unwrap().to_owned(), bytes);
+impl Matrix {
+    /// Reads the archive of a format.
+    pub(crate) fn of(format: &str) -> Self {
+        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/decode"));
+        let archive = File::open(folder.join(format!("{format}.tar.gz"))).unwrap();
+        let mut members = BTreeMap::new();
+        for entry in tar::Archive::new(flate2::read::GzDecoder::new(archive)).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            members.insert(entry.path().unwrap().to_str().unwrap().to_owned(), bytes);
+        }
+        let is_answer = |name: &str| name == "index.json" || name.ends_with(".pixels");
+        let (answers, pictures) = members.into_iter().partition(|(name, _)| is_answer(name));
+        let matrix = Self { pictures, answers };
+        assert!(!matrix.pictures.is_empty() && !matrix.answers.is_empty(), "an archive of {format} holds both");
+        matrix
     }
-    let index: BTreeMap<String, Value> = serde_json::from_slice(&members.remove("index.json").unwrap()).unwrap();
-    let mut case = |(name, right): (String, Value)| {
-        let bytes = members.remove(&name).unwrap();
-        let number = |key: &str| right[key].as_u64().unwrap() as usize;
-        let right = match right["refused"].as_str() {
-            Some("by us") => Right::Refused,
-            Some(_) => Right::Unknown,
-            None => Right::Pixels {
-                height: number("height"),
-                width: number("width"),
-                channels: number("channels"),
-                depth: number("depth"),
-                tolerance: number("tolerance") as u8,
-                pixels: members.remove(&format!("{}.pixels", name.rsplit_once('.').unwrap().0)).unwrap(),
-            },
-        };
-        Case { name, bytes, right }
-    };
-    let cases = index.into_iter().map(&mut case).collect();
-    assert!(members.is_empty(), "members that `index.json` does not name: {:?}", members.keys());
-    cases
 }

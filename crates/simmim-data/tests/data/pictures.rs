@@ -1,8 +1,61 @@
 //! Picture files of every kind have Pillow's pixels; `testdata/decode/make.py` makes both.
 
+use std::collections::BTreeMap;
+
+use serde_json::Value;
 use simmim_data::{Image, Pixels, decode};
 
-use crate::matrix::{Case, Right, cases};
+use crate::matrix::Matrix;
+
+/// A picture, and what is right.
+struct Case {
+    name: String,
+    bytes: Vec<u8>,
+    right: Right,
+}
+
+enum Right {
+    /// We do not read it.
+    Refused,
+    /// Pillow does not read it, so nothing is known to be right.
+    Unknown,
+    Pixels {
+        height: usize,
+        width: usize,
+        channels: usize,
+        /// Bits of each value; 32 are a float.
+        depth: usize,
+        tolerance: u8,
+        /// Row by row, little endian.
+        pixels: Vec<u8>,
+    },
+}
+
+/// The pictures of a format.
+fn cases(format: &str) -> Vec<Case> {
+    let Matrix { mut pictures, mut answers } = Matrix::of(format);
+    let index: BTreeMap<String, Value> = serde_json::from_slice(&answers.remove("index.json").unwrap()).unwrap();
+    let mut case = |(name, right): (String, Value)| {
+        let bytes = pictures.remove(&name).unwrap();
+        let number = |key: &str| right[key].as_u64().unwrap() as usize;
+        let right = match right["refused"].as_str() {
+            Some("by us") => Right::Refused,
+            Some(_) => Right::Unknown,
+            None => Right::Pixels {
+                height: number("height"),
+                width: number("width"),
+                channels: number("channels"),
+                depth: number("depth"),
+                tolerance: number("tolerance") as u8,
+                pixels: answers.remove(&format!("{}.pixels", name.rsplit_once('.').unwrap().0)).unwrap(),
+            },
+        };
+        Case { name, bytes, right }
+    };
+    let cases = index.into_iter().map(&mut case).collect();
+    assert!(pictures.is_empty() && answers.is_empty(), "members that `index.json` does not name");
+    cases
+}
 
 /// How far the decoded pixels are off, in levels of the expected depth.
 fn error(image: &Image, depth: usize, expected: &[u8]) -> u32 {

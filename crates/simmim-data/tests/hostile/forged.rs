@@ -5,7 +5,7 @@ use std::io::Write as _;
 use simmim_data::Error;
 use simmim_data::decode::MAX_BYTES;
 
-use crate::matrix::cases;
+use crate::matrix::Matrix;
 use crate::taken;
 
 /// The bytes of a file of the matrix.
@@ -14,7 +14,7 @@ fn file(name: &str) -> Vec<u8> {
         [("jpg", "jpeg"), ("png", "png"), ("webp", "webp"), ("tif", "tiff"), ("gif", "gif"), ("bmp", "bmp")];
     let (_, extension) = name.rsplit_once('.').unwrap();
     let (_, format) = extensions.iter().find(|(end, _)| *end == extension).unwrap();
-    cases(format).into_iter().find(|case| case.name == name).unwrap().bytes
+    Matrix::of(format).pictures.remove(name).unwrap()
 }
 
 /// A file of the matrix with other bytes from `at` on.

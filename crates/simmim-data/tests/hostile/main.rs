@@ -10,8 +10,6 @@
 mod forged;
 mod mutations;
 
-// it also says which pixels are right, which does not matter here
-#[allow(dead_code)]
 #[path = "../data/matrix.rs"]
 mod matrix;
 

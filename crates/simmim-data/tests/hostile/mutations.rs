@@ -6,7 +6,7 @@ use simmim_data::Error;
 use simmim_data::decode::MAX_BYTES;
 use simmim_data::rng::{Purpose, Rng, below, rng};
 
-use crate::matrix::cases;
+use crate::matrix::Matrix;
 use crate::{is_whole, taken};
 
 /// A file that decodes longer than this hangs as far as a loader is concerned.
@@ -58,19 +58,19 @@ fn mutate(bytes: &mut Vec<u8>, other: &[u8], rng: &mut Rng) {
 
 #[track_caller]
 fn check(format: &str) {
-    let cases = cases(format);
+    let pictures: Vec<_> = Matrix::of(format).pictures.into_iter().collect();
     let rounds = std::env::var("SIMMIM_MUTATIONS").map_or(1_u64, |rounds| rounds.parse().unwrap()) * 4;
     let (mut read, mut panicked) = (0, 0);
     for round in 0..rounds {
-        for (number, case) in cases.iter().enumerate() {
+        for (number, (name, bytes)) in pictures.iter().enumerate() {
             let mut rng = rng(1, Purpose::Augment, round, number as u64);
-            let other = &cases[below(&mut rng, cases.len())].bytes;
-            let mut bytes = case.bytes.clone();
+            let (_, other) = &pictures[below(&mut rng, pictures.len())];
+            let mut bytes = bytes.clone();
             for _ in 0..=below(&mut rng, 4) {
                 mutate(&mut bytes, other, &mut rng);
             }
             let taken = taken(&bytes, 3);
-            let of = format!("{} in round {round}", case.name);
+            let of = format!("{name} in round {round}");
             assert!(taken.time < LONGEST, "{of}: {:?}", taken.time);
             assert!(taken.bytes <= MOST_BYTES, "{of}: {} bytes", taken.bytes);
             match taken.result {
@@ -86,7 +86,7 @@ fn check(format: &str) {
             }
         }
     }
-    let tried = rounds as usize * cases.len();
+    let tried = rounds as usize * pictures.len();
     println!("{format}: {read} of {tried} changed files are read, {panicked} panicked");
     // otherwise the changes are so many that only the header is tested
     assert!(read * 50 > tried, "{read} of {tried}");

@@ -5,7 +5,7 @@
 //! added by one instruction (`vdpbf16ps`) where the CPU has it, and converted to f32 first where it does not.
 //!
 //! ```text
-//!                      panel of B, packed (pack.rs)
+//!                      panel of B, packed (pack/)
 //!                    step 0  [ b b b … b ]  WIDTH lanes
 //!                    step 1  [ b b b … b ]
 //!                      …

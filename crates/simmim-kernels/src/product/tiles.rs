@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Rows of A are read in place, or from squares of 32 columns × 16 steps if A is packed from rows that are its depth
-//! (`pack.rs`). The unit reads whole blocks of the depth. Where A's rows end within a block, that block is copied and
+//! (`pack/`). The unit reads whole blocks of the depth. Where A's rows end within a block, that block is copied and
 //! filled up with zeros. The unit loads what the sums start from, be it a bias, and stores them to C. Only where C ends
 //! within a tile do they go through a buffer.
 
