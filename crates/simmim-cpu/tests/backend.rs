@@ -21,6 +21,7 @@ fn every_operation_is_near_the_reference_in_bf16_on_any_number_of_threads() {
 #[test]
 fn gradients_add_up_over_passes_and_ranks() {
     check::gradients_add_up(&CpuDevice { threads: 2 });
+    check::every_gradient_is_summed(&CpuDevice { threads: 2 });
 }
 
 #[test]

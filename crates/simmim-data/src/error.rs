@@ -260,33 +260,9 @@ pub enum Error {
         /// What it is, as part of a sentence.
         format: &'static str,
     },
-    /// An image that the decoder refuses.
-    #[error("cannot decode `{name}`: {cause}")]
+    /// An image that its decoder refuses.
+    #[error("cannot decode `{name}`: {reason}")]
     Decode {
-        /// The image.
-        name: String,
-        /// The error of the decoder.
-        cause: ::image::ImageError,
-    },
-    /// A JPEG that the decoder refuses.
-    #[error("cannot decode `{name}`: {reason}")]
-    Jpeg {
-        /// The image.
-        name: String,
-        /// What the decoder says.
-        reason: String,
-    },
-    /// A GIF that the decoder refuses.
-    #[error("cannot decode `{name}`: {reason}")]
-    Gif {
-        /// The image.
-        name: String,
-        /// What the decoder says.
-        reason: String,
-    },
-    /// A TIFF that the decoder refuses.
-    #[error("cannot decode `{name}`: {reason}")]
-    Tiff {
         /// The image.
         name: String,
         /// What the decoder says.

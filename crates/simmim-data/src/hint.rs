@@ -77,9 +77,6 @@ impl Error {
             }
             Self::UnknownFormat { .. }
             | Self::Decode { .. }
-            | Self::Jpeg { .. }
-            | Self::Gif { .. }
-            | Self::Tiff { .. }
             | Self::DecoderPanicked { .. }
             | Self::NoPixels { .. }
             | Self::BadArray { .. } => Some("convert it to JPEG or PNG again, or leave it out".into()),
@@ -128,9 +125,6 @@ impl Error {
             | Self::UnknownFormat { .. }
             | Self::UnreadFormat { .. }
             | Self::Decode { .. }
-            | Self::Jpeg { .. }
-            | Self::Gif { .. }
-            | Self::Tiff { .. }
             | Self::TruncatedJpeg { .. }
             | Self::DecoderPanicked { .. }
             | Self::NoPixels { .. }

@@ -251,4 +251,17 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn weights_do_not_depend_on_how_high_a_row_of_scores_is() {
+        for kernel in [attention_weights::<f32>, attention_weights_portable::<f32>] {
+            for columns in [3, 16, 21, 230] {
+                for height in [-500.0, 0.0, 500.0] {
+                    let (mut scores, mut p) = (vec![height; scores_stride(columns)], vec![9.0; columns]);
+                    kernel(&mut scores, columns, &[], 0, &mut p, columns);
+                    assert_close(&p, &vec![1.0 / columns as f32; columns], 1e-6);
+                }
+            }
+        }
+    }
 }

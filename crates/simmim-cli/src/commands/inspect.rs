@@ -181,6 +181,7 @@ fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<
     let scan = simmim_data::scan(source.as_ref(), &progress);
     let not_read = match scan.passed_over.count() {
         0 => String::new(),
+        1 => ", 1 other not read".into(),
         count => format!(", {count} others not read"),
     };
     let mut prose = format!("{} images, {} unreadable{not_read}\n", scan.count, scan.unreadable.len());

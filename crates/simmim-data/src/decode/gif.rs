@@ -11,13 +11,13 @@ use crate::image::{Image, Pixels};
 ///
 /// # Errors
 ///
-/// [`Error::Gif`] or [`Error::TooLarge`], with `name`.
+/// [`Error::Decode`] or [`Error::TooLarge`], with `name`.
 pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
-    let failed = |cause: DecodingError| Error::Gif { name: name.to_owned(), reason: cause.to_string() };
+    let failed = |cause: DecodingError| Error::Decode { name: name.to_owned(), reason: cause.to_string() };
     let mut decoder = Decoder::new(bytes).map_err(failed)?;
     let screen = [decoder.height(), decoder.width()].map(usize::from);
     let Some(frame) = decoder.next_frame_info().map_err(failed)? else {
-        return Err(Error::Gif { name: name.to_owned(), reason: "it has no frame".to_owned() });
+        return Err(Error::Decode { name: name.to_owned(), reason: "it has no frame".to_owned() });
     };
     let [top, left, rows, columns] = [frame.top, frame.left, frame.height, frame.width].map(usize::from);
     let transparent = frame.transparent;

@@ -16,9 +16,9 @@ use crate::image::{Image, Pixels};
 ///
 /// # Errors
 ///
-/// [`Error::Jpeg`], [`Error::TruncatedJpeg`] or [`Error::TooLarge`], with `name`.
+/// [`Error::Decode`], [`Error::TruncatedJpeg`] or [`Error::TooLarge`], with `name`.
 pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
-    let refused = |reason: String| Error::Jpeg { name: name.to_owned(), reason };
+    let refused = |reason: String| Error::Decode { name: name.to_owned(), reason };
     let cut_short = || Error::TruncatedJpeg { name: name.to_owned(), length: bytes.len() };
     let markers = Markers::of(bytes);
     if markers.hides_another {
@@ -45,7 +45,7 @@ pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> 
 const MOST_SCANS: usize = 100;
 
 fn decoded(bytes: Bytes<'_>, name: &str, wanted: usize) -> Result<Image> {
-    let failed = |cause: io::Error| Error::Jpeg { name: name.to_owned(), reason: cause.to_string() };
+    let failed = |cause: io::Error| Error::Decode { name: name.to_owned(), reason: cause.to_string() };
     let decoder: Decompress<_> = DecompressBuilder::new().from_reader(bytes).map_err(failed)?;
     let (width, height) = decoder.size();
     check_size([height, width], wanted.max(decoder.components().len()), 1, name)?;

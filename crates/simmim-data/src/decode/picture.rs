@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
+use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::{MAX_BYTES, check_size, from_u16, orientation};
 use crate::error::{Error, Result};
@@ -14,7 +14,11 @@ use crate::image::{Image, Pixels};
 ///
 /// [`Error::Decode`] or [`Error::TooLarge`], with `name`.
 pub(super) fn decode(bytes: &[u8], name: &str, format: ImageFormat, wanted: usize) -> Result<Image> {
-    let failed = |cause| Error::Decode { name: name.to_owned(), cause };
+    let failed = |cause: ImageError| Error::Decode { name: name.to_owned(), reason: cause.to_string() };
+    if format == ImageFormat::WebP && claims_too_much(bytes) {
+        let reason = "a part of it claims more bytes than the file has".to_owned();
+        return Err(Error::Decode { name: name.to_owned(), reason });
+    }
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
@@ -30,6 +34,19 @@ pub(super) fn decode(bytes: &[u8], name: &str, format: ImageFormat, wanted: usiz
     let orientation = orientation::of(exif.as_deref(), xmp.as_deref());
     let image = from_decoded(DynamicImage::from_decoder(decoder).map_err(failed)?);
     Ok(orientation::upright(image, orientation))
+}
+
+/// Whether a chunk of a WebP file (RFC 9649, section 2.3) ends behind the end of the file. The decoder would take the
+/// memory of the whole chunk before it reads any of it.
+fn claims_too_much(bytes: &[u8]) -> bool {
+    let mut rest = bytes.get(12..).unwrap_or_default(); // `RIFF`, the length, and `WEBP`
+    while let Some((header, content)) = rest.split_first_chunk::<8>() {
+        let [.., a, b, c, d] = *header;
+        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        let Some(after) = content.get(length..) else { return true };
+        rest = after.get(length % 2..).unwrap_or_default(); // chunks start at even places
+    }
+    false
 }
 
 fn from_decoded(decoded: DynamicImage) -> Image {

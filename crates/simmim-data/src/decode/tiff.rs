@@ -22,10 +22,10 @@ const INKS: u32 = 5;
 ///
 /// # Errors
 ///
-/// [`Error::Tiff`], [`Error::TooLarge`] or [`Error::NotFinite`], with `name`.
+/// [`Error::Decode`], [`Error::TooLarge`] or [`Error::NotFinite`], with `name`.
 pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
-    let failed = |cause: ::tiff::TiffError| Error::Tiff { name: name.to_owned(), reason: cause.to_string() };
-    let unread = |what: String| Error::Tiff { name: name.to_owned(), reason: format!("{what} is not read") };
+    let failed = |cause: ::tiff::TiffError| Error::Decode { name: name.to_owned(), reason: cause.to_string() };
+    let unread = |what: String| Error::Decode { name: name.to_owned(), reason: format!("{what} is not read") };
     let Some(entry) = orientation::entry(bytes, INTERPRETATION) else {
         return Err(unread("a file that does not say what its values mean".to_owned()));
     };

@@ -109,6 +109,16 @@ fn png_headers_are_checked_before_memory_is_taken() {
 }
 
 #[test]
+fn webp_chunks_that_end_behind_the_file_take_no_memory() {
+    let whole = file("orientation_3.webp");
+    let exif = whole.windows(4).position(|name| name == b"EXIF").unwrap();
+    for length in [[0xff, 0xff, 0xff, 0xab], [0xff, 0xff, 0, 0]] {
+        check_refused(&with("orientation_3.webp", &[(exif + 4, &length)]));
+    }
+    assert!(taken(&whole, 3).result.is_ok());
+}
+
+#[test]
 fn webp_headers_are_checked_before_memory_is_taken() {
     // the sizes less one of a lossless image, 14 bits each
     check_refused(&with("lossless_17x13.webp", &[(21, &[0xff, 0xff, 0xff, 0x0f])]));

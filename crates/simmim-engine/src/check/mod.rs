@@ -17,7 +17,8 @@ pub use optimizer::steps;
 use crate::backend::{Backend, Slot};
 use crate::collective::InProcess;
 use crate::device::Device;
-use crate::operations::{Operations, Precision};
+use crate::operations::{Distance, Linear, Operations, Precision, Regression};
+use crate::parameters::ParameterTable;
 use crate::reference::Reference;
 use cases::{Case, SHAPES, cases};
 
@@ -208,4 +209,46 @@ pub fn gradients_add_up<D: Device + Sync>(device: &D) {
             assert_close(&format!("{name}, two ranks"), &of_ranks[0], times(4.0), 1e-5);
         }
     }
+}
+
+/// Ranks sum up the gradients of all parameters, and a parameter that a pass does not use has a gradient of zero after
+/// gradients were cleared: what an earlier pass left in memory does not come back. The first parameter is so large that a
+/// backend may begin to sum before the backward pass is over.
+///
+/// # Panics
+/// If a gradient is not the sum, or comes back.
+pub fn every_gradient_is_summed<D: Device + Sync>(device: &D) {
+    const WIDTH: usize = 2100;
+    let of_rank = |mut rank: InProcess| {
+        let mut table = ParameterTable::default();
+        let mut linear = |name, rows| Linear { weight: table.add(name, &[rows, WIDTH]), bias: None };
+        let [first, unused, last] = [linear("first", WIDTH), linear("unused", 3), linear("last", 3)];
+        let len = table.len();
+        let [of_unused, of_last] = [&unused, &last].map(|layer| table.get(layer.weight).range.clone());
+        let b = device.open(table, Precision::F32);
+        b.write_slot(Slot::Values, &numbers(len, 1));
+        let loss = |second: &Linear| {
+            b.start(true);
+            let y = b.linear(&b.linear(&b.tensor(&[2, WIDTH], &numbers(2 * WIDTH, 2)), &first), second);
+            let loss = Regression { distance: Distance::L2, target: &[0.0; 6], weight: &[1.0; 2], channels: 3 };
+            b.regression(&y, &loss)
+        };
+        b.backward(&loss(&unused));
+        assert!(b.read_slot(Slot::Gradients)[of_unused.clone()].iter().any(|d| *d != 0.0), "no gradient is left");
+        b.clear_gradients();
+        b.backward(&loss(&last));
+        let alone = b.read_slot(Slot::Gradients);
+        assert!(alone[of_last].iter().all(|d| *d != 0.0), "a gradient is missing");
+        b.clear_gradients();
+        b.backward_and_reduce(&loss(&last), &mut rank).expect("no rank leaves");
+        let summed = b.read_slot(Slot::Gradients);
+        assert!(summed[of_unused].iter().all(|d| *d == 0.0), "a gradient came back");
+        let sums = alone.iter().zip(&summed).all(|(alone, summed)| 2.0 * alone == *summed);
+        assert!(sums, "a gradient is not the sum of those of both ranks");
+    };
+    std::thread::scope(|scope| {
+        for rank in InProcess::ranks(2) {
+            scope.spawn(|| of_rank(rank));
+        }
+    });
 }
