@@ -444,6 +444,10 @@ pub(crate) struct BenchArgs {
     /// Times only AdamW on this number of parameters, and a copy that moves as many bytes.
     #[arg(long, value_name = "N", value_parser = at_least_one, num_args = 0..=1, default_missing_value = "86000000", conflicts_with_all = ["peak", "recipe", "steps"])]
     pub(crate) adamw: Option<usize>,
+    /// Measures only how fast images of this data set are loaded: decoded, cropped and normalized as the recipe says.
+    /// A step is a second here.
+    #[arg(long, value_name = "DATA", conflicts_with_all = ["peak", "forward", "adamw"])]
+    pub(crate) data: Option<String>,
 }
 
 /// Parses a whole number above 0.

@@ -7,8 +7,7 @@ use simmim::Error;
 const COMPUTING: &str = "demo, pretrain, finetune, probe, knn, evaluate, reconstruct, tokenizer and bench";
 
 /// Commands that draw something at random.
-const DRAWING: &str =
-    "demo, pretrain, finetune, probe, knn, reconstruct, masks, palette, tokenizer and bench without --peak or --adamw";
+const DRAWING: &str = "demo, pretrain, finetune, probe, knn, reconstruct, masks, palette, tokenizer and bench without --peak, --adamw or --data";
 
 /// Where all keys of a recipe count.
 const WHOLE_RECIPES: &str = "pretrain, finetune, tokenizer, demo, `inspect RECIPE` and `recipes NAME`";
@@ -82,6 +81,18 @@ impl Uses {
             Command::Inspect(_) => Self { keys: Keys::All, ..none("inspect") },
             Command::Bench(args) if args.peak => Self { computes: true, precision: true, ..none("bench --peak") },
             Command::Bench(args) if args.adamw.is_some() => Self { computes: true, ..none("bench --adamw") },
+            Command::Bench(args) if args.data.is_some() => Self {
+                computes: true,
+                keys: Keys::Only(&[
+                    "data.image_size",
+                    "data.channels",
+                    "data.crop_scale",
+                    "data.crop_ratio",
+                    "data.flip",
+                    "train.batch_size",
+                ]),
+                ..none("bench --data")
+            },
             Command::Bench(_) => Self {
                 keys: Keys::AllBut(&[
                     "monitor.",

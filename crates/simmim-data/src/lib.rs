@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod decode;
+mod encoded;
 pub mod error;
 mod hint;
 pub mod image;
@@ -48,6 +49,7 @@ pub mod transform;
 mod workers;
 
 pub use decode::decode;
+pub use encoded::Encoded;
 pub use error::{Error, Result};
 pub use image::{Image, Pixels};
 pub use loader::{Batch, Loader, LoaderConfig, Skipped};

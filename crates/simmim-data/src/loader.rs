@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, below, permutation, rng};
-use crate::source::{Sample, Source};
+use crate::source::Source;
 use crate::transform::Transform;
 use crate::workers::InOrder;
 
@@ -212,7 +212,7 @@ const MAX_DRAWS: usize = 100;
 impl Recipe {
     /// Makes this rank's share of batch `number`; `None` if `stop` is set.
     fn batch(&self, number: u64, stop: &AtomicBool) -> Result<Option<Batch>> {
-        let LoaderConfig { batch_size, world, seed, .. } = self.config;
+        let LoaderConfig { batch_size, world, .. } = self.config;
         let per_epoch = Loader::batches_per_epoch(self.source.len(), batch_size);
         let epoch = number / per_epoch;
         let start = (number % per_epoch) as usize * batch_size;
@@ -230,10 +230,9 @@ impl Recipe {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            let (index, sample) = self.readable(epoch, order[start + place], &mut batch.skipped)?;
-            self.transform.apply(&sample.image, &mut rng(seed, Purpose::Augment, epoch, index as u64), out);
+            let index = self.write(epoch, order[start + place], out, &mut batch.skipped)?;
             batch.samples.push(index);
-            batch.labels.push(sample.label);
+            batch.labels.push(self.source.label(index));
         }
         Ok(Some(batch))
     }
@@ -257,19 +256,20 @@ impl Recipe {
         order
     }
 
-    /// Reads the sample `index`, or else its replacement, and returns it with the index that was used.
-    fn readable(&self, epoch: u64, index: usize, skipped: &mut Vec<Skipped>) -> Result<(usize, Sample)> {
-        let error = match self.source.get(index) {
-            Ok(sample) => return Ok((index, sample)),
-            Err(error) => error,
+    /// Writes the pixels of the sample `index`, or else of its replacement, and returns the index that was used.
+    fn write(&self, epoch: u64, index: usize, out: &mut [f32], skipped: &mut Vec<Skipped>) -> Result<usize> {
+        let mut write = |index: usize| {
+            let rng = &mut rng(self.config.seed, Purpose::Augment, epoch, index as u64);
+            self.transform.decode(self.source.encoded(index)?, rng, out)
         };
+        let Err(error) = write(index) else { return Ok(index) };
         let failed = Skipped::new(&*self.source, index, &error);
         let mut rng = rng(self.config.seed, Purpose::Replace, epoch, index as u64);
         for _ in 0..MAX_DRAWS {
             let other = below(&mut rng, self.source.len());
-            if let Ok(sample) = self.source.get(other) {
+            if write(other).is_ok() {
                 skipped.push(failed);
-                return Ok((other, sample));
+                return Ok(other);
             }
         }
         let Skipped { name, reason, .. } = failed;

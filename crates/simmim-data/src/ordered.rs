@@ -60,22 +60,19 @@ fn batch(
         labels: Vec::with_capacity(end - start),
         skipped: Vec::new(),
     };
-    let mut planes = batch.images.chunks_exact_mut(transform.values());
     for index in start..end {
         if stop.load(Ordering::Relaxed) {
             return None;
         }
-        let sample = match source.get(index) {
-            Ok(sample) => sample,
-            Err(error) => {
-                batch.skipped.push(Skipped::new(source, index, &error));
-                continue;
+        let out = &mut batch.images[batch.samples.len() * transform.values()..][..transform.values()];
+        let rng = &mut rng(0, Purpose::Augment, 0, index as u64);
+        match source.encoded(index).and_then(|encoded| transform.decode(encoded, rng, out)) {
+            Ok(()) => {
+                batch.samples.push(index);
+                batch.labels.push(source.label(index));
             }
-        };
-        let out = planes.next().expect("the buffer has room for every sample");
-        transform.apply(&sample.image, &mut rng(0, Purpose::Augment, 0, index as u64), out);
-        batch.samples.push(index);
-        batch.labels.push(sample.label);
+            Err(error) => batch.skipped.push(Skipped::new(source, index, &error)),
+        }
     }
     batch.images.truncate(batch.samples.len() * transform.values());
     Some(batch)

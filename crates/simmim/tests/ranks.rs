@@ -9,7 +9,7 @@ use simmim::run::read_log;
 use simmim::train::{Input, Options, Outcome, finetune, pretrain};
 use simmim::weights::{InitFrom, WeightsFile};
 use simmim_cpu::CpuDevice;
-use simmim_data::{Sample, Source, Subset};
+use simmim_data::{Encoded, Source, Subset};
 use simmim_engine::{Alone, Collective, CollectiveError, InProcess};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -80,9 +80,9 @@ impl Source for ThirdsUnreadable {
         format!("image {index}")
     }
 
-    fn get(&self, index: usize) -> simmim_data::Result<Sample> {
+    fn encoded(&self, index: usize) -> simmim_data::Result<Encoded> {
         let name = self.name(index);
-        if index.is_multiple_of(3) { Err(simmim_data::Error::NotFinite { name }) } else { self.0.get(index) }
+        if index.is_multiple_of(3) { Err(simmim_data::Error::NotFinite { name }) } else { self.0.encoded(index) }
     }
 
     fn label(&self, index: usize) -> Option<usize> {

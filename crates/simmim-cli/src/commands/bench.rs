@@ -5,8 +5,8 @@ use crate::cli::{BenchArgs, Common};
 use crate::exit::Exit;
 use serde_json::{Map, Value, json};
 use simmim::bench::{
-    AdamWSpeed, Direction, Measured, Options, ProductPeak, Times, adamw, loader_images_per_second, measure,
-    measure_forward,
+    AdamWSpeed, Direction, Measured, Options, ProductPeak, Times, adamw, loader_images_per_second, loader_speed,
+    measure, measure_forward,
 };
 use simmim::precision;
 use simmim::recipe;
@@ -21,6 +21,8 @@ pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> an
         (describe_peak(&peak, threads), peak_json(&peak))
     } else if let Some(parameters) = args.adamw {
         describe_adamw(&adamw(parameters, device)?)
+    } else if let Some(data) = &args.data {
+        describe_loader(common, args, data)?
     } else if args.forward {
         describe_forward(common, args, device)?
     } else {
@@ -28,6 +30,30 @@ pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> an
     };
     print_result(common.json, prose.trim_end(), &Value::Object(json))?;
     Ok(Exit::Done)
+}
+
+fn describe_loader(common: &Common, args: &BenchArgs, data: &str) -> anyhow::Result<(String, Map<String, Value>)> {
+    let (recipe, threads) = (recipe::resolve(&args.recipe, &common.set)?, common.threads());
+    let source = simmim_data::open(data, recipe.data.channels)?;
+    let (height, width) = recipe.data.image_size.height_and_width();
+    let speed = loader_speed(source, &recipe, threads, args.steps)?;
+    let mut prose = format!(
+        "loader              {:.0} images/s of {height} × {width} px on {threads} threads, of {} images in {} s\n",
+        speed.images_per_second, speed.images, args.steps
+    );
+    if speed.skipped > 0 {
+        prose += &format!("skipped             {} that cannot be read\n", speed.skipped);
+    }
+    let fields = json!({
+        "recipe": args.recipe,
+        "data": data,
+        "threads": threads,
+        "loader_images_per_second": speed.images_per_second,
+        "images": speed.images,
+        "skipped_images": speed.skipped,
+    });
+    let Value::Object(json) = fields else { unreachable!("an object was written") };
+    Ok((prose, json))
 }
 
 fn describe_forward(

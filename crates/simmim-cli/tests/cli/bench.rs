@@ -51,6 +51,15 @@ fn the_peak_and_the_optimizer_are_measured_alone() {
 }
 
 #[test]
+fn the_loader_is_measured_alone_on_images_of_ones_own() {
+    let images = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/images");
+    let speed = json(simmim(["bench", "--data", images, "--steps", "1", "--set", "data.image_size=64"]));
+    assert!(speed["loader_images_per_second"].as_f64().unwrap() > 0.0, "{speed:?}");
+    assert_eq!((&speed["skipped_images"], &speed["data"]), (&0.into(), &images.into()));
+    fails(simmim(["bench", "--data", "no/such/folder"]), 2, "no/such/folder");
+}
+
+#[test]
 fn no_steps_are_no_measurement() {
     fails(simmim(["bench", "--steps", "0"]), 2, "a whole number above 0");
 }

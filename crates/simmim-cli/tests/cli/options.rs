@@ -23,13 +23,16 @@ fn an_option_that_a_command_does_not_use_is_refused_with_those_that_do() {
         (&["evaluate", "--seed=1", "--from", "run", "--data", "d"], "--seed"),
         (&["bench", "--peak", "--seed=1"], "--seed"),
         (&["bench", "--adamw=10", "--precision=f32"], "--precision"),
+        (&["bench", "--data=images", "--precision=f32"], "--precision"),
     ] {
         let ran = refuses(simmim(arguments), option, "");
         assert!(ran.stderr.contains(&format!("changes nothing in `simmim {}", arguments[0])), "{}", ran.stderr);
     }
     refuses(simmim(["recipes", "--seed=1"]), "`--seed` changes nothing in `simmim recipes`", "pretrain, finetune");
     // those that exclude each other are refused as a wrong usage
-    for arguments in [&["bench", "--peak", "--steps=3"][..], &["bench", "--adamw", "--recipe=demo"]] {
+    let excluded =
+        [["bench", "--peak", "--steps=3"], ["bench", "--adamw", "--recipe=demo"], ["bench", "--data=d", "--peak"]];
+    for arguments in excluded {
         assert_eq!(run(simmim(arguments)).code, Some(2), "{arguments:?}");
     }
     assert!(!Path::new(&out).exists());
@@ -62,6 +65,7 @@ fn an_edit_that_a_command_does_not_use_is_refused() {
     check(&["recipes"], "mask.ratio=0.05");
     check(&["bench", "--peak"], "mask.ratio=0.05");
     check(&["bench"], "train.log_every_steps=2");
+    check(&["bench", "--data=d"], "encoder.width=16");
     let mut normalized = simmim(["knn", "--from", &run, "--data", &fashion(), "--val", &fashion()]);
     normalized.args(["--set", "data.normalization=none"]);
     refuses(normalized, "normalized as in the training", "");

@@ -45,9 +45,15 @@ impl Format {
         }
     }
 
-    pub(super) fn decode(self, bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
+    pub(super) fn decode(
+        self,
+        bytes: &[u8],
+        name: &str,
+        channels: usize,
+        reduction: &mut dyn FnMut(usize, usize) -> usize,
+    ) -> Result<Image> {
         match self {
-            Self::Jpeg => jpeg::picture(bytes, name, channels),
+            Self::Jpeg => jpeg::picture(bytes, name, channels, reduction),
             Self::Png => picture::decode(bytes, name, ImageFormat::Png, channels),
             Self::WebP => picture::decode(bytes, name, ImageFormat::WebP, channels),
             Self::Gif => gif::picture(bytes, name, channels),

@@ -12,12 +12,18 @@ use super::{check_size, cmyk, orientation};
 use crate::error::{Error, Result, panic_message};
 use crate::image::{Image, Pixels};
 
-/// Decodes a JPEG, which will be converted to `wanted` channels.
+/// Decodes a JPEG, which will be converted to `wanted` channels, at the size that `reduction` says for the height and width
+/// of the upright image.
 ///
 /// # Errors
 ///
 /// [`Error::Decode`], [`Error::TruncatedJpeg`] or [`Error::TooLarge`], with `name`.
-pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
+pub(super) fn picture(
+    bytes: &[u8],
+    name: &str,
+    wanted: usize,
+    reduction: &mut dyn FnMut(usize, usize) -> usize,
+) -> Result<Image> {
     let refused = |reason: String| Error::Decode { name: name.to_owned(), reason };
     let cut_short = || Error::TruncatedJpeg { name: name.to_owned(), length: bytes.len() };
     let markers = Markers::of(bytes);
@@ -27,11 +33,17 @@ pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> 
     if markers.scans > MOST_SCANS {
         return Err(refused(format!("it has {} scans, more than {MOST_SCANS}", markers.scans)));
     }
+    let orientation = orientation::of(markers.exif, markers.xmp);
+    let mut reduction = |[height, width]: [usize; 2]| {
+        let [height, width] = orientation::upright_size([height, width], orientation);
+        reduction(height, width)
+    };
     let is_over = Cell::new(false);
+    let bytes_left = Bytes { rest: bytes, is_over: &is_over };
     // libjpeg reports a broken file by unwinding, and prints nothing
-    let decoded = catch_unwind(AssertUnwindSafe(|| decoded(Bytes { rest: bytes, is_over: &is_over }, name, wanted)));
+    let decoded = catch_unwind(AssertUnwindSafe(|| decoded(bytes_left, name, wanted, &mut reduction)));
     match decoded {
-        Ok(Ok(image)) => Ok(orientation::upright(image, orientation::of(markers.exif, markers.xmp))),
+        Ok(Ok(image)) => Ok(orientation::upright(image, orientation)),
         // it has asked for bytes behind the end of the file
         _ if is_over.get() => Err(cut_short()),
         Ok(Err(error)) => Err(error),
@@ -44,11 +56,19 @@ pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> 
 /// about ten.
 const MOST_SCANS: usize = 100;
 
-fn decoded(bytes: Bytes<'_>, name: &str, wanted: usize) -> Result<Image> {
+fn decoded(
+    bytes: Bytes<'_>,
+    name: &str,
+    wanted: usize,
+    reduction: &mut dyn FnMut([usize; 2]) -> usize,
+) -> Result<Image> {
     let failed = |cause: io::Error| Error::Decode { name: name.to_owned(), reason: cause.to_string() };
-    let decoder: Decompress<_> = DecompressBuilder::new().from_reader(bytes).map_err(failed)?;
+    let mut decoder: Decompress<_> = DecompressBuilder::new().from_reader(bytes).map_err(failed)?;
     let (width, height) = decoder.size();
     check_size([height, width], wanted.max(decoder.components().len()), 1, name)?;
+    let reduction = reduction([height, width]);
+    decoder.scale((8 / reduction) as u8);
+    let [height, width] = [height, width].map(|side| side.div_ceil(reduction));
     let (channels, pixels) = match decoder.image().map_err(failed)? {
         Format::Gray(started) => (1, values(started).map_err(failed)?),
         Format::RGB(started) => (3, values(started).map_err(failed)?),

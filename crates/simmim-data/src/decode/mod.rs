@@ -9,7 +9,7 @@ mod orientation;
 mod picture;
 mod tiff;
 
-use std::panic::catch_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::format::Format;
 use crate::error::{Error, Result, panic_message};
@@ -34,15 +34,32 @@ use crate::image::{Image, Pixels};
 /// An [`Error`] with `name` if the format is unknown or not read, the file is broken, the image would take more memory
 /// than [`MAX_BYTES`], or its channels cannot be converted. Its size is asked of the header, before anything is decoded.
 pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
+    decode_reduced(bytes, name, channels, &mut |_, _| 1)
+}
+
+/// Decodes an image as [`decode`] does, but a JPEG at 1, 1/2, 1/4 or 1/8 of its size.
+///
+/// `reduction` is called with height and width of the whole upright image and returns the number, 1, 2, 4 or 8, that they
+/// may be divided by; the sizes of the result are rounded up. It is called for a JPEG only: images of other formats have
+/// their full size. The pixels are those of Pillow's `Image.draft`.
+///
+/// # Errors
+///
+/// Those of [`decode`].
+pub fn decode_reduced(
+    bytes: &[u8],
+    name: &str,
+    channels: usize,
+    reduction: &mut dyn FnMut(usize, usize) -> usize,
+) -> Result<Image> {
     let Some(format) = Format::of(bytes) else {
         return Err(format::unknown(bytes, name));
     };
     // a broken file on which a decoder panics is an error of this file and must not end the run
-    let image = catch_unwind(|| format.decode(bytes, name, channels)).map_err(|payload| Error::DecoderPanicked {
-        name: name.to_owned(),
-        format: format.name(),
-        message: panic_message(&*payload),
-    })??;
+    let image =
+        catch_unwind(AssertUnwindSafe(|| format.decode(bytes, name, channels, reduction))).map_err(|payload| {
+            Error::DecoderPanicked { name: name.to_owned(), format: format.name(), message: panic_message(&*payload) }
+        })??;
     if image.height == 0 || image.width == 0 {
         let Image { height, width, .. } = image;
         return Err(Error::NoPixels { name: name.to_owned(), height, width });

@@ -69,6 +69,11 @@ pub(super) fn entry(tiff: &[u8], tag: u16) -> Option<Entry> {
     None
 }
 
+/// The height and width of an image that is stored with this orientation, when it is upright.
+pub(super) fn upright_size([height, width]: [usize; 2], orientation: u8) -> [usize; 2] {
+    if (5..=8).contains(&orientation) { [width, height] } else { [height, width] }
+}
+
 /// Turns and mirrors an image that is stored with this orientation so that it is upright.
 pub(super) fn upright(image: Image, orientation: u8) -> Image {
     let Image { channels, height, width, .. } = image;
@@ -84,7 +89,7 @@ pub(super) fn upright(image: Image, orientation: u8) -> Image {
         8 => (x, width_end - y),
         _ => (y, x),
     };
-    let size = if orientation >= 5 { [width, height] } else { [height, width] };
+    let size = upright_size([height, width], orientation);
     let pixels = match image.pixels {
         pixels if !(2..=8).contains(&orientation) => pixels,
         Pixels::U8(pixels) => Pixels::U8(moved(&pixels, width, channels, size, from)),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{PassedOver, Sample, Source};
+use super::{PassedOver, Source};
+use crate::encoded::Encoded;
 use crate::error::{Error, Result};
 
 pub(super) struct Concat {
@@ -70,10 +71,9 @@ impl Source for Concat {
         part.name(index)
     }
 
-    fn get(&self, index: usize) -> Result<Sample> {
-        let label = self.label(index);
+    fn encoded(&self, index: usize) -> Result<Encoded> {
         let (part, index) = self.locate(index);
-        Ok(Sample { label, ..part.get(index)? })
+        part.encoded(index)
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::passed_over::PassedOver;
 use super::walk::Found;
-use super::{Sample, Source, read};
-use crate::decode::decode;
+use super::{Source, read};
+use crate::encoded::Encoded;
 use crate::error::{Error, Result};
 
 pub(super) struct Folder {
@@ -71,10 +71,8 @@ impl Source for Folder {
         self.images[index].display().to_string()
     }
 
-    fn get(&self, index: usize) -> Result<Sample> {
-        let name = self.name(index);
-        let image = decode(&read(&self.images[index])?, &name, self.channels)?;
-        Ok(Sample { image, label: self.label(index), name })
+    fn encoded(&self, index: usize) -> Result<Encoded> {
+        Ok(Encoded::file(read(&self.images[index])?, self.channels, self.name(index)))
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use flate2::read::MultiGzDecoder;
 
-use super::{PassedOver, Sample, Source, names, read};
+use super::{PassedOver, Source, names, read};
 use crate::decode::check_size;
+use crate::encoded::Encoded;
 use crate::error::{Error, Result};
 use crate::image::{Image, Pixels};
 
@@ -96,13 +97,12 @@ impl Source for Idx {
         format!("{}#{index}", self.name)
     }
 
-    fn get(&self, index: usize) -> Result<Sample> {
+    fn encoded(&self, index: usize) -> Result<Encoded> {
         let (height, width) = (self.height, self.width);
         let pixels = self.pixels[index * height * width..][..height * width].to_vec();
         let image = Image { channels: 1, height, width, pixels: Pixels::U8(pixels) };
         let name = self.name(index);
-        let image = image.with_channels(self.channels, &name)?;
-        Ok(Sample { image, label: self.label(index), name })
+        Ok(Encoded::pixels(image.with_channels(self.channels, &name)?, name))
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -42,7 +42,8 @@ use self::kind::Kind;
 use self::shards::Shards;
 use self::storage::Storage;
 use self::zip::Zip;
-use crate::decode::{MAX_BYTES, decode};
+use crate::decode::MAX_BYTES;
+use crate::encoded::Encoded;
 use crate::error::{Error, Result};
 use crate::image::Image;
 
@@ -73,12 +74,21 @@ pub trait Source: Send + Sync {
     /// Returns where sample `index` comes from, for messages.
     fn name(&self, index: usize) -> String;
 
+    /// Reads the picture of sample `index`.
+    ///
+    /// # Errors
+    ///
+    /// An [`Error`] if it cannot be read.
+    fn encoded(&self, index: usize) -> Result<Encoded>;
+
     /// Reads and decodes sample `index`.
     ///
     /// # Errors
     ///
-    /// An [`Error`] if this sample cannot be read.
-    fn get(&self, index: usize) -> Result<Sample>;
+    /// An [`Error`] if this sample cannot be read or decoded.
+    fn get(&self, index: usize) -> Result<Sample> {
+        Ok(Sample { image: self.encoded(index)?.decode()?, label: self.label(index), name: self.name(index) })
+    }
 
     /// Returns the class of sample `index` without decoding it; the first one if it has several.
     fn label(&self, index: usize) -> Option<usize>;
@@ -286,11 +296,11 @@ fn parts(path: &str) -> impl Iterator<Item = &OsStr> {
     Path::new(path).iter().filter(|part| *part != ".")
 }
 
-/// Reads and decodes the image with `size` bytes from `offset` on.
-fn decoded(storage: &dyn Storage, offset: u64, size: u64, name: &str, channels: usize) -> Result<Image> {
+/// Reads the picture with `size` bytes from `offset` on.
+fn encoded(storage: &dyn Storage, offset: u64, size: u64, name: &str) -> Result<Vec<u8>> {
     check_encoded(size, name)?;
     let bytes = storage.read(offset..offset.saturating_add(size));
-    decode(&bytes.map_err(|cause| Error::Read { path: PathBuf::from(name), cause })?, name, channels)
+    bytes.map_err(|cause| Error::Read { path: PathBuf::from(name), cause })
 }
 
 /// Checks the size of an encoded image before it is read: archives may claim any.

@@ -21,8 +21,9 @@ use serde_json::Value;
 
 use super::list::{Classes, numbered};
 use super::storage::{LocalFile, Reader, Storage};
-use super::{PassedOver, Sample, Source, by_path, check_encoded, names};
-use crate::decode::{MAX_BYTES, decode};
+use super::{PassedOver, Source, by_path, check_encoded, names};
+use crate::decode::MAX_BYTES;
+use crate::encoded::Encoded;
 use crate::error::{Error, Result, panic_message};
 
 pub(super) struct Parquet {
@@ -111,15 +112,14 @@ impl Source for Parquet {
         name(&self.files, &self.rows[index])
     }
 
-    fn get(&self, index: usize) -> Result<Sample> {
+    fn encoded(&self, index: usize) -> Result<Encoded> {
         let Row { file, group, row, .. } = self.rows[index];
         let (file, name) = (&self.files[file as usize], self.name(index));
         let bad = |what: String| Error::BadArchive { name: name.clone(), what };
         let bytes = guarded(|| file.image(group as usize, row as usize)).map_err(bad)?;
         let bytes = bytes.ok_or_else(|| bad("the row has no image".to_owned()))?;
         check_encoded(bytes.len() as u64, &name)?;
-        let image = decode(bytes.data(), &name, self.channels)?;
-        Ok(Sample { image, label: self.label(index), name })
+        Ok(Encoded::file(bytes.data().to_vec(), self.channels, name))
     }
 
     fn label(&self, index: usize) -> Option<usize> {

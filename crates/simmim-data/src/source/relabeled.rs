@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{PassedOver, Sample, Source};
+use super::{PassedOver, Source};
+use crate::encoded::Encoded;
 use crate::error::{Error, Result};
 
 /// A source whose class numbers are replaced, for example by those that a model was trained with.
@@ -41,9 +42,8 @@ impl Source for Relabeled {
         self.source.name(index)
     }
 
-    fn get(&self, index: usize) -> Result<Sample> {
-        let sample = self.source.get(index)?;
-        Ok(Sample { label: sample.label.map(|label| self.map[label]), ..sample })
+    fn encoded(&self, index: usize) -> Result<Encoded> {
+        self.source.encoded(index)
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -11,7 +11,8 @@ use super::kind::is_compressed_tar;
 use super::passed_over::PassedOverReason;
 use super::storage::{LocalFile, Reader, Storage};
 use super::tar::{Fault, Member, MemberKind, Members, Stream};
-use super::{PassedOver, Sample, Source, by_path, decoded, is_ignored, is_image, names};
+use super::{PassedOver, Source, by_path, encoded, is_ignored, is_image, names};
+use crate::encoded::Encoded;
 use crate::error::{Error, Result};
 
 pub(super) struct Shards {
@@ -67,11 +68,10 @@ impl Source for Shards {
         name(self.shards[*shard as usize].path(), member)
     }
 
-    fn get(&self, index: usize) -> Result<Sample> {
+    fn encoded(&self, index: usize) -> Result<Encoded> {
         let Indexed { shard, offset, size, .. } = self.samples[index];
         let name = self.name(index);
-        let image = decoded(&*self.shards[shard as usize], offset, size, &name, self.channels)?;
-        Ok(Sample { image, label: self.label(index), name })
+        Ok(Encoded::file(encoded(&*self.shards[shard as usize], offset, size, &name)?, self.channels, name))
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{PassedOver, Sample, Source};
+use super::{PassedOver, Source};
+use crate::encoded::Encoded;
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, permutation, rng};
 
@@ -53,8 +54,8 @@ impl Source for Subset {
         self.source.name(self.indices[index])
     }
 
-    fn get(&self, index: usize) -> Result<Sample> {
-        self.source.get(self.indices[index])
+    fn encoded(&self, index: usize) -> Result<Encoded> {
+        self.source.encoded(self.indices[index])
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -12,8 +12,8 @@ use ::zip::{CompressionMethod, ZipReadOptions};
 use super::class_folders::ClassFolders;
 use super::passed_over::PassedOverReason;
 use super::storage::{LocalFile, Reader, Storage};
-use super::{PassedOver, Sample, Source, by_path, check_encoded, is_ignored, is_image};
-use crate::decode::decode;
+use super::{PassedOver, Source, by_path, check_encoded, is_ignored, is_image};
+use crate::encoded::Encoded;
 use crate::error::{Error, Result, panic_message};
 
 pub(super) struct Zip {
@@ -103,10 +103,9 @@ impl Source for Zip {
         format!("{}:{}", self.storage.path().display(), self.images[index].1)
     }
 
-    fn get(&self, index: usize) -> Result<Sample> {
+    fn encoded(&self, index: usize) -> Result<Encoded> {
         let name = self.name(index);
-        let bytes = self.content(self.images[index].0, &name)?;
-        Ok(Sample { image: decode(&bytes, &name, self.channels)?, label: self.label(index), name })
+        Ok(Encoded::file(self.content(self.images[index].0, &name)?, self.channels, name))
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -2,7 +2,7 @@
 
 use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
 use fast_image_resize::pixels::{F32, U8, U8x3};
-use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, ImageView as _, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 
 use crate::image::{Image, Pixels};
 use crate::rng::{Rng, below};
@@ -75,6 +75,39 @@ impl Region {
             Self::Window { top, left, height, width } => [top, left, height, width],
         }
     }
+
+    /// Returns the number, 1, 2, 4 or 8, that the sides of the image may be divided by so that a cut keeps at least
+    /// `target_height` by `target_width` pixels, as in Pillow's `Image.draft`. It is 1 for a window: that is for
+    /// evaluation, whose pixels are to be those of other programs.
+    pub(super) fn reduction(self, target_height: usize, target_width: usize) -> usize {
+        match self {
+            Self::Cut { height, width, .. } => {
+                let most = (height / target_height).min(width / target_width);
+                [8, 4, 2].into_iter().find(|reduction| *reduction <= most).unwrap_or(1)
+            }
+            Self::Window { .. } => 1,
+        }
+    }
+
+    /// Returns the same region of the same image at another size, both as height and width. A cut gets whole pixels.
+    pub(super) fn scaled(self, from: [usize; 2], to: [usize; 2]) -> Self {
+        let part = |border: f64, axis: usize| border * to[axis] as f64 / from[axis] as f64;
+        match self {
+            _ if from == to => self,
+            Self::Cut { top, left, height, width } => {
+                let borders = |start: usize, length: usize, axis: usize| {
+                    let [start, end] = [start, start + length].map(|border| part(border as f64, axis).round() as usize);
+                    let start = start.min(to[axis] - 1);
+                    (start, end.clamp(start + 1, to[axis]) - start)
+                };
+                let ((top, height), (left, width)) = (borders(top, height, 0), borders(left, width, 1));
+                Self::Cut { top, left, height, width }
+            }
+            Self::Window { top, left, height, width } => {
+                Self::Window { top: part(top, 0), left: part(left, 1), height: part(height, 0), width: part(width, 1) }
+            }
+        }
+    }
 }
 
 /// Resizes `region` of `image` to `height` by `width` pixels.
@@ -85,22 +118,20 @@ impl Region {
 #[must_use]
 pub fn resize(image: &Image, region: Region, height: usize, width: usize, filter: Filter) -> Image {
     let to = Target { region, height, width, filter };
-    let plane = |plane: &[u8]| -> Vec<u8> {
-        let pixels: Vec<U8> = plane.iter().map(|value| U8::new(*value)).collect();
-        resample(image, &pixels, to).pixels().iter().map(|pixel| pixel.0).collect()
-    };
     let pixels = match &image.pixels {
         // three channels are the common case and are resized together. Other numbers of channels are resized plane by
         // plane, because the code for each type of pixel takes seconds to compile
-        Pixels::U8(pixels) if image.channels == 3 => {
-            let (colors, _) = pixels.as_chunks::<3>();
-            let pixels: Vec<U8x3> = colors.iter().map(|color| U8x3::new(*color)).collect();
-            Pixels::U8(resample(image, &pixels, to).pixels().iter().flat_map(|pixel| pixel.0).collect())
+        Pixels::U8(pixels) if image.channels == 3 => Pixels::U8(resample_bytes::<U8x3>(image, pixels, to)),
+        Pixels::U8(pixels) if image.channels == 1 => Pixels::U8(resample_bytes::<U8>(image, pixels, to)),
+        Pixels::U8(pixels) => {
+            Pixels::U8(by_plane(pixels, image.channels, |plane| resample_bytes::<U8>(image, plane, to)))
         }
-        Pixels::U8(pixels) => Pixels::U8(by_plane(pixels, image.channels, plane)),
         Pixels::F32(pixels) => Pixels::F32(by_plane(pixels, image.channels, |plane| {
             let pixels: Vec<F32> = plane.iter().map(|value| F32::new(*value)).collect();
-            resample(image, &pixels, to).pixels().iter().map(|pixel| pixel.0).collect()
+            let mut resized = TypedImage::new(width as u32, height as u32);
+            let source = TypedImageRef::new(image.width as u32, image.height as u32, &pixels).expect(HOLDS);
+            resample(&source, to, &mut resized);
+            resized.pixels().iter().map(|pixel| pixel.0).collect()
         })),
     };
     Image { channels: image.channels, height, width, pixels }
@@ -129,14 +160,23 @@ fn by_plane<T: Copy + Default>(pixels: &[T], channels: usize, resize: impl Fn(&[
     resized
 }
 
-/// Resizes a region of `pixels`, which have the size of `image`.
-fn resample<P: PixelTrait>(image: &Image, pixels: &[P], to: Target) -> TypedImage<'static, P> {
+const HOLDS: &str = "an image holds H·W pixels";
+
+/// Resizes a region of pixels of bytes, which have the size of `image`.
+fn resample_bytes<P: PixelTrait>(image: &Image, pixels: &[u8], to: Target) -> Vec<u8> {
+    let mut resized = vec![0; to.height * to.width * size_of::<P>()];
+    let source = TypedImageRef::<P>::from_buffer(image.width as u32, image.height as u32, pixels).expect(HOLDS);
+    let mut target = TypedImage::from_buffer(to.width as u32, to.height as u32, &mut resized).expect(HOLDS);
+    resample(&source, to, &mut target);
+    resized
+}
+
+/// Resizes a region of an image.
+fn resample<P: PixelTrait>(source: &TypedImageRef<'_, P>, to: Target, resized: &mut TypedImage<'_, P>) {
     let filter = match to.filter {
         Filter::Bilinear => FilterType::Bilinear,
         Filter::Bicubic => FilterType::CatmullRom,
     };
-    let source =
-        TypedImageRef::new(image.width as u32, image.height as u32, pixels).expect("an image holds H·W pixels");
     // a channel with alpha is resized like the others; otherwise it would be a weight for them
     let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
     // the pixels that the filter sees, and the window within them
@@ -145,22 +185,21 @@ fn resample<P: PixelTrait>(image: &Image, pixels: &[P], to: Target) -> TypedImag
             ([left, top, width, height].map(|side| side as u32), [0.0, 0.0, width as f64, height as f64])
         }
         Region::Window { top, left, height, width } => {
-            ([0, 0, image.width as u32, image.height as u32], [left, top, width, height])
+            ([0, 0, source.width(), source.height()], [left, top, width, height])
         }
     };
     let [left, top, cut_width, cut_height] = cut;
     let cut =
-        TypedCroppedImage::from_ref(&source, left, top, cut_width, cut_height).expect("a region lies within its image");
+        TypedCroppedImage::from_ref(source, left, top, cut_width, cut_height).expect("a region lies within its image");
     // first along rows, then along columns, as in Pillow. The order matters, because values of a cubic beyond black and
     // white are clipped after the first pass
-    let (height, width) = (to.height as u32, to.width as u32);
+    let width = to.width as u32;
     let rows = options.crop(window_left, 0.0, window_width, f64::from(cut_height));
     let columns = options.crop(0.0, window_top, f64::from(width), window_height);
-    let (mut narrowed, mut resized) = (TypedImage::new(width, cut_height), TypedImage::new(width, height));
+    let mut narrowed = TypedImage::new(width, cut_height);
     let mut resizer = Resizer::new();
     resizer.resize_typed(&cut, &mut narrowed, &rows).expect("the window lies within the image");
-    resizer.resize_typed(&narrowed, &mut resized, &columns).expect("the window lies within the image");
-    resized
+    resizer.resize_typed(&narrowed, resized, &columns).expect("the window lies within the image");
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use simmim_data::{
-    Augmentation, Batch, Error, FineTuning, Image, Loader, LoaderConfig, Mixture, Normalization, OrderedPass, Pixels,
-    RandomResizedCrop, Result, Sample, Source, Transform, open,
+    Augmentation, Batch, Encoded, Error, FineTuning, Image, Loader, LoaderConfig, Mixture, Normalization, OrderedPass,
+    Pixels, RandomResizedCrop, Result, Source, Transform, open,
 };
 use tempfile::{TempDir, tempdir};
 
@@ -296,10 +296,10 @@ impl Source for Panics {
         index.to_string()
     }
 
-    fn get(&self, index: usize) -> Result<Sample> {
+    fn encoded(&self, index: usize) -> Result<Encoded> {
         assert_ne!(index, 2, "sample 2 is poisoned");
         let image = Image { channels: 3, height: 1, width: 1, pixels: Pixels::U8(vec![0; 3]) };
-        Ok(Sample { image, label: None, name: self.name(index) })
+        Ok(Encoded::pixels(image, self.name(index)))
     }
 
     fn label(&self, _: usize) -> Option<usize> {

@@ -14,6 +14,7 @@ mod matrix;
 mod parquet;
 mod passed_over;
 mod pictures;
+mod reduced;
 mod same_batches;
 mod shards;
 mod sources;

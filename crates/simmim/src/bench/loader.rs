@@ -3,33 +3,59 @@
 use crate::error::Result;
 use crate::pictures::mask_comparison::MOOSE;
 use crate::recipe::Recipe;
-use simmim_data::{Augmentation, Loader, LoaderConfig, Normalization, Sample, Source, decode};
+use simmim_data::{Augmentation, Encoded, Loader, LoaderConfig, Normalization, Source};
 use std::sync::Arc;
 use std::time::Instant;
 
-/// Duration of the measurement.
+/// Duration of a measurement.
 const SECONDS: f64 = 1.0;
+
+/// How fast images are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoaderSpeed {
+    /// The median of the measurements.
+    pub images_per_second: f64,
+    /// The number of images that were loaded in all of them.
+    pub images: usize,
+    /// How many of these replace an image that cannot be read.
+    pub skipped: usize,
+}
 
 /// Images per second of `workers` threads that decode the embedded photo and augment it as in `recipe`.
 ///
 /// # Errors
 /// If the photo cannot be decoded to the channels of the recipe.
 pub fn loader_images_per_second(recipe: &Recipe, workers: usize) -> Result<f64> {
-    let channels = recipe.data.channels;
+    let photos = RepeatedPhoto { channels: recipe.data.channels, count: recipe.train.batch_size.min(32) };
+    Ok(loader_speed(Arc::new(photos), recipe, workers, 1)?.images_per_second)
+}
+
+/// Loads images of a source on `workers` threads and augments them as in `recipe`, `rounds` times for a second, after a
+/// first batch that is not timed.
+///
+/// # Errors
+/// If the source does not fill a batch, or too many images cannot be read.
+pub fn loader_speed(source: Arc<dyn Source>, recipe: &Recipe, workers: usize, rounds: usize) -> Result<LoaderSpeed> {
     let augmentation = Augmentation::RandomResizedCrop(recipe.data.random_resized_crop());
-    let transform = recipe.data.transform(augmentation, Normalization::none(channels));
-    let batch_size = recipe.train.batch_size.min(32);
+    let transform = recipe.data.transform(augmentation, Normalization::none(recipe.data.channels));
+    let batch_size = recipe.train.batch_size.min(source.len()).min(32);
     let config = LoaderConfig { batch_size, rank: 0, world: 1, seed: 0, workers, shuffle: true, prefetch: 2 };
-    let photos: Arc<dyn Source> = Arc::new(RepeatedPhoto { channels, count: batch_size });
-    let mut loader = Loader::new(photos, transform, config, 0)?;
-    let (mut images, started) = (0, Instant::now());
-    while images == 0 || started.elapsed().as_secs_f64() < SECONDS {
-        let Some(batch) = loader.next() else { break };
-        let batch = batch?;
-        images += batch.samples.len();
-        loader.recycle(batch.images);
+    let mut loader = Loader::new(source, transform, config, 0)?;
+    let (mut speeds, mut images, mut skipped) = (Vec::new(), 0, 0);
+    loader.next().transpose()?;
+    for _ in 0..rounds {
+        let (before, started) = (images, Instant::now());
+        while images == before || started.elapsed().as_secs_f64() < SECONDS {
+            let Some(batch) = loader.next() else { break };
+            let batch = batch?;
+            images += batch.samples.len();
+            skipped += batch.skipped.len();
+            loader.recycle(batch.images);
+        }
+        speeds.push((images - before) as f64 / started.elapsed().as_secs_f64());
     }
-    Ok(images as f64 / started.elapsed().as_secs_f64())
+    speeds.sort_by(f64::total_cmp);
+    Ok(LoaderSpeed { images_per_second: speeds.get(rounds / 2).copied().unwrap_or(0.0), images, skipped })
 }
 
 /// A source of `count` copies of the embedded photo.
@@ -51,9 +77,8 @@ impl Source for RepeatedPhoto {
         "the embedded photo".into()
     }
 
-    fn get(&self, index: usize) -> simmim_data::Result<Sample> {
-        let name = self.name(index);
-        Ok(Sample { image: decode(MOOSE, &name, self.channels)?, label: None, name })
+    fn encoded(&self, index: usize) -> simmim_data::Result<Encoded> {
+        Ok(Encoded::file(MOOSE.to_vec(), self.channels, self.name(index)))
     }
 
     fn label(&self, _index: usize) -> Option<usize> {

@@ -9,7 +9,7 @@ mod memory;
 mod times;
 
 pub use adamw::{AdamWSpeed, adamw};
-pub use loader::loader_images_per_second;
+pub use loader::{LoaderSpeed, loader_images_per_second, loader_speed};
 pub use memory::peak_rss_mb;
 pub use simmim_engine::{Direction, OperationTime, ProductPeak};
 pub use times::Times;

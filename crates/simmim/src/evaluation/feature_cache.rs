@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::run::files::remove_leftovers;
 use crate::run::image_sample;
 use crate::weights::{self, WeightsFile};
-use simmim_data::{Sample, Source};
+use simmim_data::{Encoded, Source};
 use simmim_engine::ParameterTable;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -132,10 +132,10 @@ impl Source for Summed {
         self.source.name(index)
     }
 
-    fn get(&self, index: usize) -> simmim_data::Result<Sample> {
+    fn encoded(&self, index: usize) -> simmim_data::Result<Encoded> {
         let sample = self.source.get(index)?;
         self.sums[index].store(image_sample::of_image(&sample.image), Ordering::Relaxed);
-        Ok(sample)
+        Ok(Encoded::pixels(sample.image, sample.name))
     }
 
     fn label(&self, index: usize) -> Option<usize> {
