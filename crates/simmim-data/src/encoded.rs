@@ -1,8 +1,12 @@
 //! A picture as it lies in its source, before it is decoded.
 
-use crate::decode::decode_reduced;
-use crate::error::Result;
+use std::io::BufRead as _;
+use std::path::PathBuf;
+
+use crate::decode::{Pieces, Windows, decode_reduced, is_tiff, size, tiff_size};
+use crate::error::{Error, Result};
 use crate::image::Image;
+use crate::source::{LocalFile, Reader, read};
 
 /// A picture that is not decoded yet.
 ///
@@ -19,8 +23,10 @@ pub struct Encoded {
 
 #[derive(Clone, Debug)]
 enum Content {
-    /// A picture file.
-    File(Vec<u8>),
+    /// A picture file in memory.
+    Bytes(Vec<u8>),
+    /// A picture file on disk.
+    Path(PathBuf),
     /// Pixels with the wanted number of channels.
     Pixels(Image),
 }
@@ -29,7 +35,12 @@ impl Encoded {
     /// A picture file in memory, to be decoded to `channels` channels.
     #[must_use]
     pub fn file(bytes: Vec<u8>, channels: usize, name: String) -> Self {
-        Self { content: Content::File(bytes), channels, name }
+        Self { content: Content::Bytes(bytes), channels, name }
+    }
+
+    /// A picture file on disk, which is read when it is decoded.
+    pub(crate) fn at(path: PathBuf, channels: usize, name: String) -> Self {
+        Self { content: Content::Path(path), channels, name }
     }
 
     /// A picture that needs no decoding.
@@ -54,8 +65,39 @@ impl Encoded {
     /// Those of [`decode`](crate::decode()).
     pub fn decode_reduced(self, reduction: &mut dyn FnMut(usize, usize) -> usize) -> Result<Image> {
         match self.content {
-            Content::File(bytes) => decode_reduced(&bytes, &self.name, self.channels, reduction),
+            Content::Bytes(bytes) => decode_reduced(&bytes, &self.name, self.channels, reduction),
+            Content::Path(path) => decode_reduced(&read(&path)?, &self.name, self.channels, reduction),
             Content::Pixels(image) => Ok(image),
         }
+    }
+
+    /// Height and width of the decoded picture. Of most formats only the header is read.
+    pub(crate) fn size(self) -> Result<[usize; 2]> {
+        if let Some(file) = self.tiff()? {
+            return tiff_size(file, &self.name);
+        }
+        match self.content {
+            Content::Bytes(bytes) => size(&bytes, &self.name, self.channels),
+            Content::Path(path) => size(&read(&path)?, &self.name, self.channels),
+            Content::Pixels(image) => Ok([image.height, image.width]),
+        }
+    }
+
+    /// Prepares to cut parts from the picture. A TIFF file on disk is read where it lies if its layout allows that.
+    pub(crate) fn pieces(self) -> Result<Pieces> {
+        if let Some(file) = self.tiff()?
+            && let Some(windows) = Windows::open(file, &self.name, self.channels)?
+        {
+            return Ok(Pieces::Tiff(Box::new(windows)));
+        }
+        self.decode().map(Pieces::Whole)
+    }
+
+    /// A TIFF file on disk.
+    fn tiff(&self) -> Result<Option<Reader>> {
+        let Content::Path(path) = &self.content else { return Ok(None) };
+        let mut file = Reader::new(LocalFile::open(path)?);
+        let start = file.fill_buf().map_err(|cause| Error::Read { path: path.clone(), cause })?;
+        Ok(is_tiff(start).then_some(file))
     }
 }

@@ -260,6 +260,14 @@ pub enum Error {
         /// What it is, as part of a sentence.
         format: &'static str,
     },
+    /// Pictures of which no tile has enough content.
+    #[error("no tile of {pictures} pictures has a share of content of `{least_content}`")]
+    NoTiles {
+        /// The number of pictures.
+        pictures: usize,
+        /// The least share of content that was wanted.
+        least_content: f64,
+    },
     /// An image that its decoder refuses.
     #[error("cannot decode `{name}`: {reason}")]
     Decode {

@@ -75,6 +75,7 @@ impl Error {
             Self::UnreadFormat { .. } => {
                 Some("convert it, for example to PNG with ImageMagick's `magick`, or leave it out".into())
             }
+            Self::NoTiles { .. } => Some("tiles that are nearly black or white everywhere are left out; set `data.tile_content` lower".into()),
             Self::UnknownFormat { .. }
             | Self::Decode { .. }
             | Self::DecoderPanicked { .. }
@@ -100,6 +101,7 @@ impl Error {
             | Self::BadSpec { .. }
             | Self::NoMatch { .. }
             | Self::EmptyFolder { .. }
+            | Self::NoTiles { .. }
             | Self::NotInClassFolder { .. }
             | Self::NotAFile { .. }
             | Self::TooLarge { .. }

@@ -28,7 +28,39 @@ pub enum Pixels {
     F32(Vec<f32>),
 }
 
+/// A part of an image, in whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rectangle {
+    /// The first row.
+    pub(crate) top: usize,
+    /// The first column.
+    pub(crate) left: usize,
+    /// The number of rows.
+    pub(crate) height: usize,
+    /// The number of columns.
+    pub(crate) width: usize,
+}
+
 impl Image {
+    /// Returns a part of the image.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the part does not lie within the image.
+    pub(crate) fn cut(&self, part: Rectangle) -> Self {
+        fn cut<T: Copy>(pixels: &[T], row: usize, channels: usize, part: Rectangle) -> Vec<T> {
+            let rows = pixels.chunks_exact(row).skip(part.top).take(part.height);
+            rows.flat_map(|row| &row[part.left * channels..][..part.width * channels]).copied().collect()
+        }
+        let Self { channels, width, .. } = *self;
+        assert!(part.top + part.height <= self.height, "the part ends below the image");
+        let pixels = match &self.pixels {
+            Pixels::U8(pixels) => Pixels::U8(cut(pixels, width * channels, channels, part)),
+            Pixels::F32(pixels) => Pixels::F32(cut(pixels, width * channels, channels, part)),
+        };
+        Self { channels, height: part.height, width: part.width, pixels }
+    }
+
     /// Converts to `channels` channels, where 1 is gray, 2 gray and alpha, 3 RGB, 4 RGBA.
     ///
     /// Alpha is dropped or added as opaque; it is never blended. What other numbers of channels mean is not known, so

@@ -60,7 +60,8 @@ pub use readable::check_readable;
 pub use rng::{Purpose, Rng};
 pub use scan::{Scan, Sizes, scan};
 pub use source::{
-    PassedOver, PassedOverGroup, PassedOverReason, Relabeled, Sample, Source, Subset, idx_from_bytes, open,
+    PassedOver, PassedOverGroup, PassedOverReason, Relabeled, Sample, Source, Subset, Tiled, Tiling, idx_from_bytes,
+    open,
 };
 pub use transform::{
     Augmentation, CenterCrop, ColorJitter, Distortion, Filter, FineTuning, Interpolation, RandAugment, RandomErasing,

@@ -41,6 +41,8 @@ pub enum Purpose {
     Relax = 8,
     /// Which pixels a palette is made from, and its initial colors.
     Palette = 9,
+    /// Which tiles of one picture are used.
+    Tile = 10,
 }
 
 /// Returns the generator for a seed, a purpose, an epoch and an index.

@@ -1,5 +1,7 @@
 //! Recognizes file formats by the first bytes: those that are decoded, and those that are refused by name.
 
+use std::io::Cursor;
+
 use ::image::ImageFormat;
 
 use super::{gif, jpeg, npy, picture, tiff};
@@ -60,6 +62,20 @@ impl Format {
             Self::Bmp => picture::decode(bytes, name, ImageFormat::Bmp, channels),
             Self::Tiff => tiff::picture(bytes, name, channels),
             Self::Npy => npy::array(bytes, name, channels),
+        }
+    }
+}
+
+impl Format {
+    /// Height and width from the header; `None` where it is not read alone.
+    pub(super) fn size(self, bytes: &[u8], name: &str) -> Result<Option<[usize; 2]>> {
+        match self {
+            Self::Jpeg => jpeg::size(bytes, name).map(Some),
+            Self::Png => picture::size(bytes, name, ImageFormat::Png).map(Some),
+            Self::WebP => picture::size(bytes, name, ImageFormat::WebP).map(Some),
+            Self::Bmp => picture::size(bytes, name, ImageFormat::Bmp).map(Some),
+            Self::Tiff => tiff::size(Cursor::new(bytes), name).map(Some),
+            Self::Gif | Self::Npy => Ok(None),
         }
     }
 }

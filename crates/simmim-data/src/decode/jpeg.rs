@@ -51,6 +51,17 @@ pub(super) fn picture(
     }
 }
 
+/// Height and width of the upright image.
+///
+/// # Errors
+///
+/// [`Error::Decode`] with `name`.
+pub(super) fn size(bytes: &[u8], name: &str) -> Result<[usize; 2]> {
+    let markers = Markers::of(bytes);
+    let missing = || Error::Decode { name: name.to_owned(), reason: "it does not say its size".to_owned() };
+    Ok(orientation::upright_size(markers.size.ok_or_else(missing)?, orientation::of(markers.exif, markers.xmp)))
+}
+
 /// Each scan takes time for every block of the image, whatever is in it, so a small file could keep a decoder busy for
 /// hours (<https://libjpeg-turbo.org/pmwiki/uploads/About/TwoIssueswiththeJPEGStandard.pdf>). Progressive files have
 /// about ten.
@@ -128,6 +139,8 @@ struct Markers<'a> {
     exif: Option<&'a [u8]>,
     xmp: Option<&'a [u8]>,
     scans: usize,
+    /// Height and width, as they are stored.
+    size: Option<[usize; 2]>,
     /// Whether another JPEG starts before the end of this one: then the file was cut short and written over.
     hides_another: bool,
 }
@@ -158,6 +171,14 @@ impl<'a> Markers<'a> {
             rest = after;
             match *kind {
                 START_OF_SCAN => found.scans += 1,
+                // a frame begins with the number of bits of a sample, its height and its width; three numbers are tables
+                0xc0..=0xcf if ![0xc4, 0xc8, 0xcc].contains(kind) => {
+                    if let [_, a, b, c, d, ..] = *content {
+                        found.size = found
+                            .size
+                            .or(Some([u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])].map(usize::from)));
+                    }
+                }
                 APPLICATION_1 if found.scans == 0 => {
                     let after = |start: &[u8]| content.strip_prefix(start);
                     found.exif = found.exif.or_else(|| after(b"Exif\0\0"));

@@ -7,11 +7,16 @@ mod jpeg;
 mod npy;
 mod orientation;
 mod picture;
+mod pieces;
 mod tiff;
+mod tiff_windows;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::format::Format;
+pub(crate) use self::pieces::Pieces;
+pub(crate) use self::tiff::size as tiff_size;
+pub(crate) use self::tiff_windows::Windows;
 use crate::error::{Error, Result, panic_message};
 use crate::image::{Image, Pixels};
 
@@ -65,6 +70,31 @@ pub fn decode_reduced(
         return Err(Error::NoPixels { name: name.to_owned(), height, width });
     }
     image.with_channels(channels, name)
+}
+
+/// Height and width that [`decode`] gives. Of JPEG, PNG, WebP, BMP and TIFF files only the header is read.
+///
+/// # Errors
+///
+/// Those of [`decode`] as far as they show in what is read.
+pub(crate) fn size(bytes: &[u8], name: &str, channels: usize) -> Result<[usize; 2]> {
+    let Some(format) = Format::of(bytes) else {
+        return Err(format::unknown(bytes, name));
+    };
+    let size = catch_unwind(|| format.size(bytes, name)).map_err(|payload| Error::DecoderPanicked {
+        name: name.to_owned(),
+        format: format.name(),
+        message: panic_message(&*payload),
+    })??;
+    match size {
+        Some(size) => Ok(size),
+        None => decode(bytes, name, channels).map(|image| [image.height, image.width]),
+    }
+}
+
+/// Whether a file that begins with these bytes is a TIFF file.
+pub(crate) fn is_tiff(start: &[u8]) -> bool {
+    Format::of(start) == Some(Format::Tiff)
 }
 
 /// The most memory that one image may take after its values and channels are converted, 512 MiB. This is the size of

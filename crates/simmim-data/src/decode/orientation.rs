@@ -3,7 +3,7 @@
 use crate::image::{Image, Pixels};
 
 /// The number of the tag, in EXIF (CIPA DC-008, 4.6.5) and in TIFF.
-const ORIENTATION: u16 = 274;
+pub(super) const ORIENTATION: u16 = 274;
 
 /// Returns the orientation, 1 to 8, that EXIF data say, or else XMP data; 1 is upright. As in Pillow, an EXIF tag with
 /// another value hides that of XMP (`Image.getexif`, `ImageOps.exif_transpose`).
@@ -38,9 +38,24 @@ pub(super) struct Entry {
 
 /// Finds the entry `tag` in the first directory (TIFF 6.0, section 2; BigTIFF has the same with longer fields).
 pub(super) fn entry(tiff: &[u8], tag: u16) -> Option<Entry> {
-    let is_little = tiff.starts_with(b"II");
-    let number = |at: usize, length: usize| -> Option<u64> {
-        let bytes = tiff.get(at..at.checked_add(length)?)?;
+    entry_in(
+        &mut |at, bytes| {
+            bytes.copy_from_slice(tiff.get(at..at.checked_add(bytes.len())?)?);
+            Some(())
+        },
+        tag,
+    )
+}
+
+/// Does what [`entry`] does for a file that `read` reads from, at most eight bytes at a time.
+pub(super) fn entry_in(read: &mut dyn FnMut(usize, &mut [u8]) -> Option<()>, tag: u16) -> Option<Entry> {
+    let mut order = [0; 2];
+    read(0, &mut order)?;
+    let is_little = order == *b"II";
+    let mut number = |at: usize, length: usize| -> Option<u64> {
+        let mut bytes = [0; 8];
+        let bytes = &mut bytes[..length];
+        read(at, bytes)?;
         let join = |value: u64, byte: &u8| value << 8 | u64::from(*byte);
         Some(if is_little { bytes.iter().rev().fold(0, join) } else { bytes.iter().fold(0, join) })
     };

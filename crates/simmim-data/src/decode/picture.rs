@@ -2,7 +2,7 @@
 
 use std::io::Cursor;
 
-use ::image::{ColorType, DynamicImage, ImageDecoder as _, ImageError, ImageFormat, ImageReader, Limits};
+use ::image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use super::{MAX_BYTES, check_size, from_u16, orientation};
 use crate::error::{Error, Result};
@@ -14,7 +14,34 @@ use crate::image::{Image, Pixels};
 ///
 /// [`Error::Decode`] or [`Error::TooLarge`], with `name`.
 pub(super) fn decode(bytes: &[u8], name: &str, format: ImageFormat, wanted: usize) -> Result<Image> {
-    let failed = |cause: ImageError| Error::Decode { name: name.to_owned(), reason: cause.to_string() };
+    let mut decoder = opened(bytes, name, format)?;
+    let (width, height) = decoder.dimensions();
+    let color = decoder.color_type();
+    // deeper values become floats
+    let bytes_per_value = if color.bytes_per_pixel() == color.channel_count() { 1 } else { size_of::<f32>() };
+    check_size([height as usize, width as usize], wanted.max(color.channel_count().into()), bytes_per_value, name)?;
+    let orientation = orientation_of(&mut decoder);
+    let image = from_decoded(DynamicImage::from_decoder(decoder).map_err(|cause| failed(name, &cause))?);
+    Ok(orientation::upright(image, orientation))
+}
+
+/// Height and width of the upright first frame.
+///
+/// # Errors
+///
+/// [`Error::Decode`] with `name`.
+pub(super) fn size(bytes: &[u8], name: &str, format: ImageFormat) -> Result<[usize; 2]> {
+    let mut decoder = opened(bytes, name, format)?;
+    let (width, height) = decoder.dimensions();
+    Ok(orientation::upright_size([height as usize, width as usize], orientation_of(&mut decoder)))
+}
+
+fn failed(name: &str, cause: &ImageError) -> Error {
+    Error::Decode { name: name.to_owned(), reason: cause.to_string() }
+}
+
+/// Reads the header.
+fn opened<'a>(bytes: &'a [u8], name: &str, format: ImageFormat) -> Result<impl ImageDecoder + 'a> {
     if format == ImageFormat::WebP && claims_too_much(bytes) {
         let reason = "a part of it claims more bytes than the file has".to_owned();
         return Err(Error::Decode { name: name.to_owned(), reason });
@@ -23,17 +50,13 @@ pub(super) fn decode(bytes: &[u8], name: &str, format: ImageFormat, wanted: usiz
     limits.max_alloc = Some(MAX_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(failed)?;
-    let (width, height) = decoder.dimensions();
-    let color = decoder.color_type();
-    // deeper values become floats
-    let bytes_per_value = if color.bytes_per_pixel() == color.channel_count() { 1 } else { size_of::<f32>() };
-    check_size([height as usize, width as usize], wanted.max(color.channel_count().into()), bytes_per_value, name)?;
-    // metadata that cannot be read do not make the picture unreadable
+    reader.into_decoder().map_err(|cause| failed(name, &cause))
+}
+
+/// Metadata that cannot be read do not make the picture unreadable.
+fn orientation_of(decoder: &mut impl ImageDecoder) -> u8 {
     let [exif, xmp] = [decoder.exif_metadata(), decoder.xmp_metadata()].map(|data| data.ok().flatten());
-    let orientation = orientation::of(exif.as_deref(), xmp.as_deref());
-    let image = from_decoded(DynamicImage::from_decoder(decoder).map_err(failed)?);
-    Ok(orientation::upright(image, orientation))
+    orientation::of(exif.as_deref(), xmp.as_deref())
 }
 
 /// Whether a chunk of a WebP file (RFC 9649, section 2.3) ends behind the end of the file. The decoder would take the

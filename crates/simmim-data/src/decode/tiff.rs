@@ -1,6 +1,7 @@
 //! Decodes the first page of a TIFF file (TIFF 6.0, BigTIFF).
 
-use std::io::Cursor;
+use std::fmt::Display;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
 use ::tiff::decoder::{Decoder, DecodingResult, Limits};
 use ::tiff::tags::Tag;
@@ -24,77 +25,185 @@ const INKS: u32 = 5;
 ///
 /// [`Error::Decode`], [`Error::TooLarge`] or [`Error::NotFinite`], with `name`.
 pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
-    let failed = |cause: ::tiff::TiffError| Error::Decode { name: name.to_owned(), reason: cause.to_string() };
-    let unread = |what: String| Error::Decode { name: name.to_owned(), reason: format!("{what} is not read") };
-    let Some(entry) = orientation::entry(bytes, INTERPRETATION) else {
-        return Err(unread("a file that does not say what its values mean".to_owned()));
-    };
-    let meaning = entry.value;
-    if ![WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, INKS].contains(&meaning) {
-        return Err(unread(format!("PhotometricInterpretation {meaning}")));
-    }
-    // the reader knows strips, tiles and compression. It is told that the values are gray, since it does not read
-    // palettes, and what the values mean is known here
-    let mut gray = bytes.to_vec();
-    gray[entry.at.clone()].fill(0);
-    let is_little = bytes[0] == b'I';
-    gray[if is_little { entry.at.start } else { entry.at.end - 1 }] = BLACK_IS_ZERO as u8;
-    let mut limits = Limits::default();
-    limits.decoding_buffer_size = MAX_BYTES as usize;
-    limits.intermediate_buffer_size = MAX_BYTES as usize;
-    let mut decoder = Decoder::new(Cursor::new(gray)).map_err(failed)?.with_limits(limits);
-    let (width, height) = decoder.dimensions().map_err(failed)?;
-    let color = decoder.colortype().map_err(failed)?;
-    let (bits, samples) = (usize::from(color.bit_depth()), usize::from(color.num_samples()));
-    let (height, width) = (height as usize, width as usize);
-    let bytes_per_value = if bits <= 8 { 1 } else { size_of::<f32>() };
-    let channels = if meaning == PALETTE { 3 } else { samples };
-    check_size([height, width], wanted.max(channels), bytes_per_value, name)?;
-    let mut tag = |tag| decoder.find_tag_unsigned_vec::<u16>(tag).map(Option::unwrap_or_default).map_err(failed);
-    let (extra, colors, planes) = (tag(Tag::ExtraSamples)?, tag(Tag::ColorMap)?, tag(Tag::PlanarConfiguration)?);
-    if planes == [2] && samples > 1 && !tag(Tag::TileWidth)?.is_empty() {
-        // the reader panics on them (version 0.11.3)
-        return Err(unread("a file of tiles for each color".to_owned()));
-    }
+    let mut page = Page::open(Cursor::new(bytes), name)?;
+    check_size(page.size, wanted.max(page.channels()), page.bytes_per_value(), name)?;
     let mut stored = DecodingResult::U8(Vec::new());
-    let layout = decoder.read_image_to_buffer(&mut stored).map_err(failed)?;
+    let layout = page.decoder.read_image_to_buffer(&mut stored).map_err(|cause| failed(name, &cause))?;
     if stored.as_buffer(0).byte_len() < layout.complete_len {
-        return Err(unread("a file of which only the first plane fits".to_owned()));
+        return Err(unread(name, "a file of which only the first plane fits"));
     }
-    let is_planar = planes == [2] && samples > 1;
-    let pixels = match stored {
-        DecodingResult::U8(values) if bits == 8 => Pixels::U8(interleaved(values, samples, is_planar)),
-        DecodingResult::U8(values) if bits < 8 && samples == 1 => Pixels::U8(unpacked(&values, width, bits)),
-        DecodingResult::U16(values) => from_u16(interleaved(values, samples, is_planar)),
-        DecodingResult::F32(values) => from_f32(interleaved(values, samples, is_planar), name)?,
-        _ => return Err(unread(format!("{samples} samples of {bits} bits each"))),
-    };
-    let alpha = match extra.first() {
-        Some(1) => Alpha::Premultiplied,
-        Some(2) => Alpha::Apart,
-        _ => Alpha::None,
-    };
-    let image = Image { channels: samples, height, width, pixels };
-    let image = match (meaning, samples) {
-        (BLACK_IS_ZERO, 1) if bits < 8 => mapped(image, |value| [spread(value, bits)]),
-        (BLACK_IS_ZERO, _) => image,
-        (WHITE_IS_ZERO, 1) => match image.pixels {
-            Pixels::U8(_) => mapped(image, |value| [255 - spread(value, bits)]),
-            Pixels::F32(values) => {
-                Image { pixels: Pixels::F32(values.into_iter().map(|value| 1.0 - value).collect()), ..image }
+    Ok(orientation::upright(page.image(stored, page.size, name)?, page.orientation))
+}
+
+/// Height and width of the upright page.
+///
+/// # Errors
+///
+/// [`Error::Decode`] with `name`.
+pub(crate) fn size(file: impl Read + Seek, name: &str) -> Result<[usize; 2]> {
+    let page = Page::open(file, name)?;
+    Ok(orientation::upright_size(page.size, page.orientation))
+}
+
+fn failed(name: &str, cause: &::tiff::TiffError) -> Error {
+    Error::Decode { name: name.to_owned(), reason: cause.to_string() }
+}
+
+fn unread(name: &str, what: impl Display) -> Error {
+    Error::Decode { name: name.to_owned(), reason: format!("{what} is not read") }
+}
+
+/// The first page of a file, and what its values mean.
+pub(super) struct Page<R: Read + Seek> {
+    pub(super) decoder: Decoder<Patched<R>>,
+    /// Height and width as they are stored.
+    pub(super) size: [usize; 2],
+    pub(super) orientation: u8,
+    /// `PhotometricInterpretation`.
+    meaning: u32,
+    pub(super) bits: usize,
+    samples: usize,
+    /// Whether each sample of all pixels is stored apart.
+    pub(super) is_planar: bool,
+    alpha: Alpha,
+    /// The palette.
+    colors: Vec<u16>,
+}
+
+impl<R: Read + Seek> Page<R> {
+    /// Reads the directory of the page.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decode`] with `name`.
+    pub(super) fn open(mut file: R, name: &str) -> Result<Self> {
+        let mut number = |tag| {
+            orientation::entry_in(
+                &mut |at, bytes| {
+                    file.seek(SeekFrom::Start(at as u64)).ok()?;
+                    file.read_exact(bytes).ok()
+                },
+                tag,
+            )
+        };
+        let Some(entry) = number(INTERPRETATION) else {
+            return Err(unread(name, "a file that does not say what its values mean"));
+        };
+        let orientation = number(orientation::ORIENTATION).map_or(1, |entry| entry.value);
+        let meaning = entry.value;
+        if ![WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, INKS].contains(&meaning) {
+            return Err(unread(name, format_args!("PhotometricInterpretation {meaning}")));
+        }
+        // the reader knows strips, tiles and compression. It is told that the values are gray, since it does not read
+        // palettes, and what the values mean is known here
+        let gray = |is_little: bool| {
+            let mut bytes = vec![0; entry.at.len()];
+            let last = bytes.len() - 1;
+            bytes[if is_little { 0 } else { last }] = BLACK_IS_ZERO as u8;
+            bytes
+        };
+        let failed = |cause| failed(name, &cause);
+        let mut order = [0];
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_exact(&mut order))
+            .map_err(|cause| failed(cause.into()))?;
+        file.seek(SeekFrom::Start(0)).map_err(|cause| failed(cause.into()))?;
+        let patched = Patched { file, at: entry.at.start as u64, bytes: gray(order == *b"I") };
+        let mut limits = Limits::default();
+        limits.decoding_buffer_size = MAX_BYTES as usize;
+        limits.intermediate_buffer_size = MAX_BYTES as usize;
+        let mut decoder = Decoder::new(patched).map_err(failed)?.with_limits(limits);
+        let (width, height) = decoder.dimensions().map_err(failed)?;
+        let color = decoder.colortype().map_err(failed)?;
+        let (bits, samples) = (usize::from(color.bit_depth()), usize::from(color.num_samples()));
+        let mut tag = |tag| decoder.find_tag_unsigned_vec::<u16>(tag).map(Option::unwrap_or_default).map_err(failed);
+        let (extra, colors, planes) = (tag(Tag::ExtraSamples)?, tag(Tag::ColorMap)?, tag(Tag::PlanarConfiguration)?);
+        let is_planar = planes == [2] && samples > 1;
+        if is_planar && !tag(Tag::TileWidth)?.is_empty() {
+            // the reader panics on them (version 0.11.3)
+            return Err(unread(name, "a file of tiles for each color"));
+        }
+        let alpha = match extra.first() {
+            Some(1) => Alpha::Premultiplied,
+            Some(2) => Alpha::Apart,
+            _ => Alpha::None,
+        };
+        let size = [height as usize, width as usize];
+        let orientation = u8::try_from(orientation).ok().filter(|number| (1..=8).contains(number)).unwrap_or(1);
+        Ok(Self { decoder, size, orientation, meaning, bits, samples, is_planar, alpha, colors })
+    }
+
+    /// The number of channels before they are converted.
+    pub(super) fn channels(&self) -> usize {
+        if self.meaning == PALETTE { 3 } else { self.samples }
+    }
+
+    pub(super) fn bytes_per_value(&self) -> usize {
+        if self.bits <= 8 { 1 } else { size_of::<f32>() }
+    }
+
+    /// Makes an image of the values of the page, or of a part of it, not turned upright.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decode`] or [`Error::NotFinite`], with `name`.
+    pub(super) fn image(&self, stored: DecodingResult, [height, width]: [usize; 2], name: &str) -> Result<Image> {
+        let Self { meaning, bits, samples, is_planar, alpha, ref colors, .. } = *self;
+        let pixels = match stored {
+            DecodingResult::U8(values) if bits == 8 => Pixels::U8(interleaved(values, samples, is_planar)),
+            DecodingResult::U8(values) if bits < 8 && samples == 1 => Pixels::U8(unpacked(&values, width, bits)),
+            DecodingResult::U16(values) => from_u16(interleaved(values, samples, is_planar)),
+            DecodingResult::F32(values) => from_f32(interleaved(values, samples, is_planar), name)?,
+            _ => return Err(unread(name, format_args!("{samples} samples of {bits} bits each"))),
+        };
+        let image = Image { channels: samples, height, width, pixels };
+        Ok(match (meaning, samples) {
+            (BLACK_IS_ZERO, 1) if bits < 8 => mapped(image, |value| [spread(value, bits)]),
+            (BLACK_IS_ZERO, _) => image,
+            (WHITE_IS_ZERO, 1) => match image.pixels {
+                Pixels::U8(_) => mapped(image, |value| [255 - spread(value, bits)]),
+                Pixels::F32(values) => {
+                    Image { pixels: Pixels::F32(values.into_iter().map(|value| 1.0 - value).collect()), ..image }
+                }
+            },
+            (RGB, 3..) => with_colors(image, alpha),
+            (PALETTE, 1) if bits <= 8 => {
+                mapped(image, color_of(colors, bits).ok_or_else(|| unread(name, "a palette that is cut short"))?)
             }
-        },
-        (RGB, 3..) => with_colors(image, alpha),
-        (PALETTE, 1) if bits <= 8 => {
-            mapped(image, color_of(&colors, bits).ok_or_else(|| unread("a palette that is cut short".to_owned()))?)
+            (INKS, 4) if bits == 8 => inks_to_rgb(image),
+            (_, _) => {
+                let what = format_args!("PhotometricInterpretation {meaning} with {samples} samples of {bits} bits");
+                return Err(unread(name, what));
+            }
+        })
+    }
+}
+
+/// A file of which a few bytes are read as others.
+pub(super) struct Patched<R> {
+    file: R,
+    /// Where the other bytes begin.
+    at: u64,
+    bytes: Vec<u8>,
+}
+
+impl<R: Read + Seek> Read for Patched<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let start = self.file.stream_position()?;
+        let count = self.file.read(out)?;
+        for (at, byte) in (self.at..).zip(&self.bytes) {
+            if let Some(out) = at.checked_sub(start).and_then(|at| out[..count].get_mut(at as usize)) {
+                *out = *byte;
+            }
         }
-        (INKS, 4) if bits == 8 => inks_to_rgb(image),
-        (_, _) => {
-            return Err(unread(format!("PhotometricInterpretation {meaning} with {samples} samples of {bits} bits")));
-        }
-    };
-    let orientation = orientation::of(Some(bytes), None);
-    Ok(orientation::upright(image, orientation))
+        Ok(count)
+    }
+}
+
+impl<R: Seek> Seek for Patched<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.seek(to)
+    }
 }
 
 /// Interleaves values that are stored plane by plane.

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Source;
 use super::passed_over::PassedOver;
 use super::walk::Found;
-use super::{Source, read};
 use crate::encoded::Encoded;
 use crate::error::{Error, Result};
 
@@ -72,7 +72,7 @@ impl Source for Folder {
     }
 
     fn encoded(&self, index: usize) -> Result<Encoded> {
-        Ok(Encoded::file(read(&self.images[index])?, self.channels, self.name(index)))
+        Ok(Encoded::at(self.images[index].clone(), self.channels, self.name(index)))
     }
 
     fn label(&self, index: usize) -> Option<usize> {

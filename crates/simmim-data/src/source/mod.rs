@@ -20,6 +20,7 @@ mod spec;
 mod storage;
 mod subset;
 mod tar;
+mod tiled;
 mod walk;
 mod zip;
 
@@ -34,6 +35,7 @@ pub(crate) use self::list::PATH_COLUMNS;
 pub use self::passed_over::{MAX_NAMED, PassedOver, PassedOverGroup, PassedOverReason};
 pub use relabeled::Relabeled;
 pub use subset::Subset;
+pub use tiled::{Tiled, Tiling};
 
 use self::concat::Concat;
 use self::folder::Folder;
@@ -41,6 +43,7 @@ use self::idx::Idx;
 use self::kind::Kind;
 use self::shards::Shards;
 use self::storage::Storage;
+pub(crate) use self::storage::{LocalFile, Reader};
 use self::zip::Zip;
 use crate::decode::MAX_BYTES;
 use crate::encoded::Encoded;
@@ -312,7 +315,7 @@ fn check_encoded(bytes: u64, name: &str) -> Result<()> {
 }
 
 /// Reads a whole file; the error contains its path.
-fn read(path: &Path) -> Result<Vec<u8>> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     opened(path)?.read_to_end(&mut bytes).map_err(|cause| Error::Read { path: path.to_owned(), cause })?;
     Ok(bytes)

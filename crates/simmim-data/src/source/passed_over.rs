@@ -72,6 +72,8 @@ pub enum PassedOverReason {
     Encrypted,
     /// A member of an archive that is compressed in a way that is not read.
     Compression,
+    /// A picture of which no tile has enough content.
+    NoContent,
 }
 
 impl PassedOver {
@@ -209,6 +211,7 @@ impl PassedOverReason {
             Self::NotListed => "not-listed",
             Self::Encrypted => "encrypted",
             Self::Compression => "compression",
+            Self::NoContent => "no-content",
         }
     }
 
@@ -241,7 +244,8 @@ impl PassedOverReason {
             | Self::Hidden
             | Self::Extension(_)
             | Self::OtherExtension
-            | Self::NoExtension => None,
+            | Self::NoExtension
+            | Self::NoContent => None,
         }
     }
 
@@ -268,7 +272,8 @@ impl PassedOverReason {
             | Self::NoPicture
             | Self::BehindEnd
             | Self::Encrypted
-            | Self::Compression => self.advice().is_some(),
+            | Self::Compression
+            | Self::NoContent => self.advice().is_some(),
         }
     }
 
@@ -304,6 +309,7 @@ impl PassedOverReason {
             Self::Compression => {
                 fixed("is compressed in a way that is not read", "are compressed in ways that are not read")
             }
+            Self::NoContent => fixed("has no tile with enough content", "have no tile with enough content"),
         }
     }
 }

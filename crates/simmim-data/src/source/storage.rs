@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 ///
 /// A format of archives needs nothing else of the place where the archive lies. A remote store implements the same with
 /// requests of ranges.
-pub(super) trait Storage: Send + Sync {
+pub(crate) trait Storage: Send + Sync {
     /// What messages call it: a path or an address.
     fn path(&self) -> &Path;
 
@@ -29,13 +29,13 @@ pub(super) trait Storage: Send + Sync {
 }
 
 /// A file on a local disk.
-pub(super) struct LocalFile {
+pub(crate) struct LocalFile {
     path: PathBuf,
     len: u64,
 }
 
 impl LocalFile {
-    pub(super) fn open(path: &Path) -> Result<Arc<Self>> {
+    pub(crate) fn open(path: &Path) -> Result<Arc<Self>> {
         let failed = |cause| Error::Read { path: path.to_owned(), cause };
         let len = opened(path)?.metadata().map_err(failed)?.len();
         Ok(Arc::new(Self { path: path.to_owned(), len }))
@@ -90,7 +90,7 @@ const LARGEST_READ: u64 = 256 << 10;
 
 /// Reads a storage from the beginning, or from any other place.
 #[derive(Clone)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     storage: Arc<dyn Storage>,
     position: u64,
     /// The bytes from `start` on.
@@ -100,7 +100,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(storage: Arc<dyn Storage>) -> Self {
+    pub(crate) fn new(storage: Arc<dyn Storage>) -> Self {
         Self { storage, position: 0, buffer: Vec::new(), start: 0, next_read: FIRST_READ }
     }
 

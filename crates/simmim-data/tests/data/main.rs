@@ -18,4 +18,5 @@ mod reduced;
 mod same_batches;
 mod shards;
 mod sources;
+mod tiles;
 mod transforms;
