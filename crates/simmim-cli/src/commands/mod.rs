@@ -22,6 +22,7 @@ use crate::cli::Common;
 use crate::terminal::escaped;
 use serde_json::Value;
 use simmim::Error;
+use simmim::recipe::DataRecipe;
 use simmim::run::MAX_NAMED;
 use simmim::weights::{ChannelRule, Import, InitFrom};
 use simmim_data::{Image, PassedOver, PassedOverReason, Skipped, Source};
@@ -52,12 +53,35 @@ fn print_result(is_json: bool, prose: &str, json: &Value) -> anyhow::Result<()> 
 /// If there are no images, or they cannot be opened.
 fn open_data(common: &Common, spec: &str, channels: usize) -> simmim::Result<Arc<dyn Source>> {
     let source = simmim_data::open(spec, channels)?;
-    let passed_over = source.passed_over();
+    say_passed_over(common, source.passed_over());
+    Ok(source)
+}
+
+/// Opens the images of the command line to train on: the tiles of them, if the recipe cuts tiles.
+///
+/// # Errors
+/// If there are no images, or they cannot be opened.
+fn open_training_data(common: &Common, spec: &str, recipe: &DataRecipe) -> simmim::Result<Arc<dyn Source>> {
+    if recipe.tile.is_none() {
+        return open_data(common, spec, recipe.channels);
+    }
+    let pictures = simmim_data::open(spec, recipe.channels)?;
+    let count = pictures.len();
+    let tiles = recipe.tiled(pictures, common.seed(), common.threads())?;
+    say_passed_over(common, tiles.passed_over());
+    if !common.quiet {
+        let pictures = if count == 1 { "picture" } else { "pictures" };
+        crate::terminal::line(&format!("`{spec}`: {} tiles of {count} {pictures}", tiles.len()));
+    }
+    Ok(tiles)
+}
+
+/// Says what lies among the images and is not read.
+fn say_passed_over(common: &Common, passed_over: &PassedOver) {
     passed_over_warnings(passed_over).iter().for_each(|line| crate::terminal::line(line));
     if !common.quiet {
         passed_over_notes(passed_over).iter().for_each(|line| crate::terminal::line(line));
     }
-    Ok(source)
 }
 
 /// Reasons that are told one by one; of more, only the number is told.

@@ -1,6 +1,6 @@
 //! What all training commands share: options of a run from the command line, progress, Ctrl-C, and the final output.
 
-use super::{open_data, print_result};
+use super::{open_training_data, print_result};
 use crate::cli::Common;
 use crate::exit::Exit;
 use crate::progress::Progress;
@@ -33,7 +33,7 @@ impl Run<'_> {
         let given = Given::read(self.recipe)?;
         let recipe: R = given.resolve_as(self.edits)?;
         let open = |spec: &str| -> anyhow::Result<Input> {
-            let source = open_data(self.common, spec, recipe.data().channels)?;
+            let source = open_training_data(self.common, spec, recipe.data())?;
             Ok(Input { source, description: spec.to_owned() })
         };
         let (data, val) = (open(data)?, val.map(open).transpose()?);

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::support::{array, fashion, json, losses, photos, pretrain, scratch, simmim, succeeds, text};
+use super::support::{array, fashion, json, losses, photos, pretrain, refuses, scratch, simmim, succeeds, text};
 
 /// Pre-trains on photos (1 channel) or arrays (5 channels), then reconstructs one of them.
 #[track_caller]
@@ -103,4 +103,24 @@ fn either_precision_trains() {
             fs::read_to_string(out.join("resolved.toml")).unwrap().contains(&format!("precision = \"{precision}\""))
         );
     }
+}
+
+#[test]
+fn training_sees_the_tiles_of_large_pictures() {
+    let (folder, run) = scratch();
+    let picture = format!("{}/others-buffetset.jpg", photos()); // 247 by 320 pixels
+    let command = || pretrain(&picture, &run, &["data.tile=100", "data.tile_stride=50", "train.batch_size=4"]);
+    let ran = succeeds(command());
+    // rows start at 0, 50, 100 and 147, columns at 0, 50, 100, 150, 200 and 220
+    assert!(ran.stderr.contains("24 tiles of 1 picture"), "{}", ran.stderr);
+    assert!(losses(&run).iter().all(|loss| loss.is_finite() && *loss > 0.0));
+    assert!(succeeds(command()).stdout.contains("done"), "the finished run is recognized");
+    let whole = folder.path().join("whole");
+    refuses(pretrain(&picture, &whole, &["data.tile_stride=50"]), "`data.tile_stride` is `50`", "data.tile");
+    refuses(
+        pretrain(&picture, &whole, &["data.tile=100", "data.tile_content=1"]),
+        "no tile of 1 picture",
+        "tile_content",
+    );
+    assert!(!whole.exists());
 }

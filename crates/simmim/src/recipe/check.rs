@@ -19,6 +19,9 @@ const MAX_HEAD_WIDTH: usize = 1 << 12;
 /// Largest number of images per step.
 const MAX_BATCH: usize = 1 << 16;
 
+/// Larger tiles of three channels would not be read ([`simmim_data::decode::MAX_BYTES`]).
+const MAX_TILE_PX: usize = 13_000;
+
 /// Checks that the values of a pre-training recipe fit together.
 ///
 /// # Errors
@@ -72,6 +75,25 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
+/// Checks how pictures are cut into tiles.
+fn tiles(data: &DataRecipe) -> Result<()> {
+    size("data.tile", data.tile.unwrap_or(1), MAX_TILE_PX)?;
+    size("data.tile_stride", data.tile_stride.unwrap_or(1), MAX_TILE_PX)?;
+    within("data.tile_content", data.tile_content.unwrap_or(0.0), 0.0, 1.0)?;
+    at_least_one("data.tiles_per_picture", data.tiles_per_picture.unwrap_or(1))?;
+    for (key, value) in [
+        ("data.tile_stride", data.tile_stride.map(|stride| stride.to_string())),
+        ("data.tile_content", data.tile_content.map(|share| share.to_string())),
+        ("data.tiles_per_picture", data.tiles_per_picture.map(|count| count.to_string())),
+    ] {
+        if let (Some(value), None) = (value, data.tile) {
+            let hint = Some("`data.tile` is the side of a tile in pixels".into());
+            return Err(wrong(key, value, "there are no tiles without `data.tile`".into(), hint));
+        }
+    }
+    Ok(())
+}
+
 /// Checks the sections that all recipes share. The image size must be a multiple of `step_px`; `what` names that length
 /// in errors.
 ///
@@ -94,6 +116,7 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
     in_order("data.crop_ratio", data.crop_ratio, f64::INFINITY)?;
     within("data.flip", data.flip, 0.0, 1.0)?;
     within("data.max_skipped", data.max_skipped, 0.0, 1.0)?;
+    tiles(data)?;
     within("train.layer_decay", train.layer_decay, 1e-6, 1.0)?;
     within("train.average_decay", train.average_decay, 0.0, 0.999_999_9)?;
 

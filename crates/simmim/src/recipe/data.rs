@@ -2,8 +2,9 @@
 
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
-use simmim_data::{Augmentation, Normalization, RandomResizedCrop, Source, Transform};
+use simmim_data::{Augmentation, Normalization, RandomResizedCrop, Source, Tiled, Tiling, Transform};
 use simmim_engine::Images;
+use std::sync::Arc;
 
 /// Number of images whose mean and standard deviation are measured.
 const MEASURED_IMAGES: usize = 2000;
@@ -26,6 +27,18 @@ pub struct DataRecipe {
     pub flip: f64,
     /// Share of unreadable images, 0 to 1, above which a run stops with an error.
     pub max_skipped: f64,
+    /// Side of the square tiles that pictures are cut into, in pixels; absent: pictures are used whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tile: Option<usize>,
+    /// Distance between neighboring tiles, in pixels; absent: the side of a tile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tile_stride: Option<usize>,
+    /// Least share of a tile that is neither nearly black nor nearly white; absent: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tile_content: Option<f64>,
+    /// Most tiles of one picture, drawn by the seed; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tiles_per_picture: Option<usize>,
 }
 
 impl DataRecipe {
@@ -53,6 +66,23 @@ impl DataRecipe {
             Some(known) => Ok(known),
             None => Ok(Normalization::measure(source, MEASURED_IMAGES)?),
         }
+    }
+
+    /// The tiles of the pictures of `source` if this recipe cuts tiles, else the pictures. Tiles are listed on `workers`
+    /// threads.
+    ///
+    /// # Errors
+    /// If no tile has enough content.
+    pub fn tiled(&self, source: Arc<dyn Source>, seed: u64, workers: usize) -> Result<Arc<dyn Source>> {
+        let Some(size) = self.tile else { return Ok(source) };
+        let tiling = Tiling {
+            size,
+            stride: self.tile_stride.unwrap_or(size),
+            least_content: self.tile_content.unwrap_or(0.0),
+            most_per_picture: self.tiles_per_picture,
+            seed,
+        };
+        Ok(Arc::new(Tiled::new(source, tiling, workers)?))
     }
 
     /// The random crop and flip of training images.

@@ -24,6 +24,8 @@ const COMPANIONS: &[(&str, &str, &[&str])] = &[
     ("data.image_size", "[1, 1]", &["encoder.patch_px=1", "mask.unit_px=1"]),
     ("data.image_size", "[16384, 16384]", &["encoder.patch_px=1024", "mask.unit_px=1024", "target.resolution=16"]),
     ("data.channels", "", &["data.normalization=\"measured\""]),
+    ("data.tile_", "", &["data.tile=512"]),
+    ("data.tiles_per_picture", "", &["data.tile=512"]),
     ("mask.min_block_units", "", &["mask.strategy=\"blockwise\""]),
     ("mask.aspect", "", &["mask.strategy=\"blockwise\""]),
     ("head.width", "", &["head.kind=\"inverse-swin-t\""]),
@@ -56,7 +58,7 @@ impl<'a> Case<'a> {
     fn new(recipe: &'a str, table: &'a Table, key: &'a str, value: &'a Value) -> Self {
         let written = value.to_string();
         let is_for = |(owner, at, _): &&(&str, &str, &[&str])| {
-            let is_owner = if owner.ends_with('.') { key.starts_with(owner) } else { key == *owner };
+            let is_owner = if owner.ends_with(['.', '_']) { key.starts_with(owner) } else { key == *owner };
             let is_at = at.is_empty() || written == *at || *at == "[" && written.starts_with('[');
             is_owner && is_at
         };
