@@ -114,6 +114,7 @@ fn training_sees_the_tiles_of_large_pictures() {
     // rows start at 0, 50, 100 and 147, columns at 0, 50, 100, 150, 200 and 220
     assert!(ran.stderr.contains("24 tiles of 1 picture"), "{}", ran.stderr);
     assert!(losses(&run).iter().all(|loss| loss.is_finite() && *loss > 0.0));
+    assert!(fs::read_to_string(run.join("log.jsonl")).unwrap().contains("\"waiting_for_data\":0."));
     assert!(succeeds(command()).stdout.contains("done"), "the finished run is recognized");
     let whole = folder.path().join("whole");
     refuses(pretrain(&picture, &whole, &["data.tile_stride=50"]), "`data.tile_stride` is `50`", "data.tile");

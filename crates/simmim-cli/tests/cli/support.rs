@@ -155,6 +155,7 @@ pub(crate) fn log(run: &Path) -> Vec<Map<String, Value>> {
         let mut entry: Map<String, Value> = serde_json::from_str(line).unwrap();
         entry.remove("seconds");
         entry.remove("images_per_second");
+        entry.remove("waiting_for_data");
         entry
     };
     text.lines().map(entry).collect()

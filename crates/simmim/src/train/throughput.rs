@@ -12,7 +12,15 @@ pub(super) struct Throughput {
     since: Instant,
     images: usize,
     seconds: f64,
-    recent: VecDeque<(usize, f64)>,
+    recent: VecDeque<Step>,
+}
+
+/// What one step took.
+struct Step {
+    images: usize,
+    seconds: f64,
+    /// Seconds of waiting for the images of the step.
+    waited_s: f64,
 }
 
 impl Throughput {
@@ -21,15 +29,15 @@ impl Throughput {
         Self { before_s, since: Instant::now(), images: 0, seconds: 0.0, recent: VecDeque::new() }
     }
 
-    /// Counts a step that began at `started`.
-    pub(super) fn count(&mut self, images: usize, started: Instant) {
+    /// Counts a step that began at `started` and then waited for its images.
+    pub(super) fn count(&mut self, images: usize, started: Instant, waited_s: f64) {
         let seconds = started.elapsed().as_secs_f64();
         self.images += images;
         self.seconds += seconds;
         if self.recent.len() == SPEED_WINDOW {
             self.recent.pop_front();
         }
-        self.recent.push_back((images, seconds));
+        self.recent.push_back(Step { images, seconds, waited_s });
     }
 
     /// Elapsed seconds of the run, over all processes.
@@ -44,7 +52,17 @@ impl Throughput {
 
     /// Images per second of the last few steps.
     pub(super) fn recent_speed(&self) -> f64 {
-        let (images, seconds) = self.recent.iter().fold((0, 0.0), |sum, r| (sum.0 + r.0, sum.1 + r.1));
-        if seconds > 0.0 { images as f64 / seconds } else { 0.0 }
+        self.recent_sum(|step| step.images as f64)
+    }
+
+    /// The share of the last few steps that passed in waiting for images.
+    pub(super) fn recent_waiting(&self) -> f64 {
+        self.recent_sum(|step| step.waited_s)
+    }
+
+    /// The sum of what each of the last few steps counts, divided by their seconds.
+    fn recent_sum(&self, of_step: impl Fn(&Step) -> f64) -> f64 {
+        let seconds: f64 = self.recent.iter().map(|step| step.seconds).sum();
+        if seconds > 0.0 { self.recent.iter().map(of_step).sum::<f64>() / seconds } else { 0.0 }
     }
 }

@@ -187,12 +187,13 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         while self.records.state().steps < self.total && !is_stopping {
             let started = Instant::now();
             let mut batch = loader.next().expect("a loader has no end")?;
+            let waited_s = started.elapsed().as_secs_f64();
             let number = self.records.state().steps + 1;
             let wants_to_stop = stop.load(Ordering::Relaxed);
             let stepped = self.learner.step(self.collective, &mut batch, number, wants_to_stop, &mut |_| ())?;
             is_stopping = stepped.ranks_stopping > 0;
             self.count_skipped(&batch, stepped.skipped, observe)?;
-            throughput.count(self.loader.batch_size, started);
+            throughput.count(self.loader.batch_size, started, waited_s);
 
             let state = self.records.state_mut();
             state.steps = number;
@@ -273,6 +274,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             ("lr", json!(lr)),
             ("gradient_norm", json!(gradient_norm)),
             ("images_per_second", json!(speed)),
+            ("waiting_for_data", json!(throughput.recent_waiting())),
             ("seconds", json!(seconds)),
         ];
         if replaced > 0 {

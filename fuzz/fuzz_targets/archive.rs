@@ -1,0 +1,41 @@
+//! Any file is a collection or an error. The first byte says which name it has.
+
+#![no_main]
+
+use std::fs;
+
+use libfuzzer_sys::fuzz_target;
+use simmim_data::{Tiled, Tiling, open};
+
+const NAMES: [&str; 10] = [
+    "a.tar",
+    "a.tar.gz",
+    "a.zip",
+    "a.parquet",
+    "a.csv",
+    "a.jsonl",
+    "a-images-idx3-ubyte",
+    "a-images-idx3-ubyte.gz",
+    "a.npy",
+    "a.tif",
+];
+
+fuzz_target!(|bytes: &[u8]| {
+    let Some((kind, content)) = bytes.split_first() else { return };
+    let name = NAMES[usize::from(*kind) % NAMES.len()];
+    let folder = tempfile::tempdir().expect("there is a temporary folder");
+    let path = folder.path().join(name);
+    fs::write(&path, content).expect("the file is written");
+    let Ok(source) = open(&path.display().to_string(), 3) else { return };
+    for index in 0..source.len().min(8) {
+        let _ = source.get(index);
+        assert_eq!(source.label(index), source.labels(index).first().copied());
+    }
+    if source.len() == 1 {
+        let tiling = Tiling { size: 16, stride: 16, least_content: 0.0, most_per_picture: Some(4), seed: 0 };
+        if let Ok(tiles) = Tiled::new(source, tiling, 1) {
+            use simmim_data::Source as _;
+            (0..tiles.len()).for_each(|index| drop(tiles.get(index)));
+        }
+    }
+});
