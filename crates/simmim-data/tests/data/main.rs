@@ -8,6 +8,7 @@ mod batches;
 mod containers;
 mod damage;
 mod decoding;
+mod depth;
 mod files;
 mod matrix;
 #[cfg(feature = "parquet")]

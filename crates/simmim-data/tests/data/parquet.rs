@@ -125,3 +125,17 @@ fn a_file_of_the_original_library_is_read() {
         assert!(source.name(index).ends_with(&format!(":{index:02}.png")), "{}", source.name(index));
     }
 }
+
+#[test]
+fn pages_of_every_compression_that_pyarrow_has_are_read() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/parquet/compressions");
+    for compression in ["none", "snappy", "gzip", "brotli", "lz4", "zstd"] {
+        for version in [1, 2] {
+            let source = open(&format!("{folder}/{compression}-{version}.parquet"), 1).unwrap();
+            let samples: Vec<_> =
+                (0..source.len()).map(|index| (value(&*source, index), source.label(index))).collect();
+            let expected: Vec<_> = (0..6).map(|index| (20 * index as u8, Some(index % 3))).collect();
+            assert_eq!(samples, expected, "{compression}, {version}");
+        }
+    }
+}
