@@ -68,8 +68,9 @@ def files():
     yield "gray_float_32_deflate_predictor", tiff((gray / 255).astype(numpy.float32), photometric="minisblack",
                                                   compression="adobe_deflate", predictor=3)
     yield "refused_gray_32", tiff(gray.astype(numpy.uint32), photometric="minisblack")
-    yield "refused_gray_16_signed", tiff(gray16.astype(numpy.int16), photometric="minisblack")
-    yield "bands_5", tiff(picture(17, 13, 5, 7), photometric="minisblack", planarconfig="contig")
+    yield "refused_gray_32_signed", tiff(gray16.astype(numpy.int32), photometric="minisblack")
+    yield "refused_gray_16_float", tiff(gray16.astype(numpy.float16), photometric="minisblack")
+    yield from bands()
     yield "pages", tiff(numpy.stack([color, color[::-1]]), photometric="rgb")
     for number in range(1, 9):
         yield f"orientation_{number}", tiff(color, photometric="rgb", extratags=[(274, 3, 1, number, True)])
@@ -77,7 +78,7 @@ def files():
         bilevel = Image.fromarray(picture(50, 41, 1, 8)).convert("1")
         yield f"{'refused_' * (codec in ('group3', 'tiff_ccitt'))}pillow_1_{codec}", saved(bilevel, "TIFF", compression=codec)
     for codec in ["raw", "tiff_lzw", "jpeg", "zstd", "lzma", "tiff_deflate"]:
-        refused = "refused_" * (codec in ("jpeg", "zstd", "lzma"))
+        refused = "refused_" * (codec in ("jpeg", "lzma"))
         yield f"{refused}pillow_rgb_{codec}", saved(picture(50, 41, 3, 8), "TIFF", compression=codec)
         yield f"{refused}pillow_gray_{codec}", saved(picture(50, 41, 1, 8), "TIFF", compression=codec)
     for bits in (1, 2, 4):
@@ -88,6 +89,59 @@ def files():
     whole = tiff(wide, photometric="rgb")
     yield "refused_half", whole[:len(whole) // 2]
     yield "refused_cut_lzw", tiff(wide, photometric="rgb", compression="lzw")[:-900]
+
+
+# What GDAL adds to a file: the size of a pixel, where a point of the picture lies, the coordinate system, and the value that
+# stands for nothing, which is read as it is.
+GEO_TAGS = [(33550, 12, 3, (10.0, 10.0, 0.0), True), (33922, 12, 6, (0.0, 0.0, 0.0, 4e5, 5e6, 0.0), True),
+            (34735, 3, 8, (1, 1, 0, 1, 1024, 0, 1, 1), True), (42113, 2, 6, "-9999", True)]
+
+
+def bands():
+    """Pictures of the earth: any number of bands in any type. Pillow reads none of them, so tifffile says what is right."""
+    for count in (5, 8, 13):
+        words = picture(19, 17, count, count, bits=16)
+        signed = (words.astype(int) - 32768).astype("<i2")
+        floats = (words / numpy.float32(1000)).astype("<f4")
+        for name, array in {"8": picture(19, 17, count, count), "16": words, "signed_16": signed, "float": floats,
+                            "double": floats.astype("<f8")}.items():
+            predictor = 3 if array.dtype.kind == "f" else 2
+            kinds = {
+                "plain": {}, "tiles": {"tile": (16, 16)}, "large_file_format": {"big": True}, "big_endian": {"order": ">"},
+                "geographic": {"extratags": GEO_TAGS, "tile": (16, 16), "compression": "adobe_deflate", "predictor": predictor},
+                "zstd": {"compression": "zstd", "rowsperstrip": 7},
+                "zstd_predictor_tiles": {"compression": "zstd", "predictor": predictor, "tile": (16, 32)},
+                "lzw_predictor": {"compression": "lzw", "predictor": predictor, "rowsperstrip": 5},
+                "deflate_predictor": {"compression": "adobe_deflate", "predictor": predictor, "rowsperstrip": 5},
+                "deflate_planes": {"compression": "adobe_deflate", "predictor": predictor, "planarconfig": "separate"},
+                "planes": {"planarconfig": "separate", "rowsperstrip": 4},
+                "planes_tiles": {"planarconfig": "separate", "tile": (16, 16)},
+            }
+            for kind, options in kinds.items():
+                if count != 5 and (name not in ("16", "float") or kind not in ("geographic", "zstd", "deflate_planes")):
+                    continue
+                stored = numpy.moveaxis(array, -1, 0).copy() if "planarconfig" in options else array
+                options = {"planarconfig": "contig", **options}
+                content = tiff(stored, photometric="minisblack", **options)
+                refused = "refused_" * (kind == "planes_tiles")
+                yield f"{refused}bands_{count}_{name}_{kind}", content, of_bands(content)
+    four = picture(17, 13, 4, 3)
+    content = tiff(four, photometric="rgb", extrasamples=["unspecified"], extratags=GEO_TAGS)
+    yield "bands_rgb_and_infrared", content, (four, 8)
+    six = picture(17, 13, 6, 3, bits=16)
+    content = tiff(six, photometric="rgb", extrasamples=["unspecified"] * 3)
+    yield "bands_rgb_and_three", content, (six.astype("<u2"), 16)
+
+
+def of_bands(content):
+    array = tifffile.imread(io.BytesIO(content))
+    if array.shape[-1] not in (5, 8, 13):
+        array = numpy.moveaxis(array, 0, -1)
+    if array.dtype == numpy.int16:
+        array = array / numpy.float32(32768)
+    if array.dtype.kind == "f":
+        return array.astype("<f4"), 32
+    return (array, 8) if array.dtype == numpy.uint8 else (array.astype("<u2"), 16)
 
 
 def by_hand(array, bits, photometric):

@@ -25,8 +25,9 @@ use crate::image::{Image, Pixels};
 /// Pictures have the pixels that Pillow gives after `ImageOps.exif_transpose`:
 ///
 /// - **Formats.** JPEG (Huffman and arithmetic coding, gray, color and CMYK, 8 bits), PNG, WebP, GIF, BMP, TIFF (8 and 16
-///   bits and `float32`, without JPEG inside), and `.npy` arrays. Of several frames or pages, the first is read.
-/// - **Depth.** 8-bit files stay bytes, 16-bit ones become floats from 0 to 1, and floats keep the range they have.
+///   bits and floats, without JPEG inside), and `.npy` arrays. Of several frames or pages, the first is read.
+/// - **Depth.** 8-bit files stay bytes, 16-bit ones become floats from 0 to 1, those with signs from −1 to 1, and floats keep
+///   the range they have.
 /// - **Orientation** of EXIF, or else of XMP, is applied: the image is turned and mirrored as it is meant to be seen.
 /// - **Color profiles** are not applied, nor is gamma: the values are those of the file.
 /// - **Alpha** is dropped or added, never blended ([`Image::with_channels`]). An array or a TIFF file with more than four

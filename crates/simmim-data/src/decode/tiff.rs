@@ -19,7 +19,7 @@ const PALETTE: u32 = 3;
 const INKS: u32 = 5;
 
 /// Decodes a TIFF, which will be converted to `wanted` channels. Gray images with other samples than alpha keep all of
-/// them as channels.
+/// them as channels, color images if they have as many as wanted.
 ///
 /// # Errors
 ///
@@ -32,7 +32,7 @@ pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> 
     if stored.as_buffer(0).byte_len() < layout.complete_len {
         return Err(unread(name, "a file of which only the first plane fits"));
     }
-    Ok(orientation::upright(page.image(stored, page.size, name)?, page.orientation))
+    Ok(orientation::upright(page.image(stored, page.size, wanted, name)?, page.orientation))
 }
 
 /// Height and width of the upright page.
@@ -142,19 +142,38 @@ impl<R: Read + Seek> Page<R> {
         if self.bits <= 8 { 1 } else { size_of::<f32>() }
     }
 
-    /// Makes an image of the values of the page, or of a part of it, not turned upright.
+    /// Makes an image of the values of the page, or of a part of it, not turned upright. It will be converted to `wanted`
+    /// channels, and colors keep all other samples if they are as many.
     ///
     /// # Errors
     ///
     /// [`Error::Decode`] or [`Error::NotFinite`], with `name`.
-    pub(super) fn image(&self, stored: DecodingResult, [height, width]: [usize; 2], name: &str) -> Result<Image> {
+    pub(super) fn image(
+        &self,
+        stored: DecodingResult,
+        [height, width]: [usize; 2],
+        wanted: usize,
+        name: &str,
+    ) -> Result<Image> {
         let Self { meaning, bits, samples, is_planar, alpha, ref colors, .. } = *self;
         let pixels = match stored {
             DecodingResult::U8(values) if bits == 8 => Pixels::U8(interleaved(values, samples, is_planar)),
             DecodingResult::U8(values) if bits < 8 && samples == 1 => Pixels::U8(unpacked(&values, width, bits)),
             DecodingResult::U16(values) => from_u16(interleaved(values, samples, is_planar)),
+            // 0 stays 0, so that values that are not negative have the sense of those without a sign
+            DecodingResult::I16(values) => {
+                let values = interleaved(values, samples, is_planar).into_iter();
+                Pixels::F32(values.map(|value| f32::from(value) / 32768.0).collect())
+            }
             DecodingResult::F32(values) => from_f32(interleaved(values, samples, is_planar), name)?,
-            _ => return Err(unread(name, format_args!("{samples} samples of {bits} bits each"))),
+            DecodingResult::F64(values) => {
+                let values = interleaved(values, samples, is_planar).into_iter();
+                from_f32(values.map(|value| value as f32).collect(), name)?
+            }
+            other => {
+                let kind = kind(&other);
+                return Err(unread(name, format_args!("{samples} {kind} of {bits} bits for each pixel")));
+            }
         };
         let image = Image { channels: samples, height, width, pixels };
         Ok(match (meaning, samples) {
@@ -166,6 +185,8 @@ impl<R: Read + Seek> Page<R> {
                     Image { pixels: Pixels::F32(values.into_iter().map(|value| 1.0 - value).collect()), ..image }
                 }
             },
+            // as in pictures of the earth, with infrared behind the colors
+            (RGB, 4..) if alpha == Alpha::None && samples == wanted => image,
             (RGB, 3..) => with_colors(image, alpha),
             (PALETTE, 1) if bits <= 8 => {
                 mapped(image, color_of(colors, bits).ok_or_else(|| unread(name, "a palette that is cut short"))?)
@@ -203,6 +224,17 @@ impl<R: Read + Seek> Read for Patched<R> {
 impl<R: Seek> Seek for Patched<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
+    }
+}
+
+/// Names the values, for a message.
+fn kind(values: &DecodingResult) -> &'static str {
+    match values {
+        DecodingResult::U8(_) | DecodingResult::U16(_) | DecodingResult::U32(_) | DecodingResult::U64(_) => "integers",
+        DecodingResult::I8(_) | DecodingResult::I16(_) | DecodingResult::I32(_) | DecodingResult::I64(_) => {
+            "signed integers"
+        }
+        DecodingResult::F16(_) | DecodingResult::F32(_) | DecodingResult::F64(_) => "floats",
     }
 }
 

@@ -54,7 +54,7 @@ impl Windows {
                 let number = (row * across + column) as u32;
                 let stored = page.decoder.read_chunk(number).map_err(failed)?;
                 let (columns, rows) = page.decoder.chunk_data_dimensions(number);
-                let chunk = page.image(stored, [rows as usize, columns as usize], name)?;
+                let chunk = page.image(stored, [rows as usize, columns as usize], *wanted, name)?;
                 let cut = cut.get_or_insert_with(|| empty(&chunk, size));
                 paste(&chunk, [row * height, column * width], cut, part);
             }

@@ -91,7 +91,8 @@ fn fault(case: &Case) -> Option<String> {
         4 => pixels.as_chunks::<4>().0.iter().flat_map(|[colors @ .., _]| *colors).collect(),
         _ => pixels.clone(),
     };
-    for (channels, expected) in [(*channels, pixels), ((*channels).min(3), &without_alpha)] {
+    let with_fewer = if *channels > 4 { (*channels, pixels) } else { ((*channels).min(3), &without_alpha) };
+    for (channels, expected) in [(*channels, pixels), with_fewer] {
         let image = match decode(&case.bytes, &case.name, channels) {
             Ok(image) => image,
             Err(error) => return Some(error.to_string()),
@@ -133,7 +134,7 @@ fn webp_files_have_pillows_pixels() {
 
 #[test]
 fn tiff_files_have_pillows_pixels() {
-    check("tiff", 136);
+    check("tiff", 210);
 }
 
 #[test]
