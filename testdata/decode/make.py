@@ -1,6 +1,6 @@
 """Makes picture files of every kind and, with Pillow, their right pixels.
 
-    pip install pillow==13.0.0 numpy imagecodecs tifffile
+    pip install pillow==13.0.0 numpy imagecodecs tifffile     (DICOM: see make/dicom_files.py)
     apt-get install libjpeg-turbo-progs webp         (2.1.5 and 1.2.4 of Debian 12)
     python3 make.py [FORMAT...]
 
@@ -11,7 +11,9 @@ The member `index.json` says what is right, by name:
 - `height`, `width`, `channels`: of the pixels that Pillow gives after `ImageOps.exif_transpose` and `convert("RGB")`, or
   `convert("RGBA")` where the file has transparency;
 - `depth`: 8, or 16 for gray of 16 bits, of which `convert` would keep the upper half, or 32 for floats, which it would cut;
-- `tolerance`: how far a value may be off, 3 for lossy formats, 1 for colors of 5 bits, and 0 for others;
+- `tolerance`: how far a value may be off, 3 for lossy formats, 1 for colors of 5 bits and 16-bit values that are computed,
+  and 0 for others;
+
 Where Pillow is known to be wrong, the pixels are those that the file was made of, and its maker says so.
 
 - `refused`: instead of all that, if the file is not to be read: by whom it is refused.
@@ -31,7 +33,7 @@ import numpy
 import PIL
 from PIL import Image, ImageOps
 
-FORMATS = {"jpeg": "jpg", "png": "png", "webp": "webp", "tiff": "tif", "gif": "gif", "bmp": "bmp"}
+FORMATS = {"jpeg": "jpg", "png": "png", "webp": "webp", "tiff": "tif", "gif": "gif", "bmp": "bmp", "dicom": "dcm"}
 HERE = pathlib.Path(__file__).parent
 
 
@@ -63,8 +65,9 @@ def expected(format, name, content, known):
         return {"refused": f"by Pillow: {error}"}, None
     height, width, channels = array.shape
     right = {"height": height, "width": width, "channels": channels, "depth": depth}
-    # 5 bits become 8 by rounding with us and by cutting with Pillow
-    tolerance = 3 if is_lossy(format, name, content) else 1 if format == "bmp" and name.startswith("rgb_16") else 0
+    # 5 bits become 8 by rounding with us and by cutting with Pillow; what a window shows is rounded to 16 bits here
+    is_rounded = format == "bmp" and name.startswith("rgb_16") or format == "dicom" and depth == 16
+    tolerance = 3 if is_lossy(format, name, content) else 1 if is_rounded else 0
     return right | {"tolerance": tolerance}, array.tobytes()
 
 

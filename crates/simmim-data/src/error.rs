@@ -245,7 +245,7 @@ pub enum Error {
         images: usize,
     },
     /// Bytes in an unknown image format.
-    #[error("`{name}` is not a JPEG, PNG, WebP, TIFF, GIF, BMP or `.npy` file: it starts with {start:02x?}")]
+    #[error("`{name}` is not a JPEG, PNG, WebP, TIFF, GIF, BMP, DICOM or `.npy` file: it starts with {start:02x?}")]
     UnknownFormat {
         /// The image.
         name: String,

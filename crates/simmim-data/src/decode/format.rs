@@ -4,6 +4,8 @@ use std::io::Cursor;
 
 use ::image::ImageFormat;
 
+#[cfg(feature = "dicom")]
+use super::dicom;
 use super::{gif, jpeg, npy, picture, tiff};
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -18,6 +20,7 @@ pub(super) enum Format {
     Bmp,
     Tiff,
     Npy,
+    Dicom,
 }
 
 impl Format {
@@ -31,7 +34,8 @@ impl Format {
             // 43 instead of 42 is BigTIFF, with offsets of 64 bits
             [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Some(Self::Tiff),
             [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Some(Self::Npy),
-            _ => None,
+            // the bytes before it are free, so it is looked for after all others
+            _ => (bytes.get(128..132) == Some(b"DICM".as_slice())).then_some(Self::Dicom),
         }
     }
 
@@ -44,6 +48,7 @@ impl Format {
             Self::Bmp => "BMP files",
             Self::Tiff => "TIFF files",
             Self::Npy => "arrays",
+            Self::Dicom => "DICOM files",
         }
     }
 
@@ -62,6 +67,10 @@ impl Format {
             Self::Bmp => picture::decode(bytes, name, ImageFormat::Bmp, channels),
             Self::Tiff => tiff::picture(bytes, name, channels),
             Self::Npy => npy::array(bytes, name, channels),
+            #[cfg(feature = "dicom")]
+            Self::Dicom => dicom::picture(bytes, name, channels),
+            #[cfg(not(feature = "dicom"))]
+            Self::Dicom => Err(Error::LeftOut { path: name.into(), feature: "dicom" }),
         }
     }
 }
@@ -75,7 +84,7 @@ impl Format {
             Self::WebP => picture::size(bytes, name, ImageFormat::WebP).map(Some),
             Self::Bmp => picture::size(bytes, name, ImageFormat::Bmp).map(Some),
             Self::Tiff => tiff::size(Cursor::new(bytes), name).map(Some),
-            Self::Gif | Self::Npy => Ok(None),
+            Self::Gif | Self::Npy | Self::Dicom => Ok(None),
         }
     }
 }
@@ -97,9 +106,6 @@ fn unread(bytes: &[u8]) -> Option<&'static str> {
         Some(b"crx ") => return Some("a raw image of a camera"),
         Some(_) => return Some("a video"),
         None => {}
-    }
-    if bytes.get(128..132) == Some(b"DICM".as_slice()) {
-        return Some("a DICOM image");
     }
     const NAMES: &[(&[u8], &str)] = &[
         (b"\xff\x0a", "a JPEG XL image"),
@@ -156,7 +162,6 @@ mod tests {
         check(b"\0\0\0\x0cJXL \r\n", Some("a JPEG XL image"));
         check(b"\0\0\0\x0cjP  \r\n", Some("a JPEG 2000 image"));
         check(b"8BPS\0\x01", Some("a Photoshop document"));
-        check(&[vec![0; 128], b"DICM".to_vec()].concat(), Some("a DICOM image"));
         check(b"<svg xmlns=", Some("an SVG drawing"));
         check(b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- c -->\n<SVG>", Some("an SVG drawing"));
         check(b"<?xml version='1.0'?><plist>", None);

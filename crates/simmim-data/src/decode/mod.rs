@@ -1,6 +1,8 @@
 //! Decodes the bytes of a picture file or of an array to an image.
 
 mod cmyk;
+#[cfg(feature = "dicom")]
+mod dicom;
 mod format;
 mod gif;
 mod jpeg;
@@ -25,9 +27,13 @@ use crate::image::{Image, Pixels};
 /// Pictures have the pixels that Pillow gives after `ImageOps.exif_transpose`:
 ///
 /// - **Formats.** JPEG (Huffman and arithmetic coding, gray, color and CMYK, 8 bits), PNG, WebP, GIF, BMP, TIFF (8 and 16
-///   bits and floats, without JPEG inside), and `.npy` arrays. Of several frames or pages, the first is read.
+///   bits and floats, without JPEG inside), DICOM, and `.npy` arrays. Of several frames or pages, the first is read.
 /// - **Depth.** 8-bit files stay bytes, 16-bit ones become floats from 0 to 1, those with signs from −1 to 1, and floats keep
 ///   the range they have.
+/// - **DICOM** has the values of pydicom: rescaled to those of the modality and shown by the first window of the file, whose
+///   bounds become 0 and 1, values beyond them too. Without a window, the first table of values of interest counts, or else
+///   the range that the stored bits can have, not that of the values which occur; so equal values are equal in all files.
+///   `MONOCHROME1` is inverted, and palettes and `YBR` become red, green and blue.
 /// - **Orientation** of EXIF, or else of XMP, is applied: the image is turned and mirrored as it is meant to be seen.
 /// - **Color profiles** are not applied, nor is gamma: the values are those of the file.
 /// - **Alpha** is dropped or added, never blended ([`Image::with_channels`]). An array or a TIFF file with more than four

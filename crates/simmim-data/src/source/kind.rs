@@ -1,6 +1,7 @@
 //! What a path is: a folder, a kind of file that is told by its name, or something that is neither.
 
-use std::fs::{FileType, metadata};
+use std::fs::{File, FileType, metadata};
+use std::io::Read as _;
 use std::path::Path;
 
 use super::is_image;
@@ -49,10 +50,19 @@ impl Kind {
             Some(Self::Image)
         } else if name.ends_with("idx3-ubyte") || name.ends_with("idx3-ubyte.gz") {
             Some(Self::Idx)
+        } else if extension.bytes().all(|byte| byte.is_ascii_digit()) && name != "dicomdir" && holds_dicom(path) {
+            Some(Self::Image)
         } else {
             None
         }
     }
+}
+
+/// Whether a file begins as DICOM files do, which have no extension as a rule, or what looks like one at the end of an
+/// identifier such as `1.2.840.10008`.
+fn holds_dicom(path: &Path) -> bool {
+    let mut start = [0; 132];
+    File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && start.ends_with(b"DICM")
 }
 
 /// Whether a name is that of a tar file that is compressed by gzip.

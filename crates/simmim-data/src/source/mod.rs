@@ -115,7 +115,7 @@ pub trait Source: Send + Sync {
 
 /// The file extensions of images, in lower case.
 pub const IMAGE_EXTENSIONS: &[&str] =
-    &["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "gif", "bmp", "npy"];
+    &["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "gif", "bmp", "npy", "dcm", "dicom"];
 
 /// Opens the data that `spec` names; its images are decoded to `channels` channels.
 ///
@@ -144,6 +144,9 @@ pub const IMAGE_EXTENSIONS: &[&str] =
 /// - **IDX images**, `*-images-idx3-ubyte`, labeled if `*-labels-idx1-ubyte` lies in the same folder. Both may be
 ///   compressed, with `.gz` at the end of the name.
 /// - **an image**, unlabeled.
+///
+/// Files without an extension, or with a number in its place as in the identifiers of DICOM, are images where their content is
+/// DICOM's and they are files themselves, not members of an archive; `DICOMDIR` is none.
 ///
 /// The samples of a path are ordered by their own paths, part by part, so that the same images in a folder, a list or an
 /// archive give the same batches (IDX images have the order of the file, and a Parquet file that does not give the path of

@@ -97,7 +97,11 @@ fn check_refused(bytes: &[u8], channels: usize, expected: &str) {
 
 #[test]
 fn broken_and_unsupported_files_are_refused_with_a_reason() {
-    check_refused(b"%!PS", 3, "not a JPEG, PNG, WebP, TIFF, GIF, BMP or `.npy` file: it starts with [25, 21, 50, 53]");
+    check_refused(
+        b"%!PS",
+        3,
+        "not a JPEG, PNG, WebP, TIFF, GIF, BMP, DICOM or `.npy` file: it starts with [25, 21, 50, 53]",
+    );
     check_refused(b"\0\0\0\x18ftypheic", 3, "is a HEIC image, which is not read");
     check_refused(b"GIF89a", 3, "cannot decode");
     check_refused(b"", 3, "starts with []");

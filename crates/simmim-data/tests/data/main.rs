@@ -9,6 +9,7 @@ mod containers;
 mod damage;
 mod decoding;
 mod depth;
+mod dicom;
 mod files;
 mod matrix;
 #[cfg(feature = "parquet")]

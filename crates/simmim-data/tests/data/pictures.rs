@@ -146,3 +146,10 @@ fn gif_files_have_pillows_pixels() {
 fn bmp_files_have_pillows_pixels() {
     check("bmp", 82);
 }
+
+/// The oracle is pydicom here.
+#[cfg(feature = "dicom")]
+#[test]
+fn dicom_files_have_pydicoms_values() {
+    check("dicom", 158);
+}

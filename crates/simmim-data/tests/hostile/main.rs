@@ -7,6 +7,8 @@
 // clippy allows `unwrap` in test functions but not in their helpers, and all of this is test code
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "dicom")]
+mod dicom;
 mod forged;
 mod mutations;
 

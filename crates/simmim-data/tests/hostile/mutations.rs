@@ -121,3 +121,9 @@ fn changed_gif_files_do_no_harm() {
 fn changed_bmp_files_do_no_harm() {
     check("bmp");
 }
+
+#[cfg(feature = "dicom")]
+#[test]
+fn changed_dicom_files_do_no_harm() {
+    check("dicom");
+}
