@@ -138,7 +138,8 @@ pub(crate) enum Command {
     /// Writes a model for other programs: timm, Hugging Face's transformers, or anything that reads safetensors, with what
     /// they need beside the weights and a model card.
     Export(ExportArgs),
-    /// Describes a run, a weights file, a recipe or a data set.
+    /// Describes a run, a weights file, a recipe or a data set: of this its sizes and kinds, what is there twice, what cannot
+    /// be read, and a recipe that suits.
     Inspect(InspectArgs),
     /// Times the training steps of a recipe, and reports their share of the peak throughput of the machine.
     Bench(BenchArgs),
@@ -425,6 +426,12 @@ pub(crate) struct InspectArgs {
     /// Channels to decode a data set to, by default 3.
     #[arg(long, value_name = "N")]
     pub(crate) channels: Option<usize>,
+    /// Writes a page about a data set: a contact sheet, histograms, duplicates side by side, what cannot be read.
+    #[arg(long, value_name = "FILE.html", value_parser = paths::path())]
+    pub(crate) html: Option<PathBuf>,
+    /// Threads that read and decode a data set, by default one per core; they change no result.
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<usize>,
 }
 
 #[derive(Args)]

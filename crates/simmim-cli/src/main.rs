@@ -4,6 +4,7 @@
 
 mod cli;
 mod commands;
+mod counting;
 mod device;
 mod exit;
 mod interrupt;

@@ -7,7 +7,7 @@ use simmim::Error;
 const COMPUTING: &str = "demo, pretrain, finetune, probe, knn, evaluate, reconstruct, tokenizer and bench";
 
 /// Commands that draw something at random.
-const DRAWING: &str = "demo, pretrain, finetune, probe, knn, reconstruct, masks, palette, tokenizer and bench without --peak, --adamw or --data";
+const DRAWING: &str = "demo, pretrain, finetune, probe, knn, reconstruct, masks, palette, tokenizer, inspect with --html, and bench without --peak, --adamw or --data";
 
 /// Where all keys of a recipe count.
 const WHOLE_RECIPES: &str = "pretrain, finetune, tokenizer, demo, `inspect RECIPE` and `recipes NAME`";
@@ -78,7 +78,7 @@ impl Uses {
                 Self { keys: Keys::Only(&["encoder.", "data.image_size", "data.channels"]), ..none("import") }
             }
             // whether it is a recipe is known later
-            Command::Inspect(_) => Self { keys: Keys::All, ..none("inspect") },
+            Command::Inspect(args) => Self { seed: args.html.is_some(), keys: Keys::All, ..none("inspect") },
             Command::Bench(args) if args.peak => Self { computes: true, precision: true, ..none("bench --peak") },
             Command::Bench(args) if args.adamw.is_some() => Self { computes: true, ..none("bench --adamw") },
             Command::Bench(args) if args.data.is_some() => Self {

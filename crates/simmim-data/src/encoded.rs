@@ -3,9 +3,9 @@
 use std::io::BufRead as _;
 use std::path::PathBuf;
 
-use crate::decode::{Pieces, Windows, decode_reduced, is_tiff, size, tiff_size};
+use crate::decode::{Pieces, Windows, decode_reduced, decode_stored, is_tiff, size, tiff_size};
 use crate::error::{Error, Result};
-use crate::image::Image;
+use crate::image::{Depth, Image, Pixels, Stored};
 use crate::source::{LocalFile, Reader, read};
 
 /// A picture that is not decoded yet.
@@ -27,7 +27,7 @@ enum Content {
     Bytes(Vec<u8>),
     /// A picture file on disk.
     Path(PathBuf),
-    /// Pixels with the wanted number of channels.
+    /// Pixels with any number of channels.
     Pixels(Image),
 }
 
@@ -49,6 +49,12 @@ impl Encoded {
         Self { channels: image.channels, content: Content::Pixels(image), name }
     }
 
+    /// The same picture, to be decoded to another number of channels.
+    #[must_use]
+    pub fn with_channels(self, channels: usize) -> Self {
+        Self { channels, ..self }
+    }
+
     /// Decodes the picture as [`decode`](crate::decode()) does.
     ///
     /// # Errors
@@ -67,7 +73,28 @@ impl Encoded {
         match self.content {
             Content::Bytes(bytes) => decode_reduced(&bytes, &self.name, self.channels, reduction),
             Content::Path(path) => decode_reduced(&read(&path)?, &self.name, self.channels, reduction),
-            Content::Pixels(image) => Ok(image),
+            Content::Pixels(image) => image.with_channels(self.channels, &self.name),
+        }
+    }
+
+    /// Decodes the picture as [`decode`](crate::decode()) does, and says how it is stored.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`decode`](crate::decode()).
+    pub fn decode_stored(self) -> Result<(Image, Stored)> {
+        let of_file = |bytes: &[u8]| decode_stored(bytes, &self.name, self.channels, &mut |_, _| 1);
+        match self.content {
+            Content::Bytes(bytes) => of_file(&bytes),
+            Content::Path(path) => of_file(&read(&path)?),
+            Content::Pixels(image) => {
+                let depth = match image.pixels {
+                    Pixels::U8(_) => Depth::Bits8,
+                    Pixels::F32(_) => Depth::Float,
+                };
+                let stored = Stored { channels: image.channels, depth };
+                Ok((image.with_channels(self.channels, &self.name)?, stored))
+            }
         }
     }
 

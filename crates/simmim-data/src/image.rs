@@ -1,5 +1,7 @@
 //! A decoded image and the conversion of its channels.
 
+use std::fmt;
+
 use crate::error::{Error, Result};
 
 /// An image of any number of channels, interleaved.
@@ -39,6 +41,59 @@ pub(crate) struct Rectangle {
     pub(crate) height: usize,
     /// The number of columns.
     pub(crate) width: usize,
+}
+
+/// How an image is stored, before its channels and values are converted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stored {
+    /// The number of channels; 1 is gray, 2 gray and alpha, 3 color, 4 color and alpha. A palette and inks count as colors.
+    pub channels: usize,
+    /// What a value is.
+    pub depth: Depth,
+}
+
+/// What a value of a stored image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// A whole number of up to 8 bits.
+    Bits8,
+    /// A whole number of 16 bits.
+    Bits16,
+    /// A floating-point number.
+    Float,
+}
+
+impl Stored {
+    /// Whether one of the channels is alpha.
+    #[must_use]
+    pub fn has_alpha(self) -> bool {
+        matches!(self.channels, 2 | 4)
+    }
+}
+
+impl Depth {
+    /// Returns its name, `8 bit`, `16 bit` or `float`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bits8 => "8 bit",
+            Self::Bits16 => "16 bit",
+            Self::Float => "float",
+        }
+    }
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.channels {
+            1 => write!(out, "gray")?,
+            2 => write!(out, "gray with alpha")?,
+            3 => write!(out, "color")?,
+            4 => write!(out, "color with alpha")?,
+            other => write!(out, "{other} channels")?,
+        }
+        write!(out, ", {}", self.depth.name())
+    }
 }
 
 impl Image {

@@ -51,14 +51,14 @@ mod workers;
 pub use decode::decode;
 pub use encoded::Encoded;
 pub use error::{Error, Result};
-pub use image::{Image, Pixels};
+pub use image::{Depth, Image, Pixels, Stored};
 pub use loader::{Batch, Loader, LoaderConfig, Skipped};
 pub use mix::{Mix, Mixture, soft_targets};
 pub use normalize::Normalization;
 pub use ordered::OrderedPass;
 pub use readable::check_readable;
 pub use rng::{Purpose, Rng};
-pub use scan::{Scan, Sizes, scan};
+pub use scan::{Bin, DuplicateGroup, Duplicates, Scan, Sizes, scan, thumbnail};
 pub use source::{
     PassedOver, PassedOverGroup, PassedOverReason, Relabeled, Sample, Source, Subset, Tiled, Tiling, idx_from_bytes,
     open,

@@ -37,30 +37,19 @@ impl Normalization {
     pub fn measure(source: &dyn Source, at_most: usize) -> Result<Self> {
         let tried = at_most.min(source.len());
         let mut first_failure = None;
-        let mut images = 0_u32;
-        let (mut sums, mut squares) = (Vec::new(), Vec::new());
+        let mut moments = Moments::default();
         for i in 0..tried {
             match source.get(spaced(i, tried, source.len())) {
-                Ok(sample) => {
-                    images += 1;
-                    add(&sample.image, &mut sums, &mut squares);
-                }
+                Ok(sample) => moments.add(&Moments::of(&sample.image)),
                 Err(error) => {
                     first_failure.get_or_insert(error.to_string());
                 }
             }
         }
-        if images == 0 {
+        moments.normalization().ok_or_else(|| {
             let first = first_failure.unwrap_or_else(|| "no image was tried".to_owned());
-            return Err(Error::NoneReadable { tried, first });
-        }
-        let images = f64::from(images);
-        let mean: Vec<f64> = sums.iter().map(|sum| sum / images).collect();
-        let std = squares.iter().zip(&mean).map(|(square, mean)| {
-            let variance: f64 = square / images - mean * mean;
-            variance.max(0.0).sqrt().max(MIN_STD) as f32
-        });
-        Ok(Self { std: std.collect(), mean: mean.iter().map(|mean| *mean as f32).collect() })
+            Error::NoneReadable { tried, first }
+        })
     }
 }
 
@@ -73,24 +62,54 @@ fn spaced(i: usize, count: usize, len: usize) -> usize {
     (i as u128 * len as u128 / count as u128) as usize
 }
 
-/// Adds the mean of every channel of an image to `sums`, and the mean of its squares to `squares`.
-fn add(image: &Image, sums: &mut Vec<f64>, squares: &mut Vec<f64>) {
-    sums.resize(image.channels, 0.0);
-    squares.resize(image.channels, 0.0);
-    let count = (image.height * image.width) as f64;
-    let value = |index: usize| match &image.pixels {
-        Pixels::U8(pixels) => f64::from(pixels[index]) / 255.0,
-        Pixels::F32(pixels) => f64::from(pixels[index]),
-    };
-    for channel in 0..image.channels {
-        let (mut sum, mut square) = (0.0, 0.0);
-        for pixel in 0..image.height * image.width {
-            let value = value(pixel * image.channels + channel);
-            sum += value;
-            square += value * value;
+/// The mean and the mean square of every channel, each summed over images.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Moments {
+    images: u32,
+    sums: Vec<f64>,
+    squares: Vec<f64>,
+}
+
+impl Moments {
+    /// Returns those of one image.
+    pub(crate) fn of(image: &Image) -> Self {
+        let mut moments = Self { images: 1, sums: Vec::new(), squares: Vec::new() };
+        let count = (image.height * image.width) as f64;
+        let value = |index: usize| match &image.pixels {
+            Pixels::U8(pixels) => f64::from(pixels[index]) / 255.0,
+            Pixels::F32(pixels) => f64::from(pixels[index]),
+        };
+        for channel in 0..image.channels {
+            let (mut sum, mut square) = (0.0, 0.0);
+            for pixel in 0..image.height * image.width {
+                let value = value(pixel * image.channels + channel);
+                sum += value;
+                square += value * value;
+            }
+            moments.sums.push(sum / count);
+            moments.squares.push(square / count);
         }
-        sums[channel] += sum / count;
-        squares[channel] += square / count;
+        moments
+    }
+
+    /// Adds those of other images with as many channels.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.images += other.images;
+        self.sums.resize(other.sums.len(), 0.0);
+        self.squares.resize(other.squares.len(), 0.0);
+        self.sums.iter_mut().zip(&other.sums).for_each(|(sum, other)| *sum += other);
+        self.squares.iter_mut().zip(&other.squares).for_each(|(square, other)| *square += other);
+    }
+
+    /// Returns the mean and the standard deviation over all images; `None` if there are none.
+    pub(crate) fn normalization(&self) -> Option<Normalization> {
+        let images = (self.images > 0).then_some(f64::from(self.images))?;
+        let mean: Vec<f64> = self.sums.iter().map(|sum| sum / images).collect();
+        let std = self.squares.iter().zip(&mean).map(|(square, mean)| {
+            let variance: f64 = square / images - mean * mean;
+            variance.max(0.0).sqrt().max(MIN_STD) as f32
+        });
+        Some(Normalization { std: std.collect(), mean: mean.iter().map(|mean| *mean as f32).collect() })
     }
 }
 

@@ -43,6 +43,8 @@ pub enum Purpose {
     Palette = 9,
     /// Which tiles of one picture are used.
     Tile = 10,
+    /// Which samples are shown of a collection.
+    Show = 11,
 }
 
 /// Returns the generator for a seed, a purpose, an epoch and an index.

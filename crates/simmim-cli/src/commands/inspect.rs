@@ -1,9 +1,9 @@
 //! `simmim inspect`.
 
+use super::inspect_data::describe_data;
 use super::print_result;
 use crate::cli::{Common, InspectArgs};
 use crate::exit::Exit;
-use crate::terminal::escaped;
 use crate::unused::{ignored, refuse_edits};
 use serde_json::{Value, json};
 use simmim::inspect;
@@ -12,7 +12,6 @@ use simmim::recipe::{self, AnyRecipe, BUILT_IN, Recipe};
 use simmim::run::checkpoint;
 use simmim::run::{located, read_any_resolved, read_log};
 use simmim::weights::WeightsFile;
-use simmim_data::{PassedOverGroup, PassedOverReason};
 use simmim_engine::Device;
 use std::path::Path;
 
@@ -29,9 +28,8 @@ pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> 
         refuse_edits(&common.set, "inspect")?;
     }
     let is_data = !is_recipe && !is_run && !has_extension("safetensors") && !is_checkpoint;
-    if let Some(channels) = args.channels.filter(|_| !is_data) {
-        let hint = "it is for data sets, whose images are decoded to this number of channels".into();
-        return Err(ignored(&format!("--channels {channels}"), "inspect", hint).into());
+    if !is_data {
+        refuse_data_options(args)?;
     }
     let (prose, json) = if is_recipe {
         describe_recipe(&args.what, &common.set, device)?
@@ -42,14 +40,25 @@ pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> 
     } else if is_checkpoint {
         describe_weights(&path.join(checkpoint::MODEL_FILE))?
     } else {
-        describe_data(&args.what, args.channels.unwrap_or(CHANNELS), common.quiet)?
+        describe_data(common, args)?
     };
     print_result(common.json, prose.trim_end(), &json)?;
     Ok(Exit::Done)
 }
 
-/// Channels that a data set is decoded to if nothing else is said.
-const CHANNELS: usize = 3;
+/// Refuses options that only count for a data set.
+///
+/// # Errors
+/// If there is one.
+fn refuse_data_options(args: &InspectArgs) -> simmim::Result<()> {
+    let channels = args.channels.map(|channels| format!("--channels {channels}"));
+    let html = args.html.as_ref().map(|path| format!("--html {}", path.display()));
+    let workers = args.workers.map(|workers| format!("--workers {workers}"));
+    match channels.or(html).or(workers) {
+        Some(option) => Err(ignored(&option, "inspect", "it is for data sets, whose images are decoded".into())),
+        None => Ok(()),
+    }
+}
 
 /// Number of classes that is assumed for a classifier if only its recipe is known: that of ImageNet-1K.
 const IMAGENET_CLASSES: usize = 1000;
@@ -168,71 +177,4 @@ fn describe_weights(path: &Path) -> anyhow::Result<(String, Value)> {
     let of_dtypes: Vec<String> = dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
     let prose = format!("{} tensors ({}), {values} values\n\n{rows}", shapes.len(), of_dtypes.join(", "));
     Ok((prose, json!({ "parameters": values, "dtypes": dtypes, "tensors": tensors })))
-}
-
-fn describe_data(spec: &str, channels: usize, is_quiet: bool) -> anyhow::Result<(String, Value)> {
-    let source = simmim_data::open(spec, channels).map_err(simmim::Error::from)?;
-    let every = (source.len() / 20).max(1000);
-    let progress = |done: usize| {
-        if !is_quiet && done > 0 && done.is_multiple_of(every) {
-            crate::terminal::line(&format!("{done} of {} images", source.len()));
-        }
-    };
-    let scan = simmim_data::scan(source.as_ref(), &progress);
-    let not_read = match scan.passed_over.count() {
-        0 => String::new(),
-        1 => ", 1 other not read".into(),
-        count => format!(", {count} others not read"),
-    };
-    let mut prose = format!("{} images, {} unreadable{not_read}\n", scan.count, scan.unreadable.len());
-    if let Some(s) = &scan.sizes {
-        prose += &format!(
-            "sizes               {}–{} × {}–{} px, read as {} channels\n",
-            s.min_height, s.max_height, s.min_width, s.max_width, s.channels
-        );
-    }
-    if !scan.classes.is_empty() {
-        prose += &format!("classes             {}\n", scan.classes.len());
-        prose +=
-            &scan.classes.iter().map(|(name, count)| format!("  {count:>8}  {}\n", escaped(name))).collect::<String>();
-    }
-    prose += &scan
-        .unreadable
-        .iter()
-        .map(|s| format!("  unreadable: {}: {}\n", escaped(&s.name), escaped(&s.reason)))
-        .collect::<String>();
-    let unreadable: Vec<Value> =
-        scan.unreadable.iter().map(|s| json!({ "name": s.name, "reason": s.reason })).collect();
-    let groups = scan.passed_over.groups();
-    prose += &groups
-        .iter()
-        .map(|group| format!("  not read: {}\n", escaped(&group.advice(group.first.len()))))
-        .collect::<String>();
-    let passed_over: Vec<String> = groups.iter().flat_map(PassedOverGroup::sentences).collect();
-    let by_reason: Vec<Value> = groups.iter().map(group_json).collect();
-    let classes: serde_json::Map<String, Value> = scan.classes.iter().map(|(n, c)| (n.clone(), json!(c))).collect();
-    Ok((
-        prose,
-        json!({
-            "images": scan.count,
-            "classes": classes,
-            "unreadable": unreadable,
-            "passed_over": passed_over,
-            "not_read": by_reason,
-        }),
-    ))
-}
-
-/// What is not read for one reason; `extension` is there if that is the reason.
-fn group_json(group: &PassedOverGroup) -> Value {
-    let mut json = json!({
-        "reason": group.reason.key(),
-        "count": group.count,
-        "first": group.first,
-        "what": group.advice(group.first.len()),
-    });
-    if let PassedOverReason::Extension(extension) = &group.reason {
-        json["extension"] = json!(extension);
-    }
-    json
 }

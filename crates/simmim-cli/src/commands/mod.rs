@@ -8,6 +8,7 @@ pub(crate) mod finetune;
 mod frozen;
 pub(crate) mod import;
 pub(crate) mod inspect;
+mod inspect_data;
 pub(crate) mod knn;
 pub(crate) mod masks;
 pub(crate) mod palette;

@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod bench;
+mod collections;
 mod data_folders;
 mod disk_full;
 mod event_files;

@@ -128,7 +128,7 @@ fn every_command_helps() {
         ("knn", &["--from", "--data", "--val", "--layer", "--k", "--temperature"]),
         ("evaluate", &["--from", "--data"]),
         ("reconstruct", &["--from", "--out", "IMAGE"]),
-        ("inspect", &["RUN|FILE|RECIPE|DATA", "--channels"]),
+        ("inspect", &["RUN|FILE|RECIPE|DATA", "--channels", "--html", "--workers"]),
         ("recipes", &["NAME"]),
     ] {
         let help = succeeds(simmim([command, "--help"])).stdout;

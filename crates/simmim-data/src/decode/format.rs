@@ -8,7 +8,7 @@ use ::image::ImageFormat;
 use super::dicom;
 use super::{gif, jpeg, npy, picture, tiff};
 use crate::error::{Error, Result};
-use crate::image::Image;
+use crate::image::{Depth, Image, Pixels};
 
 /// A format that is decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,26 +52,33 @@ impl Format {
         }
     }
 
+    /// Decodes an image, and says what its values are in the file.
     pub(super) fn decode(
         self,
         bytes: &[u8],
         name: &str,
         channels: usize,
         reduction: &mut dyn FnMut(usize, usize) -> usize,
-    ) -> Result<Image> {
-        match self {
-            Self::Jpeg => jpeg::picture(bytes, name, channels, reduction),
-            Self::Png => picture::decode(bytes, name, ImageFormat::Png, channels),
-            Self::WebP => picture::decode(bytes, name, ImageFormat::WebP, channels),
-            Self::Gif => gif::picture(bytes, name, channels),
-            Self::Bmp => picture::decode(bytes, name, ImageFormat::Bmp, channels),
-            Self::Tiff => tiff::picture(bytes, name, channels),
-            Self::Npy => npy::array(bytes, name, channels),
+    ) -> Result<(Image, Depth)> {
+        let image = match self {
+            Self::Jpeg => jpeg::picture(bytes, name, channels, reduction)?,
+            Self::Png => picture::decode(bytes, name, ImageFormat::Png, channels)?,
+            Self::WebP => picture::decode(bytes, name, ImageFormat::WebP, channels)?,
+            Self::Gif => gif::picture(bytes, name, channels)?,
+            Self::Bmp => picture::decode(bytes, name, ImageFormat::Bmp, channels)?,
+            Self::Tiff => return tiff::picture(bytes, name, channels),
+            Self::Npy => return npy::array(bytes, name, channels),
             #[cfg(feature = "dicom")]
-            Self::Dicom => dicom::picture(bytes, name, channels),
+            Self::Dicom => dicom::picture(bytes, name, channels)?,
             #[cfg(not(feature = "dicom"))]
-            Self::Dicom => Err(Error::LeftOut { path: name.into(), feature: "dicom" }),
-        }
+            Self::Dicom => return Err(Error::LeftOut { path: name.into(), feature: "dicom" }),
+        };
+        // these formats have no floats
+        let depth = match image.pixels {
+            Pixels::U8(_) => Depth::Bits8,
+            Pixels::F32(_) => Depth::Bits16,
+        };
+        Ok((image, depth))
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) use self::pieces::Pieces;
 pub(crate) use self::tiff::size as tiff_size;
 pub(crate) use self::tiff_windows::Windows;
 use crate::error::{Error, Result, panic_message};
-use crate::image::{Image, Pixels};
+use crate::image::{Image, Pixels, Stored};
 
 /// Decodes an image to `channels` channels; the format is recognized by the content, not by the file extension.
 ///
@@ -64,11 +64,25 @@ pub fn decode_reduced(
     channels: usize,
     reduction: &mut dyn FnMut(usize, usize) -> usize,
 ) -> Result<Image> {
+    Ok(decode_stored(bytes, name, channels, reduction)?.0)
+}
+
+/// Decodes an image as [`decode_reduced`] does, and says how it is stored.
+///
+/// # Errors
+///
+/// Those of [`decode`].
+pub(crate) fn decode_stored(
+    bytes: &[u8],
+    name: &str,
+    channels: usize,
+    reduction: &mut dyn FnMut(usize, usize) -> usize,
+) -> Result<(Image, Stored)> {
     let Some(format) = Format::of(bytes) else {
         return Err(format::unknown(bytes, name));
     };
     // a broken file on which a decoder panics is an error of this file and must not end the run
-    let image =
+    let (image, depth) =
         catch_unwind(AssertUnwindSafe(|| format.decode(bytes, name, channels, reduction))).map_err(|payload| {
             Error::DecoderPanicked { name: name.to_owned(), format: format.name(), message: panic_message(&*payload) }
         })??;
@@ -76,7 +90,8 @@ pub fn decode_reduced(
         let Image { height, width, .. } = image;
         return Err(Error::NoPixels { name: name.to_owned(), height, width });
     }
-    image.with_channels(channels, name)
+    let stored = Stored { channels: image.channels, depth };
+    Ok((image.with_channels(channels, name)?, stored))
 }
 
 /// Height and width that [`decode`] gives. Of JPEG, PNG, WebP, BMP and TIFF files only the header is read.

@@ -4,7 +4,7 @@ use npyz::{DType, Deserialize, NpyFile, NpyHeader, Order, TypeChar};
 
 use super::{check_size, from_f32, from_u16};
 use crate::error::{Error, Result};
-use crate::image::{Image, Pixels};
+use crate::image::{Depth, Image, Pixels};
 
 /// Reads an array of `u8`, of `u16`, which is divided by 65535, or of `f32`, which is not changed.
 ///
@@ -12,7 +12,7 @@ use crate::image::{Image, Pixels};
 ///
 /// [`Error::BadArray`], [`Error::ArrayShape`], [`Error::ArrayType`], [`Error::TooLarge`] for the `wanted` number of
 /// channels, or [`Error::NotFinite`], with `name`.
-pub(super) fn array(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
+pub(super) fn array(bytes: &[u8], name: &str, wanted: usize) -> Result<(Image, Depth)> {
     let bad = |cause| Error::BadArray { name: name.to_owned(), cause };
     // the reader takes the memory for a header before it reads it; from version 2 on, its length has 32 bits
     if let [_, _, _, _, _, _, version, _, first, second, third, fourth, text @ ..] = bytes
@@ -49,13 +49,13 @@ pub(super) fn array(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
     // bytes stay bytes, and all other values become floats
     let bytes_per_value = if kind.size_field() == 1 { 1 } else { size_of::<f32>() };
     check_size([size[0], size[1]], wanted.max(size[2]), bytes_per_value, name)?;
-    let pixels = match (kind.type_char(), kind.size_field()) {
-        (TypeChar::Uint, 1) => Pixels::U8(read(header, data, size).map_err(bad)?),
-        (TypeChar::Uint, 2) => from_u16(read(header, data, size).map_err(bad)?),
-        (TypeChar::Float, 4) => from_f32(read(header, data, size).map_err(bad)?, name)?,
+    let (pixels, depth) = match (kind.type_char(), kind.size_field()) {
+        (TypeChar::Uint, 1) => (Pixels::U8(read(header, data, size).map_err(bad)?), Depth::Bits8),
+        (TypeChar::Uint, 2) => (from_u16(read(header, data, size).map_err(bad)?), Depth::Bits16),
+        (TypeChar::Float, 4) => (from_f32(read(header, data, size).map_err(bad)?, name)?, Depth::Float),
         (_, _) => return Err(Error::ArrayType { name: name.to_owned(), dtype: DType::Plain(kind).descr() }),
     };
-    Ok(Image { channels: size[2], height: size[0], width: size[1], pixels })
+    Ok((Image { channels: size[2], height: size[0], width: size[1], pixels }, depth))
 }
 
 /// Returns the values in row-major order, also if the file has them in column-major order.

@@ -8,7 +8,7 @@ use ::tiff::tags::Tag;
 
 use super::{MAX_BYTES, check_size, cmyk, from_f32, from_u16, orientation};
 use crate::error::{Error, Result};
-use crate::image::{Image, Pixels};
+use crate::image::{Depth, Image, Pixels};
 
 /// The tag `PhotometricInterpretation`, and its values.
 const INTERPRETATION: u16 = 262;
@@ -24,7 +24,7 @@ const INKS: u32 = 5;
 /// # Errors
 ///
 /// [`Error::Decode`], [`Error::TooLarge`] or [`Error::NotFinite`], with `name`.
-pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
+pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<(Image, Depth)> {
     let mut page = Page::open(Cursor::new(bytes), name)?;
     check_size(page.size, wanted.max(page.channels()), page.bytes_per_value(), name)?;
     let mut stored = DecodingResult::U8(Vec::new());
@@ -32,7 +32,12 @@ pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> 
     if stored.as_buffer(0).byte_len() < layout.complete_len {
         return Err(unread(name, "a file of which only the first plane fits"));
     }
-    Ok(orientation::upright(page.image(stored, page.size, wanted, name)?, page.orientation))
+    let depth = match page.bits {
+        ..=8 => Depth::Bits8,
+        16 => Depth::Bits16,
+        _ => Depth::Float, // longer whole numbers are refused
+    };
+    Ok((orientation::upright(page.image(stored, page.size, wanted, name)?, page.orientation), depth))
 }
 
 /// Height and width of the upright page.

@@ -101,8 +101,7 @@ impl Source for Idx {
         let (height, width) = (self.height, self.width);
         let pixels = self.pixels[index * height * width..][..height * width].to_vec();
         let image = Image { channels: 1, height, width, pixels: Pixels::U8(pixels) };
-        let name = self.name(index);
-        Ok(Encoded::pixels(image.with_channels(self.channels, &name)?, name))
+        Ok(Encoded::pixels(image, self.name(index)).with_channels(self.channels))
     }
 
     fn label(&self, index: usize) -> Option<usize> {

@@ -80,7 +80,7 @@ fn rows_that_name_no_image_are_told_and_missing_images_are_unreadable() {
     let source = open(&path, 3).unwrap();
     let told = source.passed_over().groups()[0].to_string();
     assert_eq!((source.len(), told), (2, format!("`{path}, line 3` names no image")));
-    let unreadable = scan(&*source, &|_| {}).unreadable;
+    let unreadable = scan(&source, 0, &mut |_| {}).unwrap().unreadable;
     assert!(unreadable.len() == 1 && unreadable[0].name.ends_with("nowhere.png"), "{unreadable:?}");
 }
 

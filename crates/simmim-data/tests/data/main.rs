@@ -10,6 +10,7 @@ mod damage;
 mod decoding;
 mod depth;
 mod dicom;
+mod duplicates;
 mod files;
 mod matrix;
 #[cfg(feature = "parquet")]

@@ -84,7 +84,7 @@ fn rows_without_path_label_or_image_are_what_they_are() {
     assert_eq!(labels, [Some(1), None, Some(0), None, Some(2)]);
     assert_eq!([0, 1, 3, 4].map(|index| value(&*source, index)), [3, 1, 0, 4], "the order of the rows");
     assert_eq!(source.name(1), format!("{}#1", path.display()));
-    let unreadable = scan(&*source, &|_| {}).unreadable;
+    let unreadable = scan(&source, 0, &mut |_| {}).unwrap().unreadable;
     assert!(unreadable.len() == 1 && unreadable[0].reason.contains("the row has no image"), "{unreadable:?}");
 }
 

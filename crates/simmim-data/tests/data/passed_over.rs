@@ -149,7 +149,7 @@ fn a_link_to_nothing_is_an_unreadable_image_if_it_has_the_name_of_one() {
     symlink("nowhere", root.path().join("deep/more")).unwrap();
     let nowhere = [("deep/more", PassedOverReason::Nowhere), ("more", PassedOverReason::Nowhere)];
     check(&root, "", &[], &["a.png", "deep/b.png", "deep/x.png"], &nowhere);
-    let scanned = scan(&*opened(root.path().display().to_string()).unwrap(), &|_| {});
+    let scanned = scan(&opened(root.path().display().to_string()).unwrap(), 0, &mut |_| {}).unwrap();
     let unreadable: Vec<&str> = scanned.unreadable.iter().map(|image| image.name.as_str()).collect();
     assert!(unreadable.len() == 1 && unreadable[0].ends_with("deep/x.png"), "{unreadable:?}");
     let empty = tempdir().unwrap();
@@ -313,7 +313,8 @@ fn sources_of_sources_tell_what_those_pass_over() {
         format!("`{}/dog/z.png` is a pipe", two.path().display()),
     ];
     assert_eq!(told, expected);
-    assert_eq!(&scan(&source, &|_| {}).passed_over, source.passed_over());
+    let source: Arc<dyn Source> = Arc::new(source);
+    assert_eq!(&scan(&source, 0, &mut |_| {}).unwrap().passed_over, source.passed_over());
 }
 
 #[test]

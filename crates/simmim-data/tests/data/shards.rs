@@ -180,7 +180,7 @@ fn a_shard_that_changes_or_disappears_while_it_is_read_is_unreadable() {
     // cut short within the last image
     let bytes = fs::read(at("b.tar")).unwrap();
     write(&at("b.tar"), &bytes[..1600]);
-    let unreadable = scan(&*source, &|_| {}).unreadable;
+    let unreadable = scan(&source, 0, &mut |_| {}).unwrap().unreadable;
     assert!(unreadable.len() == 2 && unreadable[0].reason.contains("bytes when it was opened"), "{unreadable:?}");
     let batch = batches.next().unwrap().unwrap();
     assert_eq!((batch.skipped.len(), batch.samples.iter().filter(|index| **index > 1).count()), (2, 0));

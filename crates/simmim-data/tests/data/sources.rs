@@ -80,7 +80,7 @@ fn a_link_to_a_folder_above_is_not_followed() {
 #[test]
 fn photographs_open() {
     let source = open(&photos().display().to_string(), 3).unwrap();
-    let scan = scan(&*source, &|_| {});
+    let scan = scan(&source, 0, &mut |_| {}).unwrap();
     assert_eq!((scan.count, scan.unlabeled, scan.unreadable.len()), (3, 3, 0));
 }
 
@@ -270,10 +270,10 @@ fn a_scan_counts_classes_sizes_and_broken_files() {
     let root = folder(&["cat/a.png", "cat/b.png", "dog/c.png"]);
     write(&root.path().join("dog/broken.png"), b"\x89PNG\r\n\x1a\n");
     write(&root.path().join("dog/large.png"), &colorful(1));
-    let progress = std::cell::RefCell::new(Vec::new());
+    let mut progress = Vec::new();
     let source = open(&at(&root, ""), 3).unwrap();
-    let scan = scan(&*source, &|done| progress.borrow_mut().push(done));
-    assert_eq!(*progress.borrow(), [1, 2, 3, 4, 5]);
+    let scan = scan(&source, 2, &mut |done| progress.push(done)).unwrap();
+    assert_eq!(progress, [1, 2, 3, 4, 5]);
     assert_eq!((scan.count, scan.unlabeled), (5, 0));
     assert_eq!(scan.classes, [("cat".to_owned(), 2), ("dog".to_owned(), 3)]);
     assert_eq!(scan.unreadable.len(), 1);

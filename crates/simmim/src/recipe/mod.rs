@@ -13,6 +13,7 @@ mod loss;
 mod mask;
 mod monitor;
 mod parse;
+mod suitable;
 mod target;
 mod tokenizer;
 mod train;
@@ -31,6 +32,7 @@ pub use parse::{
     Given, PATH_KEYS, Sections, edit, edit_any, nearest_built_in, resolve, resolve_any, resolve_as, split_list,
 };
 pub(crate) use parse::{KINDS, kind_of, typed_and_checked};
+pub use suitable::{Suggestion, suitable};
 pub use target::{NormalizeBy, TargetKind, TargetRecipe};
 pub use tokenizer::{TokenizerRecipe, VaeRecipe};
 pub use train::{DecayGroups, ScheduleKind, TrainRecipe};

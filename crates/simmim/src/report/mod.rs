@@ -1,15 +1,21 @@
-//! Reports: one self-contained HTML page per run, made from its log and pictures.
+//! Reports: one self-contained HTML page per run, made from its log and pictures, or per collection of images.
 
 mod axis;
+mod bars;
 mod chart;
+mod collection;
 mod finetune;
+mod gallery;
 mod page;
 mod run;
 mod tokenizer;
 
 pub use axis::Scale;
+pub use bars::{Bar, Bars};
 pub use chart::{Chart, Series, Style};
+pub use collection::{Collection, collection_page};
 pub use finetune::finetune_page;
+pub use gallery::{Gallery, Thumbnail};
 pub use page::{Number, Page, Section};
 pub use run::run_page;
 pub(crate) use run::{points, step_chart};

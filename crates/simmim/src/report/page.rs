@@ -6,8 +6,10 @@ use std::path::Path;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
+use super::bars::Bars;
 use super::chart::Chart;
 use super::escape;
+use super::gallery::Gallery;
 use crate::run::files::write_atomically;
 
 const STYLE: &str = include_str!("style.css");
@@ -34,6 +36,10 @@ pub enum Section {
     Numbers(Vec<Number>),
     /// A chart.
     Chart(Chart),
+    /// A bar for each of some counts.
+    Bars(Bars),
+    /// Small pictures, side by side.
+    Gallery(Gallery),
     /// A picture.
     Image {
         /// Caption below the picture.
@@ -109,6 +115,8 @@ impl Section {
                 format!("<dl class=\"numbers\">\n{numbers}</dl>\n")
             }
             Section::Chart(chart) => chart.render(),
+            Section::Bars(bars) => bars.render(),
+            Section::Gallery(gallery) => gallery.render(),
             Section::Image { caption, png, width_px } => {
                 let caption = escape(caption);
                 format!(
@@ -180,6 +188,7 @@ fn is_number(cell: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Bar, Thumbnail};
     use super::*;
 
     fn render(section: Section) -> String {
@@ -197,6 +206,10 @@ mod tests {
         check(Section::Heading(evil()));
         check(Section::Text(evil()));
         check(Section::Numbers(vec![Number { label: evil(), value: evil(), note: Some(evil()) }]));
+        let bars = vec![Bar { label: evil(), count: 1 }];
+        check(Section::Bars(Bars { title: evil(), bars }));
+        let pictures = vec![Thumbnail { name: evil(), note: evil(), png: vec![], width_px: 1 }];
+        check(Section::Gallery(Gallery { caption: evil(), pictures, more: 1 }));
         check(Section::Image { caption: evil(), png: vec![], width_px: 1 });
         check(Section::Table { caption: evil(), header: vec![evil()], rows: vec![vec![evil()]] });
         check(Section::Code { caption: evil(), text: evil() });

@@ -1,0 +1,144 @@
+//! `simmim inspect` of a data set: what it finds, its page, and the command that it suggests.
+
+use super::support::{
+    array, broken_image, fashion, json, photos, refuses, repository, scratch, simmim, succeeds, text,
+};
+use serde_json::{Map, Value, json as value};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+/// Copies and relatives of two photographs.
+fn copies() -> String {
+    repository("testdata/duplicates")
+}
+
+fn inspected(data: &str, options: &[&str]) -> Map<String, Value> {
+    let mut command = simmim(["inspect", data]);
+    command.args(options);
+    json(command)
+}
+
+/// The file names of the first group.
+fn first_group(found: &Map<String, Value>, key: &str) -> Vec<String> {
+    let images = found[key][0]["images"].as_array().unwrap();
+    let name = |image: &Value| Path::new(image.as_str().unwrap()).file_name().unwrap().to_string_lossy().into_owned();
+    images.iter().map(name).collect()
+}
+
+/// Classes of copies: the pliers are a tool and a toy.
+fn classes(folder: &Path) {
+    for (class, name) in
+        [("tool", "tools-plier1.jpg"), ("toy", "tools-plier1-half.jpg"), ("food", "others-buffetset.jpg")]
+    {
+        fs::create_dir_all(folder.join(class)).unwrap();
+        fs::copy(format!("{}/{name}", copies()), folder.join(class).join(name)).unwrap();
+    }
+}
+
+#[test]
+fn a_collection_is_described_alike_by_any_number_of_threads() {
+    let found = inspected(&copies(), &[]);
+    for key in ["images", "classes", "unreadable", "passed_over", "not_read", "suggestion", "plain"] {
+        assert!(found.contains_key(key), "{key}");
+    }
+    assert_eq!(found["sizes"], value!({ "height": [25, 99], "width": [64, 128], "channels": 3 }));
+    assert_eq!(found["stored"], value!([{ "channels": 3, "alpha": false, "depth": "8 bit", "images": 12 }]));
+    assert_eq!(first_group(&found, "exact_duplicates"), ["others-buffetset-same.png", "others-buffetset.jpg"]);
+    assert_eq!(first_group(&found, "near_duplicates").len(), 4);
+    assert_eq!(found["normalization"]["mean"].as_array().unwrap().len(), 3);
+    for workers in ["--workers=0", "--workers=1", "--workers=3"] {
+        assert_eq!(inspected(&copies(), &[workers]), found, "{workers}");
+    }
+    let prose = succeeds(simmim(["inspect", &copies()])).stdout;
+    for line in ["exact copies        4 images in 2 groups", "look alike          8 images in 2 groups"] {
+        assert!(prose.lines().any(|found| found == line), "{line} in {prose}");
+    }
+}
+
+#[test]
+fn images_of_one_picture_in_two_classes_are_named() {
+    let (folder, _) = scratch();
+    classes(folder.path());
+    let found = inspected(&text(folder.path()), &[]);
+    assert_eq!((&found["label_conflicts"], &found["exact_duplicates"]), (&value!(1), &value!([])));
+    assert_eq!(found["near_duplicates"][0]["classes"], value!(["tool", "toy"]));
+    assert_eq!(found["near_duplicates"][0]["label_conflict"], value!(true));
+    let prose = succeeds(simmim(["inspect", &text(folder.path())])).stdout;
+    let named = prose.lines().find(|line| line.contains(" = ") && line.ends_with("(tool, toy)"));
+    assert!(named.is_some_and(|line| line.contains("tools-plier1.jpg")), "{prose}");
+}
+
+#[test]
+fn the_page_holds_all_that_it_shows() {
+    let (folder, _) = scratch();
+    let data = folder.path().join("data");
+    classes(&data);
+    broken_image(&data.join("toy/<i>half.jpg"));
+    let page = folder.path().join("pages/collection.html");
+    let html = format!("--html={}", page.display());
+    let found = inspected(&text(&data), &[&html, "--seed=3"]);
+    assert_eq!(found["report"], value!(page));
+    let written = fs::read_to_string(&page).unwrap();
+    for expected in ["Contact sheet", "2 images, in different classes", "&lt;i&gt;half.jpg", "simmim pretrain --recipe"]
+    {
+        assert!(written.contains(expected), "{expected}");
+    }
+    for forbidden in ["<i>half", "<script", "http:", "https:", "url("] {
+        assert!(!written.contains(forbidden), "{forbidden}");
+    }
+    assert_eq!(written.matches("data:image/png").count(), 3 + 2);
+    // single channels have a page too
+    array(&data.join("gray.npy"), 30, 20, 1, 0);
+    let gray = text(&data.join("gray.npy"));
+    assert_eq!(inspected(&gray, &["--channels=1", &html])["normalization"]["mean"].as_array().unwrap().len(), 1);
+    assert!(fs::read_to_string(&page).unwrap().contains("<figcaption>1 image</figcaption>"));
+}
+
+#[test]
+fn options_of_collections_are_refused_elsewhere() {
+    let (folder, _) = scratch();
+    let page = format!("--html={}/page.html", folder.path().display());
+    refuses(simmim(["inspect", "demo", &page]), "`--html ", "data sets");
+    refuses(
+        simmim(["inspect", "demo", "--workers=2"]),
+        "`--workers 2` changes nothing in `simmim inspect`",
+        "data sets",
+    );
+    refuses(simmim(["inspect", &photos(), "--seed=1"]), "`--seed` changes nothing", "inspect with --html");
+    let folder_as_page = format!("--html={}", folder.path().display());
+    refuses(simmim(["inspect", &photos(), &folder_as_page]), "is a folder", "collection.html");
+}
+
+#[test]
+fn the_suggested_command_trains() {
+    let (folder, _) = scratch();
+    for (data, recipe) in [(copies(), "pretrain-vit-photos-192"), (fashion(), "pretrain-vit-cifar")] {
+        let suggestion = inspected(&data, &[])["suggestion"].clone();
+        assert_eq!(suggestion["recipe"], recipe);
+        let out = folder.path().join(recipe);
+        let command = suggestion["command"].as_str().unwrap().replacen("simmim", "exec \"$0\"", 1);
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(command.replace("--out RUN", "--out \"$1\" --threads 1 --json --set train.max_steps=1"));
+        shell.arg(env!("CARGO_BIN_EXE_simmim")).arg(&out);
+        let ran = succeeds(shell);
+        assert!(ran.stdout.contains("\"steps\":1"), "{ran:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupt_ends_it() {
+    use super::support::with_default_signals;
+    use std::os::unix::process::ExitStatusExt;
+    let (folder, _) = scratch();
+    // a hundred times 75 megapixels, which take minutes
+    let large = folder.path().join("large.png");
+    image::GrayImage::new(15_000, 5_000).save(&large).unwrap();
+    let data = vec![text(&large); 100].join(",");
+    let mut child = with_default_signals(&simmim(["inspect", &data, "--workers=1"])).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert!(child.try_wait().unwrap().is_none(), "it takes longer");
+    Command::new("sh").arg("-c").arg(format!("kill -INT {}", child.id())).status().unwrap();
+    assert_eq!(child.wait().unwrap().signal(), Some(2));
+}
