@@ -9,14 +9,17 @@ use std::time::Instant;
 /// The examples of the library, each of which runs in seconds without arguments.
 const EXAMPLES: &[&str] = &["pretrain_folder", "image_features", "own_mask", "own_head"];
 
+/// Parts of the program that are not in the default build and are checked too.
+const FEATURES: &[&str] = &["--features", "simmim-cli/remote"];
+
 /// Runs all checks.
 pub(crate) fn check(root: &Path) -> Result<()> {
     step("format", || cargo(root, &["fmt", "--all", "--check"], &[]))?;
     tidy(root)?;
     let warnings = ["--", "--deny", "warnings"];
     let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
-    step("clippy", || cargo(root, &[&clippy[..], &warnings].concat(), &[]))?;
-    step("tests", || cargo(root, &["test", "--workspace", "--locked"], &[]))?;
+    step("clippy", || cargo(root, &[&clippy[..], FEATURES, &warnings].concat(), &[]))?;
+    step("tests", || cargo(root, &[&["test", "--workspace", "--locked"], FEATURES].concat(), &[]))?;
     for example in EXAMPLES {
         let run = ["run", "--quiet", "--package", "simmim", "--locked", "--example", example];
         step(&format!("example {example}"), || cargo(root, &run, &[]))?;

@@ -31,6 +31,14 @@ pub enum Error {
         /// What is wrong with it.
         fault: &'static str,
     },
+    /// An address that cannot be used.
+    #[error("cannot use the address `{address}`: {fault}")]
+    BadAddress {
+        /// The address, without secrets.
+        address: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
     /// A wildcard that matches nothing that can be opened.
     #[error("no image, shard or folder matches `{pattern}`")]
     NoMatch {
@@ -117,7 +125,7 @@ pub enum Error {
         what: String,
     },
     /// A file of a kind that this build does not read.
-    #[error("`{}` is of a kind that was left out of this build", path.display())]
+    #[error("`{}` is of a kind that this build does not read", path.display())]
     LeftOut {
         /// The file.
         path: PathBuf,
@@ -380,12 +388,12 @@ pub enum Error {
         /// The wanted number of channels.
         wanted: usize,
     },
-    /// A file or folder that the system cannot read.
+    /// A file or folder that the system cannot read, or an archive that a store does not deliver.
     #[error("cannot read `{}`: {cause}", path.display())]
     Read {
-        /// The file or folder.
+        /// The file or folder, or the address without secrets.
         path: PathBuf,
-        /// The error of the system.
+        /// The error of the system, or of the store.
         cause: io::Error,
     },
     /// A source of which no tried image can be read.

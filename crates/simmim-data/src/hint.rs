@@ -1,5 +1,7 @@
 //! What the user can do about each error, and whether it is theirs.
 
+use std::io;
+
 use crate::error::{Error, listed};
 use crate::source::{IMAGE_EXTENSIONS, PATH_COLUMNS};
 
@@ -15,6 +17,9 @@ impl Error {
             Self::BadSpec { .. } => {
                 Some("separate paths by commas; `{00000..00004}` is a range, `{a,b}` a choice, `*` a wildcard".into())
             }
+            Self::BadAddress { .. } => Some(
+                "an address is that of a `.tar`, `.tar.gz`, `.zip` or `.parquet` file, as in `https://host/train-{00000..00004}.tar` or `s3://bucket/x.zip`".into(),
+            ),
             Self::NoMatch { passed_over, .. } => {
                 passed_over.hint().or_else(|| Some("quote the pattern, and check it with `ls`".into()))
             }
@@ -88,7 +93,8 @@ impl Error {
             Self::NoneReadable { .. } | Self::ClassUnreadable { .. } | Self::TooManyUnreadable { .. } => {
                 Some("`simmim inspect DATA` lists the unreadable files and why".into())
             }
-            Self::Read { .. } | Self::WorkerPanicked { .. } | Self::NoThread { .. } => None,
+            Self::Read { cause, .. } => of_store(cause).map(|(hint, _)| hint.into()),
+            Self::WorkerPanicked { .. } | Self::NoThread { .. } => None,
         }
     }
 
@@ -96,9 +102,11 @@ impl Error {
     #[must_use]
     pub fn is_users_fault(&self) -> bool {
         match self {
-            Self::Read { .. } | Self::NoMemory { .. } | Self::WorkerPanicked { .. } | Self::NoThread { .. } => false,
+            Self::Read { cause, .. } => of_store(cause).is_some_and(|(_, is_users)| is_users),
+            Self::NoMemory { .. } | Self::WorkerPanicked { .. } | Self::NoThread { .. } => false,
             Self::MissingPath { .. }
             | Self::BadSpec { .. }
+            | Self::BadAddress { .. }
             | Self::NoMatch { .. }
             | Self::EmptyFolder { .. }
             | Self::NoTiles { .. }
@@ -142,4 +150,15 @@ impl Error {
             | Self::EmptyBatch => true,
         }
     }
+}
+
+/// What to do about an error of a remote store, and whether it is the user's.
+#[cfg(feature = "remote")]
+fn of_store(cause: &io::Error) -> Option<(&'static str, bool)> {
+    crate::source::Fault::behind(cause).map(|fault| (fault.hint(), fault.is_users()))
+}
+
+#[cfg(not(feature = "remote"))]
+fn of_store(_: &io::Error) -> Option<(&'static str, bool)> {
+    None
 }

@@ -61,7 +61,7 @@ pub use rng::{Purpose, Rng};
 pub use scan::{Bin, DuplicateGroup, Duplicates, Scan, Sizes, scan, thumbnail};
 pub use source::{
     PassedOver, PassedOverGroup, PassedOverReason, Relabeled, Sample, Source, Subset, Tiled, Tiling, idx_from_bytes,
-    open,
+    is_address, open, without_secrets,
 };
 pub use transform::{
     Augmentation, CenterCrop, ColorJitter, Distortion, Filter, FineTuning, Interpolation, RandAugment, RandomErasing,

@@ -6,6 +6,7 @@ use crate::exit::Exit;
 use serde_json::json;
 use simmim::evaluation::FinetunedModel;
 use simmim::precision;
+use simmim_data::without_secrets;
 use simmim_engine::Device;
 
 pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) -> anyhow::Result<Exit> {
@@ -14,7 +15,8 @@ pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) ->
     warn_of_damaged(model.damaged());
     say_import(common, model.import());
     let source = open_data(common, &args.data, model.resolved().recipe.data.channels)?;
-    let report = model.evaluate(source, &args.data, args.workers.count(common))?;
+    let data = without_secrets(&args.data);
+    let report = model.evaluate(source, &data, args.workers.count(common))?;
     let skipped = warn_of_unreadable(&report.skipped);
     let names = &model.resolved().run.classes;
     let per_class = report.confusion.per_class();
@@ -45,7 +47,7 @@ pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) ->
             "\n{} of {} classes have no images in `{}` and so no accuracy, the first is `{first}`",
             absent.len(),
             names.len(),
-            args.data
+            data
         ),
     };
     let prose = format!(

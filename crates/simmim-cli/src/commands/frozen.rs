@@ -6,7 +6,7 @@ use simmim::evaluation::{Extraction, Features, FrozenEncoder};
 use simmim::evaluation::{checked_classes, relabeled};
 use simmim::recipe::LabelsPerImage;
 use simmim::{Error, precision, recipe};
-use simmim_data::Source;
+use simmim_data::{Source, without_secrets};
 use simmim_engine::Device;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,8 +36,9 @@ pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device)
     }
     let open = |spec: &str| open_data(common, spec, encoder.channels());
     let (train, val) = (open(&args.data)?, open(&args.val)?);
-    let classes = checked_classes(train.as_ref(), &args.data, LabelsPerImage::One)?;
-    let val = relabeled(val, &args.val, &classes, LabelsPerImage::One)?;
+    let (train_name, val_name) = (without_secrets(&args.data), without_secrets(&args.val));
+    let classes = checked_classes(train.as_ref(), &train_name, LabelsPerImage::One)?;
+    let val = relabeled(val, &val_name, &classes, LabelsPerImage::One)?;
     for source in [&train, &val] {
         simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
     }
@@ -59,7 +60,7 @@ pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device)
         }
         Ok(features)
     };
-    let (train, val) = (of(train, &args.data)?, of(val, &args.val)?);
+    let (train, val) = (of(train, &train_name)?, of(val, &val_name)?);
     let skipped = warn_of_unreadable(train.skipped.iter().chain(&val.skipped));
     Ok(Frozen { train, val, classes: classes.len(), skipped })
 }

@@ -34,7 +34,7 @@ impl Run<'_> {
         let recipe: R = given.resolve_as(self.edits)?;
         let open = |spec: &str| -> anyhow::Result<Input> {
             let source = open_training_data(self.common, spec, recipe.data())?;
-            Ok(Input { source, description: spec.to_owned() })
+            Ok(Input { source, description: simmim_data::without_secrets(spec) })
         };
         let (data, val) = (open(data)?, val.map(open).transpose()?);
         Ok(self.options(recipe, &given, data, val))

@@ -15,6 +15,7 @@ use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags::T
 
 use super::storage::{Reader, Storage, checked};
 use super::tar::Stream;
+use crate::error::Result;
 
 /// Decompressed bytes between two points. A point takes 43 KB: the state and the window of deflate.
 const DISTANCE: u64 = 2 << 20;
@@ -64,6 +65,10 @@ impl Storage for Gzip {
         }
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(decoder);
         Ok(bytes)
+    }
+
+    fn beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        self.file.beside(name)
     }
 }
 

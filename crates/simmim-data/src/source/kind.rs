@@ -36,6 +36,11 @@ impl Kind {
         if let Some(what) = file_type.and_then(special) {
             return Some(Self::Special(what));
         }
+        Self::of_name(path)
+    }
+
+    /// The same by the name alone, as of a file.
+    pub(super) fn of_name(path: &Path) -> Option<Self> {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
         if extension == "tar" || is_compressed_tar(&name) {

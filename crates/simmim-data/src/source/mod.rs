@@ -1,5 +1,6 @@
 //! The sources that samples come from, and how a data specification is opened.
 
+mod address;
 mod class_folders;
 mod concat;
 mod folder;
@@ -13,7 +14,10 @@ mod names;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod passed_over;
+mod place;
 mod relabeled;
+#[cfg(feature = "remote")]
+mod remote;
 mod run_folder;
 mod shards;
 mod spec;
@@ -30,9 +34,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::address::{is_address, without_secrets};
 pub use self::idx::idx_from_bytes;
 pub(crate) use self::list::PATH_COLUMNS;
 pub use self::passed_over::{MAX_NAMED, PassedOver, PassedOverGroup, PassedOverReason};
+#[cfg(feature = "remote")]
+pub(crate) use self::remote::fault::Fault;
 pub use relabeled::Relabeled;
 pub use subset::Subset;
 pub use tiled::{Tiled, Tiling};
@@ -41,6 +48,7 @@ use self::concat::Concat;
 use self::folder::Folder;
 use self::idx::Idx;
 use self::kind::Kind;
+use self::place::Place;
 use self::shards::Shards;
 use self::storage::Storage;
 pub(crate) use self::storage::{LocalFile, Reader};
@@ -119,7 +127,7 @@ pub const IMAGE_EXTENSIONS: &[&str] =
 
 /// Opens the data that `spec` names; its images are decoded to `channels` channels.
 ///
-/// `spec` is a list of paths separated by commas. A path may contain ranges `{00000..00004}`, choices `{a,b}` and the
+/// `spec` is a list of paths and addresses separated by commas. A path may contain ranges `{00000..00004}`, choices `{a,b}` and the
 /// wildcards `*`, `?` and `[…]`. Each path is one of:
 ///
 /// - **a folder of images** at any depth. It is labeled if every image lies directly in a sub-folder of the folder: the
@@ -148,6 +156,12 @@ pub const IMAGE_EXTENSIONS: &[&str] =
 /// Files without an extension, or with a number in its place as in the identifiers of DICOM, are images where their content is
 /// DICOM's and they are files themselves, not members of an archive; `DICOMDIR` is none.
 ///
+/// An item may also be the address of a tar, zip or Parquet file in a store, `http://`, `https://` or `s3://bucket/key`, without
+/// wildcards, if the feature `remote` is there. Settings of S3 (credentials, region, endpoint) are those of the environment
+/// variables `AWS_…`, as the crate `object_store` reads them; this is the one place where the environment is read. A password
+/// in an address, or a signature in its query, is sent and never shown. Requests of ranges are repeated for 20 s when data is
+/// opened and for 2 minutes later, and 64 MiB of blocks are kept in memory.
+///
 /// The samples of a path are ordered by their own paths, part by part, so that the same images in a folder, a list or an
 /// archive give the same batches (IDX images have the order of the file, and a Parquet file that does not give the path of
 /// every image has that of its rows). Extensions may be in upper or lower case. The samples of several paths are joined in
@@ -163,19 +177,19 @@ pub const IMAGE_EXTENSIONS: &[&str] =
 ///
 /// # Errors
 ///
-/// An [`Error`] if `spec` is not a list of paths, a path does not exist or has no images, a file is broken, or the
-/// classes of the paths disagree.
+/// An [`Error`] if `spec` is not a list of paths, a path does not exist or has no images, a file is broken, a store does not
+/// deliver it, or the classes of the paths disagree.
 pub fn open(spec: &str, channels: usize) -> Result<Arc<dyn Source>> {
-    let spec::Paths { paths, passed_over } = spec::paths(spec)?;
-    joined(grouped(paths)?, passed_over, channels)
+    let spec::Places { places, passed_over } = spec::places(spec)?;
+    joined(grouped(places)?, passed_over, channels)
 }
 
 /// Consecutive paths of the list that are opened as one source.
 enum Group {
     Folder(PathBuf),
-    Shards(Vec<PathBuf>),
-    Parquet(Vec<PathBuf>),
-    Zip(PathBuf),
+    Shards(Vec<Place>),
+    Parquet(Vec<Place>),
+    Zip(Place),
     List(PathBuf),
     Images(Vec<PathBuf>),
     Idx(PathBuf),
@@ -184,19 +198,21 @@ enum Group {
 impl Group {
     fn name(&self) -> String {
         match self {
-            Self::Folder(path) | Self::Zip(path) | Self::List(path) | Self::Idx(path) => path.display().to_string(),
-            Self::Shards(paths) | Self::Parquet(paths) | Self::Images(paths) => {
-                paths.first().map(|path| path.display().to_string()).unwrap_or_default()
+            Self::Folder(path) | Self::List(path) | Self::Idx(path) => path.display().to_string(),
+            Self::Zip(place) => place.shown().display().to_string(),
+            Self::Shards(places) | Self::Parquet(places) => {
+                places.first().map(|place| place.shown().display().to_string()).unwrap_or_default()
             }
+            Self::Images(paths) => paths.first().map(|path| path.display().to_string()).unwrap_or_default(),
         }
     }
 
     fn open(self, channels: usize) -> Result<Arc<dyn Source>> {
         Ok(match self {
             Self::Folder(path) => folder(path, channels)?,
-            Self::Shards(paths) => Arc::new(Shards::open(&paths, channels)?),
-            Self::Parquet(paths) => parquet(&paths, channels)?,
-            Self::Zip(path) => Arc::new(Zip::open(&path, channels)?),
+            Self::Shards(places) => Arc::new(Shards::open(&places, channels)?),
+            Self::Parquet(places) => parquet(&places, channels)?,
+            Self::Zip(place) => Arc::new(Zip::of(place.storage()?, channels)?),
             Self::List(path) => Arc::new(list::open(&path, channels)?),
             Self::Images(paths) => Arc::new(Folder::of_images(paths, channels)),
             Self::Idx(path) => Arc::new(Idx::open(&path, channels)?),
@@ -205,13 +221,15 @@ impl Group {
 }
 
 #[cfg(feature = "parquet")]
-fn parquet(paths: &[PathBuf], channels: usize) -> Result<Arc<dyn Source>> {
-    Ok(Arc::new(parquet::Parquet::open(paths, channels)?))
+fn parquet(places: &[Place], channels: usize) -> Result<Arc<dyn Source>> {
+    let storages: Result<Vec<_>> = places.iter().map(Place::storage).collect();
+    Ok(Arc::new(parquet::Parquet::of(&storages?, channels)?))
 }
 
 #[cfg(not(feature = "parquet"))]
-fn parquet(paths: &[PathBuf], _: usize) -> Result<Arc<dyn Source>> {
-    Err(Error::LeftOut { path: paths.first().cloned().unwrap_or_default(), feature: "parquet" })
+fn parquet(places: &[Place], _: usize) -> Result<Arc<dyn Source>> {
+    let path = places.first().map(|place| place.shown().to_owned()).unwrap_or_default();
+    Err(Error::LeftOut { path, feature: "parquet" })
 }
 
 /// Opens the images in a folder, or else the archives of one kind.
@@ -246,7 +264,7 @@ fn folder(path: PathBuf, channels: usize) -> Result<Arc<dyn Source>> {
         return Err(Error::EmptyFolder { path, extensions: IMAGE_EXTENSIONS, other, passed_over });
     }
     hugging_face::check_one_split(&path, opened.iter().map(PathBuf::as_path))?;
-    joined(grouped(opened)?, found.passed_over, channels)
+    joined(grouped(opened.into_iter().map(Place::Path).collect())?, found.passed_over, channels)
 }
 
 /// Opens groups as one source. `passed_over` lies beside them.
@@ -260,22 +278,23 @@ fn joined(groups: Vec<Group>, passed_over: PassedOver, channels: usize) -> Resul
 }
 
 /// Groups consecutive shards, Parquet files and images; each folder, list and other file is a group of its own.
-fn grouped(paths: Vec<PathBuf>) -> Result<Vec<Group>> {
+fn grouped(places: Vec<Place>) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
-    for path in paths {
-        match (Kind::of(&path), groups.last_mut()) {
-            (Some(Kind::Folder), _) => groups.push(Group::Folder(path)),
-            (Some(Kind::Idx), _) => groups.push(Group::Idx(path)),
-            (Some(Kind::Zip), _) => groups.push(Group::Zip(path)),
-            (Some(Kind::List), _) => groups.push(Group::List(path)),
-            (Some(Kind::Shard), Some(Group::Shards(paths))) => paths.push(path),
-            (Some(Kind::Shard), _) => groups.push(Group::Shards(vec![path])),
-            (Some(Kind::Parquet), Some(Group::Parquet(paths))) => paths.push(path),
-            (Some(Kind::Parquet), _) => groups.push(Group::Parquet(vec![path])),
-            (Some(Kind::Image), Some(Group::Images(paths))) => paths.push(path),
-            (Some(Kind::Image), _) => groups.push(Group::Images(vec![path])),
-            (Some(Kind::Special(what)), _) => return Err(Error::NotAFile { path, what }),
-            (None, _) => return Err(Error::UnknownKind { path }),
+    for place in places {
+        let path = place.shown().to_owned();
+        match (place.kind()?, groups.last_mut()) {
+            (Kind::Zip, _) => groups.push(Group::Zip(place)),
+            (Kind::Shard, Some(Group::Shards(places))) => places.push(place),
+            (Kind::Shard, _) => groups.push(Group::Shards(vec![place])),
+            (Kind::Parquet, Some(Group::Parquet(places))) => places.push(place),
+            (Kind::Parquet, _) => groups.push(Group::Parquet(vec![place])),
+            // an address has none of these kinds
+            (Kind::Folder, _) => groups.push(Group::Folder(path)),
+            (Kind::Idx, _) => groups.push(Group::Idx(path)),
+            (Kind::List, _) => groups.push(Group::List(path)),
+            (Kind::Image, Some(Group::Images(paths))) => paths.push(path),
+            (Kind::Image, _) => groups.push(Group::Images(vec![path])),
+            (Kind::Special(what), _) => return Err(Error::NotAFile { path, what }),
         }
     }
     Ok(groups)

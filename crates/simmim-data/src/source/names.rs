@@ -1,8 +1,9 @@
 //! Names for classes that are stored as numbers: those in `classes.json`, or else the numbers themselves.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::read;
+use super::storage::Storage;
 use crate::error::{Error, Result};
 
 /// The file that names the classes, beside shards, IDX files and lists.
@@ -14,8 +15,18 @@ pub(super) fn read_list(folder: &Path) -> Result<Option<Vec<String>>> {
     if !path.exists() {
         return Ok(None);
     }
-    let names = serde_json::from_slice(&read(&path)?);
-    names.map(Some).map_err(|cause| Error::BadClassNames { path, cause })
+    let bytes = read(&path)?;
+    parsed(path, &bytes).map(Some)
+}
+
+/// Reads the `classes.json` beside an archive, if there is one.
+pub(super) fn read_beside(archive: &dyn Storage) -> Result<Option<Vec<String>>> {
+    let bytes = archive.beside(CLASS_NAMES)?;
+    bytes.map(|bytes| parsed(archive.path().with_file_name(CLASS_NAMES), &bytes)).transpose()
+}
+
+fn parsed(path: PathBuf, bytes: &[u8]) -> Result<Vec<String>> {
+    serde_json::from_slice(bytes).map_err(|cause| Error::BadClassNames { path, cause })
 }
 
 /// Labels without names are numbers below this one. A higher one is taken for something else, because each number up to

@@ -4,7 +4,7 @@
 //! paths are read when a file is opened; of the images, only the page that holds the wanted one, so that memory is bounded by
 //! a page and not by a row group.
 
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::list::{Classes, numbered};
-use super::storage::{LocalFile, Reader, Storage};
+use super::storage::{Reader, Storage};
 use super::{PassedOver, Source, by_path, check_encoded, names};
 use crate::decode::MAX_BYTES;
 use crate::encoded::Encoded;
@@ -54,12 +54,7 @@ struct Row {
 }
 
 impl Parquet {
-    pub(super) fn open(paths: &[PathBuf], channels: usize) -> Result<Self> {
-        let storages = paths.iter().map(|path| Ok(LocalFile::open(path)? as Arc<dyn Storage>));
-        Self::of(&storages.collect::<Result<Vec<_>>>()?, channels)
-    }
-
-    fn of(storages: &[Arc<dyn Storage>], channels: usize) -> Result<Self> {
+    pub(super) fn of(storages: &[Arc<dyn Storage>], channels: usize) -> Result<Self> {
         let (mut files, mut rows, mut named): (Vec<File>, _, Option<Vec<String>>) = (Vec::new(), Vec::new(), None);
         for storage in storages {
             let file = File::open(storage)?;
@@ -90,7 +85,7 @@ impl Parquet {
         }
         let given = match named {
             Some(names) => Some(names),
-            None => names::read_list(files[0].path.parent().unwrap_or(Path::new("")))?,
+            None => names::read_beside(&*storages[0])?,
         };
         let texts: Vec<Option<String>> = rows.iter_mut().map(|row: &mut Row| row.label.take()).collect();
         let member = |index: usize| name(&files, &rows[index]);
@@ -115,9 +110,9 @@ impl Source for Parquet {
     fn encoded(&self, index: usize) -> Result<Encoded> {
         let Row { file, group, row, .. } = self.rows[index];
         let (file, name) = (&self.files[file as usize], self.name(index));
-        let bad = |what: String| Error::BadArchive { name: name.clone(), what };
-        let bytes = guarded(|| file.image(group as usize, row as usize)).map_err(bad)?;
-        let bytes = bytes.ok_or_else(|| bad("the row has no image".to_owned()))?;
+        let bytes = guarded(&name, || file.image(group as usize, row as usize))?;
+        let bytes =
+            bytes.ok_or_else(|| Error::BadArchive { name: name.clone(), what: "the row has no image".to_owned() })?;
         check_encoded(bytes.len() as u64, &name)?;
         Ok(Encoded::file(bytes.data().to_vec(), self.channels, name))
     }
@@ -142,26 +137,27 @@ fn name(files: &[File], row: &Row) -> String {
 impl File {
     fn open(storage: &Arc<dyn Storage>) -> Result<Self> {
         let path = storage.path().to_owned();
-        let bad = |what: String| Error::BadArchive { name: path.display().to_string(), what };
-        let reader = guarded(|| SerializedFileReader::new(Chunks(Arc::clone(storage)))).map_err(bad)?;
+        let chunks = Chunks(Arc::clone(storage));
+        let reader = guarded(&path.display().to_string(), || SerializedFileReader::new(chunks))?;
         let columns = Columns::of(reader.metadata(), &path)?;
         Ok(Self { reader, path, columns })
     }
 
     /// Reads paths and labels.
     fn rows(&self, file: u32) -> Result<Vec<Row>> {
-        let bad = |what: String| Error::BadArchive { name: self.path.display().to_string(), what };
+        let name = self.path.display().to_string();
+        let too_many = || Error::BadArchive { name: name.clone(), what: TOO_MANY_ROWS.to_owned() };
         let mut rows: Vec<Row> = Vec::new();
         for group in 0..self.reader.metadata().num_row_groups() {
             let count = usize::try_from(self.reader.metadata().row_group(group).num_rows()).ok();
-            let count = count.filter(|count| *count <= MAX_ROWS).ok_or_else(|| bad(TOO_MANY_ROWS.to_owned()))?;
+            let count = count.filter(|count| *count <= MAX_ROWS).ok_or_else(too_many)?;
             let read = |column: Option<usize>| {
-                column.map(|column| guarded(|| self.texts(group, column, count)).map_err(bad)).transpose()
+                column.map(|column| guarded(&name, || self.texts(group, column, count))).transpose()
             };
             let (paths, labels) = (read(self.columns.path)?, read(self.columns.label)?);
             if paths.is_none() && labels.is_none() {
                 // nothing but the metadata says how many there are, and a file may say any number
-                guarded(|| self.check_last(group, count)).map_err(bad)?;
+                guarded(&name, || self.check_last(group, count))?;
             }
             let at =
                 |texts: &Option<Vec<Option<String>>>, row: usize| texts.as_ref().and_then(|texts| texts[row].clone());
@@ -368,10 +364,28 @@ fn zigzag(bytes: &mut impl Iterator<Item = u8>) -> Option<i64> {
 }
 
 /// Runs the reader of Parquet files; its panics on a broken file are errors of this file.
-fn guarded<T>(read: impl FnOnce() -> ParquetResult<T>) -> std::result::Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(payload) => Err(format!("the reader of Parquet files panicked: {}", panic_message(&*payload))),
-    }
+fn guarded<T>(name: &str, read: impl FnOnce() -> ParquetResult<T>) -> Result<T> {
+    let what = match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(ParquetError::External(cause))) => match cause.downcast::<io::Error>() {
+            Ok(cause) if !is_of_content(cause.kind()) => return Err(Error::Read { path: name.into(), cause: *cause }),
+            Ok(cause) => cause.to_string(),
+            Err(cause) => cause.to_string(),
+        },
+        Ok(Err(error)) => error.to_string(),
+        Err(payload) => format!("the reader of Parquet files panicked: {}", panic_message(&*payload)),
+    };
+    Err(Error::BadArchive { name: name.to_owned(), what })
+}
+
+/// Whether an error of reading says something of the content, and not of the place where it lies.
+fn is_of_content(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::InvalidData
+            | io::ErrorKind::InvalidInput
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::OutOfMemory
+            | io::ErrorKind::Other
+    )
 }

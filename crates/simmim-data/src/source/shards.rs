@@ -9,7 +9,8 @@ use std::sync::Arc;
 use super::gzip::Indexer;
 use super::kind::is_compressed_tar;
 use super::passed_over::PassedOverReason;
-use super::storage::{LocalFile, Reader, Storage};
+use super::place::Place;
+use super::storage::{Reader, Storage};
 use super::tar::{Fault, Member, MemberKind, Members, Stream};
 use super::{PassedOver, Source, by_path, encoded, is_ignored, is_image, names};
 use crate::encoded::Encoded;
@@ -34,20 +35,20 @@ struct Indexed {
 
 impl Shards {
     /// Indexes the members of all shards; it reads only headers and labels.
-    pub(super) fn open(paths: &[PathBuf], channels: usize) -> Result<Self> {
+    pub(super) fn open(places: &[Place], channels: usize) -> Result<Self> {
         let (mut shards, mut samples, mut passed_over) = (Vec::new(), Vec::new(), PassedOver::new());
         let mut given: Option<(PathBuf, Vec<String>)> = None;
-        for (number, path) in paths.iter().enumerate() {
-            let file: Arc<dyn Storage> = LocalFile::open(path)?;
-            let (shard, found) = open_one(file, path, number as u32, &mut passed_over)?;
+        for (number, place) in places.iter().enumerate() {
+            let (shard, found) = open_one(place.storage()?, number as u32, &mut passed_over)?;
+            given = agreed(given, &*shard)?;
             shards.push(shard);
             samples.extend(found);
-            given = agreed(given, path)?;
         }
         if samples.is_empty() {
-            return Err(Error::NoSamples { path: paths.first().cloned().unwrap_or_default(), passed_over });
+            let path = places.first().map(|place| place.shown().to_owned()).unwrap_or_default();
+            return Err(Error::NoSamples { path, passed_over });
         }
-        let name = |index: usize| name(&paths[samples[index].shard as usize], &samples[index].member);
+        let name = |index: usize| name(places[samples[index].shard as usize].shown(), &samples[index].member);
         let labels = samples.iter().map(|sample| sample.labels.iter().max().copied());
         let classes = names::of(labels, given.map(|(_, names)| names), name)?;
         Ok(Self { shards, samples, classes, channels, passed_over })
@@ -90,10 +91,10 @@ impl Source for Shards {
 /// Indexes one shard. One that is compressed is decompressed once for that.
 fn open_one(
     file: Arc<dyn Storage>,
-    path: &Path,
     number: u32,
     passed_over: &mut PassedOver,
 ) -> Result<(Arc<dyn Storage>, Vec<Indexed>)> {
+    let path = &file.path().to_owned();
     if !is_compressed_tar(&path.to_string_lossy()) {
         let samples = index(&mut Reader::new(Arc::clone(&file)), path, number, passed_over)?;
         return Ok((file, samples));
@@ -108,14 +109,14 @@ fn name(shard: &Path, member: &str) -> String {
     format!("{}:{member}", shard.display())
 }
 
-/// Returns the class names given so far, or else those in the folder of `path`; if there are both, they must agree.
-fn agreed(given: Option<(PathBuf, Vec<String>)>, path: &Path) -> Result<Option<(PathBuf, Vec<String>)>> {
-    let folder = path.parent().unwrap_or(Path::new(""));
+/// Returns the class names given so far, or else those beside a shard; if there are both, they must agree.
+fn agreed(given: Option<(PathBuf, Vec<String>)>, shard: &dyn Storage) -> Result<Option<(PathBuf, Vec<String>)>> {
+    let path = shard.path();
     match given {
-        Some((first, names)) if first.parent() == Some(folder) => Ok(Some((first, names))),
-        None => Ok(names::read_list(folder)?.map(|names| (path.to_owned(), names))),
+        Some((first, names)) if first.parent() == path.parent() => Ok(Some((first, names))),
+        None => Ok(names::read_beside(shard)?.map(|names| (path.to_owned(), names))),
         Some((first, first_names)) => {
-            let second = names::read_list(folder)?.unwrap_or_else(|| first_names.clone());
+            let second = names::read_beside(shard)?.unwrap_or_else(|| first_names.clone());
             if first_names == second {
                 return Ok(Some((first, first_names)));
             }

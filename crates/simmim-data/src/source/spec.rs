@@ -1,35 +1,39 @@
-//! Expands a data specification into the paths that it names: comma lists, braces and wildcards.
+//! Expands a data specification into the paths and addresses that it names: comma lists, braces and wildcards.
 
 use std::path::{Path, PathBuf};
 
+use super::address::{Address, without_secrets};
 use super::kind::Kind;
 use super::passed_over::{PassedOver, PassedOverReason};
+use super::place::Place;
 use super::run_folder::{LinksIntoRuns, is_run};
 use super::{is_ignored, missing};
 use crate::error::{Error, Result};
 
 /// What a specification names.
 #[derive(Default)]
-pub(super) struct Paths {
-    /// The paths in order; all of them exist.
-    pub(super) paths: Vec<PathBuf>,
+pub(super) struct Places {
+    /// The paths and addresses in order; all of the paths exist.
+    pub(super) places: Vec<Place>,
     /// What a wildcard matches and is not read.
     pub(super) passed_over: PassedOver,
 }
 
-/// Returns the paths that `spec` names.
+/// Returns the paths and addresses that `spec` names.
 ///
 /// If a file or folder is called `spec`, it is this one path, even if the name contains commas or braces.
-pub(super) fn paths(spec: &str) -> Result<Paths> {
+pub(super) fn places(spec: &str) -> Result<Places> {
     if !spec.is_empty() && Path::new(spec).exists() {
-        return Ok(Paths { paths: vec![PathBuf::from(spec)], passed_over: PassedOver::new() });
+        return Ok(Places { places: vec![Place::Path(PathBuf::from(spec))], passed_over: PassedOver::new() });
     }
-    let mut named = Paths::default();
+    let mut named = Places::default();
     for item in expand(spec)? {
-        if item.contains(['*', '?', '[']) && !Path::new(&item).exists() {
+        if let Some(address) = Address::of(&item) {
+            named.places.push(Place::Address(address?));
+        } else if item.contains(['*', '?', '[']) && !Path::new(&item).exists() {
             add_matches(&item, &mut named)?;
         } else if Path::new(&item).exists() {
-            named.paths.push(PathBuf::from(item));
+            named.places.push(Place::Path(PathBuf::from(item)));
         } else {
             return Err(missing::error(Path::new(&item)));
         }
@@ -38,12 +42,12 @@ pub(super) fn paths(spec: &str) -> Result<Paths> {
 }
 
 /// Adds the paths that match a wildcard and can be opened, ordered by name.
-fn add_matches(pattern: &str, named: &mut Paths) -> Result<()> {
+fn add_matches(pattern: &str, named: &mut Places) -> Result<()> {
     let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::default() };
     let matching = glob::glob_with(pattern, options)
         .map_err(|error| Error::BadSpec { spec: pattern.to_owned(), fault: error.msg })?;
     let mut links = LinksIntoRuns::default();
-    let (paths_before, mut passed_over) = (named.paths.len(), PassedOver::new());
+    let (places_before, mut passed_over) = (named.places.len(), PassedOver::new());
     for path in matching {
         let path = path.map_err(|error| Error::Read { path: error.path().to_owned(), cause: error.into() })?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -60,10 +64,10 @@ fn add_matches(pattern: &str, named: &mut Paths) -> Result<()> {
         };
         match reason {
             Some(reason) => passed_over.add(path.display(), reason),
-            None => named.paths.push(path),
+            None => named.places.push(Place::Path(path)),
         }
     }
-    if named.paths.len() == paths_before {
+    if named.places.len() == places_before {
         return Err(Error::NoMatch { pattern: pattern.to_owned(), passed_over });
     }
     named.passed_over.append(&passed_over);
@@ -75,7 +79,7 @@ const MAX_ITEMS: usize = 1_000_000;
 
 /// Returns the items of a comma list with their braces expanded.
 fn expand(spec: &str) -> Result<Vec<String>> {
-    let bad = |fault| Error::BadSpec { spec: spec.to_owned(), fault };
+    let bad = |fault| Error::BadSpec { spec: without_secrets(spec), fault };
     let mut items = Vec::new();
     for item in split(spec).map_err(bad)? {
         if item.is_empty() {
@@ -87,7 +91,7 @@ fn expand(spec: &str) -> Result<Vec<String>> {
 }
 
 /// Splits a list at the commas that are outside of braces.
-fn split(list: &str) -> std::result::Result<Vec<&str>, &'static str> {
+pub(super) fn split(list: &str) -> std::result::Result<Vec<&str>, &'static str> {
     let (mut items, mut depth, mut start) = (Vec::new(), 0_usize, 0);
     for (at, letter) in list.char_indices() {
         match letter {

@@ -1,4 +1,4 @@
-//! Where the bytes of archives come from: the one seam between their formats and files, or a remote store.
+//! Where the bytes of archives come from: the one seam between their formats and files or remote stores.
 
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek, SeekFrom};
@@ -26,6 +26,22 @@ pub(crate) trait Storage: Send + Sync {
     ///
     /// `UnexpectedEof` if the range ends behind the last byte, before any memory is taken; else what the system says.
     fn read(&self, range: Range<u64>) -> io::Result<Vec<u8>>;
+
+    /// The same for bytes that others near them will follow, which may be read at once and kept for that.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`read`](Self::read).
+    fn read_ahead(&self, range: Range<u64>) -> io::Result<Vec<u8>> {
+        self.read(range)
+    }
+
+    /// Reads the file with this name in the same folder; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Read`] if it cannot be read.
+    fn beside(&self, name: &str) -> Result<Option<Vec<u8>>>;
 }
 
 /// A file on a local disk.
@@ -73,6 +89,11 @@ impl Storage for LocalFile {
         file.take(length as u64).read_to_end(&mut bytes)?;
         if bytes.len() == length { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
+
+    fn beside(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        let path = self.path.with_file_name(name);
+        if path.exists() { super::read(&path).map(Some) } else { Ok(None) }
+    }
 }
 
 /// Returns the length of a range of `len` bytes.
@@ -97,11 +118,18 @@ pub(crate) struct Reader {
     buffer: Vec<u8>,
     start: u64,
     next_read: u64,
+    /// What is read first, if its length is known.
+    expected: Option<u64>,
 }
 
 impl Reader {
     pub(crate) fn new(storage: Arc<dyn Storage>) -> Self {
-        Self { storage, position: 0, buffer: Vec::new(), start: 0, next_read: FIRST_READ }
+        Self { storage, position: 0, buffer: Vec::new(), start: 0, next_read: FIRST_READ, expected: None }
+    }
+
+    /// A reader that will read about `bytes` bytes from `position` on, and gets them at once.
+    pub(super) fn expecting(storage: Arc<dyn Storage>, position: u64, bytes: u64) -> Self {
+        Self { position, start: position, expected: Some(bytes), ..Self::new(storage) }
     }
 
     /// A reader that begins at another place.
@@ -125,11 +153,17 @@ impl BufRead for Reader {
         if !(self.start..end).contains(&self.position) {
             let is_next = self.position == end;
             self.next_read = if is_next { (2 * self.next_read).min(LARGEST_READ) } else { FIRST_READ };
-            let until = self.position.saturating_add(self.next_read).min(self.storage.len());
+            let expected = self.expected.take();
+            let bytes = expected.unwrap_or(self.next_read);
+            let until = self.position.saturating_add(bytes).min(self.storage.len());
             self.start = self.position;
             self.buffer.clear();
             if self.position < until {
-                self.buffer = self.storage.read(self.position..until)?;
+                let range = self.position..until;
+                self.buffer = match expected {
+                    Some(_) => self.storage.read(range)?,
+                    None => self.storage.read_ahead(range)?,
+                };
             }
         }
         Ok(&self.buffer[(self.position - self.start) as usize..])
@@ -162,7 +196,7 @@ impl Seek for Reader {
     }
 }
 
-/// Bytes in memory, for tests of formats.
+/// Bytes in memory, for tests of formats, and what every storage must do.
 #[cfg(test)]
 pub(super) mod testing {
     use super::*;
@@ -182,15 +216,14 @@ pub(super) mod testing {
             checked(&range, Storage::len(self))?;
             Ok(self.0[range.start as usize..range.end as usize].to_vec())
         }
+
+        fn beside(&self, _: &str) -> Result<Option<Vec<u8>>> {
+            Ok(None)
+        }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::testing::InMemory;
-    use super::*;
-
-    fn check(storage: Arc<dyn Storage>, content: &[u8]) {
+    /// Reads ranges, and through a reader.
+    pub(in crate::source) fn check_storage(storage: Arc<dyn Storage>, content: &[u8]) {
         assert_eq!(storage.len(), content.len() as u64);
         assert_eq!(storage.read(3..7).unwrap(), &content[3..7]);
         assert!(storage.read(0..0).unwrap().is_empty());
@@ -210,6 +243,12 @@ mod tests {
         reader.seek(SeekFrom::End(10)).unwrap();
         assert_eq!(reader.read(&mut [0; 4]).unwrap(), 0, "behind the end there is nothing");
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{InMemory, check_storage};
+    use super::*;
 
     #[test]
     fn files_and_memory_are_read_alike() {
@@ -217,8 +256,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         std::fs::write(&path, &content).unwrap();
-        check(LocalFile::open(&path).unwrap(), &content);
-        check(Arc::new(InMemory(content.clone())), &content);
+        check_storage(LocalFile::open(&path).unwrap(), &content);
+        check_storage(Arc::new(InMemory(content.clone())), &content);
     }
 
     #[test]

@@ -18,7 +18,10 @@ mod parquet;
 mod passed_over;
 mod pictures;
 mod reduced;
+mod remote;
 mod same_batches;
+#[cfg(feature = "remote")]
+mod server;
 mod shards;
 mod sources;
 mod tiles;

@@ -137,6 +137,18 @@ fn forms(root: &Path) -> Vec<(&'static str, String)> {
     forms.into_iter().map(|(name, path)| (name, at(path).display().to_string())).collect()
 }
 
+#[track_caller]
+fn check_same(form: &str, spec: &str, expected: &[Batch]) {
+    let source = open(spec, 3).unwrap();
+    assert_eq!((form, source.len()), (form, IMAGES.len()));
+    let (classes, actual) = batches(source);
+    assert_eq!(classes, CLASSES, "{form}");
+    for (actual, expected) in actual.iter().zip(expected) {
+        assert_eq!((form, &actual.samples, &actual.labels), (form, &expected.samples, &expected.labels));
+        assert!(actual == expected, "{form}: batch {} has other pixels", expected.number);
+    }
+}
+
 #[test]
 fn every_form_of_a_collection_gives_the_same_batches() {
     let root = tempdir().unwrap();
@@ -145,13 +157,27 @@ fn every_form_of_a_collection_gives_the_same_batches() {
     assert_eq!(classes, CLASSES);
     assert_eq!(expected.iter().flat_map(|batch| &batch.labels).filter(|label| label.is_some()).count(), 24);
     for (form, spec) in &forms[1..] {
-        let source = open(spec, 3).unwrap();
-        assert_eq!((form, source.len()), (form, IMAGES.len()));
-        let (classes, actual) = batches(source);
-        assert_eq!(classes, CLASSES, "{form}");
-        for (actual, expected) in actual.iter().zip(&expected) {
-            assert_eq!((form, &actual.samples, &actual.labels), (form, &expected.samples, &expected.labels));
-            assert!(actual == expected, "{form}: batch {} has other pixels", expected.number);
+        check_same(form, spec, &expected);
+    }
+}
+
+#[cfg(feature = "remote")]
+#[test]
+fn an_archive_on_a_server_gives_the_batches_of_the_local_one() {
+    let root = tempdir().unwrap();
+    let forms = forms(root.path());
+    let (_, expected) = batches(open(&forms[0].1, 3).unwrap());
+    let server = crate::server::Server::start();
+    server.put("tar/classes.json", std::fs::read(root.path().join("tar/classes.json")).unwrap());
+    let mut archives = 0;
+    for (form, path) in &forms {
+        let name = path.strip_prefix(&format!("{}/", root.path().display())).unwrap();
+        if [".tar", ".gz", ".tgz", ".zip", ".parquet"].iter().any(|extension| name.ends_with(extension)) {
+            server.put(name, std::fs::read(path).unwrap());
+            check_same(form, &server.address(name), &expected);
+            archives += 1;
         }
     }
+    assert_eq!(archives, if cfg!(feature = "parquet") { 7 } else { 6 });
+    assert!(server.requests().iter().any(|request| request.starts_with("/tar/x.tar bytes=")));
 }

@@ -4,6 +4,7 @@ use super::{AnyRecipe, BUILT_IN, FinetuneRecipe, Recipe, RecipeKind, TokenizerRe
 use crate::encoders::EncoderConfig;
 use crate::error::{Error, Result};
 use serde::de::DeserializeOwned;
+use simmim_data::is_address;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use toml::{Table, Value};
@@ -227,7 +228,10 @@ fn relative_to(folder: &Path, named: &str) -> String {
     if whole.exists() {
         return whole.display().to_string();
     }
-    let paths = split_list(named).into_iter().map(|path| folder.join(path).display().to_string());
+    let paths = split_list(named).into_iter().map(|path| match is_address(path) {
+        true => path.to_owned(),
+        false => folder.join(path).display().to_string(),
+    });
     paths.collect::<Vec<_>>().join(",")
 }
 
@@ -449,6 +453,16 @@ mod tests {
 
         std::fs::write(&path, format!("extends = {:?}\n", path.to_str().unwrap())).unwrap();
         assert!(resolve(path.to_str().unwrap(), &[]).unwrap_err().to_string().contains("extends itself"));
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_and_addresses_are_not() {
+        let folder = Path::new("recipes");
+        assert_eq!(relative_to(folder, "a.tar,/b.tar,../c"), "recipes/a.tar,/b.tar,recipes/../c");
+        assert_eq!(
+            relative_to(folder, "a,https://h/x-{0..1,b}.tar,s3://b/y"),
+            "recipes/a,https://h/x-{0..1,b}.tar,s3://b/y"
+        );
     }
 
     #[test]
