@@ -12,6 +12,7 @@ const SCHEMES: &[&str] = &["http", "https", "s3"];
 #[derive(Clone)]
 pub(super) struct Address {
     /// As given, with its secrets.
+    #[cfg(feature = "remote")]
     text: String,
     shown: PathBuf,
 }
@@ -30,7 +31,11 @@ impl Address {
     /// [`Error::BadAddress`] if its scheme is not read, or it contains a wildcard.
     pub(super) fn of(item: &str) -> Option<Result<Self>> {
         let scheme = scheme(item)?;
-        let address = Self { text: item.to_owned(), shown: without_secrets(item).into() };
+        let address = Self {
+            #[cfg(feature = "remote")]
+            text: item.to_owned(),
+            shown: without_secrets(item).into(),
+        };
         Some(if !SCHEMES.contains(&scheme) {
             Err(address.bad("only `http://`, `https://` and `s3://` are read"))
         } else if address.shown.to_string_lossy().contains('*') {
