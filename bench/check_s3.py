@@ -38,19 +38,19 @@ def main():
         for name in names:
             s3.upload_file(str(folder / name), "bucket", f"some folder/{name}")
         for name in [*names, "x-{0..1}.tar"]:
-            told = [run(command, environment, "inspect", "--json", f"{at}/{name}") for at in (folder, "s3://bucket/some folder")]
-            check(name, *told)
+            places = (folder, "s3://bucket/some folder")
+            check(name, *[run(command, environment, "inspect", "--json", f"{at}/{name}") for at in places])
         for at, out in [(folder, "local"), ("s3://bucket/some folder", "remote")]:
             edits = [part for edit in TRAINING for part in ("--set", edit)]
-            arguments = ["--recipe", "pretrain-vit-cifar", "--data", f"{at}/x-{{0..1}}.tar", "--out", folder / out, *edits]
-            run(command, environment, "pretrain", "--json", *arguments)
+            arguments = ["--recipe", "pretrain-vit-cifar", "--data", f"{at}/x-{{0..1}}.tar", "--out", folder / out]
+            run(command, environment, "pretrain", "--json", *arguments, *edits)
         losses = [
             [json.loads(line).get("loss") for line in (folder / out / "log.jsonl").read_text().splitlines()]
             for out in ("local", "remote")
         ]
         check("losses of three steps", *losses)
-        recorded = [path for path in (folder / "remote").rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
-        check("files with the secret", recorded, [])
+        files = [path for path in (folder / "remote").rglob("*") if path.is_file()]
+        check("files with the secret", [path for path in files if SECRET.encode() in path.read_bytes()], [])
         for address, expected in [("s3://bucket/none.tar", "(404)"), ("s3://nobody/x.tar", "(404)")]:
             failed = subprocess.run([command, "inspect", address], env=environment, capture_output=True, text=True)
             check(address, (failed.returncode, expected in failed.stderr), (2, True))

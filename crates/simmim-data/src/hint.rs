@@ -1,7 +1,5 @@
 //! What the user can do about each error, and whether it is theirs.
 
-use std::io;
-
 use crate::error::{Error, listed};
 use crate::source::{IMAGE_EXTENSIONS, PATH_COLUMNS};
 
@@ -18,7 +16,7 @@ impl Error {
                 Some("separate paths by commas; `{00000..00004}` is a range, `{a,b}` a choice, `*` a wildcard".into())
             }
             Self::BadAddress { .. } => Some(
-                "an address is that of a `.tar`, `.tar.gz`, `.zip` or `.parquet` file, as in `https://host/train-{00000..00004}.tar` or `s3://bucket/x.zip`".into(),
+                "as in `https://host/train-{00000..00004}.tar` or `s3://bucket/x.zip`; or `.tar.gz`, `.parquet`".into(),
             ),
             Self::NoMatch { passed_over, .. } => {
                 passed_over.hint().or_else(|| Some("quote the pattern, and check it with `ls`".into()))
@@ -93,7 +91,7 @@ impl Error {
             Self::NoneReadable { .. } | Self::ClassUnreadable { .. } | Self::TooManyUnreadable { .. } => {
                 Some("`simmim inspect DATA` lists the unreadable files and why".into())
             }
-            Self::Read { cause, .. } => of_store(cause).map(|(hint, _)| hint.into()),
+            Self::Read { .. } => OfStore::of(self).map(|of_store| of_store.hint.into()),
             Self::WorkerPanicked { .. } | Self::NoThread { .. } => None,
         }
     }
@@ -102,7 +100,7 @@ impl Error {
     #[must_use]
     pub fn is_users_fault(&self) -> bool {
         match self {
-            Self::Read { cause, .. } => of_store(cause).is_some_and(|(_, is_users)| is_users),
+            Self::Read { .. } => OfStore::of(self).is_some_and(|of_store| of_store.is_users),
             Self::NoMemory { .. } | Self::WorkerPanicked { .. } | Self::NoThread { .. } => false,
             Self::MissingPath { .. }
             | Self::BadSpec { .. }
@@ -152,13 +150,26 @@ impl Error {
     }
 }
 
-/// What to do about an error of a remote store, and whether it is the user's.
-#[cfg(feature = "remote")]
-fn of_store(cause: &io::Error) -> Option<(&'static str, bool)> {
-    crate::source::Fault::behind(cause).map(|fault| (fault.hint(), fault.is_users()))
+/// What is said of an error of a remote store.
+#[cfg_attr(not(feature = "remote"), allow(dead_code))]
+pub(crate) struct OfStore {
+    hint: &'static str,
+    is_users: bool,
+    /// Whether the store cannot be reached, so that other images in it cannot be read either.
+    pub(crate) is_outage: bool,
 }
 
-#[cfg(not(feature = "remote"))]
-fn of_store(_: &io::Error) -> Option<(&'static str, bool)> {
-    None
+impl OfStore {
+    /// `None` if another thing than a store is the reason.
+    #[cfg(feature = "remote")]
+    pub(crate) fn of(error: &Error) -> Option<Self> {
+        let Error::Read { cause, .. } = error else { return None };
+        let fault = crate::source::Fault::behind(cause)?;
+        Some(Self { hint: fault.hint(), is_users: fault.is_users(), is_outage: fault.is_outage() })
+    }
+
+    #[cfg(not(feature = "remote"))]
+    pub(crate) fn of(_: &Error) -> Option<Self> {
+        None
+    }
 }

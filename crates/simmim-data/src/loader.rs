@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::hint::OfStore;
 use crate::rng::{Purpose, below, permutation, rng};
 use crate::source::Source;
 use crate::transform::Transform;
@@ -271,6 +272,9 @@ impl Recipe {
                 skipped.push(failed);
                 return Ok(other);
             }
+        }
+        if OfStore::of(&error).is_some_and(|of_store| of_store.is_outage) {
+            return Err(error);
         }
         let Skipped { name, reason, .. } = failed;
         Err(Error::TooManyUnreadable { name, draws: MAX_DRAWS, reason })

@@ -149,8 +149,8 @@ fn portable(entry: &ZipFileEntry<'_>) -> String {
     if name.contains('/') { name } else { name.replace('\\', "/") }
 }
 
-/// The header of an entry has 30 bytes and its name, and what programs add (APPNOTE.TXT, 4.3.7); a longer one costs one more
-/// read.
+/// The header of an entry has 30 bytes and its name, and what programs add (APPNOTE.TXT, 4.3.7); a longer one costs one
+/// more read.
 const HEADER: u64 = 512;
 const LONGER: u64 = 256 << 10;
 

@@ -1,5 +1,5 @@
-//! Blocks of remote archives that are kept in memory, so that reading one header after the other does not take a request
-//! for each.
+//! Blocks of remote archives that are kept in memory, so that reading one header after the other does not take a
+//! request for each.
 //!
 //! All archives and threads of the process share them. What several threads want at the same time is fetched once.
 
@@ -44,8 +44,8 @@ struct Flight {
 }
 
 impl Blocks {
-    /// Reads a range of an archive of `len` bytes. What is not kept is fetched: of the blocks from the one that is missing,
-    /// as many as `ahead` says of it.
+    /// Reads a range of an archive of `len` bytes. What is not kept is fetched: of the blocks from the one that is
+    /// missing, as many as `ahead` says of it.
     pub(super) fn read(
         &self,
         archive: u64,

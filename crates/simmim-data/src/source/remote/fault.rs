@@ -53,7 +53,8 @@ impl Fault {
         }
     }
 
-    /// Reads an error of the crate `object_store`. Its own text is not shown, because it contains the address with its secrets.
+    /// Reads an error of the crate `object_store`. Its own text is not shown, because it contains the address with its
+    /// secrets.
     pub(super) fn of(error: &object_store::Error) -> Self {
         let (mut source, mut last, mut http) = (error.source(), None, None);
         while let Some(error) = source {
@@ -99,7 +100,7 @@ impl Fault {
         match self {
             Self::Missing => "check the address, with its upper and lower case",
             Self::Denied { .. } => {
-                "`s3://` takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY from the environment; a signed address ends at some time"
+                "`s3://` takes AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; a signed address expires"
             }
             Self::NoCredentials => {
                 "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_SKIP_SIGNATURE=true for what is public"
@@ -119,6 +120,11 @@ impl Fault {
             | Self::Slow { .. }
             | Self::GaveUp { .. } => "check that the store can be reached; then the same command goes on",
         }
+    }
+
+    /// Whether the store was tried for as long as it is waited for.
+    pub(crate) fn is_outage(&self) -> bool {
+        matches!(self, Self::GaveUp { .. })
     }
 
     /// Whether the address or the credentials are wrong, and not the network or the store.

@@ -1,8 +1,9 @@
 //! Archives in remote stores, which are read by requests of ranges: HTTP servers and S3, by the crate `object_store`.
 //!
-//! The length is asked once, with what identifies the content (ETag, time of change), which every later answer is compared
-//! with. Headers are read in blocks that are kept in bounded memory (`blocks`), samples with a request each. What may pass is
-//! tried again for a stated time (`request`). No message contains user names, passwords or queries of addresses.
+//! The length is asked once, with what identifies the content (ETag, time of change), which every later answer is
+//! compared with. Headers are read in blocks that are kept in bounded memory (`blocks`), samples with a request each.
+//! What may pass is tried again for a stated time (`request`). No message contains user names, passwords or queries of
+//! addresses.
 
 mod blocks;
 pub(in crate::source) mod fault;

@@ -35,8 +35,8 @@ const SLOWEST: u64 = 64 << 10;
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
-/// A store that was given up is not asked again for so long: else a loader that tries one image after the other would wait
-/// for each of them.
+/// A store that was given up is not asked again for so long: else a loader that tries one image after the other would
+/// wait for each of them.
 const REST: Duration = Duration::from_secs(20);
 
 /// What a store delivers.
@@ -45,8 +45,8 @@ pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
 }
 
-/// Asks for an object, or for the range that `options` say. No more than `most` bytes are taken, and of a range no fewer.
-/// `check` sees what the store says of the object before its bytes are read.
+/// Asks for an object, or for the range that `options` say. No more than `most` bytes are taken, and of a range no
+/// fewer. `check` sees what the store says of the object before its bytes are read.
 pub(super) fn ask(
     object: &Object,
     options: GetOptions,
@@ -95,19 +95,20 @@ async fn persistent(
     patience: Patience,
     check: &(impl Fn(&ObjectMeta) -> Result<(), Fault> + Sync),
 ) -> Result<Answer, Fault> {
-    let (start, total) = (Instant::now(), patience.total + Duration::from_secs(most / SLOWEST));
+    // many bytes may take longer, but only as long as they come
+    let (start, longest) = (Instant::now(), patience.total + Duration::from_secs(most / SLOWEST));
     let (mut tries, mut pause, mut last) = (0, FIRST_PAUSE, None);
     loop {
         tries += 1;
-        let left = total.saturating_sub(start.elapsed());
-        let slow = Fault::Slow { wanted: most, seconds: total.as_secs() };
+        let left = longest.saturating_sub(start.elapsed());
+        let slow = Fault::Slow { wanted: most, seconds: longest.as_secs() };
         let fault = match timeout(left, once(object, options.clone(), most, patience.silence, check)).await {
             Ok(Ok(answer)) => return Ok(answer),
             Ok(Err(fault)) if !fault.may_pass() => return Err(fault),
             Ok(Err(fault)) => fault,
             Err(_) => last.unwrap_or(slow),
         };
-        if start.elapsed() + pause >= total {
+        if start.elapsed() + pause >= patience.total {
             return Err(Fault::GaveUp { tries, seconds: start.elapsed().as_secs(), last: Box::new(fault) });
         }
         last = Some(fault);

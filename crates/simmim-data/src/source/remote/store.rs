@@ -57,7 +57,8 @@ impl Object {
         }
         // the name of an object is not encoded in such an address
         let name = address.secret().splitn(4, '/').nth(3).unwrap_or_default();
-        let path = Path::parse(name).map_err(|_| address.bad("it names no object of a bucket"))?;
+        let path = Path::parse(name).ok().filter(|path| !name.is_empty() && path.as_ref() == name);
+        let path = path.ok_or_else(|| address.bad("it names no object of a bucket"))?;
         let mut bucket = server.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let store = match &*bucket {
             Some(store) => Arc::clone(store),
@@ -156,7 +157,10 @@ impl HttpService for Told {
         let is_metadata = request.uri().host().is_some_and(|host| host == "169.254.169.254");
         let told = |fault| HttpError::new(HttpErrorKind::Unknown, fault);
         if is_metadata {
-            return self.client.execute(request).await.map_err(|_| told(Fault::NoCredentials));
+            return match self.client.execute(request).await {
+                Ok(response) if response.status().is_success() => Ok(response),
+                Ok(_) | Err(_) => Err(told(Fault::NoCredentials)),
+            };
         }
         let response = self.client.execute(request).await?;
         match Fault::of_status(response.status().as_u16()) {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::super::storage::testing::check_storage;
 use super::*;
+use crate::{Augmentation, Loader, LoaderConfig, Normalization, Transform};
 
 #[path = "../../../tests/data/server.rs"]
 mod server;
@@ -198,6 +199,29 @@ fn secrets_of_an_address_reach_the_server() {
     let basic = "Basic dXNAcjpwOnc=";
     let expected = [format!("/x.tar?sig=a%2Fb bytes=0-0 {basic}"), format!("/c.json?sig=a%2Fb  {basic}")];
     assert_eq!(server.requests()[..2], expected);
+}
+
+#[test]
+fn a_run_ends_with_the_error_of_a_store_that_was_given_up() {
+    let mut archive = ::zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored = ::zip::write::SimpleFileOptions::default().compression_method(::zip::CompressionMethod::Stored);
+    for number in 0..8 {
+        archive.start_file(format!("{number}.png"), stored).unwrap();
+        std::io::Write::write_all(&mut archive, &content(400_000)).unwrap();
+    }
+    let server = Server::start();
+    server.put("x.zip", archive.finish().unwrap().into_inner());
+    let zip = crate::source::Zip::of(open(&server.address("x.zip")).unwrap(), 3).unwrap();
+    server.behave(Manner::Status(503, usize::MAX));
+    let transform =
+        Transform { height: 8, width: 8, augmentation: Augmentation::Center, normalization: Normalization::imagenet() };
+    let config = LoaderConfig { batch_size: 2, rank: 0, world: 1, seed: 0, workers: 0, shuffle: false, prefetch: 1 };
+    let start = Instant::now();
+    let error = Loader::new(Arc::new(zip), transform, config, 0).unwrap().next().unwrap().unwrap_err();
+    let expected = format!("cannot read `{}:0.png`: given up after", server.address("x.zip"));
+    assert!(error.to_string().starts_with(&expected), "{error}");
+    assert!(!error.is_users_fault() && error.hint().unwrap().contains("the same command goes on"));
+    assert!(start.elapsed() < 5 * SHORT.total, "{:?}", start.elapsed());
 }
 
 #[test]
