@@ -26,6 +26,7 @@ const BAR: usize = 32;
 /// If it cannot be opened, or the page cannot be written.
 pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Result<(String, Value)> {
     let source = simmim_data::open(&args.what, args.channels.unwrap_or(CHANNELS)).map_err(Error::from)?;
+    let what = simmim_data::without_secrets(&args.what);
     if let Some(path) = &args.html {
         check_place(path)?;
     }
@@ -38,7 +39,7 @@ pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Resu
     let mut prose = prose(&scan, &*source);
     if let Some(suggestion) = &suggestion {
         let Suggestion { recipe, title, .. } = suggestion;
-        let command = escaped(&suggestion.command(&args.what));
+        let command = escaped(&suggestion.command(&what));
         let _ = write!(prose, "recipe that suits   {recipe}: {title}\n  {command}\n");
     }
     let mut json = json(&scan, &*source);
@@ -46,11 +47,11 @@ pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Resu
         json!({
             "recipe": suggestion.recipe,
             "edits": suggestion.edits,
-            "command": suggestion.command(&args.what),
+            "command": suggestion.command(&what),
         })
     });
     if let Some(path) = &args.html {
-        let collection = Collection { data: &args.what, source: &*source, scan: &scan, seed: common.seed() };
+        let collection = Collection { data: &what, source: &*source, scan: &scan, seed: common.seed() };
         collection_page(&collection).write(path).map_err(Error::from)?;
         let _ = writeln!(prose, "page                open {}", path.display());
         json["report"] = json!(path);
