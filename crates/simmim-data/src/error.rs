@@ -268,6 +268,14 @@ pub enum Error {
         /// What it is, as part of a sentence.
         format: &'static str,
     },
+    /// A picture of more tiles than can be listed.
+    #[error("`{name}` has more than {limit} tiles")]
+    TooManyTiles {
+        /// The picture.
+        name: String,
+        /// The most tiles of a picture.
+        limit: usize,
+    },
     /// Pictures of which no tile has enough content.
     #[error("no tile of {pictures} pictures has a share of content of `{least_content}`")]
     NoTiles {

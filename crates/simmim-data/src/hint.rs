@@ -78,6 +78,7 @@ impl Error {
             Self::UnreadFormat { .. } => {
                 Some("convert it, for example to PNG with ImageMagick's `magick`, or leave it out".into())
             }
+            Self::TooManyTiles { .. } => Some("set `data.tile` or `data.tile_stride` higher".into()),
             Self::NoTiles { .. } => Some("tiles that are nearly black or white everywhere are left out; set `data.tile_content` lower".into()),
             Self::UnknownFormat { .. }
             | Self::Decode { .. }
@@ -108,6 +109,7 @@ impl Error {
             | Self::NoMatch { .. }
             | Self::EmptyFolder { .. }
             | Self::NoTiles { .. }
+            | Self::TooManyTiles { .. }
             | Self::NotInClassFolder { .. }
             | Self::NotAFile { .. }
             | Self::TooLarge { .. }

@@ -163,7 +163,9 @@ impl<R: Read + Seek> Page<R> {
         let Self { meaning, bits, samples, is_planar, alpha, ref colors, .. } = *self;
         let pixels = match stored {
             DecodingResult::U8(values) if bits == 8 => Pixels::U8(interleaved(values, samples, is_planar)),
-            DecodingResult::U8(values) if bits < 8 && samples == 1 => Pixels::U8(unpacked(&values, width, bits)),
+            DecodingResult::U8(values) if [1, 2, 4].contains(&bits) && samples == 1 => {
+                Pixels::U8(unpacked(&values, width, bits))
+            }
             DecodingResult::U16(values) => from_u16(interleaved(values, samples, is_planar)),
             // 0 stays 0, so that values that are not negative have the sense of those without a sign
             DecodingResult::I16(values) => {
@@ -255,7 +257,7 @@ fn interleaved<T: Copy>(values: Vec<T>, samples: usize, is_planar: bool) -> Vec<
         .collect()
 }
 
-/// Splits rows of `width` values of less than 8 bits, which start at whole bytes.
+/// Splits rows of `width` values of 1, 2 or 4 bits, which start at whole bytes.
 fn unpacked(rows: &[u8], width: usize, bits: usize) -> Vec<u8> {
     let values = |row: &[u8]| -> Vec<u8> {
         let value = |at: usize| row[at * bits / 8] >> (8 - bits - at * bits % 8) & ((1 << bits) - 1);

@@ -35,7 +35,8 @@ const CONTENT: [f32; 2] = [0.05, 0.9];
 /// The tiles of a picture lie in a grid that starts at its upper left corner; what the grid leaves free at the right and
 /// at the bottom is covered by tiles that are moved back to the border. A picture that is smaller than a tile is one tile
 /// of its own size. Tiles have the class of their picture and its name with `#x,y`, the place of their upper left corner.
-/// A picture that cannot be read stays a sample, so that it is counted as unreadable.
+/// A picture that cannot be read stays a sample, so that it is counted as unreadable; so does one of more than four million
+/// tiles.
 ///
 /// A TIFF file that is stored in tiles or strips, and not in an archive, is never read in whole: memory and time are those
 /// of the parts that a tile touches. Other pictures are decoded in whole; the last ones are kept, at most 512 MiB of them.
@@ -50,9 +51,29 @@ pub struct Tiled {
 #[derive(Clone, Copy, Debug)]
 struct Tile {
     picture: usize,
-    /// `None` for a picture that could not be read when tiles were listed.
-    part: Option<Rectangle>,
+    part: Part,
 }
+
+#[derive(Clone, Copy, Debug)]
+enum Part {
+    Of(Rectangle),
+    /// The picture could not be read when tiles were listed.
+    Unread,
+    /// The picture has more than [`MOST_TILES`].
+    TooMany,
+}
+
+/// What tiles a picture has.
+#[derive(Clone)]
+enum Listed {
+    Tiles(Vec<Rectangle>),
+    Unread,
+    TooMany,
+}
+
+/// A picture of more tiles counts as unreadable: a header may claim any size. A slide of 500,000² pixels in tiles of 256 has
+/// fewer.
+const MOST_TILES: usize = 1 << 22;
 
 /// The most memory of decoded pictures that is kept, in bytes.
 const MOST_KEPT: usize = 512 << 20;
@@ -72,11 +93,11 @@ impl Tiled {
     /// Panics if size or stride is 0.
     pub fn new(source: Arc<dyn Source>, tiling: Tiling, workers: usize) -> Result<Self> {
         assert!(tiling.size > 0 && tiling.stride > 0, "tiles have a size and a distance");
-        let (next, lists) = (AtomicUsize::new(0), Mutex::new(vec![None; source.len()]));
+        let (next, lists) = (AtomicUsize::new(0), Mutex::new(vec![Listed::Unread; source.len()]));
         let list = || {
             while let Some(list) = {
                 let picture = next.fetch_add(1, Ordering::Relaxed);
-                (picture < source.len()).then(|| (picture, parts(&*source, picture, tiling)))
+                (picture < source.len()).then(|| (picture, listed(&*source, picture, tiling)))
             } {
                 let (picture, parts) = list;
                 lists.lock().unwrap_or_else(PoisonError::into_inner)[picture] = parts;
@@ -93,9 +114,14 @@ impl Tiled {
         let (mut tiles, mut passed_over) = (Vec::new(), source.passed_over().clone());
         for (picture, parts) in lists.into_iter().enumerate() {
             match parts {
-                Some(parts) if parts.is_empty() => passed_over.add(source.name(picture), PassedOverReason::NoContent),
-                Some(parts) => tiles.extend(parts.into_iter().map(|part| Tile { picture, part: Some(part) })),
-                None => tiles.push(Tile { picture, part: None }),
+                Listed::Tiles(parts) if parts.is_empty() => {
+                    passed_over.add(source.name(picture), PassedOverReason::NoContent);
+                }
+                Listed::Tiles(parts) => {
+                    tiles.extend(parts.into_iter().map(|part| Tile { picture, part: Part::Of(part) }));
+                }
+                Listed::Unread => tiles.push(Tile { picture, part: Part::Unread }),
+                Listed::TooMany => tiles.push(Tile { picture, part: Part::TooMany }),
             }
         }
         if tiles.is_empty() {
@@ -108,7 +134,10 @@ impl Tiled {
     #[must_use]
     pub fn place(&self, index: usize) -> (usize, Option<[usize; 4]>) {
         let Tile { picture, part } = self.tiles[index];
-        (picture, part.map(|Rectangle { top, left, height, width }| [top, left, height, width]))
+        match part {
+            Part::Of(Rectangle { top, left, height, width }) => (picture, Some([top, left, height, width])),
+            Part::Unread | Part::TooMany => (picture, None),
+        }
     }
 
     /// The part of a picture.
@@ -145,14 +174,18 @@ impl Source for Tiled {
     fn name(&self, index: usize) -> String {
         let Tile { picture, part } = self.tiles[index];
         let name = self.source.name(picture);
-        part.map_or(name.clone(), |Rectangle { top, left, .. }| format!("{name}#{left},{top}"))
+        match part {
+            Part::Of(Rectangle { top, left, .. }) => format!("{name}#{left},{top}"),
+            Part::Unread | Part::TooMany => name,
+        }
     }
 
     fn encoded(&self, index: usize) -> Result<Encoded> {
         let Tile { picture, part } = self.tiles[index];
         match part {
-            Some(part) => Ok(Encoded::pixels(self.cut(picture, part)?, self.name(index))),
-            None => self.source.encoded(picture),
+            Part::Of(part) => Ok(Encoded::pixels(self.cut(picture, part)?, self.name(index))),
+            Part::Unread => self.source.encoded(picture),
+            Part::TooMany => Err(Error::TooManyTiles { name: self.name(index), limit: MOST_TILES }),
         }
     }
 
@@ -173,20 +206,30 @@ impl Source for Tiled {
     }
 }
 
-/// The tiles of a picture; `None` if it cannot be read.
-fn parts(source: &dyn Source, picture: usize, tiling: Tiling) -> Option<Vec<Rectangle>> {
-    let encoded = source.encoded(picture).ok()?;
+fn listed(source: &dyn Source, picture: usize, tiling: Tiling) -> Listed {
+    match parts(source, picture, tiling) {
+        Ok(Some(parts)) => Listed::Tiles(parts),
+        Ok(None) => Listed::TooMany,
+        Err(_) => Listed::Unread,
+    }
+}
+
+/// The tiles of a picture; `None` if there are too many.
+fn parts(source: &dyn Source, picture: usize, tiling: Tiling) -> Result<Option<Vec<Rectangle>>> {
+    let encoded = source.encoded(picture)?;
     let mut parts;
     if tiling.least_content > 0.0 {
-        let mut pieces = encoded.pieces().ok()?;
+        let mut pieces = encoded.pieces()?;
+        let Some(grid) = grid(pieces.size(), tiling) else { return Ok(None) };
         parts = Vec::new();
-        for part in grid(pieces.size(), tiling) {
-            if content(&pieces.cut(part).ok()?) >= tiling.least_content {
+        for part in grid {
+            if content(&pieces.cut(part)?) >= tiling.least_content {
                 parts.push(part);
             }
         }
     } else {
-        parts = grid(encoded.size().ok()?, tiling);
+        let Some(grid) = grid(encoded.size()?, tiling) else { return Ok(None) };
+        parts = grid;
     }
     if let Some(most) = tiling.most_per_picture.filter(|most| *most < parts.len()) {
         let mut drawn = permutation(&mut rng(tiling.seed, Purpose::Tile, 0, picture as u64), parts.len());
@@ -194,20 +237,23 @@ fn parts(source: &dyn Source, picture: usize, tiling: Tiling) -> Option<Vec<Rect
         drawn.sort_unstable();
         parts = drawn.into_iter().map(|place| parts[place]).collect();
     }
-    Some(parts)
+    Ok(Some(parts))
 }
 
-/// All tiles of a picture of this height and width, row by row.
-fn grid([height, width]: [usize; 2], tiling: Tiling) -> Vec<Rectangle> {
+/// All tiles of a picture of this height and width, row by row; `None` if there are more than [`MOST_TILES`].
+fn grid([height, width]: [usize; 2], tiling: Tiling) -> Option<Vec<Rectangle>> {
     let starts = |length: usize| {
         let last = length.saturating_sub(tiling.size);
         let is_left_free = !last.is_multiple_of(tiling.stride);
         (0..=last).step_by(tiling.stride).chain(is_left_free.then_some(last))
     };
+    if starts(height).count().saturating_mul(starts(width).count()) > MOST_TILES {
+        return None;
+    }
     let (tile_height, tile_width) = (tiling.size.min(height), tiling.size.min(width));
     let row =
         |top: usize| starts(width).map(move |left| Rectangle { top, left, height: tile_height, width: tile_width });
-    starts(height).flat_map(row).collect()
+    Some(starts(height).flat_map(row).collect())
 }
 
 /// The share of pixels that are content.

@@ -162,3 +162,15 @@ fn tiles_of_every_format_are_parts_of_the_picture() {
         assert!(check_format(format, extension) > 100, "{format}");
     }
 }
+
+#[test]
+fn a_picture_of_too_many_tiles_is_unreadable() {
+    let folder = tempdir().unwrap();
+    write_array(&folder.path().join("a.npy"), [2100, 2100], |_, _| 100);
+    for least_content in [0.0, 0.5] {
+        let tiles = tiled(folder.path(), Tiling { stride: 1, least_content, ..PLAIN });
+        assert_eq!(tiles.len(), 1);
+        let error = tiles.get(0).unwrap_err();
+        assert!(matches!(error, Error::TooManyTiles { limit: 4_194_304, .. }), "{error}");
+    }
+}

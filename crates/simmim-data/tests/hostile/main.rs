@@ -10,6 +10,7 @@
 #[cfg(feature = "dicom")]
 mod dicom;
 mod forged;
+mod fuzzed;
 mod mutations;
 
 #[path = "../data/matrix.rs"]
