@@ -132,8 +132,9 @@ pub(crate) enum Command {
     Palette(PaletteArgs),
     /// Trains a discrete VAE on unlabeled images; its tokens are the target of `target.kind = "tokens"`.
     Tokenizer(TokenizerArgs),
-    /// Writes safetensors of timm, Hugging Face's transformers or with the official names as a file of this program, with the recipe
-    /// that their shapes and the config.json beside them give; every --from takes them directly too.
+    /// Writes weights of timm, Hugging Face's transformers or with the official names (safetensors, .pth, .bin) as a file of
+    /// this program, with the recipe that their shapes and the config.json beside them give; every --from takes them directly
+    /// too.
     Import(ImportArgs),
     /// Writes a model for other programs: timm, Hugging Face's transformers, or anything that reads safetensors, with what
     /// they need beside the weights and a model card.
@@ -352,7 +353,7 @@ pub(crate) struct TokenizerArgs {
 
 #[derive(Args)]
 pub(crate) struct ImportArgs {
-    /// A safetensors file, an index of several, or a folder as transformers writes it.
+    /// A safetensors file or one of torch.save (.pth, .pt, .bin), an index of several, or a folder as transformers writes it.
     #[arg(value_name = "FILE|DIR", value_parser = paths::path())]
     pub(crate) file: PathBuf,
     /// The file to write; --set data.image_size, data.channels and encoder.heads change what it is for, or say it.

@@ -5,6 +5,7 @@
 
 use crate::run::files::with_path;
 use crate::version;
+use crate::weights::TorchFault;
 use std::path::{Path, PathBuf};
 
 /// Result of this crate's fallible functions.
@@ -117,6 +118,15 @@ pub enum Error {
         reason: String,
     },
 
+    /// A file of `torch.save` is not read.
+    #[error("`{}` is not read: {fault}", path.display())]
+    TorchFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: TorchFault,
+    },
+
     /// A file of a checkpoint or run is damaged.
     #[error("`{}`: {reason}", path.display())]
     Damaged {
@@ -210,6 +220,7 @@ impl Error {
             | Error::WeightNotFinite { .. }
             | Error::OutputNotFinite { .. }
             | Error::NotWeights { .. }
+            | Error::TorchFile { .. }
             | Error::Undecided { .. }
             | Error::Damaged { .. }
             | Error::OtherVersion { .. }
@@ -250,6 +261,7 @@ impl Error {
             Error::NotWeights { .. } => {
                 Some("give a weights file of `simmim pretrain`; if the file was cut off, copy it again".into())
             }
+            Error::TorchFile { fault, .. } => Some(fault.hint().into()),
             Error::Damaged { .. } => {
                 Some("it was cut short or edited: restore it from a copy, or begin a new run in another --out".into())
             }

@@ -21,6 +21,7 @@ pub(crate) fn run(common: &Common, args: &ImportArgs) -> anyhow::Result<Exit> {
     let json = json!({
         "weights": args.out,
         "convention": import.convention,
+        "notes": import.notes,
         "parameters": adapted.parameters,
         "left_out": left_out,
         "resized": resized,

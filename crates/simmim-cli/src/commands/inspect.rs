@@ -4,6 +4,7 @@ use super::inspect_data::describe_data;
 use super::print_result;
 use crate::cli::{Common, InspectArgs};
 use crate::exit::Exit;
+use crate::terminal::escaped;
 use crate::unused::{ignored, refuse_edits};
 use serde_json::{Value, json};
 use simmim::inspect;
@@ -27,7 +28,8 @@ pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> 
     if !is_recipe {
         refuse_edits(&common.set, "inspect")?;
     }
-    let is_data = !is_recipe && !is_run && !has_extension("safetensors") && !is_checkpoint;
+    let is_weights = ["safetensors", "pth", "pt", "bin"].into_iter().any(has_extension);
+    let is_data = !is_recipe && !is_run && !is_weights && !is_checkpoint;
     if !is_data {
         refuse_data_options(args)?;
     }
@@ -35,7 +37,7 @@ pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> 
         describe_recipe(&args.what, &common.set, device)?
     } else if is_run {
         describe_run(path, device)?
-    } else if has_extension("safetensors") {
+    } else if is_weights {
         describe_weights(path)?
     } else if is_checkpoint {
         describe_weights(&path.join(checkpoint::MODEL_FILE))?
@@ -175,6 +177,8 @@ fn describe_weights(path: &Path) -> anyhow::Result<(String, Value)> {
     let tensors: serde_json::Map<String, Value> =
         shapes.iter().map(|(name, shape)| (name.clone(), json!(shape))).collect();
     let of_dtypes: Vec<String> = dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
-    let prose = format!("{} tensors ({}), {values} values\n\n{rows}", shapes.len(), of_dtypes.join(", "));
-    Ok((prose, json!({ "parameters": values, "dtypes": dtypes, "tensors": tensors })))
+    let notes: String = file.notes().iter().map(|note| format!("{}\n", escaped(note))).collect();
+    let prose = format!("{} tensors ({}), {values} values\n{notes}\n{rows}", shapes.len(), of_dtypes.join(", "));
+    let json = json!({ "parameters": values, "dtypes": dtypes, "tensors": tensors, "notes": file.notes() });
+    Ok((prose, json))
 }

@@ -71,3 +71,25 @@ fn a_model_is_exported_with_what_the_other_program_needs() {
         refuses(again, "is not empty", "a new folder");
     }
 }
+
+#[test]
+fn a_checkpoint_of_torch_is_imported_without_running_it_and_says_what_it_read() {
+    let (folder, _) = scratch();
+    let out = text(&folder.path().join("swin.safetensors"));
+    let from = repository("testdata/weights/torch/simmim-swin.pth");
+    let result = json(simmim(["import", &from, "--out", &out]));
+    assert_eq!(result["convention"], "official SimMIM");
+    let notes = result["notes"].as_array().unwrap();
+    assert!(notes[0].as_str().unwrap().starts_with("read `model`, and not `args` (argparse.Namespace)"), "{notes:?}");
+    let knn = |from: &str| json(simmim(["knn", "--from", from, "--data", &fashion(), "--val", &fashion()]));
+    assert_eq!(knn(&from), knn(&out));
+
+    let described = json(simmim(["inspect", &from]));
+    assert_eq!(described["notes"], result["notes"]);
+    assert_eq!(described["dtypes"]["I64"], 3);
+
+    let hostile = repository("testdata/weights/torch/hostile/system-global.pth");
+    let hint = "torch.save(model.state_dict()";
+    refuses(simmim(["import", &hostile, "--out", &out]), "names `posix.system`, which could be code", hint);
+    refuses(simmim(["inspect", &hostile]), "names `posix.system`", hint);
+}

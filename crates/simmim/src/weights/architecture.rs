@@ -111,13 +111,21 @@ impl Beside {
     }
 }
 
-/// Deduces recipe and facts of weights with our names. Edits (`encoder.heads=12`) answer what nothing else says.
+/// Deduces recipe and facts of weights with our names; `computed` are buffers of the file, which are not among them.
+/// Edits (`encoder.heads=12`) answer what nothing else says.
 ///
 /// # Errors
 /// [`Error::Undecided`] if something is not said anywhere, and others if the configuration contradicts the tensors.
-pub(super) fn deduce(path: &Path, tensors: &[NamedTensor], beside: &Beside, edits: &[String]) -> Result<Deduced> {
-    let shapes: BTreeMap<&str, &[usize]> =
-        tensors.iter().map(|tensor| (plain_name(&tensor.name), tensor.shape.as_slice())).collect();
+pub(super) fn deduce(
+    path: &Path,
+    tensors: &[NamedTensor],
+    computed: &[(String, Vec<usize>)],
+    beside: &Beside,
+    edits: &[String],
+) -> Result<Deduced> {
+    let learned = tensors.iter().map(|tensor| (plain_name(&tensor.name), tensor.shape.as_slice()));
+    let computed = computed.iter().map(|(name, shape)| (plain_name(name), shape.as_slice()));
+    let shapes: BTreeMap<&str, &[usize]> = learned.chain(computed).collect();
     let mut from = Reader { path, shapes, beside, edits, assumed: Vec::new() };
     let (width, channels) = match from.shape("patch_embed.proj.weight")? {
         [width, channels, height, side] if height == side => (*width, *channels),
@@ -341,9 +349,15 @@ impl<'a> Reader<'a> {
             .filter_map(|stage| self.shapes.get(block(stage, "relative_position_bias_table").as_str()))
             .map(|shape| shape[0].isqrt().div_ceil(2))
             .max();
+        // of SwinV2, which has no table to learn
+        let of_coordinates = (0..stages)
+            .filter_map(|stage| self.shapes.get(block(stage, "relative_coords_table").as_str())?.get(1).copied())
+            .map(|offsets| offsets.div_ceil(2))
+            .max();
         let window = match of_tables
             .or_else(|| self.edited_number("encoder.window"))
             .or_else(|| self.beside.side(&["window_size"]))
+            .or(of_coordinates)
         {
             Some(window) => window,
             None => {

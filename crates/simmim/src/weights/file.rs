@@ -1,8 +1,9 @@
-//! Reading and writing of safetensors files, with the parameter names and shapes of the published checkpoints.
+//! Reading and writing of safetensors files, and reading of torch's, with the parameter names and shapes of the
+//! published checkpoints.
 
-use super::NamedTensor;
 use super::conventions::is_computed;
 use super::values::{first_not_finite, is_read, to_f32};
+use super::{NamedTensor, torch};
 use crate::error::{Error, Result};
 use crate::run::files::replace;
 use safetensors::{Dtype, SafeTensorError, SafeTensors, View};
@@ -10,7 +11,8 @@ use simmim_engine::{Backend, Parameter, ParameterId, ParameterTable, Slot};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -136,21 +138,28 @@ impl<'v, F: Fn() -> Cow<'v, [f32]>> View for TensorToWrite<'_, F> {
     }
 }
 
-/// A safetensors file in memory, its header parsed once.
+/// A safetensors file, or the weights in a file of `torch.save`, in memory, its header parsed once.
 pub struct WeightsFile {
     path: PathBuf,
     bytes: Vec<u8>,
     metadata: HashMap<String, String>,
-    /// Data type, shape and range in `bytes` of each tensor.
-    tensors: BTreeMap<String, (Dtype, Vec<usize>, Range<usize>)>,
+    tensors: Tensors,
+    /// Which part of the file these weights are, and what else is in it.
+    notes: Vec<String>,
 }
 
+/// Data type, shape and range in the bytes of a file, of each tensor by its name.
+pub(super) type Tensors = BTreeMap<String, (Dtype, Vec<usize>, Range<usize>)>;
+
 impl WeightsFile {
-    /// Reads a whole file.
+    /// Reads a whole safetensors file, or the weights in a file of `torch.save`.
     ///
     /// # Errors
-    /// If it cannot be read or is not a safetensors file.
+    /// If it cannot be read, is neither, or is not complete.
     pub fn read(path: &Path) -> Result<Self> {
+        if torch::is_torch(&first_bytes(path)?) {
+            return torch::read(path);
+        }
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let not_weights = |e: SafeTensorError| Error::NotWeights { path: path.to_owned(), reason: e.to_string() };
         SafeTensors::deserialize(&bytes).map_err(not_weights)?; // checks the range of every tensor
@@ -160,7 +169,12 @@ impl WeightsFile {
         let tensors = header.tensors().into_iter();
         let tensors = tensors.map(|(name, info)| (name, (info.dtype, info.shape.clone(), range(info.data_offsets))));
         let (tensors, metadata) = (tensors.collect(), header.metadata().clone().unwrap_or_default());
-        Ok(Self { path: path.to_owned(), metadata, tensors, bytes })
+        Ok(Self { path: path.to_owned(), metadata, tensors, bytes, notes: Vec::new() })
+    }
+
+    /// Tensors that lie in these bytes.
+    pub(super) fn of_parts(path: &Path, bytes: Vec<u8>, tensors: Tensors, notes: Vec<String>) -> Self {
+        Self { path: path.to_owned(), bytes, metadata: HashMap::new(), tensors, notes }
     }
 
     /// Tensors in memory, as if they were read from the file `path`.
@@ -171,13 +185,12 @@ impl WeightsFile {
             bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
             tensors.insert(name, (Dtype::F32, shape, start..bytes.len()));
         }
-        Self { path: path.to_owned(), bytes, metadata, tensors }
+        Self { path: path.to_owned(), bytes, metadata, tensors, notes: Vec::new() }
     }
 
     /// All tensors of the parts of a model, as if they were in one file, `path`.
     pub(super) fn joined(path: &Path, parts: Vec<Self>) -> Self {
-        let mut whole =
-            Self { path: path.to_owned(), bytes: Vec::new(), metadata: HashMap::new(), tensors: BTreeMap::new() };
+        let mut whole = Self::of_parts(path, Vec::new(), BTreeMap::new(), Vec::new());
         for part in parts {
             let start = whole.bytes.len();
             let moved = |range: Range<usize>| start + range.start..start + range.end;
@@ -185,7 +198,9 @@ impl WeightsFile {
             whole.tensors.extend(tensors.map(|(name, (dtype, shape, range))| (name, (dtype, shape, moved(range)))));
             whole.metadata.extend(part.metadata);
             whole.bytes.extend(part.bytes);
+            whole.notes.extend(part.notes);
         }
+        whole.notes.dedup(); // parts that one program wrote
         whole
     }
 
@@ -202,6 +217,11 @@ impl WeightsFile {
     /// The metadata of the file.
     pub fn metadata(&self) -> &HashMap<String, String> {
         &self.metadata
+    }
+
+    /// Which part of a file of `torch.save` these weights are, and what else is in it, as sentences.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Names and shapes in the file, sorted by name.
@@ -275,6 +295,14 @@ impl WeightsFile {
         self.load(table, prefix, |_, values| flat.extend_from_slice(values))?;
         Ok(flat)
     }
+}
+
+/// As many first bytes of a file as tell its format.
+fn first_bytes(path: &Path) -> Result<Vec<u8>> {
+    let mut start = Vec::new();
+    let file = File::open(path).map_err(Error::io(path))?;
+    file.take(9).read_to_end(&mut start).map_err(Error::io(path))?;
+    Ok(start)
 }
 
 #[cfg(test)]

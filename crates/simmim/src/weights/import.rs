@@ -13,6 +13,8 @@ use crate::run::RunInfo;
 pub struct Import {
     /// The convention that it was recognized as.
     pub convention: String,
+    /// Which part of a file of `torch.save` was read, and what else is in it.
+    pub notes: Vec<String>,
     /// Number of tensors that were taken over, under our names.
     pub tensors: usize,
     /// Tensors that were not taken over, with the reason.
@@ -25,6 +27,7 @@ impl Import {
     /// The report as lines of text.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = vec![format!("recognized as {}: {} tensors", self.convention, self.tensors)];
+        lines.extend(self.notes.iter().cloned());
         lines.extend(self.assumed.iter().map(|what| format!("assumed: {what}")));
         lines.extend(self.left_out.iter().map(|(name, reason)| format!("left out {name}: {reason}")));
         lines
@@ -55,7 +58,7 @@ pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
     if convention.is_none() && !names.iter().any(is_vit_or_swin) {
         return Ok(Imported { file, resolved: None, undecided: None, report: Import::default() });
     }
-    let mut report = Import::default();
+    let mut report = Import { notes: file.notes().to_vec(), ..Import::default() };
     let mut tensors = match convention {
         Some(convention) => {
             let ours = convention.to_ours(&file)?;
@@ -73,7 +76,8 @@ pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
         }
     };
     drop_head_of_class_token(&mut tensors, &mut report);
-    let deduced = deduce(file.path(), &tensors, &beside, edits);
+    let computed: Vec<_> = file.shapes().into_iter().filter(|(name, _)| is_computed(name)).collect();
+    let deduced = deduce(file.path(), &tensors, &computed, &beside, edits);
     let (resolved, undecided) = match deduced {
         Ok(deduced) => {
             report.assumed = deduced.assumed;

@@ -1,7 +1,7 @@
 //! Loading of weights from a run folder, a checkpoint folder or a file, with the recipe they were trained with.
 
 use super::import::{Imported, import};
-use super::shards::{INDEX_FILE, is_index, read_sharded};
+use super::shards::{INDEX_FILE, TORCH_FILE, TORCH_INDEX_FILE, is_index, read_sharded};
 use super::{ChannelRule, Import, RECIPE_KEY, WeightsFile};
 use crate::error::{Error, Result};
 use crate::memory;
@@ -67,8 +67,9 @@ impl LoadedWeights {
         if from.join(checkpoint::MODEL_FILE).is_file() {
             return Self::of_file(&checkpoint::weights_to_use(from), edits);
         }
-        if from.join(INDEX_FILE).is_file() {
-            return Self::of_file(&from.join(INDEX_FILE), edits);
+        let of_others = [INDEX_FILE, TORCH_FILE, TORCH_INDEX_FILE].map(|name| from.join(name));
+        if let Some(file) = of_others.iter().find(|file| file.is_file()) {
+            return Self::of_file(file, edits);
         }
         read_any_resolved(from)?; // an error if this is not a run folder
         let mut damaged = Vec::new();

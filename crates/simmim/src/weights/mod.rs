@@ -10,6 +10,7 @@ mod import;
 mod init;
 mod load;
 mod shards;
+mod torch;
 mod transfer;
 mod values;
 
@@ -21,5 +22,6 @@ pub use file::{RECIPE_KEY, WeightsFile, save, save_atomically, save_slots, save_
 pub use import::Import;
 pub use init::{Builder, Init, initial_values, initialize};
 pub use load::{InitFrom, LoadedWeights};
+pub use torch::TorchFault;
 pub use transfer::{Pretrained, Transfer, transfer};
 pub(crate) use values::first_not_finite;

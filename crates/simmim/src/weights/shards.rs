@@ -1,4 +1,4 @@
-//! Safetensors files in several parts, with the index that Hugging Face's libraries write.
+//! Weights in several files, with the index that Hugging Face's libraries write.
 
 use super::WeightsFile;
 use crate::error::{Error, Result};
@@ -6,8 +6,14 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// File name of an index.
+/// File name of an index of safetensors files.
 pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
+
+/// File name of weights that transformers wrote by `torch.save`.
+pub(super) const TORCH_FILE: &str = "pytorch_model.bin";
+
+/// File name of an index of several of them.
+pub(super) const TORCH_INDEX_FILE: &str = "pytorch_model.bin.index.json";
 
 #[derive(Deserialize)]
 struct Index {
@@ -17,7 +23,8 @@ struct Index {
 
 /// Whether this is the name of an index.
 pub(super) fn is_index(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.ends_with(".safetensors.index.json"))
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    [".safetensors.index.json", ".bin.index.json"].iter().any(|end| name.ends_with(end))
 }
 
 /// Reads all parts that an index lists.
