@@ -88,9 +88,11 @@ def masked(model, pixels):
         hidden = hidden.repeat_interleave(times, 1).repeat_interleave(times, 2).flatten(1)
     out = model(pixels, bool_masked_pos=hidden)
     features = model.base_model(pixels).last_hidden_state
+    of_class = {}
     if model.config.model_type == "vit":
+        of_class = {"class_token": features[:, 0]}
         features = features[:, 1:]
-    return {
+    return of_class | {
         "input": pixels,
         "features": features,
         "mask": hidden.float(),

@@ -2,6 +2,7 @@
 
 use crate::paths;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use simmim::evaluation::FeatureTokens;
 use simmim::masks::PixelBox;
 use simmim::precision::PrecisionChoice;
 use simmim::weights::{ChannelRule, Format};
@@ -122,6 +123,8 @@ pub(crate) enum Command {
     Probe(ProbeArgs),
     /// Classifies images by the nearest neighbors of their frozen features, without training, and reports the accuracy.
     Knn(KnnArgs),
+    /// Writes features of images: one row per image, as an array of NumPy or as Parquet, with file names and labels.
+    Embed(EmbedArgs),
     /// Reports the accuracy of a fine-tuned model on labeled images.
     Evaluate(EvaluateArgs),
     /// Masks images and shows what a pre-trained model predicts: original, masked, prediction, pasted.
@@ -132,9 +135,9 @@ pub(crate) enum Command {
     Palette(PaletteArgs),
     /// Trains a discrete VAE on unlabeled images; its tokens are the target of `target.kind = "tokens"`.
     Tokenizer(TokenizerArgs),
-    /// Writes weights of timm, Hugging Face's transformers or with the official names (safetensors, .pth, .bin) as a file of
-    /// this program, with the recipe that their shapes and the config.json beside them give; every --from takes them directly
-    /// too.
+    /// Writes weights of timm, Hugging Face's transformers or with the official names (safetensors, .pth, .bin) as a
+    /// file of this program, with the recipe that their shapes and the config.json beside them give; every --from takes
+    /// them directly too.
     Import(ImportArgs),
     /// Writes a model for other programs: timm, Hugging Face's transformers, or anything that reads safetensors, with what
     /// they need beside the weights and a model card.
@@ -252,6 +255,53 @@ pub(crate) struct KnnArgs {
 }
 
 #[derive(Args)]
+pub(crate) struct EmbedArgs {
+    /// A run folder, a checkpoint folder, a weights file (also of timm, transformers or torch), a folder as
+    /// transformers writes it, whose preprocessor_config.json then says how images are prepared, or `scratch` for an
+    /// untrained encoder.
+    #[arg(long, value_name = "RUN|FILE|scratch", value_parser = paths::name)]
+    pub(crate) from: String,
+    /// Images: a folder, a .csv, .tar, .zip, .parquet or IDX file; globs, {00..04} and a,b are expanded.
+    #[arg(long, value_name = "DATA", value_parser = paths::data)]
+    pub(crate) data: String,
+    /// The file to write; files and labels are listed in F.npy.csv, or are columns of F.parquet.
+    #[arg(long, value_name = "F.npy|F.parquet", value_parser = paths::path())]
+    pub(crate) out: PathBuf,
+    /// What is written of each image.
+    #[arg(long, value_enum, default_value_t = Features::Mean)]
+    pub(crate) features: Features,
+    /// Block whose output is used, from 1; by default the output of the encoder.
+    #[arg(long, value_name = "BLOCK")]
+    pub(crate) block: Option<usize>,
+    /// Recipe of the encoder, if the weights do not contain it.
+    #[arg(long, value_name = "NAME|FILE", value_parser = paths::name)]
+    pub(crate) recipe: Option<String>,
+    #[command(flatten)]
+    pub(crate) workers: Workers,
+}
+
+/// What is written of each image.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Features {
+    /// The class token.
+    Class,
+    /// The mean of the patch tokens, as knn and probe use it.
+    Mean,
+    /// Every patch token.
+    Patches,
+}
+
+impl From<Features> for FeatureTokens {
+    fn from(features: Features) -> Self {
+        match features {
+            Features::Class => FeatureTokens::Class,
+            Features::Mean => FeatureTokens::Mean,
+            Features::Patches => FeatureTokens::Patches,
+        }
+    }
+}
+
+#[derive(Args)]
 pub(crate) struct EvaluateArgs {
     /// A fine-tuned run (its last checkpoint), a checkpoint folder, or a file such as best.safetensors.
     #[arg(long, value_name = "RUN|FILE", value_parser = paths::path())]
@@ -353,7 +403,8 @@ pub(crate) struct TokenizerArgs {
 
 #[derive(Args)]
 pub(crate) struct ImportArgs {
-    /// A safetensors file or one of torch.save (.pth, .pt, .bin), an index of several, or a folder as transformers writes it.
+    /// A safetensors file or one of torch.save (.pth, .pt, .bin), an index of several, or a folder as transformers
+    /// writes it.
     #[arg(value_name = "FILE|DIR", value_parser = paths::path())]
     pub(crate) file: PathBuf,
     /// The file to write; --set data.image_size, data.channels and encoder.heads change what it is for, or say it.

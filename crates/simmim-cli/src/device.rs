@@ -32,6 +32,7 @@ fn on(cli: &Cli, device: &impl Device) -> anyhow::Result<Exit> {
         Command::Finetune(args) => commands::finetune::run(common, args, device),
         Command::Probe(args) => commands::probe::run(common, args, device),
         Command::Knn(args) => commands::knn::run(common, args, device),
+        Command::Embed(args) => commands::embed::run(common, args, device),
         Command::Evaluate(args) => commands::evaluate::run(common, args, device),
         Command::Reconstruct(args) => commands::reconstruct::run(common, args, device),
         Command::Masks(args) => commands::masks::run(common, args),

@@ -1,4 +1,4 @@
-//! Ctrl-C: the first one asks the run to save and stop, the second one stops at once.
+//! Ctrl-C: the first one asks the command to stop in order, the second one stops at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -6,11 +6,15 @@ use std::sync::{Arc, OnceLock};
 /// The stop flag of this process.
 static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// The flag that Ctrl-C, SIGTERM or SIGHUP sets; every call returns the same one.
+/// What a run that saves and stops says.
+pub(crate) const SAVING: &str = "interrupted: saving after this step (press Ctrl-C again to stop at once)";
+
+/// The flag that Ctrl-C, SIGTERM or SIGHUP sets; every call returns the same one, and the first decides what is said
+/// then.
 ///
 /// # Errors
 /// If the signal handler cannot be installed.
-pub(crate) fn flag() -> anyhow::Result<Arc<AtomicBool>> {
+pub(crate) fn flag(says: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     if let Some(flag) = FLAG.get() {
         return Ok(Arc::clone(flag));
     }
@@ -21,7 +25,7 @@ pub(crate) fn flag() -> anyhow::Result<Arc<AtomicBool>> {
             std::process::exit(crate::exit::Exit::Interrupted as i32);
         }
         crate::terminal::line(""); // below the `^C` of the terminal
-        crate::terminal::line("interrupted: saving after this step (press Ctrl-C again to stop at once)");
+        crate::terminal::line(says);
     })?;
     Ok(flag)
 }

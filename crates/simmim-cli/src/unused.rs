@@ -4,10 +4,10 @@ use crate::cli::{Cli, Command};
 use simmim::Error;
 
 /// Commands that compute on a device.
-const COMPUTING: &str = "demo, pretrain, finetune, probe, knn, evaluate, reconstruct, tokenizer and bench";
+const COMPUTING: &str = "demo, pretrain, finetune, probe, knn, embed, evaluate, reconstruct, tokenizer and bench";
 
 /// Commands that draw something at random.
-const DRAWING: &str = "demo, pretrain, finetune, probe, knn, reconstruct, masks, palette, tokenizer, inspect with --html, and bench without --peak, --adamw or --data";
+const DRAWING: &str = "demo, pretrain, finetune, probe, knn, embed, reconstruct, masks, palette, tokenizer, inspect with --html, and bench without --peak, --adamw or --data";
 
 /// Where all keys of a recipe count.
 const WHOLE_RECIPES: &str = "pretrain, finetune, tokenizer, demo, `inspect RECIPE` and `recipes NAME`";
@@ -52,6 +52,7 @@ impl Uses {
             Command::Tokenizer(_) => training("tokenizer"),
             Command::Probe(_) => frozen("probe"),
             Command::Knn(_) => frozen("knn"),
+            Command::Embed(_) => frozen("embed"),
             Command::Evaluate(_) => Self {
                 computes: true,
                 precision: true,

@@ -121,6 +121,19 @@ fn transformers_vit_gives_equal_features() {
 }
 
 #[test]
+fn the_class_token_is_that_of_transformers() {
+    let (weights, expected) = (LoadedWeights::at(&folder("hf-vit")).unwrap(), Expected::of("hf-vit"));
+    let recipe = weights.resolved.as_ref().unwrap().0.clone();
+    let mut builder = Builder::default();
+    let encoder = Encoder::new(recipe.encoder().unwrap(), Role::Pretrain, (16, 16), 3, &mut builder).unwrap();
+    let b = weights.open(&DEVICE, builder.finish().0, Precision::F32).unwrap();
+    b.start(false);
+    let tokens = encoder.embed(&b, &expected.images());
+    let found = encoder.class_token(&b, tokens, None, &mut ForwardContext::evaluate());
+    expected.compare("class_token", &b.read(&found));
+}
+
+#[test]
 fn the_encoder_of_mae_gives_equal_features_and_its_decoder_is_left_out_by_name() {
     let weights = LoadedWeights::at(&folder("hf-mae")).unwrap();
     let left_out = weights.import.unwrap().left_out;

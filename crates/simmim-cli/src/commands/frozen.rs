@@ -1,4 +1,4 @@
-//! Frozen features for `simmim probe` and `simmim knn`.
+//! Frozen features for `simmim probe` and `simmim knn`, and their encoder for `simmim embed`.
 
 use super::{init_from, open_data, warn_of_damaged, warn_of_unreadable};
 use crate::cli::{Common, FrozenArgs};
@@ -23,17 +23,28 @@ pub(super) struct Frozen {
     pub(super) skipped: usize,
 }
 
-pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device) -> anyhow::Result<Frozen> {
-    let init_from = init_from(&args.from, None);
-    let recipe = args.recipe.as_ref().map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
+/// The encoder of `--from`; what was adapted or is missing is said.
+pub(super) fn encoder<D: Device>(
+    common: &Common,
+    from: &str,
+    recipe: Option<&str>,
+    device: &D,
+) -> anyhow::Result<FrozenEncoder<D>> {
+    let init_from = init_from(from, None);
+    let recipe = recipe.map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
     let (precision, _) = precision::choose(common.precision(), device);
-    let mut encoder = FrozenEncoder::load(&init_from, recipe, &common.set, device, precision, common.seed())?;
+    let encoder = FrozenEncoder::load(&init_from, recipe, &common.set, device, precision, common.seed())?;
     warn_of_damaged(encoder.damaged());
     if let Some(transfer) = encoder.transfer().filter(|report| {
         !(common.quiet || report.import.is_none() && report.initialized.is_empty() && report.resized.is_empty())
     }) {
         transfer.lines().iter().for_each(|line| crate::terminal::line(line));
     }
+    Ok(encoder)
+}
+
+pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device) -> anyhow::Result<Frozen> {
+    let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), device)?;
     let open = |spec: &str| open_data(common, spec, encoder.channels());
     let (train, val) = (open(&args.data)?, open(&args.val)?);
     let (train_name, val_name) = (without_secrets(&args.data), without_secrets(&args.val));

@@ -74,7 +74,7 @@ pub(super) fn with_progress<R: RecipeKind, T>(
     options: &Options<R>,
     train: impl FnOnce(&mut dyn FnMut(Event), &AtomicBool) -> Result<T>,
 ) -> anyhow::Result<T> {
-    let stop = crate::interrupt::flag()?;
+    let stop = crate::interrupt::flag(crate::interrupt::SAVING)?;
     let mut progress = Progress::new(common.quiet, options.recipe.train().batch_size);
     let outcome = train(&mut |event| progress.on(&event), &stop);
     progress.finish();

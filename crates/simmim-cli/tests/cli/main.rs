@@ -7,6 +7,7 @@ mod bench;
 mod collections;
 mod data_folders;
 mod disk_full;
+mod embed;
 mod event_files;
 mod finetune;
 mod import;

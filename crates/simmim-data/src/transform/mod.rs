@@ -35,6 +35,8 @@ pub enum Augmentation {
     Center,
     /// A center crop that leaves out the borders of the image; not random.
     CenterCrop(CenterCrop),
+    /// The whole image, which does not keep its shape; not random.
+    Whole(Filter),
 }
 
 /// Crops, resizes and normalizes an image, and separates its channels.
@@ -108,6 +110,9 @@ impl Transform {
             Augmentation::FineTuning(tuning) => tuning.crop.draw(height, width, rng),
             Augmentation::Center => Region::center(height, width, self.height, self.width),
             Augmentation::CenterCrop(crop) => crop.region(height, width, self.height, self.width),
+            Augmentation::Whole(_) => {
+                Region::Window { top: 0.0, left: 0.0, height: height as f64, width: width as f64 }
+            }
         }
     }
 
@@ -138,6 +143,9 @@ impl Transform {
             }
             Augmentation::CenterCrop(crop) => {
                 self.write(&resize(image, region, height, width, crop.filter), false, out);
+            }
+            Augmentation::Whole(filter) => {
+                self.write(&resize(image, region, height, width, *filter), false, out);
             }
         }
     }

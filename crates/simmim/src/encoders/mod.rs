@@ -249,6 +249,24 @@ pub trait Encode {
         context: &mut ForwardContext,
     ) -> Vec<B::Tensor>;
 
+    /// The reason why there are no features of a class token; `None` if there are.
+    fn lacks_class_token(&self) -> Option<&'static str>;
+
+    /// The class token behind a block, counted from 1, or, without one, behind the last norm.
+    ///
+    /// # Shapes
+    /// `[B, N, D]` → `[B, D]`.
+    ///
+    /// # Panics
+    /// If the encoder [has none](Encode::lacks_class_token), or there is no such block.
+    fn class_token<B: Operations>(
+        &self,
+        b: &B,
+        tokens: B::Tensor,
+        block: Option<usize>,
+        context: &mut ForwardContext,
+    ) -> B::Tensor;
+
     /// Pools the features of each image to one vector, for a classification head.
     ///
     /// # Shapes
@@ -367,6 +385,26 @@ impl Encode for Encoder {
         match self {
             Encoder::Vit(e) => e.features(b, tokens, blocks, context),
             Encoder::Swin(e) => e.features(b, tokens, blocks, context),
+        }
+    }
+
+    fn lacks_class_token(&self) -> Option<&'static str> {
+        match self {
+            Encoder::Vit(e) => e.lacks_class_token(),
+            Encoder::Swin(e) => e.lacks_class_token(),
+        }
+    }
+
+    fn class_token<B: Operations>(
+        &self,
+        b: &B,
+        tokens: B::Tensor,
+        block: Option<usize>,
+        context: &mut ForwardContext,
+    ) -> B::Tensor {
+        match self {
+            Encoder::Vit(e) => e.class_token(b, tokens, block, context),
+            Encoder::Swin(e) => e.class_token(b, tokens, block, context),
         }
     }
 

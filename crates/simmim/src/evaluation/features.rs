@@ -2,20 +2,16 @@
 
 use super::classification::some_readable;
 use super::feature_cache::{FeatureCache, Summed};
-use crate::encoders::{Encode, Encoder, ForwardContext, Role, VisibleTokens};
+use super::stream::{FeatureBatch, FeatureKind, FeatureTokens, stream};
+use crate::encoders::{Encode, Encoder, Role};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, DataRecipe, edit_any};
-use crate::weights::{
-    Builder, InitFrom, LoadedWeights, Pretrained, Transfer, first_not_finite, initial_values, transfer,
-};
-use simmim_data::{Augmentation, Normalization, OrderedPass, Skipped, Source, Transform};
-use simmim_engine::{Backend, Device, Images, ParameterId, Precision, Slot};
+use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
+use simmim_data::{Augmentation, Normalization, Skipped, Source, Transform};
+use simmim_engine::{Backend, Device, ParameterId, Precision, Slot};
 use std::path::Path;
 use std::sync::Arc;
-
-/// Images per batch.
-const BATCH: usize = 64;
 
 /// An encoder that is not trained further.
 pub struct FrozenEncoder<D: Device> {
@@ -84,6 +80,9 @@ impl<D: Device> FrozenEncoder<D> {
         precision: Precision,
         seed: u64,
     ) -> Result<Self> {
+        let is_of_preparation = |edit: &String| {
+            ["evaluate.crop", "augment.interpolation"].iter().any(|key| edit.trim_start().starts_with(key))
+        };
         let mut weights = match init_from {
             InitFrom::Scratch => None,
             InitFrom::Weights { path, .. } => Some(LoadedWeights::with(path, edits)?),
@@ -114,6 +113,8 @@ impl<D: Device> FrozenEncoder<D> {
             AnyRecipe::Finetune(recipe) => (Role::Classify, recipe.center_crop()),
             AnyRecipe::Tokenizer(_) => return Err(no_encoder()),
         };
+        let preparation = weights.as_ref().and_then(|weights| weights.preparation);
+        let augmentation = preparation.filter(|_| !edits.iter().any(is_of_preparation)).unwrap_or(augmentation);
         let data = recipe.data().clone();
         let mut builder = Builder::default();
         let image_px = data.image_size.height_and_width();
@@ -183,15 +184,8 @@ impl<D: Device> FrozenEncoder<D> {
         extraction: &Extraction,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Features> {
-        let depth = self.encoder.spec().depth;
-        if let Some(block) = extraction.block.filter(|block| *block == 0 || *block > depth) {
-            return Err(Error::Input {
-                what: format!("there is no block `{block}`"),
-                hint: Some(format!("the encoder's blocks are 1 to {depth}")),
-            });
-        }
-        let normalization = self.normalization.clone().expect("the normalization is measured first");
-        let transform = self.data.transform(self.augmentation, normalization);
+        self.check_kind(FeatureKind { tokens: FeatureTokens::Mean, block: extraction.block })?;
+        let transform = self.transform();
         let (block, workers) = (extraction.block, extraction.workers);
         let source = Arc::new(Summed::new(source));
         let cache =
@@ -205,6 +199,44 @@ impl<D: Device> FrozenEncoder<D> {
             features.not_cached = cache.write(&features, &source).err().map(|error| error.to_string());
         }
         Ok(features)
+    }
+
+    /// Checks that the encoder has such features.
+    ///
+    /// # Errors
+    /// If there is no such block or no class token.
+    pub(super) fn check_kind(&self, kind: FeatureKind) -> Result<()> {
+        let depth = self.encoder.spec().depth;
+        if let Some(block) = kind.block.filter(|block| *block == 0 || *block > depth) {
+            return Err(Error::Input {
+                what: format!("there is no block `{block}`"),
+                hint: Some(format!("the encoder's blocks are 1 to {depth}")),
+            });
+        }
+        match self.encoder.lacks_class_token().filter(|_| kind.tokens == FeatureTokens::Class) {
+            None => Ok(()),
+            Some(why) => Err(Error::Input {
+                what: format!("there are no features of a class token: {why}"),
+                hint: Some("take the mean of the patch tokens".into()),
+            }),
+        }
+    }
+
+    /// Computes features of all images of a source in its order, as [`stream`] does.
+    pub(super) fn stream(
+        &self,
+        source: &Arc<dyn Source>,
+        kind: FeatureKind,
+        workers: usize,
+        take: impl FnMut(FeatureBatch) -> Result<bool>,
+    ) -> Result<()> {
+        stream(&self.backend, &self.encoder, source, self.transform(), kind, workers, take)
+    }
+
+    /// How images are prepared, once the normalization is known.
+    fn transform(&self) -> Transform {
+        let normalization = self.normalization.clone().expect("the normalization is measured first");
+        self.data.transform(self.augmentation, normalization)
     }
 
     /// All that features depend on apart from the images: this program's version, the encoder, its weights, and how
@@ -239,43 +271,19 @@ pub fn extract<B: Backend>(
     workers: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Features> {
-    let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
-    let what = || format!("{BATCH} images of {height} × {width} px");
-    let images = memory::of_values(BATCH * channels * height * width);
-    memory::check(what, images.saturating_mul(workers as u64 + 2))?;
     let mut features =
         Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new(), not_cached: None };
-    for batch in OrderedPass::new(Arc::clone(&source), transform, BATCH, workers)? {
-        let batch = batch?;
+    let kind = FeatureKind { tokens: FeatureTokens::Mean, block };
+    stream(b, encoder, &source, transform, kind, workers, |batch| {
         features.skipped.extend(batch.skipped);
-        if batch.samples.is_empty() {
-            continue;
+        if let [width] = batch.shape[..] {
+            features.width = width;
+            features.values.extend(batch.values);
+            features.labels.extend(batch.labels.iter().map(|label| label.expect("every image has a label")));
+            progress(features.len());
         }
-        let images = Images { pixels: &batch.images, count: batch.samples.len(), channels, height, width };
-        b.start(false);
-        let tokens = encoder.embed(b, &images); // [B, N, D]
-        let mut context = ForwardContext::evaluate();
-        let vectors = match block {
-            None => encoder.pool(b, &encoder.encode(b, tokens, VisibleTokens::All, &mut context)),
-            Some(block) => {
-                let map = encoder.features(b, tokens, &[block], &mut context).remove(0);
-                let [images, h, w, width] = b.shape(&map)[..] else { panic!("a map is [B, h, w, D]") };
-                b.mean_tokens(&b.reshape(&map, &[images, h * w, width]))
-            }
-        }; // [B, D']
-        features.width = b.shape(&vectors)[1];
-        let values = b.read(&vectors);
-        if let Some((index, value)) = first_not_finite(&values) {
-            return Err(Error::OutputNotFinite {
-                what: format!("feature {}", index % features.width),
-                image: source.name(batch.samples[index / features.width]),
-                value: value.into(),
-            });
-        }
-        features.values.extend(values);
-        features.labels.extend(batch.labels.iter().map(|label| label.expect("every image has a label")));
-        progress(features.len());
-    }
+        Ok(true)
+    })?;
     some_readable(features.len(), &features.skipped)?;
     Ok(features)
 }

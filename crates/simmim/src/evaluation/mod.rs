@@ -1,25 +1,30 @@
-//! Evaluation of trained models: classification accuracy, and k-NN and a linear probe on frozen features.
+//! Evaluation of trained models: classification accuracy, and k-NN and a linear probe on frozen features, which
+//! `embed` writes for other programs.
 
 mod accuracy;
 mod baseline;
 mod classification;
 mod confusion;
 mod effective_rank;
+mod embedding;
 mod feature_cache;
 mod features;
 mod knn;
 mod labels;
 mod probe;
 mod ranks;
+mod stream;
 
 pub use accuracy::Accuracy;
 pub use baseline::mean_color_error;
 pub use classification::{ClassificationReport, FinetunedModel, classify};
 pub use confusion::{ClassAccuracy, Confusion};
 pub use effective_rank::{FeatureSpread, feature_spread};
+pub use embedding::{Embedded, Embedding, embed};
 pub use features::{Extraction, Features, FrozenEncoder, extract};
 pub use knn::{Neighbors, knn};
 pub(crate) use labels::class_weights;
 pub use labels::{checked_classes, relabeled};
 pub use probe::{Probe, ProbedRate, best_rate, probe};
 pub use ranks::{NotFinite, Place, average_precision};
+pub use stream::{FeatureKind, FeatureTokens};

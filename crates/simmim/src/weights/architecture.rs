@@ -2,12 +2,15 @@
 //! `config.json` beside them. What remains is assumed only where published models leave no choice, and reported.
 
 use super::conventions::NamedTensor;
+use super::preparation::Preparation;
 use crate::encoders::{EncoderConfig, PositionBias, SwinConfig, SwinV2Config, VitConfig, WeightInit, plain_name};
 use crate::error::{Error, Result};
-use crate::recipe::{AnyRecipe, FinetuneRecipe, ImageSize, NormalizationKind, Recipe, RecipeKind, resolve_as};
+use crate::recipe::{
+    AnyRecipe, FinetuneRecipe, ImageSize, InterpolationKind, NormalizationKind, Recipe, RecipeKind, resolve_as,
+};
 use crate::run::RunInfo;
 use serde_json::Value;
-use simmim_data::Normalization;
+use simmim_data::{Augmentation, Filter, Normalization};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -35,6 +38,8 @@ pub(super) struct Deduced {
     pub(super) recipe: AnyRecipe,
     pub(super) run: RunInfo,
     pub(super) assumed: Vec<String>,
+    /// How images are brought to the size of the network.
+    pub(super) preparation: Preparation,
 }
 
 impl Beside {
@@ -103,6 +108,11 @@ impl Beside {
         }
     }
 
+    /// How images are brought to the size of the network.
+    fn preparation(&self) -> Preparation {
+        Preparation::of(&self.preprocessor, self.config.get("pretrained_cfg").unwrap_or(&Value::Null))
+    }
+
     fn contradiction(&self, what: &str) -> Error {
         Error::Input {
             what: format!("`{}` does not fit the weights beside it: {what}", self.path),
@@ -144,11 +154,18 @@ pub(super) fn deduce(
     let normalization = from.normalization(channels)?;
     let classes = from.classes(classes.unwrap_or(0))?;
     let image_size = ImageSize::Square(side);
+    let preparation = beside.preparation();
     let kind = NormalizationKind::Measured; // the numbers themselves are among the facts of the run
     let recipe = if is_classifier {
         let mut recipe: FinetuneRecipe = resolve_as("finetune-vit-b16-224", &[])?;
-        let crop = beside.config.get("pretrained_cfg").and_then(|cfg| cfg.get("crop_pct")?.as_f64());
-        recipe.evaluate.crop = crop.unwrap_or(1.0);
+        recipe.evaluate.crop = 1.0;
+        if let Some(Augmentation::CenterCrop(crop)) = preparation.augmentation {
+            recipe.evaluate.crop = 1.0 / crop.enlargement;
+            recipe.augment.interpolation = match crop.filter {
+                Filter::Bilinear => InterpolationKind::Bilinear,
+                Filter::Bicubic => InterpolationKind::Bicubic,
+            };
+        }
         recipe.encoder = encoder;
         (recipe.data.image_size, recipe.data.channels, recipe.data.normalization) = (image_size, channels, kind);
         recipe.check()?;
@@ -182,7 +199,14 @@ pub(super) fn deduce(
         palette: Vec::new(),
         tokenizer: None,
     };
-    Ok(Deduced { recipe, run, assumed: from.assumed })
+    let mut assumed = from.assumed;
+    assumed.extend(preparation.notes.iter().cloned());
+    if let Some(Augmentation::Whole(_)) = preparation.augmentation {
+        let what =
+            "images are resized whole for features, as beside the weights is said; elsewhere the center is cropped";
+        assumed.push(what.into());
+    }
+    Ok(Deduced { recipe, run, assumed, preparation })
 }
 
 /// What an architecture is read from.

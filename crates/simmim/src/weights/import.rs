@@ -7,6 +7,7 @@ use crate::encoders::plain_name;
 use crate::error::{Error, Result};
 use crate::recipe::AnyRecipe;
 use crate::run::RunInfo;
+use simmim_data::Augmentation;
 
 /// What happened to the tensors of another program's file.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +41,8 @@ pub(super) struct Imported {
     pub(super) resolved: Option<(AnyRecipe, RunInfo)>,
     /// Why no recipe could be deduced.
     pub(super) undecided: Option<Error>,
+    /// How images are brought to the size of the network, if a file beside the weights says it.
+    pub(super) preparation: Option<Augmentation>,
     pub(super) report: Import,
 }
 
@@ -56,7 +59,8 @@ pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
         name.starts_with("blocks.0.attn.") || name.starts_with("layers.0.blocks.0.attn.")
     };
     if convention.is_none() && !names.iter().any(is_vit_or_swin) {
-        return Ok(Imported { file, resolved: None, undecided: None, report: Import::default() });
+        let report = Import::default();
+        return Ok(Imported { file, resolved: None, undecided: None, preparation: None, report });
     }
     let mut report = Import { notes: file.notes().to_vec(), ..Import::default() };
     let mut tensors = match convention {
@@ -78,9 +82,11 @@ pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
     drop_head_of_class_token(&mut tensors, &mut report);
     let computed: Vec<_> = file.shapes().into_iter().filter(|(name, _)| is_computed(name)).collect();
     let deduced = deduce(file.path(), &tensors, &computed, &beside, edits);
+    let mut preparation = None;
     let (resolved, undecided) = match deduced {
         Ok(deduced) => {
             report.assumed = deduced.assumed;
+            preparation = deduced.preparation.augmentation;
             (Some((deduced.recipe, deduced.run)), None)
         }
         Err(error @ Error::Undecided { .. }) => (None, Some(error)),
@@ -96,7 +102,8 @@ pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
     report.tensors = tensors.len();
     let metadata = file.metadata().iter().filter(|(key, _)| *key != RECIPE_KEY);
     let metadata = metadata.map(|(key, value)| (key.clone(), value.clone())).collect();
-    Ok(Imported { file: WeightsFile::of_tensors(file.path(), metadata, tensors), resolved, undecided, report })
+    let file = WeightsFile::of_tensors(file.path(), metadata, tensors);
+    Ok(Imported { file, resolved, undecided, preparation, report })
 }
 
 /// The tensors of a file that has our names.

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::AnyRecipe;
 use crate::run::{RunInfo, any_resolved_of_toml, checkpoint, read_any_resolved};
+use simmim_data::Augmentation;
 use simmim_engine::{Backend, Device, ParameterTable, Precision, Slot};
 use std::path::{Path, PathBuf};
 
@@ -36,6 +37,8 @@ pub struct LoadedWeights {
     pub import: Option<Import>,
     /// Why no recipe could be deduced for such a file.
     pub undecided: Option<Error>,
+    /// How other programs bring images to the size of the network, if a file beside the weights says it.
+    pub preparation: Option<Augmentation>,
 }
 
 impl LoadedWeights {
@@ -96,11 +99,11 @@ impl LoadedWeights {
         let (damaged, none) = (Vec::new(), None);
         if let Some(text) = file.metadata().get(RECIPE_KEY) {
             let resolved = Some(any_resolved_of_toml(text, path)?);
-            return Ok(Self { file, resolved, damaged, import: None, undecided: none });
+            return Ok(Self { file, resolved, damaged, import: None, undecided: none, preparation: None });
         }
-        let Imported { file, resolved, undecided, report } = import(file, edits)?;
+        let Imported { file, resolved, undecided, preparation, report } = import(file, edits)?;
         let import = Some(report).filter(|report| !report.convention.is_empty());
-        Ok(Self { file, resolved, damaged, import, undecided })
+        Ok(Self { file, resolved, damaged, import, undecided, preparation })
     }
 
     /// Opens a backend with the parameters of `table` and loads their values.

@@ -9,6 +9,7 @@ mod file;
 mod import;
 mod init;
 mod load;
+mod preparation;
 mod shards;
 mod torch;
 mod transfer;

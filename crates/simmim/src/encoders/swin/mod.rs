@@ -303,6 +303,14 @@ impl Encode for Swin {
         maps
     }
 
+    fn lacks_class_token(&self) -> Option<&'static str> {
+        Some("this architecture has none")
+    }
+
+    fn class_token<B: Operations>(&self, _: &B, _: B::Tensor, _: Option<usize>, _: &mut ForwardContext) -> B::Tensor {
+        panic!("this architecture has no class token");
+    }
+
     fn pool<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor {
         b.mean_tokens(features)
     }

@@ -363,6 +363,32 @@ impl Encode for Vit {
         maps
     }
 
+    fn lacks_class_token(&self) -> Option<&'static str> {
+        match &self.end {
+            End::Norm(_) => None,
+            End::PooledNorm(_) => Some("this classifier reads the mean of the patch tokens, and no norm follows them"),
+        }
+    }
+
+    fn class_token<B: Operations>(
+        &self,
+        b: &B,
+        tokens: B::Tensor,
+        block: Option<usize>,
+        context: &mut ForwardContext,
+    ) -> B::Tensor {
+        let blocks = block.unwrap_or(self.config.depth);
+        let x = self.run(b, tokens, VisibleTokens::All, blocks, context, |_, _| ()); // [B, 1 + N, D]
+        let [images, tokens, _] = b.shape(&x)[..] else { panic!("tokens are [B, 1 + N, D]") };
+        let firsts: Vec<u32> = (0..images).map(|image| (image * tokens) as u32).collect();
+        let class_tokens = b.gather_rows(&x, &firsts); // [B, D]
+        match (&self.end, block) {
+            (End::Norm(norm), None) => b.layer_norm(&class_tokens, norm),
+            (End::Norm(_), Some(_)) => class_tokens,
+            (End::PooledNorm(_), _) => panic!("a classifier has no features of a class token"),
+        }
+    }
+
     fn pool<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor {
         let mean = b.mean_tokens(features); // [B, D]
         match &self.end {

@@ -1,0 +1,41 @@
+//! `simmim embed`.
+
+use super::frozen::encoder;
+use super::{open_data, print_result, warn_of_unreadable};
+use crate::cli::{Common, EmbedArgs};
+use crate::counting::Counting;
+use crate::exit::Exit;
+use crate::interrupt;
+use serde_json::json;
+use simmim::Error;
+use simmim::evaluation::{Embedding, FeatureKind, embed};
+use simmim_engine::Device;
+
+pub(crate) fn run(common: &Common, args: &EmbedArgs, device: &impl Device) -> anyhow::Result<Exit> {
+    let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), device)?;
+    let source = open_data(common, &args.data, encoder.channels())?;
+    simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
+    encoder.measure(source.as_ref())?;
+    let stop = interrupt::flag("interrupted: stopping after this batch (press Ctrl-C again to stop at once)")?;
+    let kind = FeatureKind { tokens: args.features.into(), block: args.block };
+    let embedding = Embedding { kind, out: &args.out, workers: args.workers.count(common), stop: &stop };
+    let mut progress = Counting::new(common.quiet, source.len());
+    let embedded = embed(&encoder, &source, &embedding, &mut |done| progress.on(done));
+    progress.finish();
+    let Some(embedded) = embedded? else {
+        crate::terminal::line("nothing was written; the same command starts again");
+        return Ok(Exit::Interrupted);
+    };
+    let skipped = warn_of_unreadable(&embedded.unreadable);
+    let json = json!({
+        "images": embedded.images,
+        "shape": embedded.shape,
+        "files": embedded.files,
+        "skipped_images": skipped,
+    });
+    let shape: Vec<String> = embedded.shape.iter().map(usize::to_string).collect();
+    let files: String = embedded.files.iter().map(|file| format!("\nwrote {}", file.display())).collect();
+    let prose = format!("{} features of {} images{files}", shape.join(" × "), embedded.images);
+    print_result(common.json, &prose, &json)?;
+    Ok(Exit::Done)
+}
