@@ -126,7 +126,7 @@ impl Layout {
             let (pairs, _) = bytes.get(..pixels * 2)?.as_chunks::<4>();
             let values = |[left, right, blue, red]: &[u8; 4]| [*left, *blue, *red, *right, *blue, *red].map(u16::from);
             // rows do not end within a pair
-            return (self.width % 2 == 0).then(|| pairs.iter().flat_map(values).collect());
+            return self.width.is_multiple_of(2).then(|| pairs.iter().flat_map(values).collect());
         }
         let count = pixels * self.samples;
         let values: Vec<u16> = if self.bytes == 1 {

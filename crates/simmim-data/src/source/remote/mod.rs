@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use object_store::{GetOptions, ObjectMeta};
+use reqwest as _; // for its feature, TLS without aws-lc
 
 use self::blocks::{BLOCK, Blocks};
 use self::fault::Fault;
