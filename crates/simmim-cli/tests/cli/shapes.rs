@@ -2,7 +2,9 @@
 
 use std::fs;
 
-use super::support::{array, fashion, json, losses, photos, pretrain, refuses, scratch, simmim, succeeds, text};
+use super::support::{
+    array, array_of_floats, fashion, json, losses, photos, pretrain, refuses, scratch, simmim, succeeds, text,
+};
 
 /// Pre-trains on photos (1 channel) or arrays (5 channels), then reconstructs one of them.
 #[track_caller]
@@ -118,10 +120,9 @@ fn training_sees_the_tiles_of_large_pictures() {
     assert!(succeeds(command()).stdout.contains("done"), "the finished run is recognized");
     let whole = folder.path().join("whole");
     refuses(pretrain(&picture, &whole, &["data.tile_stride=50"]), "`data.tile_stride` is `50`", "data.tile");
-    refuses(
-        pretrain(&picture, &whole, &["data.tile=100", "data.tile_content=1"]),
-        "no tile of 1 picture",
-        "tile_content",
-    );
+    let white = folder.path().join("white.npy");
+    array_of_floats(&white, 120, |_| 0.95);
+    let edits = ["data.tile=100", "data.tile_content=0.1"];
+    refuses(pretrain(&text(&white), &whole, &edits), "no tile of 1 picture", "tile_content");
     assert!(!whole.exists());
 }
