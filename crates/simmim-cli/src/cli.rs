@@ -98,14 +98,14 @@ impl From<Precision> for PrecisionChoice {
 #[derive(Args)]
 pub(crate) struct Workers {
     /// Threads that read and decode images, by default half of --threads.
-    #[arg(long, value_name = "N")]
-    workers: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=1024))]
+    workers: Option<u16>,
 }
 
 impl Workers {
     /// Number of threads.
     pub(crate) fn count(&self, common: &Common) -> usize {
-        self.workers.unwrap_or(common.threads().div_ceil(2))
+        self.workers.map_or(common.threads().div_ceil(2), usize::from)
     }
 }
 
@@ -379,8 +379,8 @@ pub(crate) struct PaletteArgs {
     #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u16).range(2..))]
     pub(crate) colors: u16,
     /// Channels to decode the images to.
-    #[arg(long, default_value_t = 3, value_name = "N")]
-    pub(crate) channels: usize,
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) channels: u16,
 }
 
 #[derive(Args)]
@@ -476,14 +476,14 @@ pub(crate) struct InspectArgs {
     #[arg(value_name = "RUN|FILE|RECIPE|DATA", value_parser = paths::data)]
     pub(crate) what: String,
     /// Channels to decode a data set to, by default 3.
-    #[arg(long, value_name = "N")]
-    pub(crate) channels: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) channels: Option<u16>,
     /// Writes a page about a data set: a contact sheet, histograms, duplicates side by side, what cannot be read.
     #[arg(long, value_name = "FILE.html", value_parser = paths::path())]
     pub(crate) html: Option<PathBuf>,
     /// Threads that read and decode a data set, by default one per core; they change no result.
-    #[arg(long, value_name = "N")]
-    pub(crate) workers: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=1024))]
+    pub(crate) workers: Option<u16>,
 }
 
 #[derive(Args)]

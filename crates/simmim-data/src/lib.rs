@@ -56,7 +56,7 @@ pub use loader::{Batch, Loader, LoaderConfig, Skipped};
 pub use mix::{Mix, Mixture, soft_targets};
 pub use normalize::Normalization;
 pub use ordered::OrderedPass;
-pub use readable::check_readable;
+pub use readable::{check_classes_readable, check_readable};
 pub use rng::{Purpose, Rng};
 pub use scan::{Bin, DuplicateGroup, Duplicates, Scan, Sizes, scan, thumbnail};
 pub use source::{

@@ -6,17 +6,27 @@ use crate::source::Source;
 /// Classes after the first thousand are not checked: the check has to decode an image of each.
 const MAX_CLASSES: usize = 1000;
 
-/// Checks that at least one image of the source, and at least one of each class, can be read.
+/// Checks that at least one image of the source can be read.
 ///
 /// # Errors
 ///
-/// [`Error::NoneReadable`] if no image of the source can be read, [`Error::ClassUnreadable`] if no image of a class can
-/// be read. A class without images is not an error.
+/// [`Error::NoneReadable`] if none can.
 pub fn check_readable(source: &dyn Source) -> Result<()> {
-    let all = || 0..source.len();
-    if let Some((tried, first)) = first_failure(source, all()) {
-        return Err(Error::NoneReadable { tried, first });
+    match first_failure(source, 0..source.len()) {
+        Some((tried, first)) => Err(Error::NoneReadable { tried, first }),
+        None => Ok(()),
     }
+}
+
+/// Checks that at least one image of each class can be read, where classes count.
+///
+/// # Errors
+///
+/// Those of [`check_readable`], and [`Error::ClassUnreadable`] if no image of a class can be read. A class without images is
+/// not an error.
+pub fn check_classes_readable(source: &dyn Source) -> Result<()> {
+    check_readable(source)?;
+    let all = || 0..source.len();
     for (class, name) in source.classes().iter().enumerate().take(MAX_CLASSES) {
         let of_class = all().filter(|index| source.label(*index) == Some(class));
         if let Some((tried, first)) = first_failure(source, of_class) {

@@ -51,7 +51,7 @@ pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device)
     let classes = checked_classes(train.as_ref(), &train_name, LabelsPerImage::One)?;
     let val = relabeled(val, &val_name, &classes, LabelsPerImage::One)?;
     for source in [&train, &val] {
-        simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
+        simmim_data::check_classes_readable(source.as_ref()).map_err(Error::from)?;
     }
     encoder.measure(train.as_ref())?;
     let cache = args.cache.clone().or_else(|| cache_of(Path::new(&args.from)));

@@ -11,6 +11,7 @@ use simmim::report::{Collection, collection_page};
 use simmim_data::scan::{histogram_of_shapes, histogram_of_sides};
 use simmim_data::{Bin, DuplicateGroup, PassedOverGroup, PassedOverReason, Scan, Source, Stored};
 use std::fmt::Write;
+use std::io::Read as _;
 use std::path::Path;
 
 /// Channels that a data set is decoded to if nothing else is said.
@@ -25,12 +26,12 @@ const BAR: usize = 32;
 /// # Errors
 /// If it cannot be opened, or the page cannot be written.
 pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Result<(String, Value)> {
-    let source = simmim_data::open(&args.what, args.channels.unwrap_or(CHANNELS)).map_err(Error::from)?;
+    let source = simmim_data::open(&args.what, args.channels.map_or(CHANNELS, usize::from)).map_err(Error::from)?;
     let what = simmim_data::without_secrets(&args.what);
     if let Some(path) = &args.html {
         check_place(path)?;
     }
-    let workers = args.workers.unwrap_or_else(|| common.threads());
+    let workers = args.workers.map_or_else(|| common.threads(), usize::from);
     let mut counting = Counting::new(common.quiet, source.len());
     let scan = simmim_data::scan(&source, workers, &mut |done| counting.on(done));
     counting.finish();
@@ -69,8 +70,21 @@ fn check_place(path: &Path) -> anyhow::Result<()> {
         let hint = Some("name the file to write, such as `collection.html` in it".into());
         return Err(Error::Input { what, hint }.into());
     }
+    if let Ok(present) = std::fs::metadata(path)
+        && !(present.is_file() && is_page(path))
+    {
+        let what = format!("`--html {}` is there already and is no page", path.display());
+        return Err(Error::Input { what, hint: Some("name another file, which it would not replace".into()) }.into());
+    }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::from).with_context(|| format!("`{}`", folder.display()))
+}
+
+/// Whether a file begins as a page of this program does, so that it may be replaced by a newer one.
+fn is_page(path: &Path) -> bool {
+    let mut start = [0; 14];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
+        && start.eq_ignore_ascii_case(b"<!doctype html")
 }
 
 fn prose(scan: &Scan, source: &dyn Source) -> String {

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use super::support::{
-    array, array_of_floats, broken_image, checkpoints, fails, fashion, fill, json, photos, pretrain, refuses, run,
-    scratch, simmim, succeeds, text,
+    array, array_of_floats, broken_image, checkpoints, fails, fashion, fill, finetune, json, photos, pretrain, refuses,
+    run, scratch, simmim, succeeds, text,
 };
 
 fn recipe(name: &str, out: &Path) -> Command {
@@ -42,11 +42,12 @@ fn images_that_are_all_broken_are_refused_whatever_they_are_normalized_with() {
     refuses(pretrain(&text(&data), &out, &imagenet), "can be read", "simmim inspect");
     assert!(!out.exists());
 
+    // what is trained without labels needs no image of each class, as it does not where the same images lie in one folder
     fill(&data.join("dogs"), 200);
-    refuses(pretrain(&text(&data), &out, &[]), "`cats`", "simmim inspect");
-    let mut held_out = pretrain(&photos(), &out, &["train.batch_size=2"]);
+    refuses(finetune("scratch", &text(&data), &out, &[]), "`cats`", "simmim inspect");
+    let mut held_out = pretrain(&text(&data), &out, &["train.batch_size=2"]);
     held_out.args(["--val", &text(&data)]);
-    refuses(held_out, "`cats`", "simmim inspect");
+    succeeds(held_out);
 }
 
 #[test]

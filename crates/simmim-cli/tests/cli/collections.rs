@@ -1,7 +1,7 @@
 //! `simmim inspect` of a data set: what it finds, its page, and the command that it suggests.
 
 use super::support::{
-    array, broken_image, fashion, json, photos, refuses, repository, scratch, simmim, succeeds, text,
+    array, broken_image, fails, fashion, json, photos, refuses, repository, scratch, simmim, succeeds, text,
 };
 use serde_json::{Map, Value, json as value};
 use std::fs;
@@ -141,4 +141,27 @@ fn an_interrupt_ends_it() {
     assert!(child.try_wait().unwrap().is_none(), "it takes longer");
     Command::new("sh").arg("-c").arg(format!("kill -INT {}", child.id())).status().unwrap();
     assert_eq!(child.wait().unwrap().signal(), Some(2));
+}
+
+#[test]
+fn a_page_replaces_nothing_but_a_page() {
+    let (folder, _) = scratch();
+    let (picture, page) = (folder.path().join("a.npy"), folder.path().join("page.html"));
+    array(&picture, 8, 8, 3, 0);
+    let before = fs::read(&picture).unwrap();
+    let command = |file: &Path| simmim(["inspect", &text(&picture), "--html", &text(file)]);
+    refuses(command(&picture), "is there already and is no page", "name another file");
+    assert!(fs::read(&picture).unwrap() == before);
+    succeeds(command(&page));
+    succeeds(command(&page));
+    if cfg!(target_os = "linux") {
+        refuses(command(Path::new("/dev/null")), "is there already and is no page", "");
+    }
+}
+
+#[test]
+fn more_threads_or_channels_than_make_sense_are_refused() {
+    for option in ["--workers=100000", "--channels=0", "--channels=2000"] {
+        fails(simmim(["inspect", &photos(), option]), 2, "is not in");
+    }
 }

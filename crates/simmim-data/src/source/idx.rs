@@ -119,7 +119,8 @@ fn labels_of(images: &Path) -> Option<PathBuf> {
 
 /// Reads the sizes and values of an IDX file of bytes with `RANK` dimensions.
 fn array<const RANK: usize>(bytes: &[u8], name: &str) -> Result<([usize; RANK], Vec<u8>)> {
-    let bytes = decompressed(bytes).map_err(|cause| Error::Read { path: PathBuf::from(name), cause })?;
+    let bytes =
+        decompressed(bytes).map_err(|cause| Error::BadArchive { name: name.to_owned(), what: cause.to_string() })?;
     // the header: two zeros, 8 for unsigned bytes, the rank, and for each dimension a big-endian size
     let header = bytes.get(..4 + 4 * RANK).filter(|header| header[..4] == [0, 0, 8, RANK as u8]);
     let Some(header) = header else {

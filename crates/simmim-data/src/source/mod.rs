@@ -307,7 +307,7 @@ fn is_image(extension: &str) -> bool {
 
 /// Whether a file or folder with this name is ignored.
 fn is_ignored(name: &str) -> bool {
-    name.starts_with('.') || name == "__MACOSX"
+    name.starts_with('.') && !matches!(name, "." | "..") || name == "__MACOSX"
 }
 
 /// Compares two paths in an archive or a list as the walk through a folder does: part by part, so that what lies in a

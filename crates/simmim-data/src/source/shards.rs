@@ -206,7 +206,7 @@ impl<'a> Role<'a> {
             MemberKind::Link => return Err(Some(PassedOverReason::Link)),
             MemberKind::Other(what) => return Err(Some(PassedOverReason::NotAFile(what))),
         }
-        if member.name.split('/').any(|part| part != "." && is_ignored(part)) {
+        if member.name.split('/').any(is_ignored) {
             return Err(Some(PassedOverReason::Hidden));
         }
         let (key, extension) = parts(&member.name).ok_or(Some(PassedOverReason::NoExtension))?;

@@ -122,7 +122,7 @@ impl Source for Zip {
 
 /// Why an entry is no image; `None` for an image or a folder.
 fn reason_against(entry: &ZipFileEntry<'_>, name: &str) -> Option<PassedOverReason> {
-    if name.split('/').any(|part| !matches!(part, "." | "..") && is_ignored(part)) {
+    if name.split('/').any(is_ignored) {
         return Some(PassedOverReason::Hidden);
     }
     if entry.is_dir() {

@@ -190,3 +190,22 @@ fn a_shard_that_changes_or_disappears_while_it_is_read_is_unreadable() {
     fs::remove_file(at("a.tar")).unwrap();
     assert!(matches!(batches.next(), Some(Err(Error::TooManyUnreadable { .. }))));
 }
+
+#[test]
+fn names_that_lead_out_of_the_archive_are_names_like_others() {
+    // only the first 100 bytes of a header are the name, and the sum of all its bytes is in it too
+    let mut bytes = tar(&[("xx/1.png", &gray(1)), ("a/xx/2.png", &gray(2)), ("3.png", &gray(3))]);
+    for at in (0..bytes.len()).step_by(512) {
+        let header = &mut bytes[at..at + 512];
+        let Some(place) = header[..100].windows(2).position(|part| part == b"xx") else { continue };
+        header[place..place + 2].copy_from_slice(b"..");
+        header[148..156].fill(b' ');
+        let sum = format!("{:06o}\0 ", header.iter().map(|byte| u32::from(*byte)).sum::<u32>());
+        header[148..156].copy_from_slice(sum.as_bytes());
+    }
+    let (_root, path) = shard(&bytes);
+    let source = open(&path, 1).unwrap();
+    assert_eq!(source.len(), 3);
+    assert!(source.passed_over().is_empty(), "{:?}", source.passed_over());
+    assert!((0..3).all(|index| source.get(index).is_ok()));
+}

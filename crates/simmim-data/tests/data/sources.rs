@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use simmim_data::{Error, Pixels, Source, check_readable, idx_from_bytes, open, scan};
+use simmim_data::{Error, Pixels, Source, check_classes_readable, check_readable, idx_from_bytes, open, scan};
 use tempfile::{TempDir, tempdir};
 
 use crate::files::{colorful, gray, gzip, idx, photos, tar, write};
@@ -254,12 +254,13 @@ fn errors_of_broken_idx_files_say_what_is_wrong() {
 fn a_source_or_a_class_without_a_readable_image_is_refused() {
     let root = folder(&["cat/a.png", "dog/b.png"]);
     let broken = b"\x89PNG\r\n\x1a\n";
-    let check = |spec: &str| check_readable(&*open(&at(&root, spec), 3).unwrap());
+    let check = |spec: &str| check_classes_readable(&*open(&at(&root, spec), 3).unwrap());
     write(&root.path().join("dog/a.png"), broken);
     check("").unwrap();
     write(&root.path().join("dog/b.png"), broken);
     let error = check("").unwrap_err();
     assert!(matches!(&error, Error::ClassUnreadable { class, tried: 2, .. } if class == "dog"), "{error}");
+    check_readable(&*open(&at(&root, ""), 3).unwrap()).unwrap();
     let error = check("dog").unwrap_err();
     assert!(matches!(error, Error::NoneReadable { tried: 2, .. }), "{error}");
     assert!(error.is_users_fault() && error.hint().is_some());

@@ -4,6 +4,7 @@ use crate::error::Result;
 use crate::pictures::mask_comparison::MOOSE;
 use crate::recipe::Recipe;
 use simmim_data::{Augmentation, Encoded, Loader, LoaderConfig, Normalization, Source};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,7 +18,7 @@ pub struct LoaderSpeed {
     pub images_per_second: f64,
     /// The number of images that were loaded in all of them.
     pub images: usize,
-    /// How many of these replace an image that cannot be read.
+    /// How many images cannot be read; others took their place.
     pub skipped: usize,
 }
 
@@ -41,7 +42,7 @@ pub fn loader_speed(source: Arc<dyn Source>, recipe: &Recipe, workers: usize, ro
     let batch_size = recipe.train.batch_size.min(source.len()).min(32);
     let config = LoaderConfig { batch_size, rank: 0, world: 1, seed: 0, workers, shuffle: true, prefetch: 2 };
     let mut loader = Loader::new(source, transform, config, 0)?;
-    let (mut speeds, mut images, mut skipped) = (Vec::new(), 0, 0);
+    let (mut speeds, mut images, mut skipped) = (Vec::new(), 0, HashSet::new());
     loader.next().transpose()?;
     for _ in 0..rounds {
         let (before, started) = (images, Instant::now());
@@ -49,13 +50,17 @@ pub fn loader_speed(source: Arc<dyn Source>, recipe: &Recipe, workers: usize, ro
             let Some(batch) = loader.next() else { break };
             let batch = batch?;
             images += batch.samples.len();
-            skipped += batch.skipped.len();
+            skipped.extend(batch.skipped.iter().map(|skipped| skipped.index));
             loader.recycle(batch.images);
         }
         speeds.push((images - before) as f64 / started.elapsed().as_secs_f64());
     }
     speeds.sort_by(f64::total_cmp);
-    Ok(LoaderSpeed { images_per_second: speeds.get(rounds / 2).copied().unwrap_or(0.0), images, skipped })
+    Ok(LoaderSpeed {
+        images_per_second: speeds.get(rounds / 2).copied().unwrap_or(0.0),
+        images,
+        skipped: skipped.len(),
+    })
 }
 
 /// A source of `count` copies of the embedded photo.

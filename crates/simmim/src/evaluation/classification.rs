@@ -202,7 +202,7 @@ impl<B: Backend> FinetunedModel<B> {
     /// # Errors
     /// If their classes are not those of the model, or they cannot be read.
     pub fn evaluate(&self, source: Arc<dyn Source>, description: &str, workers: usize) -> Result<ClassificationReport> {
-        simmim_data::check_readable(source.as_ref())?;
+        simmim_data::check_classes_readable(source.as_ref())?;
         let recipe = &self.resolved.recipe;
         let per_image = recipe.labels.per_image;
         let source = relabeled(source, description, &self.resolved.run.classes, per_image)?;

@@ -73,7 +73,7 @@ impl<D: Device> Monitor<D> {
         let limited = |source| -> Arc<dyn Source> { Arc::new(Subset::spread(source, recipe.max_images)) };
         let (train, val) = (limited(train), limited(val));
         for source in [&train, &val] {
-            simmim_data::check_readable(source.as_ref())?;
+            simmim_data::check_classes_readable(source.as_ref())?;
         }
         Ok(Self {
             model,

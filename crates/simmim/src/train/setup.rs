@@ -54,10 +54,13 @@ pub(super) fn open<R: RecipeKind>(
     let train = options.recipe.train();
     let per_epoch = Loader::batches_per_epoch(data.len(), train.batch_size);
     check_batch(options, data.len(), per_epoch, collective.world())?;
-    simmim_data::check_readable(data.as_ref())?;
-    if let Some(val) = &options.val {
-        simmim_data::check_readable(val.source.as_ref())?;
-    }
+    // pre-training sees no labels
+    let check = match task_info.classes.is_empty() {
+        true => simmim_data::check_readable,
+        false => simmim_data::check_classes_readable,
+    };
+    check(data.as_ref())?;
+    options.val.as_ref().map_or(Ok(()), |val| check(val.source.as_ref()))?;
     let total = train.max_steps.unwrap_or((train.epochs * per_epoch as f64).round().max(1.0) as u64);
 
     // the first rank measures, and broadcasts the result to the others
