@@ -64,7 +64,8 @@ fn sequences_of_any_depth_take_no_stack() {
     let taken = taken(&bytes, 3);
     let message = taken.result.unwrap_err().to_string();
     assert!(message.contains("the file is cut short"), "{message}");
-    assert!(taken.bytes < 1 << 20, "{} bytes", taken.bytes);
+    // other tests allocate a little at the same time; what counts is that it is not a part of each level
+    assert!(taken.bytes < bytes.len(), "{} bytes", taken.bytes);
 }
 
 #[test]
