@@ -20,8 +20,9 @@ import tempfile
 import venv
 from pathlib import Path
 
+from compare import build
+
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parent
 PACKAGES = ["torch==2.15.0", "torchvision", "pillow", "numpy", "PyTurboJPEG<2"]
 
 
@@ -65,13 +66,6 @@ def main():
         ratios = [a / b for a, b in zip(ours, theirs)]
         ratio = statistics.median(ours) / statistics.median(theirs)
         print(f"| {way} | {statistics.median(theirs):.0f} | {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}) |")
-
-
-def build():
-    if "SIMMIM_BENCH_BINARY" in os.environ:
-        return os.environ["SIMMIM_BENCH_BINARY"]
-    subprocess.run(["cargo", "build", "--release", "-p", "simmim-cli"], cwd=ROOT, check=True)
-    return str(ROOT / "target" / "release" / "simmim")
 
 
 def interpreter():

@@ -153,7 +153,7 @@ impl Error {
 }
 
 /// What is said of an error of a remote store.
-#[cfg_attr(not(feature = "remote"), allow(dead_code))]
+#[cfg_attr(not(feature = "remote"), allow(dead_code, reason = "a build without remote stores makes none"))]
 pub(crate) struct OfStore {
     hint: &'static str,
     is_users: bool,

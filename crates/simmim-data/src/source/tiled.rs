@@ -153,7 +153,10 @@ impl Tiled {
         let tile = pieces.cut(part)?;
         if let Pieces::Whole(image) = pieces {
             let mut decoded = lock();
-            decoded.push_back((picture, Arc::new(image)));
+            // another thread may have decoded it at the same time
+            if kept(&decoded).is_none() {
+                decoded.push_back((picture, Arc::new(image)));
+            }
             while decoded.iter().map(|(_, image)| bytes(image)).sum::<usize>() > MOST_KEPT {
                 decoded.pop_front();
             }

@@ -10,8 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How the server answers.
-// two test programs use it, and not all of it
-#[allow(dead_code)]
+#[allow(dead_code, reason = "two test programs have this file, and each needs some of the manners")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     Well,
