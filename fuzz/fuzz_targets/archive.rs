@@ -1,11 +1,12 @@
-//! Any file is a collection or an error. The first byte says which name it has.
+//! Any file is a collection or an error. The first byte says which name it has; `SIMMIM_FUZZ_ONLY=a.zip` leaves out all other
+//! names, so that one parser gets all of the time.
 
 #![no_main]
 
 use std::fs;
-use std::sync::Once;
+use std::sync::{LazyLock, Once};
 
-use libfuzzer_sys::fuzz_target;
+use libfuzzer_sys::{Corpus, fuzz_target};
 use simmim_data::{Tiled, Tiling, open};
 
 const NAMES: [&str; 10] = [
@@ -21,17 +22,22 @@ const NAMES: [&str; 10] = [
     "a.tif",
 ];
 
+static ONLY: LazyLock<Option<String>> = LazyLock::new(|| std::env::var("SIMMIM_FUZZ_ONLY").ok());
+
 /// The fuzzer's own hook would end the process at a panic that is caught; one that is not caught still ends it.
 static NO_HOOK: Once = Once::new();
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(|bytes: &[u8]| -> Corpus {
     NO_HOOK.call_once(|| std::panic::set_hook(Box::new(|_| {})));
-    let Some((kind, content)) = bytes.split_first() else { return };
+    let Some((kind, content)) = bytes.split_first() else { return Corpus::Reject };
     let name = NAMES[usize::from(*kind) % NAMES.len()];
+    if ONLY.as_ref().is_some_and(|only| only != name) {
+        return Corpus::Reject;
+    }
     let folder = tempfile::tempdir().expect("there is a temporary folder");
     let path = folder.path().join(name);
     fs::write(&path, content).expect("the file is written");
-    let Ok(source) = open(&path.display().to_string(), 3) else { return };
+    let Ok(source) = open(&path.display().to_string(), 3) else { return Corpus::Keep };
     for index in 0..source.len().min(8) {
         let _ = source.get(index);
         assert_eq!(source.label(index), source.labels(index).first().copied());
@@ -43,4 +49,5 @@ fuzz_target!(|bytes: &[u8]| {
             (0..tiles.len()).for_each(|index| drop(tiles.get(index)));
         }
     }
+    Corpus::Keep
 });

@@ -3,7 +3,7 @@
 use std::io::BufRead as _;
 use std::path::PathBuf;
 
-use crate::decode::{Pieces, Windows, decode_reduced, decode_stored, is_tiff, size, tiff_size};
+use crate::decode::{Decoding, Pieces, Window, Windows, decode_reduced, decode_stored, is_tiff, size, tiff_size};
 use crate::error::{Error, Result};
 use crate::image::{Depth, Image, Pixels, Stored};
 use crate::source::{LocalFile, Reader, read};
@@ -15,8 +15,7 @@ use crate::source::{LocalFile, Reader, read};
 #[derive(Clone, Debug)]
 pub struct Encoded {
     content: Content,
-    /// The number of channels to decode to.
-    channels: usize,
+    decoding: Decoding,
     /// Where the picture comes from, for messages.
     name: String,
 }
@@ -35,24 +34,32 @@ impl Encoded {
     /// A picture file in memory, to be decoded to `channels` channels.
     #[must_use]
     pub fn file(bytes: Vec<u8>, channels: usize, name: String) -> Self {
-        Self { content: Content::Bytes(bytes), channels, name }
+        Self { content: Content::Bytes(bytes), decoding: channels.into(), name }
     }
 
     /// A picture file on disk, which is read when it is decoded.
     pub(crate) fn at(path: PathBuf, channels: usize, name: String) -> Self {
-        Self { content: Content::Path(path), channels, name }
+        Self { content: Content::Path(path), decoding: channels.into(), name }
     }
 
     /// A picture that needs no decoding.
     #[must_use]
     pub fn pixels(image: Image, name: String) -> Self {
-        Self { channels: image.channels, content: Content::Pixels(image), name }
+        Self { decoding: image.channels.into(), content: Content::Pixels(image), name }
     }
 
     /// The same picture, to be decoded to another number of channels.
     #[must_use]
-    pub fn with_channels(self, channels: usize) -> Self {
-        Self { channels, ..self }
+    pub fn with_channels(mut self, channels: usize) -> Self {
+        self.decoding.channels = channels;
+        self
+    }
+
+    /// The same picture, of which the values in `window` are shown.
+    #[must_use]
+    pub(crate) fn with_window(mut self, window: Window) -> Self {
+        self.decoding.window = Some(window);
+        self
     }
 
     /// Decodes the picture as [`decode`](crate::decode()) does.
@@ -71,9 +78,12 @@ impl Encoded {
     /// Those of [`decode`](crate::decode()).
     pub fn decode_reduced(self, reduction: &mut dyn FnMut(usize, usize) -> usize) -> Result<Image> {
         match self.content {
-            Content::Bytes(bytes) => decode_reduced(&bytes, &self.name, self.channels, reduction),
-            Content::Path(path) => decode_reduced(&read(&path)?, &self.name, self.channels, reduction),
-            Content::Pixels(image) => image.with_channels(self.channels, &self.name),
+            Content::Bytes(bytes) => decode_reduced(&bytes, &self.name, self.decoding, reduction),
+            Content::Path(path) => decode_reduced(&read(&path)?, &self.name, self.decoding, reduction),
+            Content::Pixels(image) => {
+                self.decoding.check_pixels(&self.name)?;
+                image.with_channels(self.decoding.channels, &self.name)
+            }
         }
     }
 
@@ -83,17 +93,18 @@ impl Encoded {
     ///
     /// Those of [`decode`](crate::decode()).
     pub fn decode_stored(self) -> Result<(Image, Stored)> {
-        let of_file = |bytes: &[u8]| decode_stored(bytes, &self.name, self.channels, &mut |_, _| 1);
+        let of_file = |bytes: &[u8]| decode_stored(bytes, &self.name, self.decoding, &mut |_, _| 1);
         match self.content {
             Content::Bytes(bytes) => of_file(&bytes),
             Content::Path(path) => of_file(&read(&path)?),
             Content::Pixels(image) => {
+                self.decoding.check_pixels(&self.name)?;
                 let depth = match image.pixels {
                     Pixels::U8(_) => Depth::Bits8,
                     Pixels::F32(_) => Depth::Float,
                 };
                 let stored = Stored { channels: image.channels, depth };
-                Ok((image.with_channels(self.channels, &self.name)?, stored))
+                Ok((image.with_channels(self.decoding.channels, &self.name)?, stored))
             }
         }
     }
@@ -104,8 +115,8 @@ impl Encoded {
             return tiff_size(file, &self.name);
         }
         match self.content {
-            Content::Bytes(bytes) => size(&bytes, &self.name, self.channels),
-            Content::Path(path) => size(&read(&path)?, &self.name, self.channels),
+            Content::Bytes(bytes) => size(&bytes, &self.name, self.decoding),
+            Content::Path(path) => size(&read(&path)?, &self.name, self.decoding),
             Content::Pixels(image) => Ok([image.height, image.width]),
         }
     }
@@ -113,7 +124,8 @@ impl Encoded {
     /// Prepares to cut parts from the picture. A TIFF file on disk is read where it lies if its layout allows that.
     pub(crate) fn pieces(self) -> Result<Pieces> {
         if let Some(file) = self.tiff()?
-            && let Some(windows) = Windows::open(file, &self.name, self.channels)?
+            && self.decoding.window.is_none()
+            && let Some(windows) = Windows::open(file, &self.name, self.decoding.channels)?
         {
             return Ok(Pieces::Tiff(Box::new(windows)));
         }

@@ -132,6 +132,12 @@ pub enum Error {
         /// The feature of the crate that reads it.
         feature: &'static str,
     },
+    /// A picture without values of a modality, of which a window was to be shown.
+    #[error("`{name}` is no gray DICOM file, so it has no values for the window")]
+    NoWindow {
+        /// The picture.
+        name: String,
+    },
     /// A list with a line that cannot be read.
     #[error("`{}`, line {line}: {what}", path.display())]
     BadList {

@@ -44,6 +44,7 @@ impl Error {
                 Some("copy or download the file again".into())
             }
             Self::BadArchive { .. } => Some("copy or download the archive again".into()),
+            Self::NoWindow { .. } => Some("leave out the window, or the files that are not gray DICOM".into()),
             Self::LeftOut { feature, .. } => Some(format!("build with the feature `{feature}`")),
             Self::BadList { .. } => Some("a row of a list is a path, and perhaps a label".into()),
             Self::NoColumn { .. } => {
@@ -119,6 +120,7 @@ impl Error {
             | Self::TruncatedTar { .. }
             | Self::BadTar { .. }
             | Self::BadArchive { .. }
+            | Self::NoWindow { .. }
             | Self::LeftOut { .. }
             | Self::BadList { .. }
             | Self::NoColumn { .. }

@@ -48,7 +48,7 @@ pub mod source;
 pub mod transform;
 mod workers;
 
-pub use decode::decode;
+pub use decode::{Decoding, Window, decode};
 pub use encoded::Encoded;
 pub use error::{Error, Result};
 pub use image::{Depth, Image, Pixels, Stored};

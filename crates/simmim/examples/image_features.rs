@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let b = CpuDevice { threads: 2 }.open(table, Precision::F32);
     initialize(&b, &inits, 0);
 
-    let image = simmim_data::decode(&std::fs::read(path)?, path, data.channels)?;
+    let image = simmim_data::decode(&std::fs::read(path)?, path, data.decoding())?;
     let transform = data.transform(Augmentation::Center, Normalization::imagenet());
     let mut pixels = vec![0.0; transform.values()];
     transform.apply(&image, &mut rng(0, Purpose::Augment, 0, 0), &mut pixels); // a center crop is not random

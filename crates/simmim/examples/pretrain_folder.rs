@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let edits = ["train.batch_size=2", "train.max_steps=4", "encoder.depth=2"].map(str::to_owned);
     let recipe = resolve("pretrain-vit-cifar", &edits)?;
-    let source = simmim_data::open(&folder, recipe.data.channels)?;
+    let source = simmim_data::open(&folder, recipe.data.decoding())?;
     let options = Options {
         recipe,
         given: "# an example\n".into(),

@@ -20,7 +20,7 @@ fn embedded(from: &Path, data: &Path, out: &Path, edits: &[&str], is_stopped: bo
     let edits: Vec<String> = edits.iter().map(|edit| (*edit).to_owned()).collect();
     let (device, from) = (CpuDevice { threads: 1 }, InitFrom::Weights { path: from.to_owned(), channels: None });
     let encoder = FrozenEncoder::load(&from, None, &edits, &device, Precision::F32, 0).unwrap();
-    let source = simmim_data::open(data.to_str().unwrap(), encoder.channels()).unwrap();
+    let source = simmim_data::open(data.to_str().unwrap(), encoder.decoding()).unwrap();
     let kind = FeatureKind { tokens: FeatureTokens::Mean, block: None };
     let stop = AtomicBool::new(is_stopped);
     embed(&encoder, &source, &Embedding { kind, out, workers: 0, stop: &stop }, &mut |_| ()).unwrap()

@@ -34,7 +34,7 @@ pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> an
 
 fn describe_loader(common: &Common, args: &BenchArgs, data: &str) -> anyhow::Result<(String, Map<String, Value>)> {
     let (recipe, threads) = (recipe::resolve(&args.recipe, &common.set)?, common.threads());
-    let source = simmim_data::open(data, recipe.data.channels).map_err(simmim::Error::from)?;
+    let source = simmim_data::open(data, recipe.data.decoding()).map_err(simmim::Error::from)?;
     let (height, width) = recipe.data.image_size.height_and_width();
     let speed = loader_speed(source, &recipe, threads, args.steps)?;
     let mut prose = format!(

@@ -13,7 +13,7 @@ use simmim_engine::Device;
 
 pub(crate) fn run(common: &Common, args: &EmbedArgs, device: &impl Device) -> anyhow::Result<Exit> {
     let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), device)?;
-    let source = open_data(common, &args.data, encoder.channels())?;
+    let source = open_data(common, &args.data, encoder.decoding())?;
     simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
     encoder.measure(source.as_ref())?;
     let stop = interrupt::flag("interrupted: stopping after this batch (press Ctrl-C again to stop at once)")?;

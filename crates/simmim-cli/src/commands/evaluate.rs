@@ -14,7 +14,7 @@ pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) ->
     let model = FinetunedModel::load(&args.from, &common.set, device, precision)?;
     warn_of_damaged(model.damaged());
     say_import(common, model.import());
-    let source = open_data(common, &args.data, model.resolved().recipe.data.channels)?;
+    let source = open_data(common, &args.data, model.resolved().recipe.data.decoding())?;
     let data = without_secrets(&args.data);
     let report = model.evaluate(source, &data, args.workers.count(common))?;
     let skipped = warn_of_unreadable(&report.skipped);

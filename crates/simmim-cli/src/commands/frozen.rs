@@ -45,7 +45,7 @@ pub(super) fn encoder<D: Device>(
 
 pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device) -> anyhow::Result<Frozen> {
     let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), device)?;
-    let open = |spec: &str| open_data(common, spec, encoder.channels());
+    let open = |spec: &str| open_data(common, spec, encoder.decoding());
     let (train, val) = (open(&args.data)?, open(&args.val)?);
     let (train_name, val_name) = (without_secrets(&args.data), without_secrets(&args.val));
     let classes = checked_classes(train.as_ref(), &train_name, LabelsPerImage::One)?;

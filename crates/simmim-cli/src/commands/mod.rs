@@ -27,7 +27,7 @@ use simmim::Error;
 use simmim::recipe::DataRecipe;
 use simmim::run::MAX_NAMED;
 use simmim::weights::{ChannelRule, Import, InitFrom};
-use simmim_data::{Image, PassedOver, PassedOverReason, Skipped, Source};
+use simmim_data::{Decoding, Image, PassedOver, PassedOverReason, Skipped, Source};
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
@@ -53,8 +53,8 @@ fn print_result(is_json: bool, prose: &str, json: &Value) -> anyhow::Result<()> 
 ///
 /// # Errors
 /// If there are no images, or they cannot be opened.
-fn open_data(common: &Common, spec: &str, channels: usize) -> simmim::Result<Arc<dyn Source>> {
-    let source = simmim_data::open(spec, channels)?;
+fn open_data(common: &Common, spec: &str, decoding: impl Into<Decoding>) -> simmim::Result<Arc<dyn Source>> {
+    let source = simmim_data::open(spec, decoding)?;
     say_passed_over(common, source.passed_over());
     Ok(source)
 }
@@ -65,9 +65,9 @@ fn open_data(common: &Common, spec: &str, channels: usize) -> simmim::Result<Arc
 /// If there are no images, or they cannot be opened.
 fn open_training_data(common: &Common, spec: &str, recipe: &DataRecipe) -> simmim::Result<Arc<dyn Source>> {
     if recipe.tile.is_none() {
-        return open_data(common, spec, recipe.channels);
+        return open_data(common, spec, recipe.decoding());
     }
-    let pictures = simmim_data::open(spec, recipe.channels)?;
+    let pictures = simmim_data::open(spec, recipe.decoding())?;
     let count = pictures.len();
     let tiles = recipe.tiled(pictures, common.seed(), common.threads())?;
     say_passed_over(common, tiles.passed_over());

@@ -7,7 +7,7 @@ use serde_json::json;
 use simmim::targets::Palette;
 
 pub(crate) fn run(common: &Common, args: &PaletteArgs) -> anyhow::Result<Exit> {
-    let source = open_data(common, &args.data, args.channels.into())?;
+    let source = open_data(common, &args.data, usize::from(args.channels))?;
     let (palette, skipped) = Palette::measure(source.as_ref(), usize::from(args.colors), common.seed())?;
     let skipped = warn_of_unreadable(&skipped);
     palette.save(&args.out)?;

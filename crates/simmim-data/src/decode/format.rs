@@ -6,7 +6,7 @@ use ::image::ImageFormat;
 
 #[cfg(feature = "dicom")]
 use super::dicom;
-use super::{gif, jpeg, npy, picture, tiff};
+use super::{Decoding, gif, jpeg, npy, picture, tiff};
 use crate::error::{Error, Result};
 use crate::image::{Depth, Image, Pixels};
 
@@ -57,9 +57,13 @@ impl Format {
         self,
         bytes: &[u8],
         name: &str,
-        channels: usize,
+        decoding: Decoding,
         reduction: &mut dyn FnMut(usize, usize) -> usize,
     ) -> Result<(Image, Depth)> {
+        let Decoding { channels, window } = decoding;
+        if window.is_some() && self != Self::Dicom {
+            return Err(Error::NoWindow { name: name.to_owned() });
+        }
         let image = match self {
             Self::Jpeg => jpeg::picture(bytes, name, channels, reduction)?,
             Self::Png => picture::decode(bytes, name, ImageFormat::Png, channels)?,
@@ -69,7 +73,7 @@ impl Format {
             Self::Tiff => return tiff::picture(bytes, name, channels),
             Self::Npy => return npy::array(bytes, name, channels),
             #[cfg(feature = "dicom")]
-            Self::Dicom => dicom::picture(bytes, name, channels)?,
+            Self::Dicom => dicom::picture(bytes, name, decoding)?,
             #[cfg(not(feature = "dicom"))]
             Self::Dicom => return Err(Error::LeftOut { path: name.into(), feature: "dicom" }),
         };

@@ -22,7 +22,8 @@ pub(crate) use self::tiff_windows::Windows;
 use crate::error::{Error, Result, panic_message};
 use crate::image::{Image, Pixels, Stored};
 
-/// Decodes an image to `channels` channels; the format is recognized by the content, not by the file extension.
+/// Decodes an image, to a number of channels and by the window if `decoding` has one; the format is recognized by the content,
+/// not by the file extension.
 ///
 /// Pictures have the pixels that Pillow gives after `ImageOps.exif_transpose`:
 ///
@@ -37,7 +38,7 @@ use crate::image::{Image, Pixels, Stored};
 /// - **Orientation** of EXIF, or else of XMP, is applied: the image is turned and mirrored as it is meant to be seen.
 /// - **Color profiles** are not applied, nor is gamma: the values are those of the file.
 /// - **Alpha** is dropped or added, never blended ([`Image::with_channels`]). An array or a TIFF file with more than four
-///   channels is accepted only if it has exactly `channels` channels.
+///   channels is accepted only if it has exactly as many as are asked for.
 /// - **Files that are cut short** are refused. A JPEG without an end marker is accepted if its picture is whole
 ///   and other bytes follow it.
 ///
@@ -45,8 +46,8 @@ use crate::image::{Image, Pixels, Stored};
 ///
 /// An [`Error`] with `name` if the format is unknown or not read, the file is broken, the image would take more memory
 /// than [`MAX_BYTES`], or its channels cannot be converted. Its size is asked of the header, before anything is decoded.
-pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
-    decode_reduced(bytes, name, channels, &mut |_, _| 1)
+pub fn decode(bytes: &[u8], name: &str, decoding: impl Into<Decoding>) -> Result<Image> {
+    decode_reduced(bytes, name, decoding, &mut |_, _| 1)
 }
 
 /// Decodes an image as [`decode`] does, but a JPEG at 1, 1/2, 1/4 or 1/8 of its size.
@@ -61,10 +62,10 @@ pub fn decode(bytes: &[u8], name: &str, channels: usize) -> Result<Image> {
 pub fn decode_reduced(
     bytes: &[u8],
     name: &str,
-    channels: usize,
+    decoding: impl Into<Decoding>,
     reduction: &mut dyn FnMut(usize, usize) -> usize,
 ) -> Result<Image> {
-    Ok(decode_stored(bytes, name, channels, reduction)?.0)
+    Ok(decode_stored(bytes, name, decoding.into(), reduction)?.0)
 }
 
 /// Decodes an image as [`decode_reduced`] does, and says how it is stored.
@@ -75,7 +76,7 @@ pub fn decode_reduced(
 pub(crate) fn decode_stored(
     bytes: &[u8],
     name: &str,
-    channels: usize,
+    decoding: Decoding,
     reduction: &mut dyn FnMut(usize, usize) -> usize,
 ) -> Result<(Image, Stored)> {
     let Some(format) = Format::of(bytes) else {
@@ -83,7 +84,7 @@ pub(crate) fn decode_stored(
     };
     // a broken file on which a decoder panics is an error of this file and must not end the run
     let (image, depth) =
-        catch_unwind(AssertUnwindSafe(|| format.decode(bytes, name, channels, reduction))).map_err(|payload| {
+        catch_unwind(AssertUnwindSafe(|| format.decode(bytes, name, decoding, reduction))).map_err(|payload| {
             Error::DecoderPanicked { name: name.to_owned(), format: format.name(), message: panic_message(&*payload) }
         })??;
     if image.height == 0 || image.width == 0 {
@@ -91,7 +92,7 @@ pub(crate) fn decode_stored(
         return Err(Error::NoPixels { name: name.to_owned(), height, width });
     }
     let stored = Stored { channels: image.channels, depth };
-    Ok((image.with_channels(channels, name)?, stored))
+    Ok((image.with_channels(decoding.channels, name)?, stored))
 }
 
 /// Height and width that [`decode`] gives. Of JPEG, PNG, WebP, BMP and TIFF files only the header is read.
@@ -99,7 +100,7 @@ pub(crate) fn decode_stored(
 /// # Errors
 ///
 /// Those of [`decode`] as far as they show in what is read.
-pub(crate) fn size(bytes: &[u8], name: &str, channels: usize) -> Result<[usize; 2]> {
+pub(crate) fn size(bytes: &[u8], name: &str, decoding: Decoding) -> Result<[usize; 2]> {
     let Some(format) = Format::of(bytes) else {
         return Err(format::unknown(bytes, name));
     };
@@ -110,13 +111,51 @@ pub(crate) fn size(bytes: &[u8], name: &str, channels: usize) -> Result<[usize; 
     })??;
     match size {
         Some(size) => Ok(size),
-        None => decode(bytes, name, channels).map(|image| [image.height, image.width]),
+        None => decode(bytes, name, decoding).map(|image| [image.height, image.width]),
     }
 }
 
 /// Whether a file that begins with these bytes is a TIFF file.
 pub(crate) fn is_tiff(start: &[u8]) -> bool {
     Format::of(start) == Some(Format::Tiff)
+}
+
+/// What is made of the bytes of a picture.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Decoding {
+    /// The number of channels.
+    pub channels: usize,
+    /// Which values are shown, instead of the window of the file. Only gray DICOM files have values that a window is for;
+    /// all others are then unreadable.
+    pub window: Option<Window>,
+}
+
+impl Decoding {
+    /// Checks that what is wanted can be had of pixels that are decoded already.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoWindow`] with `name`.
+    pub(crate) fn check_pixels(self, name: &str) -> Result<()> {
+        self.window.map_or(Ok(()), |_| Err(Error::NoWindow { name: name.to_owned() }))
+    }
+}
+
+impl From<usize> for Decoding {
+    /// A number of channels, and the window of the file.
+    fn from(channels: usize) -> Self {
+        Self { channels, window: None }
+    }
+}
+
+/// The values of a modality, such as Hounsfield units, that are shown: those from `center - width / 2` to `center + width / 2`
+/// become 0 to 1 (`LINEAR_EXACT` in DICOM's PS3.3, C.11.2.1.3.2), and those beyond are cut.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window {
+    /// The middle of the values.
+    pub center: f64,
+    /// How many values there are, more than 0.
+    pub width: f64,
 }
 
 /// The most memory that one image may take after its values and channels are converted, 512 MiB. This is the size of

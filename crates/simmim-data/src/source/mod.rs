@@ -26,6 +26,7 @@ mod subset;
 mod tar;
 mod tiled;
 mod walk;
+mod windowed;
 mod zip;
 
 use std::ffi::OsStr;
@@ -52,8 +53,9 @@ use self::place::Place;
 use self::shards::Shards;
 use self::storage::Storage;
 pub(crate) use self::storage::{LocalFile, Reader};
+use self::windowed::Windowed;
 use self::zip::Zip;
-use crate::decode::MAX_BYTES;
+use crate::decode::{Decoding, MAX_BYTES};
 use crate::encoded::Encoded;
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -125,7 +127,7 @@ pub trait Source: Send + Sync {
 pub const IMAGE_EXTENSIONS: &[&str] =
     &["jpg", "jpeg", "jpe", "jfif", "png", "webp", "tif", "tiff", "gif", "bmp", "npy", "dcm", "dicom"];
 
-/// Opens the data that `spec` names; its images are decoded to `channels` channels.
+/// Opens the data that `spec` names, whose images are decoded as `decoding` says: to a number of channels, for example.
 ///
 /// `spec` is a list of paths and addresses separated by commas. A path may contain ranges `{00000..00004}`, choices `{a,b}` and the
 /// wildcards `*`, `?` and `[…]`. Each path is one of:
@@ -179,9 +181,14 @@ pub const IMAGE_EXTENSIONS: &[&str] =
 ///
 /// An [`Error`] if `spec` is not a list of paths, a path does not exist or has no images, a file is broken, a store does not
 /// deliver it, or the classes of the paths disagree.
-pub fn open(spec: &str, channels: usize) -> Result<Arc<dyn Source>> {
+pub fn open(spec: &str, decoding: impl Into<Decoding>) -> Result<Arc<dyn Source>> {
+    let Decoding { channels, window } = decoding.into();
     let spec::Places { places, passed_over } = spec::places(spec)?;
-    joined(grouped(places)?, passed_over, channels)
+    let source = joined(grouped(places)?, passed_over, channels)?;
+    Ok(match window {
+        None => source,
+        Some(window) => Arc::new(Windowed { source, window }),
+    })
 }
 
 /// Consecutive paths of the list that are opened as one source.

@@ -1,6 +1,6 @@
 //! DICOM files among other files. What is in them is held against pydicom in `pictures.rs`.
 
-use simmim_data::{Result, decode, open};
+use simmim_data::{Decoding, Result, Window, decode, open};
 use tempfile::tempdir;
 
 use crate::files::{gray, write};
@@ -45,6 +45,48 @@ fn gray_becomes_color_with_its_depth() -> Result<()> {
     levels.dedup();
     assert!(levels.len() > 200 && levels.iter().any(|level| level % 257 != 0), "{levels:?}");
     Ok(())
+}
+
+/// Center and width of a window, and every seventh pixel in levels of 16 bits; `make_windowed.py` makes them.
+#[cfg(feature = "dicom")]
+type Windowed = ((f64, f64), Vec<u16>);
+
+#[cfg(feature = "dicom")]
+#[test]
+fn a_window_of_the_user_shows_the_values_that_pydicom_shows() {
+    let index = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/decode/windowed.json");
+    let index: std::collections::BTreeMap<String, Windowed> =
+        serde_json::from_slice(&std::fs::read(index).unwrap()).unwrap();
+    let pictures = Matrix::of("dicom").pictures;
+    assert!(index.len() > 40, "{}", index.len());
+    for (name, ((center, width), levels)) in &index {
+        let (center, width) = (*center, *width);
+        let decoding = Decoding { channels: 1, window: Some(Window { center, width }) };
+        let image = decode(&pictures[name], name, decoding).unwrap();
+        let simmim_data::Pixels::F32(values) = image.pixels else { panic!("{name}: a window makes floats") };
+        for (value, level) in values.iter().step_by(7).zip(levels) {
+            let found = value * 65535.0;
+            assert!((found - f32::from(*level)).abs() <= 1.0, "{name}: {found} instead of {level}");
+        }
+    }
+}
+
+#[cfg(feature = "dicom")]
+#[test]
+fn what_has_no_values_for_a_window_is_unreadable() {
+    let root = tempdir().unwrap();
+    let color = Matrix::of("dicom").pictures.remove("rgb_8_plain.dcm").unwrap();
+    for (name, bytes) in [("a.dcm", dicom()), ("b.dcm", color), ("c.png", gray(1))] {
+        write(&root.path().join(name), &bytes);
+    }
+    let decoding = Decoding { channels: 3, window: Some(Window { center: 40.0, width: 400.0 }) };
+    let source = open(&root.path().display().to_string(), decoding).unwrap();
+    assert!(source.get(0).is_ok());
+    for index in [1, 2] {
+        let error = source.get(index).unwrap_err();
+        assert!(error.to_string().contains("is no gray DICOM file"), "{error}");
+        assert!(error.is_users_fault() && error.hint().is_some());
+    }
 }
 
 #[cfg(not(feature = "dicom"))]

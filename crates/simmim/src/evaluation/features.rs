@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, DataRecipe, edit_any};
 use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
-use simmim_data::{Augmentation, Normalization, Skipped, Source, Transform};
+use simmim_data::{Augmentation, Decoding, Normalization, Skipped, Source, Transform};
 use simmim_engine::{Backend, Device, ParameterId, Precision, Slot};
 use std::path::Path;
 use std::sync::Arc;
@@ -144,9 +144,9 @@ impl<D: Device> FrozenEncoder<D> {
         Ok(Self { encoder, description, backend, data, augmentation, normalization, transfer, damaged })
     }
 
-    /// Number of channels of its images.
-    pub fn channels(&self) -> usize {
-        self.data.channels
+    /// How its images are decoded.
+    pub fn decoding(&self) -> Decoding {
+        self.data.decoding()
     }
 
     /// Which parameters were loaded, adapted or initialized.

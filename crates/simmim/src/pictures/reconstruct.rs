@@ -138,7 +138,7 @@ impl<B: Backend> PretrainedModel<B> {
             }
             _ => Error::io(image)(e),
         })?;
-        let decoded = simmim_data::decode(&bytes, &image.display().to_string(), recipe.data.channels)?;
+        let decoded = simmim_data::decode(&bytes, &image.display().to_string(), recipe.data.decoding())?;
         let (height, width) = recipe.data.image_size.height_and_width();
         let transform = recipe.data.transform(Augmentation::Center, normalization.clone());
         let mut pixels = vec![0.0; transform.values()];

@@ -75,6 +75,19 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     Ok(())
 }
 
+/// Checks which values are shown.
+fn window(data: &DataRecipe) -> Result<()> {
+    let Some((center, width)) = data.window else { return Ok(()) };
+    match center.is_finite() && width.is_finite() && width > 0.0 {
+        true => Ok(()),
+        false => {
+            let hint = Some("`[40, 400]` shows the values from -160 to 240".into());
+            let expected = "expected a center and a width above 0".into();
+            Err(wrong("data.window", format!("[{center}, {width}]"), expected, hint))
+        }
+    }
+}
+
 /// Checks how pictures are cut into tiles.
 fn tiles(data: &DataRecipe) -> Result<()> {
     size("data.tile", data.tile.unwrap_or(1), MAX_TILE_PX)?;
@@ -116,6 +129,7 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
     in_order("data.crop_ratio", data.crop_ratio, f64::INFINITY)?;
     within("data.flip", data.flip, 0.0, 1.0)?;
     within("data.max_skipped", data.max_skipped, 0.0, 1.0)?;
+    window(data)?;
     tiles(data)?;
     within("train.layer_decay", train.layer_decay, 1e-6, 1.0)?;
     within("train.average_decay", train.average_decay, 0.0, 0.999_999_9)?;

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
-use simmim_data::{Augmentation, Normalization, RandomResizedCrop, Source, Tiled, Tiling, Transform};
+use simmim_data::{Augmentation, Decoding, Normalization, RandomResizedCrop, Source, Tiled, Tiling, Transform, Window};
 use simmim_engine::Images;
 use std::sync::Arc;
 
@@ -27,6 +27,10 @@ pub struct DataRecipe {
     pub flip: f64,
     /// Share of unreadable images, 0 to 1, above which a run stops with an error.
     pub max_skipped: f64,
+    /// Center and width of the values of gray DICOM files that are shown, such as Hounsfield units; absent: the window of each
+    /// file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<(f64, f64)>,
     /// Side of the square tiles that pictures are cut into, in pixels; absent: pictures are used whole.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tile: Option<usize>,
@@ -46,6 +50,12 @@ impl DataRecipe {
     pub fn transform(&self, augmentation: Augmentation, normalization: Normalization) -> Transform {
         let (height, width) = self.image_size.height_and_width();
         Transform { height, width, augmentation, normalization }
+    }
+
+    /// How images are decoded.
+    pub fn decoding(&self) -> Decoding {
+        let window = self.window.map(|(center, width)| Window { center, width });
+        Decoding { channels: self.channels, window }
     }
 
     /// The normalization, unless it is to be measured.

@@ -66,7 +66,7 @@ impl<D: Device> Monitor<D> {
         workers: usize,
     ) -> Result<Self> {
         let data = &setup.resolved.recipe.data;
-        let open = |spec: &str| simmim_data::open(spec, data.channels);
+        let open = |spec: &str| simmim_data::open(spec, data.decoding());
         let (train, val) = (open(&recipe.train)?, open(&recipe.val)?);
         let classes = checked_classes(train.as_ref(), &recipe.train, LabelsPerImage::One)?;
         let val = relabeled(val, &recipe.val, &classes, LabelsPerImage::One)?;

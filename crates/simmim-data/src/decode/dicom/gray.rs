@@ -4,6 +4,7 @@
 use super::data_set::DataSet;
 use super::layout::Layout;
 use super::table::Table;
+use crate::decode::Window;
 use crate::image::Pixels;
 
 const CENTER: u32 = 0x0028_1050;
@@ -16,10 +17,16 @@ const TABLES_OF_INTEREST: u32 = 0x0028_3010;
 const ABOUT_TABLE: u32 = 0x0028_3002;
 const VALUES_OF_TABLE: u32 = 0x0028_3006;
 
-/// Returns gray values from 0 to 1. The bounds of the first window of the file are 0 and 1; without a window, the ends
-/// of the first table of values of interest, or else of the range that the stored bits can have. Values of 8 bits for
-/// which nothing of all this is said stay bytes. The error says what is wrong.
-pub(super) fn pixels(values: &[u16], layout: &Layout, is_inverted: bool, data: &DataSet<'_>) -> Result<Pixels, String> {
+/// Returns gray values from 0 to 1. The bounds of `window`, or else of the first window of the file, are 0 and 1; without
+/// any, the ends of the first table of values of interest, or else of the range that the stored bits can have. Values of
+/// 8 bits for which nothing of all this is said stay bytes. The error says what is wrong.
+pub(super) fn pixels(
+    values: &[u16],
+    layout: &Layout,
+    is_inverted: bool,
+    data: &DataSet<'_>,
+    window: Option<Window>,
+) -> Result<Pixels, String> {
     let number = |tag: u32| data.number(tag).map_err(|text| format!("`{text}` is not a number"));
     let (slope, intercept) = (number(SLOPE)?.unwrap_or(1.0), number(INTERCEPT)?.unwrap_or(0.0));
     let table = |tag: u32, is_signed: bool| match data.first_item(tag) {
@@ -32,9 +39,10 @@ pub(super) fn pixels(values: &[u16], layout: &Layout, is_inverted: bool, data: &
         None => layout.range().map(|stored| stored * slope + intercept),
     };
     range.sort_by(f64::total_cmp);
-    let show = match (number(CENTER)?, number(WIDTH)?) {
-        (Some(center), Some(width)) => Show::of_window(center, width, data.text(FUNCTION))?,
-        _ => match table(TABLES_OF_INTEREST, range[0] < 0.0)? {
+    let show = match (window, number(CENTER)?, number(WIDTH)?) {
+        (Some(Window { center, width }), ..) => Show::Exact([center, width]),
+        (None, Some(center), Some(width)) => Show::of_window(center, width, data.text(FUNCTION))?,
+        (None, ..) => match table(TABLES_OF_INTEREST, range[0] < 0.0)? {
             Some(table) => Show::Table(table),
             None if range[0] < range[1] => Show::Range(range),
             None => return Err(format!("its values are all the same (RescaleSlope {slope})")),

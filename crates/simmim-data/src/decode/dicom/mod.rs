@@ -15,7 +15,7 @@ use std::io::Read as _;
 use self::data_set::{CUT_SHORT, DataSet, Encoding, PIXELS};
 use self::layout::{Color, Layout};
 use self::syntax::{Compression, Syntax};
-use super::{MAX_BYTES, check_size};
+use super::{Decoding, MAX_BYTES, check_size};
 use crate::error::{Error, Result};
 use crate::image::Image;
 
@@ -29,13 +29,13 @@ const FUNCTIONAL_GROUPS: [u32; 2] = [0x5200_9229, 0x5200_9230];
 /// Of these, rescaling and window.
 const VALUE_GROUPS: [u32; 2] = [0x0028_9145, 0x0028_9132];
 
-/// Decodes the first frame, which will be converted to `wanted` channels; gray as [`gray::pixels`] says, colors as
+/// Decodes the first frame, which will be converted to the `wanted` channels; gray as [`gray::pixels`] says, colors as
 /// `color` does.
 ///
 /// # Errors
 ///
-/// [`Error::Decode`], [`Error::UnreadFormat`], [`Error::TooLarge`] or [`Error::FileTooLarge`], with `name`.
-pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> {
+/// [`Error::Decode`], [`Error::UnreadFormat`], [`Error::TooLarge`], [`Error::FileTooLarge`] or [`Error::NoWindow`], with `name`.
+pub(super) fn picture(bytes: &[u8], name: &str, wanted: Decoding) -> Result<Image> {
     let bad = |reason: &str| Error::Decode { name: name.to_owned(), reason: reason.to_owned() };
     // the elements of the file itself are always written in this way (PS3.10, 7.1)
     let first = Encoding { names_types: true, is_big_endian: false };
@@ -54,9 +54,13 @@ pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> 
         }
     }
     let layout = Layout::of(&data, name)?;
-    let channels = if matches!(layout.color, Color::Gray { .. }) { 1 } else { 3 };
+    let is_gray = matches!(layout.color, Color::Gray { .. });
+    if wanted.window.is_some() && !is_gray {
+        return Err(Error::NoWindow { name: name.to_owned() });
+    }
+    let channels = if is_gray { 1 } else { 3 };
     // beside the image there are its stored values, which take half of a float
-    check_size([layout.height, layout.width], wanted.max(channels), size_of::<f32>(), name)?;
+    check_size([layout.height, layout.width], wanted.channels.max(channels), size_of::<f32>(), name)?;
     let values = match syntax.compression {
         None if pixels.ends_at_mark => return Err(bad("its pixels are in fragments, and not compressed")),
         None => layout.uncompressed(&data).ok_or_else(|| bad(CUT_SHORT))?,
@@ -65,7 +69,7 @@ pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<Image> 
     };
     let is_converted = syntax.compression == Some(Compression::Jpeg);
     let pixels = match layout.color {
-        Color::Gray { is_inverted } => gray::pixels(&values, &layout, is_inverted, &data),
+        Color::Gray { is_inverted } => gray::pixels(&values, &layout, is_inverted, &data, wanted.window),
         Color::Palette => color::of_palette(&values, &layout, &data),
         Color::LumaChroma { .. } if !is_converted => Ok(color::of_luma_and_chroma(&values)),
         Color::RedGreenBlue | Color::LumaChroma { .. } => Ok(color::of_colors(&values, &layout)),
