@@ -27,6 +27,8 @@ pub(crate) enum Range {
     List(Numbers),
     /// Two numbers in a list, of which the second is at least the first.
     InOrder(Numbers),
+    /// Two numbers in a list, of which the second is greater than zero.
+    CenterAndWidth,
     /// Numbers in a list, each greater than the one before.
     Ascending(Numbers),
 }
@@ -83,6 +85,7 @@ fn parsed(range: &str) -> Range {
         "name" => return Range::Name,
         "text" => return Range::Text,
         "true or false" => return Range::TrueOrFalse,
+        "center, width > 0" => return Range::CenterAndWidth,
         _ => {}
     }
     let of = |words: &str| range.strip_prefix(words).map(numbers);
