@@ -114,7 +114,8 @@ pub(crate) enum Command {
     /// Pre-trains a small encoder on embedded images, shows its predictions, and compares fine-tuning it on a few
     /// labels with training the same network from scratch.
     Demo(DemoArgs),
-    /// Pre-trains an encoder on unlabeled images; resumes if the run folder holds an unfinished run.
+    /// Pre-trains an encoder on unlabeled images, a new one or, with --from, an already trained one; resumes if the run
+    /// folder holds an unfinished run.
     Pretrain(PretrainArgs),
     /// Trains a classifier on labeled images, from a pre-trained encoder or from scratch; resumes if the run folder
     /// holds an unfinished run.
@@ -169,6 +170,13 @@ pub(crate) struct PretrainArgs {
     /// Held-out images, for the held-out loss and pictures of predictions.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) val: Option<String>,
+    /// Weights to go on from: a run folder, a checkpoint folder or a weights file (also of timm, transformers or torch);
+    /// their head and mask token are kept if they fit. By default, or with `scratch`, all weights are new.
+    #[arg(long, value_name = "RUN|FILE|scratch", value_parser = paths::name)]
+    pub(crate) from: Option<String>,
+    /// How the patch embedding of --from is adapted to images of another number of channels.
+    #[arg(long, value_enum, requires = "from")]
+    pub(crate) channels: Option<Channels>,
     /// Run folder: log, checkpoints, pictures, report.html.
     #[arg(long, value_name = "RUN", value_parser = paths::path())]
     pub(crate) out: PathBuf,

@@ -99,6 +99,10 @@ impl Progress {
                 report.l1, report.tokens_in_use, report.vocabulary, report.perplexity
             )),
             Event::Transferred { transfer } => transfer.lines().iter().for_each(|line| self.say(line)),
+            Event::Frozen { frozen, parameters } => {
+                let (frozen, parameters) = (short(*frozen), short(*parameters));
+                self.say(&format!("frozen: {frozen} of {parameters} parameters"));
+            }
             Event::Saved { path } => self.say(&format!("saved {}", path.display())),
             Event::Skipped { name, reason } => self.warn(&format!("warning: skipped `{name}`: {reason}")),
             Event::Unreadable { collection, images, replaced } => {

@@ -98,6 +98,7 @@ impl Uses {
                 keys: Keys::AllBut(&[
                     "monitor.",
                     "data.max_skipped",
+                    "train.frozen_blocks",
                     "train.checkpoint_every_steps",
                     "train.keep_checkpoints",
                     "train.log_every_steps",

@@ -254,6 +254,10 @@ impl Operations for Cpu {
         ops::recompute::forward(self, x, segment)
     }
 
+    fn frozen(&self, x: &CpuTensor, segment: Segment<Self>) -> CpuTensor {
+        ops::recompute::without_backward(self, x, &segment)
+    }
+
     fn layer_norm(&self, x: &CpuTensor, norm: &LayerNorm) -> CpuTensor {
         self.timed("layer norm", Direction::Forward, || ops::layer_norm::forward(self, x, norm))
     }

@@ -297,7 +297,8 @@ pub struct Laplace<'a> {
     pub target: &'a [f32],
 }
 
-/// A part of a model that [`Operations::recompute`] may run a second time. It owns everything it reads except its input.
+/// A part of a model that is run on its own: by [`Operations::recompute`] a second time, by [`Operations::frozen`] without
+/// gradients. It owns everything it reads except its input.
 pub type Segment<B> = Box<dyn Fn(&B, &<B as Operations>::Tensor) -> <B as Operations>::Tensor>;
 
 /// The operations a model may use. Tensors are f32 (or wider), row-major and cheap to clone.
@@ -381,6 +382,13 @@ pub trait Operations: Sized {
     /// # Shapes
     /// Those of `segment`.
     fn recompute(&self, x: &Self::Tensor, segment: Segment<Self>) -> Self::Tensor;
+
+    /// Runs a segment that does not train: nothing of it is saved for backward, and no gradient reaches its parameters, its
+    /// input, or what that was computed from by this way.
+    ///
+    /// # Shapes
+    /// Those of `segment`.
+    fn frozen(&self, x: &Self::Tensor, segment: Segment<Self>) -> Self::Tensor;
 
     /// Layer normalization over the last axis.
     ///

@@ -3,6 +3,7 @@
 use simmim::precision::PrecisionChoice;
 use simmim::recipe::resolve;
 use simmim::train::{Event, Input, Options, pretrain};
+use simmim::weights::InitFrom;
 use simmim_cpu::CpuDevice;
 use simmim_engine::Alone;
 use std::sync::atomic::AtomicBool;
@@ -31,7 +32,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("step {steps}: loss {loss:.4}");
         }
     };
-    let outcome = pretrain(&CpuDevice { threads: 2 }, &mut Alone, &options, &mut observe, &AtomicBool::new(false))?;
+    let outcome = pretrain(
+        &CpuDevice { threads: 2 },
+        &mut Alone,
+        &options,
+        &InitFrom::Scratch,
+        &mut observe,
+        &AtomicBool::new(false),
+    )?;
     println!("open {}", outcome.report.display());
     Ok(())
 }

@@ -7,6 +7,7 @@ use simmim::precision::PrecisionChoice;
 use simmim::recipe::resolve;
 use simmim::run::read_log;
 use simmim::train::{Input, Options, Outcome, pretrain};
+use simmim::weights::InitFrom;
 use simmim_cpu::CpuDevice;
 use simmim_engine::Alone;
 use std::path::Path;
@@ -30,7 +31,7 @@ fn train(out: &Path, edits: &[String]) -> simmim::Result<Outcome> {
         precision: PrecisionChoice::F32,
         workers: 1,
     };
-    pretrain(&CpuDevice { threads: 2 }, &mut Alone, &options, &mut |_| (), &AtomicBool::new(false))
+    pretrain(&CpuDevice { threads: 2 }, &mut Alone, &options, &InitFrom::Scratch, &mut |_| (), &AtomicBool::new(false))
 }
 
 fn monitor(train: &str, val: &str) -> Vec<String> {

@@ -100,7 +100,7 @@ fn ranks_count_and_log_the_unreadable_images_of_all_of_them() {
             let mut options = options::<Recipe>("pretrain-vit-cifar", &edits, &out);
             let few = Subset::spread(std::sync::Arc::clone(&options.data.source), 24);
             options.data.source = std::sync::Arc::new(ThirdsUnreadable(std::sync::Arc::new(few)));
-            pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).unwrap()
+            pretrain(&DEVICE, collective, &options, &InitFrom::Scratch, &mut |_| (), &AtomicBool::new(false)).unwrap()
         });
         assert!(outcomes.iter().all(|outcome| outcome.skipped == outcomes[0].skipped));
         assert!(outcomes.iter().all(|outcome| outcome.replaced == outcomes[0].replaced));
@@ -160,7 +160,7 @@ fn ranks_train_the_same(train: impl Fn(&mut dyn Collective, &Path) -> Outcome + 
 fn pretraining_is_the_same(recipe: &str, edits: &[&str]) {
     ranks_train_the_same(|collective, out| {
         let options = options::<Recipe>(recipe, edits, out);
-        pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).unwrap()
+        pretrain(&DEVICE, collective, &options, &InitFrom::Scratch, &mut |_| (), &AtomicBool::new(false)).unwrap()
     });
 }
 
@@ -207,7 +207,7 @@ fn a_run_resumes_with_another_number_of_ranks() {
                     stop.store(steps >= most, std::sync::atomic::Ordering::Relaxed);
                 }
             };
-            pretrain(&DEVICE, collective, &options, &mut observe, &stop).unwrap()
+            pretrain(&DEVICE, collective, &options, &InitFrom::Scratch, &mut observe, &stop).unwrap()
         })
     };
     let whole = run(1, "whole", usize::MAX);
@@ -228,7 +228,7 @@ fn a_rank_that_leaves_ends_the_run_of_the_others() {
             return None; // the rank is dropped without training
         }
         let options = options::<Recipe>("pretrain-vit-cifar", VIT, &out);
-        pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).err()
+        pretrain(&DEVICE, collective, &options, &InitFrom::Scratch, &mut |_| (), &AtomicBool::new(false)).err()
     });
     let error = ended[0].as_ref().unwrap();
     assert!(matches!(error, simmim::Error::Rank(CollectiveError { rank: 1 })), "{error}");
@@ -240,7 +240,7 @@ fn a_batch_that_ranks_cannot_share_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let errors = on_ranks(3, |collective| {
         let options = options::<Recipe>("pretrain-vit-cifar", VIT, &folder.path().join("run"));
-        pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).err().unwrap()
+        pretrain(&DEVICE, collective, &options, &InitFrom::Scratch, &mut |_| (), &AtomicBool::new(false)).err().unwrap()
     });
     for error in errors {
         assert!(error.to_string().contains("`train.batch_size` is `16`"), "{error}");

@@ -20,8 +20,9 @@ pub(crate) fn run(common: &Common, args: &DemoArgs, device: &impl Device) -> any
     };
     say("Pre-training a small vision transformer on grayscale 28×28 images, with most of each image hidden.");
     say("Ctrl-C saves and stops; the same command resumes.");
-    let outcome =
-        with_progress(common, &options, |observe, stop| pretrain(device, &mut Alone, &options, observe, stop))?;
+    let outcome = with_progress(common, &options, |observe, stop| {
+        pretrain(device, &mut Alone, &options, &InitFrom::Scratch, observe, stop)
+    })?;
     let mut finetuned = Vec::new();
     if outcome.is_finished() {
         let edits = demo::shared_edits(&common.set);

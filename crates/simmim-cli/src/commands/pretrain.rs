@@ -1,5 +1,6 @@
 //! `simmim pretrain`.
 
+use super::init_from;
 use super::training::{Run, print_end, with_progress};
 use crate::cli::{Common, PretrainArgs};
 use crate::exit::Exit;
@@ -13,8 +14,10 @@ pub(crate) fn run(common: &Common, args: &PretrainArgs, device: &impl Device) ->
     let run =
         Run { common, recipe: &args.recipe, edits: &common.set, out: &args.out, workers: args.workers.count(common) };
     let options = run.on(&args.data, args.val.as_deref())?;
-    let outcome =
-        with_progress(common, &options, |observe, stop| pretrain(device, &mut Alone, &options, observe, stop))?;
+    let init_from = init_from(args.from.as_deref().unwrap_or("scratch"), args.channels.map(Into::into));
+    let outcome = with_progress(common, &options, |observe, stop| {
+        pretrain(device, &mut Alone, &options, &init_from, observe, stop)
+    })?;
     let mut json = json!({
         "steps": outcome.steps,
         "loss": outcome.loss,

@@ -5,6 +5,7 @@
 mod bad_input;
 mod bench;
 mod collections;
+mod continued;
 mod data_folders;
 mod disk_full;
 mod embed;

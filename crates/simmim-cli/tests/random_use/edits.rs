@@ -18,6 +18,7 @@ pub(crate) fn good_edits(command: &str) -> &'static [&'static str] {
             "train.average_decay=0.9",
             "train.accumulation_steps=2",
             "train.recompute_blocks=true",
+            "train.frozen_blocks=1",
             "train.schedule=linear train.warmup_epochs=1.0",
             "train.keep_checkpoints=1",
             "train.clip_grad=0.0",

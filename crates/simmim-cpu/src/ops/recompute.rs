@@ -1,5 +1,5 @@
-//! A segment of a model that is recomputed: the forward pass saves only its input, and the backward pass runs it again
-//! (activation checkpointing, arXiv:1604.06174).
+//! Segments of a model of which the forward pass saves nothing. One that is recomputed saves only its input, and the backward
+//! pass runs it again (activation checkpointing, arXiv:1604.06174); one that is frozen has no backward pass.
 
 use crate::buffer_pool::Buffer;
 use crate::tape::{Backward, Gradients};
@@ -22,6 +22,15 @@ pub(crate) fn forward(cpu: &Cpu, x: &CpuTensor, segment: Segment<Cpu>) -> CpuTen
     }
     drop(tape);
     out
+}
+
+/// Runs a segment and records nothing: its output is a tensor without gradient.
+pub(crate) fn without_backward(cpu: &Cpu, x: &CpuTensor, segment: &Segment<Cpu>) -> CpuTensor {
+    let before = cpu.tape.borrow_mut().start_segment();
+    let out = segment(cpu, x);
+    let mut tape = cpu.tape.borrow_mut();
+    tape.end_segment(before); // a segment around this one adds nothing to the gradients of these parameters
+    CpuTensor { node: tape.node(), ..out } // the segment may return its input, which has a place already
 }
 
 impl Backward for RecomputeBackward {

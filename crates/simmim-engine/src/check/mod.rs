@@ -142,7 +142,8 @@ fn assert_close(what: &str, found: &[f32], expected: impl IntoIterator<Item = (u
 }
 
 /// Every operation equals the reference to `tolerance`, forward and backward, and all of `devices`, which differ only in
-/// their number of threads, give the same bits. Segments that are recomputed give the bits of those that are not.
+/// their number of threads, give the same bits. Segments that are recomputed give the bits of those that are not, and of
+/// those that are frozen nothing gets a gradient.
 ///
 /// # Panics
 /// If something differs; the message names the case.
@@ -175,6 +176,18 @@ pub fn operations<D: Device>(devices: &[D], precision: Precision, tolerance: f64
         let d_input = b.backward_to(&scalar, &x);
         let same = d_input == found.d_input && b.read_slot(Slot::Gradients) == found.d_values;
         assert!(same, "{name}: recomputed gradients have other bits");
+
+        let operation = case.operation.clone();
+        b.clear_gradients();
+        b.start(true);
+        let x = b.tensor(&shape.as_tokens(), &case.input());
+        let output = b.frozen(&x, Box::new(move |b, x| operation.objective(b, x, shape).0));
+        assert!(b.read(&output) == found.output, "{name}: frozen, the output has other bits");
+        let operation = case.operation.clone();
+        let scalar = b.frozen(&x, Box::new(move |b, x| operation.objective(b, x, shape).1));
+        let d_input = b.backward_to(&scalar, &x);
+        let has_none = d_input.iter().chain(&b.read_slot(Slot::Gradients)).all(|d| *d == 0.0);
+        assert!(has_none, "{name}: a gradient reaches what is frozen");
     }
 }
 

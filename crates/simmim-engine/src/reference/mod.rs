@@ -291,6 +291,10 @@ impl Operations for Reference {
         segment(self, x)
     }
 
+    fn frozen(&self, x: &ReferenceTensor, segment: Segment<Self>) -> ReferenceTensor {
+        segment(self, x)
+    }
+
     fn layer_norm(&self, x: &ReferenceTensor, norm: &LayerNorm) -> ReferenceTensor {
         tensor(&x.shape, x.data.chunks(x.width()).flat_map(|row| self.norm_row(row, norm)).collect())
     }

@@ -19,6 +19,7 @@ use crate::error::Result;
 use crate::memory as foreseen;
 use crate::model::SimMim;
 use crate::precision::{self, PrecisionChoice};
+use crate::ranges::wrong;
 use crate::recipe::Recipe;
 use crate::targets::Colors;
 use crate::train::{Learner, Phase, Pretraining, Schedule, Task, groups};
@@ -225,6 +226,10 @@ struct Bench<D: Device> {
 impl<D: Device> Bench<D> {
     fn new(options: &Options, device: &D, does: Does) -> Result<Self> {
         let recipe = &options.recipe;
+        if recipe.train.frozen_blocks > 0 {
+            let expected = "steps are timed in which all blocks train".into();
+            return Err(wrong("train.frozen_blocks", recipe.train.frozen_blocks, expected, Some("set it to 0".into())));
+        }
         let mut builder = Builder::default();
         let colors = Colors::unknown(recipe.data.channels);
         let model = Rc::new(SimMim::new(recipe, &colors, device, &mut builder)?);

@@ -1,26 +1,31 @@
-//! The context of a forward pass: training or evaluation, the random streams of drop path, and recomputation.
+//! The context of a forward pass: training or evaluation, the random streams of drop path, recomputation, and the blocks
+//! that do not train.
 
 use simmim_data::rng::{rng, uniform};
 use simmim_data::{Purpose, Rng};
 use simmim_engine::Operations;
 
-/// Drop path (stochastic depth, arXiv:1603.09382) and recomputation of one forward pass.
+/// Drop path (stochastic depth, arXiv:1603.09382), recomputation and frozen blocks of one forward pass.
 ///
 /// Each image has its own random stream, so what is dropped does not depend on how a batch is split into micro-batches.
 pub struct ForwardContext {
     images: Vec<Rng>,
     recomputes_blocks: bool,
+    /// The first blocks, so many of them, have no backward pass.
+    frozen_blocks: usize,
+    /// Blocks that were applied so far.
+    blocks_done: usize,
 }
 
 impl ForwardContext {
     /// Evaluation: nothing is dropped.
     pub fn evaluate() -> Self {
-        Self { images: Vec::new(), recomputes_blocks: false }
+        Self::train(Vec::new())
     }
 
     /// Training: branches are dropped at random, with one random stream per image of the batch.
     pub fn train(images: Vec<Rng>) -> Self {
-        Self { images, recomputes_blocks: false }
+        Self { images, recomputes_blocks: false, frozen_blocks: 0, blocks_done: 0 }
     }
 
     /// Training: the random stream of each image is derived from seed, epoch and the number of the sample in the
@@ -34,17 +39,29 @@ impl ForwardContext {
         Self { recomputes_blocks, ..self }
     }
 
-    /// Applies a block to `x`, with recomputation in the backward pass if the context says so.
+    /// Sets how many of the first blocks have no backward pass, and with them all that comes before them.
+    pub fn freezing_blocks(self, frozen_blocks: usize) -> Self {
+        Self { frozen_blocks, ..self }
+    }
+
+    /// Applies the next block to `x`: without a backward pass or with recomputation in it, if the context says so.
     pub(super) fn through<B: Operations>(
-        &self,
+        &mut self,
         b: &B,
         x: &B::Tensor,
         block: impl Fn(&B, &B::Tensor) -> B::Tensor + 'static,
     ) -> B::Tensor {
-        match self.recomputes_blocks {
-            true => b.recompute(x, Box::new(block)),
-            false => block(b, x),
+        self.blocks_done += 1;
+        match (self.is_frozen(), self.recomputes_blocks) {
+            (true, _) => b.frozen(x, Box::new(block)),
+            (false, true) => b.recompute(x, Box::new(block)),
+            (false, false) => block(b, x),
         }
+    }
+
+    /// Whether the block that was applied last has no backward pass; what follows it before the next one has none either.
+    pub(super) fn is_frozen(&self) -> bool {
+        (1..=self.frozen_blocks).contains(&self.blocks_done)
     }
 
     /// The factor on each image's branch, 0 or `1 / (1 − rate)`, `[B]`; `None` if nothing is dropped.

@@ -88,6 +88,15 @@ impl EncoderConfig {
         }
     }
 
+    /// Number of blocks.
+    pub fn depth(&self) -> usize {
+        match self {
+            EncoderConfig::Vit(config) => config.depth,
+            EncoderConfig::Swin(config) => config.depths.iter().sum(),
+            EncoderConfig::SwinV2(config) => config.depths.iter().sum(),
+        }
+    }
+
     /// Stride of the features in pixels; the image size must be a multiple of it.
     pub fn stride_px(&self) -> usize {
         match self {
@@ -282,6 +291,13 @@ pub trait Encode {
     /// Layer of a parameter for layer-wise learning-rate decay, 0 at the input, as in the official code
     /// (microsoft/SimMIM, `optimizer.py`).
     fn layer_of(&self, parameter: &str) -> usize;
+
+    /// Whether a parameter is frozen with the first `blocks` blocks: theirs, those of all that comes before them, the mask
+    /// token among it, and position tables that they share with later blocks.
+    fn is_frozen_with(&self, blocks: usize, parameter: &str) -> bool {
+        let is_shared = ["pos_embed", "absolute_pos_embed", vit::SHARED_TABLE].contains(&plain_name(parameter));
+        blocks > 0 && (is_shared || self.layer_of(parameter) <= blocks)
+    }
 
     /// Whether the official code exempts this parameter from weight decay by its name. One-dimensional parameters and
     /// biases are exempt in any case.

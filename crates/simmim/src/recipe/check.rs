@@ -43,6 +43,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<()> {
     }
     image_is_multiple_of(data.image_size, unit, "mask unit")?;
     common(data, &recipe.train, encoder.stride_px(), "encoder's stride")?;
+    frozen_blocks(&recipe.train, encoder.depth())?;
     within("mask.ratio", mask.ratio, 0.0, 1.0)?;
     if mask.ratio == 0.0 {
         return Err(wrong(
@@ -191,6 +192,24 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
         ScheduleKind::Multistep if train.decay_factor.is_none() => needs("decay_factor", "multistep"),
         ScheduleKind::Step | ScheduleKind::Multistep => Ok(()),
     }
+}
+
+/// Checks the number of frozen blocks of an encoder of `depth` blocks; 0 for a model that has none.
+///
+/// # Errors
+/// If there are fewer blocks, or the optimizer would divide by zero where nothing moves.
+pub(super) fn frozen_blocks(train: &TrainRecipe, depth: usize) -> Result<()> {
+    if train.frozen_blocks == 0 {
+        return Ok(());
+    }
+    if train.frozen_blocks > depth {
+        let expected = match depth {
+            0 => "this model has no encoder of blocks".to_owned(),
+            _ => format!("the encoder has {depth} blocks"),
+        };
+        return Err(wrong("train.frozen_blocks", train.frozen_blocks, expected, Some("leave it out".into())));
+    }
+    positive("train.eps", train.eps)
 }
 
 fn image_is_multiple_of(size: ImageSize, step_px: usize, what: &str) -> Result<()> {

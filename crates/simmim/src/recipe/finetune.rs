@@ -216,6 +216,7 @@ impl RecipeKind for FinetuneRecipe {
         let Self { encoder, data, augment, labels, train, .. } = self;
         encoder.check()?;
         check::common(data, train, encoder.stride_px(), "encoder's stride")?;
+        check::frozen_blocks(train, encoder.depth())?;
         within("augment.operations", augment.operations as f64, 0.0, MAX_OPERATIONS as f64)?;
         for (key, value, most) in [
             ("augment.operation_probability", augment.operation_probability, 1.0),

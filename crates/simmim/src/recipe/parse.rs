@@ -440,6 +440,7 @@ mod tests {
         check_fails("mask.min_block_units=0", "`mask.min_block_units` is `0`", "");
         check_fails("mask.aspect=[3.0, 0.5]", "`mask.aspect` is `[3, 0.5]`", "");
         check_fails("encoder.heads=5", "`encoder.heads` is `5`", "");
+        check_fails("train.frozen_blocks=13", "`train.frozen_blocks` is `13`", "leave it out");
         check_fails("train.accumulation_steps=3", "`train.accumulation_steps` is `3`", "");
     }
 

@@ -66,6 +66,7 @@ impl RecipeKind for TokenizerRecipe {
         let Self { tokenizer, data, train } = self;
         self.config().check()?;
         check::common(data, train, self.config().stride_px(), "token")?;
+        check::frozen_blocks(train, 0)?;
         if data.normalization != NormalizationKind::None {
             let expected = "a tokenizer takes pixels from 0 to 1, without normalization".into();
             let hint = "set it to \"none\"; pre-training with its tokens may use any normalization";

@@ -46,6 +46,10 @@ pub struct TrainRecipe {
     /// Layer-wise learning-rate decay: the factor from each layer to the one below it; 1 turns it off.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub layer_decay: f64,
+    /// Number of the first blocks that do not train, and with them the patch embedding, positions and mask token. Neither
+    /// the optimizer nor weight decay moves these parameters, and they have no backward pass.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub frozen_blocks: usize,
     /// Decay of the exponential moving average (EMA) of the weights, which evaluations then use; 0 for no average.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub average_decay: f64,
@@ -107,6 +111,10 @@ fn one() -> f64 {
 
 fn is_one(value: &f64) -> bool {
     *value == 1.0
+}
+
+fn is_none(value: &usize) -> bool {
+    *value == 0
 }
 
 fn is_zero(value: &f64) -> bool {

@@ -53,6 +53,7 @@ pub fn run_page(
             series.push(Series { name: "visible mean".into(), points: baseline, style: Style::Dashed });
         }
     }
+    let beginning = run.from.as_ref().map_or(String::new(), |from| format!(" · continued from {from}"));
     let which = if is_held_out { "held-out images" } else { "training images, center-cropped" };
     let mut sections = vec![Section::Numbers(numbers)];
     sections.extend(monitor_sections(log));
@@ -74,7 +75,7 @@ pub fn run_page(
     ]);
     Page {
         title: "Masked pre-training".into(),
-        subtitle: format!("{} images of {} · simmim {}", run.images, run.data, run.version),
+        subtitle: format!("{} images of {}{beginning} · simmim {}", run.images, run.data, run.version),
         sections,
     }
 }

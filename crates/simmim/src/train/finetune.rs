@@ -3,6 +3,7 @@
 use super::groups::groups;
 use super::records::Records;
 use super::setup::{self, TaskInfo};
+use super::start::{say_start, start_from};
 use super::task::{Evaluation, Task, is_due_every};
 use super::trainer::{Parameters, Trainer, validate_every};
 use super::{Event, Input, Options, Outcome};
@@ -15,7 +16,7 @@ use crate::ranges::wrong;
 use crate::recipe::FinetuneRecipe;
 use crate::report::finetune_page;
 use crate::run::{Collection, Resolved};
-use crate::weights::{self, Builder, InitFrom, LoadedWeights, Pretrained, RECIPE_KEY, initial_values, transfer};
+use crate::weights::{self, Builder, InitFrom, RECIPE_KEY, initial_values};
 use simmim_data::rng::rng;
 use simmim_data::{Batch, Mix, Purpose, Source, Subset, soft_targets};
 use simmim_engine::{Backend, Collective, Device, Operations, ParameterTable, SoftLabels};
@@ -58,11 +59,7 @@ pub fn finetune<D: Device>(
         true => Arc::new(Subset::balanced(Arc::clone(source), recipe.labels.fraction, options.seed)),
         false => Arc::clone(source),
     };
-    let from = match init_from {
-        InitFrom::Scratch => None,
-        InitFrom::Weights { path, .. } => Some(path.display().to_string()),
-    };
-    let task_info = TaskInfo { from, classes: classes.clone() };
+    let task_info = TaskInfo { from: init_from.description(), classes: classes.clone() };
     let mut setup = setup::open(options, device, collective, data, task_info, || Ok(None), observe)?;
 
     let mut builder = Builder::default();
@@ -71,26 +68,24 @@ pub fn finetune<D: Device>(
     let mut transferred = None;
     let initialize = |table: &ParameterTable| {
         let mut values = initial_values(table, &inits, options.seed);
-        if let InitFrom::Weights { path, channels } = init_from {
-            let mut pretrained = Pretrained::new(LoadedWeights::at(path)?, &recipe.encoder, &classes)?;
-            pretrained.channels = *channels;
-            transferred = Some(transfer(&pretrained, model.encoder(), table, &mut values)?);
-        }
+        transferred = start_from(init_from, &recipe.encoder, &classes, model.encoder(), table, &mut values)?;
         Ok(values)
     };
     let blocks = model.encoder().block_activations();
     let parameters = Parameters {
         groups: groups(&table, model.encoder(), &recipe.train),
-        activation_bytes: activation_bytes(&blocks, setup.precision, recipe.train.recompute_blocks),
+        activation_bytes: activation_bytes(
+            &blocks[recipe.train.frozen_blocks..],
+            setup.precision,
+            recipe.train.recompute_blocks,
+        ),
         initialize,
         table,
     };
     let resolved = setup.resolved.clone();
     let task = Finetuning::new(options, Arc::clone(&setup.data), Rc::clone(&model));
     let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
-    if let Some(transfer) = &transferred {
-        observe(Event::Transferred { transfer });
-    }
+    say_start(&trainer, transferred.as_ref(), observe);
     trainer.add_evaluation(AccuracyEvaluation {
         resolved: resolved.clone(),
         model,
@@ -166,7 +161,8 @@ impl Task for Finetuning {
         range: Range<usize>,
     ) -> WeightedSum<B::Tensor> {
         let mut context = ForwardContext::of_samples(self.seed, batch.epoch, &batch.samples[range.clone()])
-            .recomputing_blocks(self.recipe.train.recompute_blocks);
+            .recomputing_blocks(self.recipe.train.recompute_blocks)
+            .freezing_blocks(self.recipe.train.frozen_blocks);
         let classes = self.model.classes();
         let images = self.recipe.data.images(&batch.images).range(range.clone());
         let labels = SoftLabels {

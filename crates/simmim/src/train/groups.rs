@@ -1,4 +1,4 @@
-//! Parameter groups: weight decay and layer-wise learning-rate scale of each parameter.
+//! Parameter groups: weight decay and layer-wise learning-rate scale of each parameter, and which are frozen.
 
 use crate::encoders::Encode;
 use crate::recipe::{DecayGroups, TrainRecipe};
@@ -11,13 +11,17 @@ pub struct Group {
     pub lr_scale: f64,
     /// Whether weight decay applies.
     pub decays: bool,
+    /// Whether the parameter does not train at all.
+    pub is_frozen: bool,
 }
 
 /// The group of each parameter of `table`, a model that contains `encoder`.
 pub fn groups(table: &ParameterTable, encoder: &impl Encode, train: &TrainRecipe) -> Vec<Group> {
     let scales = lr_scales(table, encoder, train.layer_decay);
     let decays = decays(table, encoder, train.decay_groups);
-    scales.into_iter().zip(decays).map(|(lr_scale, decays)| Group { lr_scale, decays }).collect()
+    let frozen = table.iter().map(|p| encoder.is_frozen_with(train.frozen_blocks, &p.name));
+    let each = scales.into_iter().zip(decays).zip(frozen);
+    each.map(|((lr_scale, decays), is_frozen)| Group { lr_scale, decays, is_frozen }).collect()
 }
 
 /// Whether weight decay applies, for each parameter of the table.

@@ -80,6 +80,12 @@ impl<B: Backend, T: Task> Learner<B, T> {
         &self.task
     }
 
+    /// Number of values of the parameters that do not train.
+    pub(super) fn frozen_values(&self) -> usize {
+        let each = self.backend.table().iter().zip(&self.groups);
+        each.filter(|(_, group)| group.is_frozen).map(|(parameter, _)| parameter.range.len()).sum()
+    }
+
     /// Whether an exponential moving average of the weights is kept.
     pub fn has_average(&self) -> bool {
         self.average_decay > 0.0
@@ -142,9 +148,12 @@ impl<B: Backend, T: Task> Learner<B, T> {
     /// before clipping.
     fn update(&self, number: u64, denominator: f64) -> Result<f64> {
         let b = &self.backend;
-        let step_size = |group: &Group| StepSize {
-            lr: self.schedule.lr_of_group(number, group.lr_scale) as f32,
-            weight_decay: if group.decays { self.weight_decay as f32 } else { 0.0 },
+        let step_size = |group: &Group| match group.is_frozen {
+            true => StepSize { lr: 0.0, weight_decay: 0.0 },
+            false => StepSize {
+                lr: self.schedule.lr_of_group(number, group.lr_scale) as f32,
+                weight_decay: if group.decays { self.weight_decay as f32 } else { 0.0 },
+            },
         };
         let step_sizes: Vec<_> = self.groups.iter().map(step_size).collect();
         let norm = b.step(&OptimizerStep {
@@ -196,7 +205,7 @@ mod tests {
 
     fn learner(recipe: &Recipe) -> Learner<crate::testing::TestBackend, Pretraining> {
         let mut builder = Builder::default();
-        let model = SimMim::new(recipe, &Colors::unknown(1), &crate::testing::DEVICE, &mut builder).unwrap();
+        let model = SimMim::new(recipe, &Colors::unknown(recipe.data.channels), &crate::testing::DEVICE, &mut builder).unwrap();
         let (table, inits) = builder.finish();
         let groups = groups::groups(&table, model.encoder(), &recipe.train);
         let backend = crate::testing::open(table);
@@ -232,6 +241,86 @@ mod tests {
         assert!((stepped.loss - sum / hidden).abs() < 1e-5 * stepped.loss, "{} {}", stepped.loss, sum / hidden);
         let (found, expected) = (stepped.gradient_norm, norm / hidden);
         assert!((found - expected).abs() < 1e-4 * expected, "{found} {expected}");
+    }
+
+    fn batch(recipe: &Recipe) -> Batch {
+        let (height, width) = recipe.data.image_size.height_and_width();
+        let len = IMAGES * recipe.data.channels * height * width;
+        Batch {
+            number: 0,
+            epoch: 0,
+            images: (0..len).map(|i| (i * 7 % 31) as f32 / 16.0 - 1.0).collect(),
+            samples: (0..IMAGES).collect(),
+            labels: vec![None; IMAGES],
+            skipped: Vec::new(),
+        }
+    }
+
+    /// Trains with the first blocks frozen; neither values, moments nor averages of the frozen parameters move, and the
+    /// gradients of all others are those of a model whose blocks all train.
+    fn check_frozen(name: &str, edits: &[&str], frozen: &[&str], trained: &[&str]) {
+        const COMMON: [&str; 3] = ["train.batch_size=4", "train.average_decay=0.5", "train.weight_decay=0.5"];
+        let resolve = |more: &[&str]| {
+            let edits: Vec<String> = COMMON.iter().chain(edits).chain(more).map(|edit| (*edit).to_owned()).collect();
+            resolve(name, &edits).unwrap()
+        };
+        let recipe = resolve(&["train.frozen_blocks=2"]);
+        let (mut all, mut part) = (learner(&resolve(&[])), learner(&recipe));
+        (all.schedule, part.schedule) = (Schedule::constant(1e-3), Schedule::constant(1e-3));
+        let b = part.backend();
+        let read = |b: &crate::testing::TestBackend, slot, id: usize| b.read_parameter(slot, ParameterId(id));
+        let before: Vec<Vec<f32>> = (0..b.table().iter().len()).map(|id| read(b, Slot::Values, id)).collect();
+        let mut batch = batch(&recipe);
+        let first = part.step(&mut Alone, &mut batch, 1, false, &mut |_| ()).unwrap();
+        let of_all = all.step(&mut Alone, &mut batch, 1, false, &mut |_| ()).unwrap();
+        assert_eq!(first.loss, of_all.loss);
+        let mut squares = 0.0;
+        for (id, parameter) in b.table().iter().enumerate() {
+            let name = parameter.name.as_str();
+            let gradients = read(b, Slot::Gradients, id);
+            squares += gradients.iter().map(|g| (*g as f64).powi(2)).sum::<f64>();
+            match part.groups[id].is_frozen {
+                true => assert!(gradients.iter().all(|g| *g == 0.0), "{name} has a gradient"),
+                false => assert_eq!(gradients, read(all.backend(), Slot::Gradients, id), "{name}"),
+            }
+        }
+        let hidden = part.task().model().denominator(part.task().prepare(&mut batch).all().weight());
+        let expected = squares.sqrt() / hidden;
+        assert!((first.gradient_norm - expected).abs() < 1e-5 * expected, "{} {expected}", first.gradient_norm);
+        for number in 2..4 {
+            part.step(&mut Alone, &mut batch, number, false, &mut |_| ()).unwrap();
+        }
+        for (id, (parameter, before)) in b.table().iter().zip(&before).enumerate() {
+            let name = parameter.name.as_str();
+            if part.groups[id].is_frozen {
+                let slots = [Slot::Values, Slot::Average].map(|slot| read(b, slot, id) == *before);
+                assert_eq!(slots, [true; 2], "{name} moved");
+                assert!(read(b, Slot::SecondMoment, id).iter().all(|v| *v == 0.0), "{name} has a moment");
+            } else {
+                assert_ne!(&read(b, Slot::Values, id), before, "{name} did not move");
+            }
+        }
+        let is_frozen = |name: &&str| part.groups[b.table().find(name).unwrap_or_else(|| panic!("{name}")).0].is_frozen;
+        assert!(frozen.iter().all(is_frozen) && !trained.iter().any(is_frozen));
+    }
+
+    #[test]
+    fn frozen_blocks_do_not_move_and_the_others_have_their_own_gradients() {
+        let tables = ["encoder.mask_token", "encoder.pos_embed", "encoder.rel_pos_bias.relative_position_bias_table"];
+        let blocks = ["encoder.patch_embed.proj.weight", "encoder.cls_token", "encoder.blocks.1.mlp.fc2.bias"];
+        check_frozen(
+            "demo",
+            &["encoder.width=16", "encoder.depth=3", "encoder.drop_path=0.3"],
+            &[&tables[..], &blocks].concat(),
+            &["encoder.blocks.2.norm1.weight", "encoder.norm.bias", "decoder.0.weight"],
+        );
+        // two blocks are a stage here, and the merging behind it goes with them
+        check_frozen(
+            "pretrain-swin-cifar",
+            &["encoder.width=12", "encoder.depths=[2, 1, 1]", "encoder.absolute_positions=true"],
+            &["encoder.absolute_pos_embed", "encoder.patch_embed.norm.bias", "encoder.layers.0.downsample.norm.bias"],
+            &["encoder.layers.1.blocks.0.norm1.weight", "encoder.layers.1.downsample.norm.bias", "encoder.norm.bias"],
+        );
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod reconstruction_eval;
 mod records;
 pub mod schedule;
 mod setup;
+mod start;
 mod task;
 mod throughput;
 mod tokenizer;
@@ -188,6 +189,13 @@ pub enum Event<'a> {
     Transferred {
         /// Which parameters were loaded, adapted or initialized.
         transfer: &'a Transfer,
+    },
+    /// Some parameters do not train.
+    Frozen {
+        /// Number of values of those.
+        frozen: usize,
+        /// Number of values of all.
+        parameters: usize,
     },
     /// A checkpoint was saved.
     Saved {

@@ -4,6 +4,7 @@ use super::groups::groups;
 use super::held_out::{HeldOut, HeldOutEvaluation};
 use super::monitor::Monitor;
 use super::setup::{self, TaskInfo};
+use super::start::{say_start, start_from};
 use super::task::Task;
 use super::trainer::{Parameters, Trainer, validate_every};
 use super::{Event, Options, Outcome};
@@ -15,24 +16,26 @@ use crate::model::{BatchMask, SimMim, WeightedSum};
 use crate::recipe::{DataRecipe, Recipe};
 use crate::run::Collection;
 use crate::targets::Palette;
-use crate::weights::{Builder, initial_values};
+use crate::weights::{Builder, InitFrom, initial_values};
 use simmim_data::rng::rng;
 use simmim_data::{Augmentation, Batch, Purpose};
-use simmim_engine::{Collective, Device, Operations};
+use simmim_engine::{Collective, Device, Operations, ParameterTable};
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// Pre-trains on `device`, together with the other ranks of `collective`. Resumes from the run folder's newest
+/// Pre-trains on `device`, together with the other ranks of `collective`, from new weights or those of any encoder: its head
+/// and mask token are taken over too if they are there and fit. Resumes from the run folder's newest
 /// checkpoint if there is one. Once `stop` is set, it finishes the current step, saves a checkpoint and returns.
 ///
 /// # Errors
-/// If the input cannot be used, the disk fills, a number stops being finite, or a rank is lost.
+/// If the input or the weights cannot be used, the disk fills, a number stops being finite, or a rank is lost.
 pub fn pretrain<D: Device>(
     device: &D,
     collective: &mut dyn Collective,
     options: &Options,
+    init_from: &InitFrom,
     observe: &mut dyn FnMut(Event),
     stop: &AtomicBool,
 ) -> Result<Outcome> {
@@ -40,7 +43,8 @@ pub fn pretrain<D: Device>(
     let source = &options.data.source;
     let palette = || Palette::for_recipe(recipe, source.as_ref(), options.seed);
     let data = Arc::clone(source);
-    let mut setup = setup::open(options, device, collective, data, TaskInfo::default(), palette, observe)?;
+    let task_info = TaskInfo { from: init_from.description(), ..TaskInfo::default() };
+    let mut setup = setup::open(options, device, collective, data, task_info, palette, observe)?;
 
     let mut builder = Builder::default();
     let mut located = recipe.clone();
@@ -48,14 +52,20 @@ pub fn pretrain<D: Device>(
     let model = Rc::new(SimMim::new(&located, &setup.resolved.run.colors(), device, &mut builder)?);
     let (table, inits) = builder.finish();
     let head = inspect::head(recipe, &model, &table);
+    let mut transferred = None;
+    let initialize = |table: &ParameterTable| {
+        let mut values = initial_values(table, &inits, options.seed);
+        transferred = start_from(init_from, &recipe.encoder, &[], model.encoder(), table, &mut values)?;
+        Ok(values)
+    };
     let parameters = Parameters {
         groups: groups(&table, model.encoder(), &recipe.train),
         activation_bytes: activation_bytes(
-            &model.encoder().block_activations(),
+            &model.encoder().block_activations()[recipe.train.frozen_blocks..],
             setup.precision,
             recipe.train.recompute_blocks,
         ),
-        initialize: |table: &_| Ok(initial_values(table, &inits, options.seed)),
+        initialize,
         table,
     };
     let task = Pretraining::new(recipe, Rc::clone(&model), options.seed);
@@ -71,6 +81,7 @@ pub fn pretrain<D: Device>(
     HeldOut::check_memory(options)?;
     let resolved = setup.resolved.clone();
     let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
+    say_start(&trainer, transferred.as_ref(), observe);
     observe(Event::Head { head: &head });
     if let Some(monitor) = monitor {
         for (collection, passed_over) in monitor.passed_over() {
@@ -106,6 +117,7 @@ pub struct Pretraining {
     data: DataRecipe,
     seed: u64,
     recompute_blocks: bool,
+    frozen_blocks: usize,
 }
 
 impl Pretraining {
@@ -118,6 +130,7 @@ impl Pretraining {
             data: recipe.data.clone(),
             seed,
             recompute_blocks: recipe.train.recompute_blocks,
+            frozen_blocks: recipe.train.frozen_blocks,
         }
     }
 
@@ -156,7 +169,8 @@ impl Task for Pretraining {
         range: Range<usize>,
     ) -> WeightedSum<B::Tensor> {
         let mut context = ForwardContext::of_samples(self.seed, batch.epoch, &batch.samples[range.clone()])
-            .recomputing_blocks(self.recompute_blocks);
+            .recomputing_blocks(self.recompute_blocks)
+            .freezing_blocks(self.frozen_blocks);
         let images = self.data.images(&batch.images).range(range.clone());
         self.model.loss(b, &images, &inputs.range(range), &mut context)
     }

@@ -40,7 +40,7 @@ pub fn train_tokenizer<D: Device>(
     let vae = Rc::new(DiscreteVae::new(recipe.config(), &mut builder));
     let (table, inits) = builder.finish();
     let parameters = Parameters {
-        groups: table.iter().map(|p| Group { lr_scale: 1.0, decays: p.shape.len() > 1 }).collect(),
+        groups: table.iter().map(|p| Group { lr_scale: 1.0, decays: p.shape.len() > 1, is_frozen: false }).collect(),
         activation_bytes: vae.config().activation_bytes(recipe.data.image_size.height_and_width()),
         initialize: |table: &_| Ok(initial_values(table, &inits, options.seed)),
         table,

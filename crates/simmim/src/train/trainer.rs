@@ -163,6 +163,11 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         &mut self.records
     }
 
+    /// Number of values that do not train, and of all.
+    pub(super) fn frozen_parameters(&self) -> (usize, usize) {
+        (self.learner.frozen_values(), self.learner.backend().table().len())
+    }
+
     /// Whether this is the rank that evaluates and writes files.
     pub(super) fn is_first_rank(&self) -> bool {
         self.collective.is_first()

@@ -204,6 +204,11 @@ impl WeightsFile {
         whole
     }
 
+    /// The shape of a tensor.
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|(_, shape, _)| shape.as_slice())
+    }
+
     /// Whether the file has this tensor.
     pub(super) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)

@@ -25,6 +25,16 @@ pub enum InitFrom {
     },
 }
 
+impl InitFrom {
+    /// The path of the weights, for the facts of a run; `None` for random initialization.
+    pub fn description(&self) -> Option<String> {
+        match self {
+            InitFrom::Scratch => None,
+            InitFrom::Weights { path, .. } => Some(path.display().to_string()),
+        }
+    }
+}
+
 /// Weights and what is known about them.
 pub struct LoadedWeights {
     /// The tensors.

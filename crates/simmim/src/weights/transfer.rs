@@ -87,6 +87,7 @@ pub fn transfer(
 ) -> Result<Transfer> {
     let names: Vec<String> = from.file.shapes().into_iter().map(|(name, _)| name).collect();
     let find = |plain: &str| names.iter().find(|name| plain_name(name) == plain);
+    let head = HeadFit::of(from, table, &names);
     let mut report = Transfer { import: from.import.clone(), ..Transfer::default() };
     let mut used = BTreeSet::new();
     for parameter in table.iter() {
@@ -117,8 +118,12 @@ pub fn transfer(
             report.resized.push((parameter.name.clone(), shape, parameter.shape.clone()));
             continue;
         }
-        let is_head = parameter.name.starts_with("head.");
-        let fit = match is_head {
+        let is_classifier = parameter.name.starts_with("head.");
+        let fit = match is_classifier {
+            false if is_of_head(&parameter.name) => match &head {
+                HeadFit::Whole => Fit::Same,
+                HeadFit::Another(reason) => Fit::Reinitialized(reason.clone()),
+            },
             true if !from.has_same_classes || shape != parameter.shape => {
                 Fit::Reinitialized("it is for other classes".into())
             }
@@ -157,6 +162,36 @@ pub fn transfer(
     let unused = names.iter().filter(|name| !used.contains(name.as_str()) && !is_computed(name));
     report.skipped.extend(unused.map(|name| (name.clone(), "the model has no such parameter".to_owned())));
     Ok(report)
+}
+
+/// Whether a parameter is of the head of pre-training.
+fn is_of_head(parameter: &str) -> bool {
+    parameter.starts_with("decoder.")
+}
+
+/// Whether the head of the weights is that of the model. A part of another head would be of no use.
+enum HeadFit {
+    Whole,
+    /// It is another one, for this reason.
+    Another(String),
+}
+
+impl HeadFit {
+    fn of(from: &Pretrained, table: &ParameterTable, names: &[String]) -> Self {
+        for parameter in table.iter().filter(|parameter| is_of_head(&parameter.name)) {
+            let Some(shape) = names.iter().find(|name| **name == parameter.name).and_then(|name| from.file.shape(name))
+            else {
+                return Self::Another(format!("it is of a head without `{}`", parameter.name));
+            };
+            if shape != parameter.shape {
+                return Self::Another(format!(
+                    "`{}` of that head has the shape {:?}, and of this one {:?}",
+                    parameter.name, shape, parameter.shape
+                ));
+            }
+        }
+        Self::Whole
+    }
 }
 
 impl Transfer {

@@ -134,6 +134,9 @@ fn value_of(table: &Table, section: &str, bound: &str) -> f64 {
     }
     let sections = [section].into_iter().chain(["encoder", "data"]);
     let value = sections.filter_map(|section| table.get(section)?.get(bound)).next();
+    if bound == "depth" && !table.contains_key("encoder") {
+        return 0.0; // a tokenizer has no blocks
+    }
     value.and_then(Value::as_integer).unwrap_or_else(|| panic!("what is `{bound}` in [{section}]?")) as f64
 }
 

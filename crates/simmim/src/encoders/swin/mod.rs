@@ -61,7 +61,7 @@ struct Stage {
     grid: (usize, usize),
     width: usize,
     blocks: Vec<Rc<Block>>,
-    merge: Option<Merge>,
+    merge: Option<Rc<Merge>>,
 }
 
 /// Patch merging: concatenates 2×2 tokens to one of width `4D` and reduces it to `2D`.
@@ -131,7 +131,7 @@ impl Stage {
             b.scope(&format!("blocks.{block}"), |b| Rc::new(Block::new(design, location, b)))
         });
         let blocks = blocks.collect();
-        let merge = (!is_last).then(|| b.scope("downsample", |b| Merge::new(design, grid, width, b)));
+        let merge = (!is_last).then(|| b.scope("downsample", |b| Rc::new(Merge::new(design, grid, width, b))));
         Self { grid, width, blocks, merge }
     }
 }
@@ -199,7 +199,11 @@ impl Swin {
                 break;
             }
             if let Some(merge) = &stage.merge {
-                x = merge.forward(b, &x); // [B, N/4, 2D]
+                let merge = Rc::clone(merge);
+                x = match context.is_frozen() {
+                    true => b.frozen(&x, Box::new(move |b, x| merge.forward(b, x))),
+                    false => merge.forward(b, &x),
+                }; // [B, N/4, 2D]
             }
         }
         x

@@ -33,7 +33,7 @@ const NORM_EPS: f32 = 1e-6;
 const HEAD_SCALE: f32 = 0.001;
 
 /// Name of the relative position bias table that all blocks share.
-const SHARED_TABLE: &str = "rel_pos_bias.relative_position_bias_table";
+pub(super) const SHARED_TABLE: &str = "rel_pos_bias.relative_position_bias_table";
 
 /// Standard deviation and truncation of initial weights: the official code truncates at one standard deviation.
 const WEIGHT_STD: f32 = 0.02;
