@@ -225,6 +225,10 @@ pub(crate) struct FrozenArgs {
     /// Recipe of the encoder, if the weights do not contain it.
     #[arg(long, value_name = "NAME|FILE", value_parser = paths::name)]
     pub(crate) recipe: Option<String>,
+    /// How the patch embedding of --from is adapted to images of another number of channels, which
+    /// `--set data.channels=N` says.
+    #[arg(long, value_enum)]
+    pub(crate) channels: Option<Channels>,
     /// Block whose output is used, from 1 (8 for ViT-B in the paper); by default the output of the encoder.
     #[arg(long, value_name = "BLOCK")]
     pub(crate) layer: Option<usize>,
@@ -275,6 +279,10 @@ pub(crate) struct EmbedArgs {
     /// The file to write; files and labels are listed in F.npy.csv, or are columns of F.parquet.
     #[arg(long, value_name = "F.npy|F.parquet", value_parser = paths::path())]
     pub(crate) out: PathBuf,
+    /// How the patch embedding of --from is adapted to images of another number of channels, which
+    /// `--set data.channels=N` says.
+    #[arg(long, value_enum)]
+    pub(crate) channels: Option<Channels>,
     /// What is written of each image.
     #[arg(long, value_enum, default_value_t = Features::Mean)]
     pub(crate) features: Features,

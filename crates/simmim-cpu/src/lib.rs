@@ -220,8 +220,8 @@ impl Operations for Cpu {
         self.timed("mask tokens", Direction::Forward, || ops::mask_tokens::forward(self, x, hidden, mask_token))
     }
 
-    fn prepend_token(&self, x: &CpuTensor, token: ParameterId) -> CpuTensor {
-        self.timed("prepend token", Direction::Forward, || ops::prepend_token::forward(self, x, token))
+    fn prepend_tokens(&self, x: &CpuTensor, tokens: ParameterId) -> CpuTensor {
+        self.timed("prepend tokens", Direction::Forward, || ops::prepend_tokens::forward(self, x, tokens))
     }
 
     fn add_positions(&self, x: &CpuTensor, positions: ParameterId) -> CpuTensor {

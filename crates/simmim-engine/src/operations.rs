@@ -338,11 +338,11 @@ pub trait Operations: Sized {
     /// `[B, N, D]`, mask token `[1, 1, D]` → `[B, N, D]`.
     fn mask_tokens(&self, x: &Self::Tensor, hidden: &[bool], mask_token: ParameterId) -> Self::Tensor;
 
-    /// Puts a learned token in front of each image's tokens.
+    /// Puts learned tokens in front of each image's tokens.
     ///
     /// # Shapes
-    /// `[B, N, D]`, token `[1, 1, D]` → `[B, 1 + N, D]`.
-    fn prepend_token(&self, x: &Self::Tensor, token: ParameterId) -> Self::Tensor;
+    /// `[B, N, D]`, tokens `[1, T, D]` → `[B, T + N, D]`.
+    fn prepend_tokens(&self, x: &Self::Tensor, tokens: ParameterId) -> Self::Tensor;
 
     /// Adds a learned table of positions to each image's tokens.
     ///

@@ -141,6 +141,8 @@ fn encoder_of(config: &Value) -> EncoderConfig {
 fn vit(config: &Value) -> EncoderConfig {
     let is = |key: &str| config[key].as_bool().unwrap_or(false);
     EncoderConfig::Vit(VitConfig {
+        registers: 0,
+        norm_eps: 1e-6,
         patch_px: integer(config, "patch_size"),
         width: integer(config, "embed_dim"),
         depth: integer(config, "depth"),
@@ -161,6 +163,7 @@ fn vit(config: &Value) -> EncoderConfig {
 
 fn swin(config: &Value) -> SwinConfig {
     SwinConfig {
+        norm_eps: 1e-5,
         patch_px: integer(config, "patch_size"),
         width: integer(config, "embed_dim"),
         depths: integers(config, "depths"),
@@ -179,6 +182,7 @@ fn swin_v2(config: &Value) -> EncoderConfig {
     let SwinConfig { patch_px, width, depths, heads, window, .. } = swin(config);
     let SwinConfig { mlp_ratio, qkv_bias, patch_norm, absolute_positions, drop_path, init, .. } = swin(config);
     EncoderConfig::SwinV2(SwinV2Config {
+        norm_eps: 1e-5,
         pretrained_window_size: match config["pretrained_window_size"].as_u64() {
             Some(side) => vec![side as usize; depths.len()],
             None => Vec::new(),

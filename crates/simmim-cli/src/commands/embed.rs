@@ -12,7 +12,7 @@ use simmim::evaluation::{Embedding, FeatureKind, embed};
 use simmim_engine::Device;
 
 pub(crate) fn run(common: &Common, args: &EmbedArgs, device: &impl Device) -> anyhow::Result<Exit> {
-    let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), device)?;
+    let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), args.channels.map(Into::into), device)?;
     let source = open_data(common, &args.data, encoder.decoding())?;
     simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
     encoder.measure(source.as_ref())?;

@@ -5,6 +5,7 @@ use crate::cli::{Common, FrozenArgs};
 use simmim::evaluation::{Extraction, Features, FrozenEncoder};
 use simmim::evaluation::{checked_classes, relabeled};
 use simmim::recipe::LabelsPerImage;
+use simmim::weights::ChannelRule;
 use simmim::{Error, precision, recipe};
 use simmim_data::{Source, without_secrets};
 use simmim_engine::Device;
@@ -28,15 +29,20 @@ pub(super) fn encoder<D: Device>(
     common: &Common,
     from: &str,
     recipe: Option<&str>,
+    channels: Option<ChannelRule>,
     device: &D,
 ) -> anyhow::Result<FrozenEncoder<D>> {
-    let init_from = init_from(from, None);
+    let init_from = init_from(from, channels);
     let recipe = recipe.map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
     let (precision, _) = precision::choose(common.precision(), device);
     let encoder = FrozenEncoder::load(&init_from, recipe, &common.set, device, precision, common.seed())?;
     warn_of_damaged(encoder.damaged());
     if let Some(transfer) = encoder.transfer().filter(|report| {
-        !(common.quiet || report.import.is_none() && report.initialized.is_empty() && report.resized.is_empty())
+        !(common.quiet
+            || report.import.is_none()
+                && report.initialized.is_empty()
+                && report.resized.is_empty()
+                && report.notes.is_empty())
     }) {
         transfer.lines().iter().for_each(|line| crate::terminal::line(line));
     }
@@ -44,7 +50,7 @@ pub(super) fn encoder<D: Device>(
 }
 
 pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device) -> anyhow::Result<Frozen> {
-    let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), device)?;
+    let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), args.channels.map(Into::into), device)?;
     let open = |spec: &str| open_data(common, spec, encoder.decoding());
     let (train, val) = (open(&args.data)?, open(&args.val)?);
     let (train_name, val_name) = (without_secrets(&args.data), without_secrets(&args.val));

@@ -21,7 +21,7 @@ pub(super) mod mean_tokens;
 pub(super) mod mlp_branch;
 pub(super) mod parameter;
 pub(super) mod patch_embed;
-pub(super) mod prepend_token;
+pub(super) mod prepend_tokens;
 pub(super) mod recompute;
 pub(super) mod regression;
 pub(super) mod relu;

@@ -53,7 +53,7 @@ pub(super) enum Operation {
     Parameter(ParameterId),
     PatchEmbed { linear: Linear },
     MaskTokens { mask_token: ParameterId },
-    PrependToken { token: ParameterId },
+    PrependTokens { tokens: ParameterId },
     AddPositions { positions: ParameterId },
     Attention { branch: Box<AttentionBranch>, table: Option<ParameterId>, drop_path_scale: Option<Vec<f32>> },
     ContinuousPositionBias(PositionMlp),
@@ -88,7 +88,7 @@ impl Operation {
             Operation::Parameter(id) => b.parameter(*id),
             Operation::PatchEmbed { linear } => b.patch_embed(&images, (4, 2), linear),
             Operation::MaskTokens { mask_token } => b.mask_tokens(x, &hidden, *mask_token),
-            Operation::PrependToken { token } => b.prepend_token(x, *token),
+            Operation::PrependTokens { tokens } => b.prepend_tokens(x, *tokens),
             Operation::AddPositions { positions } => b.add_positions(x, *positions),
             Operation::Attention { branch, table, drop_path_scale } => {
                 b.attention_branch(x, branch, table.map(|t| b.parameter(t)).as_ref(), drop_path_scale.as_deref())
@@ -209,7 +209,8 @@ pub(super) fn cases(shape: Shape) -> Vec<Case> {
         case(shape, "parameter", |t| Operation::Parameter(t.add("p", &[3, 4]))),
         case(shape, "patch embedding", |t| Operation::PatchEmbed { linear: linear(t, "proj", 8, 24, true) }),
         case(shape, "mask tokens", |t| Operation::MaskTokens { mask_token: t.add("mask", &[1, 1, 8]) }),
-        case(shape, "prepend token", |t| Operation::PrependToken { token: t.add("cls", &[1, 1, 8]) }),
+        case(shape, "prepend a token", |t| Operation::PrependTokens { tokens: t.add("cls", &[1, 1, 8]) }),
+        case(shape, "prepend tokens", |t| Operation::PrependTokens { tokens: t.add("registers", &[1, 3, 8]) }),
         case(shape, "add positions", |t| Operation::AddPositions { positions: t.add("pos", &[1, shape.tokens, 8]) }),
         case(shape, "attention, whole image, no bias at all", |t| {
             let (branch, _) = attention(

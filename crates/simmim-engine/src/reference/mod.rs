@@ -239,10 +239,11 @@ impl Operations for Reference {
         tensor(&x.shape, out.collect())
     }
 
-    fn prepend_token(&self, x: &ReferenceTensor, token: ParameterId) -> ReferenceTensor {
-        let (images, tokens, width) = x.tokens_shape();
-        let out = x.data.chunks(tokens * width).flat_map(|image| [self.value(token), image].concat());
-        tensor(&[images, tokens + 1, width], out.collect())
+    fn prepend_tokens(&self, x: &ReferenceTensor, tokens: ParameterId) -> ReferenceTensor {
+        let (images, others, width) = x.tokens_shape();
+        let first = self.value(tokens);
+        let out = x.data.chunks(others * width).flat_map(|image| [first, image].concat());
+        tensor(&[images, first.len() / width + others, width], out.collect())
     }
 
     fn add_positions(&self, x: &ReferenceTensor, positions: ParameterId) -> ReferenceTensor {

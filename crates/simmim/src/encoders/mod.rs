@@ -88,6 +88,15 @@ impl EncoderConfig {
         }
     }
 
+    /// `ε` of layer norms.
+    pub fn norm_eps(&self) -> f32 {
+        match self {
+            EncoderConfig::Vit(config) => config.norm_eps,
+            EncoderConfig::Swin(config) => config.norm_eps,
+            EncoderConfig::SwinV2(config) => config.norm_eps,
+        }
+    }
+
     /// Number of blocks.
     pub fn depth(&self) -> usize {
         match self {

@@ -7,6 +7,7 @@ use crate::encoders::{Encode, Encoder, Role};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, DataRecipe, edit_any};
+use crate::run::RunInfo;
 use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
 use simmim_data::{Augmentation, Decoding, Normalization, Skipped, Source, Transform};
 use simmim_engine::{Backend, Device, ParameterId, Precision, Slot};
@@ -139,7 +140,11 @@ impl<D: Device> FrozenEncoder<D> {
         };
         let backend = device.open(table, precision);
         backend.write_slot(Slot::Values, &values);
-        let normalization = resolved.map(|(_, run)| run.normalization()).or(data.known_normalization());
+        let adapted = |run: RunInfo| match init_from {
+            InitFrom::Weights { channels: Some(rule), .. } => run.normalization_for(data.channels, *rule),
+            InitFrom::Weights { channels: None, .. } | InitFrom::Scratch => run.normalization(),
+        };
+        let normalization = resolved.map(|(_, run)| adapted(run)).or(data.known_normalization());
         let description = format!("{architecture:?} {role:?}");
         Ok(Self { encoder, description, backend, data, augmentation, normalization, transfer, damaged })
     }

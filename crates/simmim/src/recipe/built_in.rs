@@ -126,6 +126,7 @@ mod tests {
         for size in ["t", "s", "b", "l", "h", "g"] {
             let tuned = swin(&format!("finetune-swinv2-{size}-224"));
             let expected = SwinV2Config {
+                norm_eps: 1e-5,
                 window: 14,
                 pretrained_window_size: vec![12, 12, 12, 6],
                 ..swin(&format!("pretrain-swinv2-{size}-192"))

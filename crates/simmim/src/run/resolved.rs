@@ -7,6 +7,7 @@ use crate::recipe::{
 };
 use crate::targets::{Colors, Palette};
 use crate::version::{THIS, unfit};
+use crate::weights::{ChannelRule, per_channel};
 use serde::{Deserialize, Serialize};
 use simmim_data::Normalization;
 use std::fs;
@@ -69,6 +70,17 @@ impl RunInfo {
     /// The normalization of the run's images.
     pub fn normalization(&self) -> Normalization {
         Normalization { mean: self.mean.clone(), std: self.std.clone() }
+    }
+
+    /// The same for images of another number of channels, which the patch embedding is adapted to by `rule`.
+    pub(crate) fn normalization_for(&self, channels: usize, rule: ChannelRule) -> Normalization {
+        match self.mean.len() == channels {
+            true => self.normalization(),
+            false => Normalization {
+                mean: per_channel(&self.mean, channels, rule, 0.0),
+                std: per_channel(&self.std, channels, rule, 1.0),
+            },
+        }
     }
 
     /// Checks the numbers that images are normalized with, and the palette of a target of `palette_colors` colors.

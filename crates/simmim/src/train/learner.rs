@@ -205,7 +205,8 @@ mod tests {
 
     fn learner(recipe: &Recipe) -> Learner<crate::testing::TestBackend, Pretraining> {
         let mut builder = Builder::default();
-        let model = SimMim::new(recipe, &Colors::unknown(recipe.data.channels), &crate::testing::DEVICE, &mut builder).unwrap();
+        let model =
+            SimMim::new(recipe, &Colors::unknown(recipe.data.channels), &crate::testing::DEVICE, &mut builder).unwrap();
         let (table, inits) = builder.finish();
         let groups = groups::groups(&table, model.encoder(), &recipe.train);
         let backend = crate::testing::open(table);

@@ -1,6 +1,5 @@
 //! Weights as a file of ours: other programs' translated, and all brought to another image size or number of channels.
 
-use super::channels::per_channel;
 use super::{
     Builder, ChannelRule, Import, Init, LoadedWeights, Pretrained, RECIPE_KEY, Transfer, initial_values,
     save_atomically, transfer,
@@ -63,9 +62,9 @@ pub fn adapt(from: &Path, edits: &[String], channels: Option<ChannelRule>, out: 
     let mut pretrained = Pretrained::new(weights, architecture, &run.classes)?;
     pretrained.channels = channels;
     let transfer = transfer(&pretrained, &encoder, &table, &mut values)?;
-    if let Some(rule) = channels.filter(|_| !has_same_channels) {
-        run.mean = per_channel(&run.mean, data.channels, rule, 0.0);
-        run.std = per_channel(&run.std, data.channels, rule, 1.0);
+    if let Some(rule) = channels {
+        let normalization = run.normalization_for(data.channels, rule);
+        (run.mean, run.std) = (normalization.mean, normalization.std);
     }
     let metadata = HashMap::from([(RECIPE_KEY.to_owned(), metadata(&recipe, run)?)]);
     save_atomically(out, &table, &values, metadata)?;

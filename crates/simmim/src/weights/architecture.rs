@@ -18,6 +18,10 @@ use std::path::Path;
 const KNOWN_HEADS: &[(usize, usize, usize)] =
     &[(192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)];
 
+/// `ε` of layer norms of ViTs and Swins where no configuration says it: the official code's.
+const VIT_NORM_EPS: f32 = 1e-6;
+const SWIN_NORM_EPS: f32 = 1e-5;
+
 /// Unit of masks for the deduced pre-training recipe, in pixels; that of the paper.
 const MASK_UNIT_PX: usize = 32;
 
@@ -325,6 +329,8 @@ impl<'a> Reader<'a> {
             let what = format!("`image_size` is {says}, but the positions are for {side} px");
             return Err(self.beside.contradiction(&what));
         }
+        let registers = self.shapes.get("register_tokens").and_then(|shape| shape.get(1)).copied().unwrap_or(0);
+        self.beside.check(&["num_register_tokens"], registers)?;
         let config = VitConfig {
             patch_px,
             width,
@@ -335,10 +341,17 @@ impl<'a> Reader<'a> {
             layer_scale: if self.has("blocks.0.gamma_1") { 0.1 } else { 0.0 },
             absolute_positions: positions.is_some(),
             position_bias,
+            registers,
+            norm_eps: self.norm_eps(VIT_NORM_EPS),
             drop_path: 0.0,
             init: WeightInit::Normal,
         };
         Ok((EncoderConfig::Vit(config), side))
+    }
+
+    /// `ε` of layer norms: what the configuration says, else that of published models.
+    fn norm_eps(&self, published: f32) -> f32 {
+        self.beside.get("layer_norm_eps").and_then(Value::as_f64).map_or(published, |eps| eps as f32)
     }
 
     fn side(&self, keys: &[&str]) -> Option<usize> {
@@ -408,6 +421,7 @@ impl<'a> Reader<'a> {
         let (mlp_ratio, patch_norm) = (ratio(hidden, width), self.has("patch_embed.norm.weight"));
         let absolute_positions = of_positions.is_some();
         let (drop_path, init) = (0.0, WeightInit::Normal);
+        let norm_eps = self.norm_eps(SWIN_NORM_EPS);
         let config = match is_v2 {
             true => EncoderConfig::SwinV2(SwinV2Config {
                 pretrained_window_size: pretrained.unwrap_or_default(),
@@ -423,6 +437,7 @@ impl<'a> Reader<'a> {
                 mlp_ratio,
                 patch_norm,
                 absolute_positions,
+                norm_eps,
                 drop_path,
                 init,
             }),
@@ -436,6 +451,7 @@ impl<'a> Reader<'a> {
                 mlp_ratio,
                 patch_norm,
                 absolute_positions,
+                norm_eps,
                 drop_path,
                 init,
             }),

@@ -49,7 +49,7 @@ pub(super) fn with_channels(weight: &[f32], shape: &[usize], channels: usize, ru
 }
 
 /// Values per channel, such as means, for another number of channels.
-pub(super) fn per_channel(values: &[f32], channels: usize, rule: ChannelRule, empty: f32) -> Vec<f32> {
+pub(crate) fn per_channel(values: &[f32], channels: usize, rule: ChannelRule, empty: f32) -> Vec<f32> {
     let mean = values.iter().sum::<f32>() / values.len().max(1) as f32;
     let of = |channel: usize| match rule {
         ChannelRule::Repeat => values[channel % values.len()],

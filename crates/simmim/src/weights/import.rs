@@ -80,6 +80,7 @@ pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
         }
     };
     drop_head_of_class_token(&mut tensors, &mut report);
+    tensors.iter_mut().for_each(with_our_shape);
     let computed: Vec<_> = file.shapes().into_iter().filter(|(name, _)| is_computed(name)).collect();
     let deduced = deduce(file.path(), &tensors, &computed, &beside, edits);
     let mut preparation = None;
@@ -115,6 +116,21 @@ fn own(file: &WeightsFile, names: &[String]) -> Result<Vec<NamedTensor>> {
         tensors.push(NamedTensor { name: name.replace("rpe_mlp", "cpb_mlp"), shape, values });
     }
     Ok(tensors)
+}
+
+/// Gives the tokens and positions of DINOv2 our shapes: a mask token of `[1, D]` has one more axis here, and positions
+/// without a row for the class token get one of zeros, as nothing is added to it.
+fn with_our_shape(tensor: &mut NamedTensor) {
+    match (plain_name(&tensor.name), &tensor.shape[..]) {
+        ("mask_token", [1, width]) => tensor.shape = vec![1, 1, *width],
+        // one more than a square is a square for no grid but that of one patch
+        ("pos_embed", [1, rows, width]) if *rows > 1 && rows.isqrt().pow(2) == *rows => {
+            let (rows, width) = (*rows, *width);
+            tensor.values.splice(0..0, std::iter::repeat_n(0.0, width));
+            tensor.shape = vec![1, rows + 1, width];
+        }
+        _ => {}
+    }
 }
 
 /// Leaves out a head over the class token: our classifiers read the mean of the patch tokens, normalized by `fc_norm`.

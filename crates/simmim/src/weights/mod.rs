@@ -17,6 +17,7 @@ mod values;
 
 pub use adapt::{Adapted, adapt};
 pub use channels::ChannelRule;
+pub(crate) use channels::per_channel;
 pub use conventions::NamedTensor;
 pub use export::{Exported, Format, export};
 pub use file::{RECIPE_KEY, WeightsFile, save, save_atomically, save_slots, save_values_atomically};

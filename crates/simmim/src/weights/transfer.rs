@@ -24,6 +24,8 @@ pub struct Pretrained {
     pub channels: Option<ChannelRule>,
     /// What was taken over from the file of another program.
     pub import: Option<Import>,
+    /// In which way the model that is started computes otherwise.
+    pub notes: Vec<String>,
 }
 
 impl Pretrained {
@@ -47,6 +49,22 @@ impl Pretrained {
                 hint: Some(format!("--set encoder.heads={}", from.heads)),
             });
         }
+        if let (Some(EncoderConfig::Vit(from)), EncoderConfig::Vit(to)) = (trained, encoder)
+            && from.registers != to.registers
+        {
+            let (path, now) = (weights.file.path().display(), to.registers);
+            return Err(Error::Input {
+                what: format!("`{path}` has {} register tokens, and the recipe {now}", from.registers),
+                hint: Some(format!("--set encoder.registers={}", from.registers)),
+            });
+        }
+        let other_eps = trained.map(EncoderConfig::norm_eps).filter(|eps| *eps != encoder.norm_eps()).map(|eps| {
+            format!(
+                "its layer norms add {eps:e} to the variance, and those of the recipe {:e}: `--set encoder.norm_eps={eps:e}` \
+                 computes as it did",
+                encoder.norm_eps()
+            )
+        });
         let grid = weights.resolved.as_ref().and_then(|(recipe, _)| {
             let (height, width) = recipe.data().image_size.height_and_width();
             let patch = recipe.encoder()?.patch_px();
@@ -54,7 +72,8 @@ impl Pretrained {
         });
         // a file without this information is assumed to have the same classes
         let has_same_classes = weights.resolved.as_ref().is_none_or(|(_, run)| run.classes == classes);
-        Ok(Self { file: weights.file, grid, has_same_classes, channels: None, import: weights.import })
+        let notes = other_eps.into_iter().collect();
+        Ok(Self { file: weights.file, grid, has_same_classes, channels: None, import: weights.import, notes })
     }
 }
 
@@ -63,6 +82,8 @@ impl Pretrained {
 pub struct Transfer {
     /// What was taken over from the file of another program.
     pub import: Option<Import>,
+    /// In which way the model computes otherwise than that of the weights.
+    pub notes: Vec<String>,
     /// Number of parameters that were loaded unchanged.
     pub loaded: usize,
     /// Tensors that were loaded under another name: name in the file, and name of the parameter.
@@ -88,7 +109,7 @@ pub fn transfer(
     let names: Vec<String> = from.file.shapes().into_iter().map(|(name, _)| name).collect();
     let find = |plain: &str| names.iter().find(|name| plain_name(name) == plain);
     let head = HeadFit::of(from, table, &names);
-    let mut report = Transfer { import: from.import.clone(), ..Transfer::default() };
+    let mut report = Transfer { import: from.import.clone(), notes: from.notes.clone(), ..Transfer::default() };
     let mut used = BTreeSet::new();
     for parameter in table.iter() {
         let source_names = encoder.source_names(&parameter.name);
@@ -198,6 +219,7 @@ impl Transfer {
     /// The report as lines of text.
     pub fn lines(&self) -> Vec<String> {
         let mut lines = self.import.as_ref().map_or(Vec::new(), Import::lines);
+        lines.extend(self.notes.iter().cloned());
         lines.push(format!("{} tensors loaded unchanged", self.loaded));
         let mut tables: Vec<&String> = self.renamed.iter().map(|(name, _)| name).collect();
         tables.dedup();

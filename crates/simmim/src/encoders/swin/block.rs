@@ -1,8 +1,8 @@
 //! A Swin block: window attention, then an MLP. Most differences between the two versions are here.
 
 use super::config::{Design, Version};
+use super::weight;
 use super::windows::StageWindows;
-use super::{NORM_EPS, weight};
 use crate::encoders::{BlockActivations, ForwardContext};
 use crate::weights::{Builder, Init};
 use simmim_engine::{
@@ -66,7 +66,7 @@ impl Block {
         let Design { sizes, version } = design;
         let (order, width, heads) = (version.norm_order(), location.width, sizes.heads[location.stage]);
         let draw = |outputs, inputs| sizes.init.rule(weight(), outputs, inputs);
-        let norm1 = branch_norm(b, "norm1", width, order);
+        let norm1 = branch_norm(b, "norm1", width, order, sizes.norm_eps);
         let (similarity, position_bias, qkv, qkv_bias, projection) = b.scope("attn", |b| {
             let (similarity, position_bias) = similarity_and_bias(design, location, b);
             let qkv = b.add("qkv.weight", &[3 * width, width], draw(3 * width, width));
@@ -80,12 +80,13 @@ impl Block {
             };
             (similarity, position_bias, qkv, qkv_bias, b.linear("proj", width, width, draw(width, width)))
         });
-        let norm2 = branch_norm(b, "norm2", width, order);
+        let norm2 = branch_norm(b, "norm2", width, order, sizes.norm_eps);
         let hidden = sizes.hidden(width);
         let [fc1, fc2]: [Linear; 2] = b.scope("mlp", |b| {
             [b.linear("fc1", hidden, width, draw(hidden, width)), b.linear("fc2", width, hidden, draw(width, hidden))]
         });
-        let extra_norm = version.has_extra_norm_after(location.block).then(|| b.layer_norm("norm3", width, NORM_EPS));
+        let extra_norm =
+            version.has_extra_norm_after(location.block).then(|| b.layer_norm("norm3", width, sizes.norm_eps));
         Self {
             attention: AttentionBranch {
                 norm: norm1,
@@ -176,7 +177,7 @@ fn similarity_and_bias(design: &Design, location: BlockLocation, b: &mut Builder
 }
 
 /// The norm of a branch. In SwinV2 its scale is initialized with zero, so that every block starts as the identity.
-fn branch_norm(b: &mut Builder, name: &str, width: usize, order: NormOrder) -> LayerNorm {
+fn branch_norm(b: &mut Builder, name: &str, width: usize, order: NormOrder, eps: f32) -> LayerNorm {
     let scale = match order {
         NormOrder::Pre => 1.0,
         NormOrder::Post => 0.0,
@@ -184,7 +185,7 @@ fn branch_norm(b: &mut Builder, name: &str, width: usize, order: NormOrder) -> L
     b.scope(name, |b| LayerNorm {
         weight: b.add("weight", &[width], Init::Constant(scale)),
         bias: b.add("bias", &[width], Init::Constant(0.0)),
-        eps: NORM_EPS,
+        eps,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::SwinConfig;
 use super::block::{Block, BlockLocation};
-use super::config::{Design, Version};
+use super::config::{Design, NORM_EPS, Version};
 use super::windows::StageWindows;
 use crate::encoders::{ForwardContext, WeightInit};
 use crate::weights::Builder;
@@ -37,6 +37,7 @@ impl SwinBlocks {
             qkv_bias: true,
             patch_norm: false,
             absolute_positions: false,
+            norm_eps: NORM_EPS,
             drop_path: 0.0,
             init: WeightInit::Normal,
         };

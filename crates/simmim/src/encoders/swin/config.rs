@@ -2,7 +2,7 @@
 
 use crate::encoders::{MAX_DEPTH, MAX_DROP_PATH, MAX_PATCH_PX, MAX_WIDTH, WeightInit};
 use crate::error::Result;
-use crate::ranges::{size, within, wrong};
+use crate::ranges::{share_above_zero, size, within, wrong};
 use serde::{Deserialize, Serialize};
 
 /// Largest number of stages; the width doubles in each.
@@ -10,6 +10,17 @@ const MAX_STAGES: usize = 8;
 
 /// Largest side of a window in tokens.
 const MAX_WINDOW: usize = 128;
+
+/// `ε` of layer norms (PyTorch's default, which microsoft/SimMIM, `models/swin_transformer.py`, keeps).
+pub(super) const NORM_EPS: f32 = 1e-5;
+
+fn norm_eps() -> f32 {
+    NORM_EPS
+}
+
+fn is_norm_eps(eps: &f32) -> bool {
+    *eps == NORM_EPS
+}
 
 /// Sizes and variants of a Swin Transformer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +44,9 @@ pub struct SwinConfig {
     pub patch_norm: bool,
     /// Whether learned absolute position embeddings are added to the tokens.
     pub absolute_positions: bool,
+    /// `ε` of layer norms, added to the variance.
+    #[serde(default = "norm_eps", skip_serializing_if = "is_norm_eps", serialize_with = "crate::decimals::one")]
+    pub norm_eps: f32,
     /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.
     #[serde(serialize_with = "crate::decimals::one")]
     pub drop_path: f32,
@@ -69,6 +83,9 @@ pub struct SwinV2Config {
     pub absolute_positions: bool,
     /// Number of blocks of a stage after which the main branch has an extra norm, again and again; 0 for none.
     pub extra_norm_every: usize,
+    /// `ε` of layer norms, added to the variance.
+    #[serde(default = "norm_eps", skip_serializing_if = "is_norm_eps", serialize_with = "crate::decimals::one")]
+    pub norm_eps: f32,
     /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.
     #[serde(serialize_with = "crate::decimals::one")]
     pub drop_path: f32,
@@ -117,6 +134,7 @@ impl SwinConfig {
             let expected = format!("expected one number per stage that divides its width, {widths:?}");
             return Err(wrong("encoder.heads", format!("{:?}", self.heads), expected, None));
         }
+        share_above_zero("encoder.norm_eps", self.norm_eps as f64)?;
         within("encoder.mlp_ratio", self.mlp_ratio, 1.0 / self.width as f64, 64.0)?;
         within("encoder.drop_path", self.drop_path as f64, 0.0, MAX_DROP_PATH as f64)
     }
@@ -175,6 +193,7 @@ impl SwinV2Config {
             qkv_bias: self.qkv_bias,
             patch_norm: self.patch_norm,
             absolute_positions: self.absolute_positions,
+            norm_eps: self.norm_eps,
             drop_path: self.drop_path,
             init: self.init,
         }

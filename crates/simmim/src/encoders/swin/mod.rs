@@ -29,9 +29,6 @@ use simmim_engine::{Images, LayerNorm, Linear, NormOrder, Operations, Parameter,
 use std::rc::Rc;
 use windows::StageWindows;
 
-/// `ε` of every layer norm: PyTorch's default.
-const NORM_EPS: f32 = 1e-5;
-
 /// Standard deviation of initial weights, tables and tokens.
 const WEIGHT_STD: f32 = 0.02;
 
@@ -100,7 +97,7 @@ impl Swin {
                     weight: b.add("proj.weight", &[width, channels, patch, patch], init),
                     bias: Some(b.add("proj.bias", &[width], init)),
                 };
-                (linear, sizes.patch_norm.then(|| b.layer_norm("norm", width, NORM_EPS)))
+                (linear, sizes.patch_norm.then(|| b.layer_norm("norm", width, sizes.norm_eps)))
             });
             let stages = (0..stages)
                 .map(|i| {
@@ -108,7 +105,7 @@ impl Swin {
                     b.scope(&format!("layers.{i}"), |b| Stage::new(design, i, grid, i + 1 == stages, b))
                 })
                 .collect::<Vec<_>>();
-            let norm = b.layer_norm("norm", sizes.out_width(), NORM_EPS);
+            let norm = b.layer_norm("norm", sizes.out_width(), sizes.norm_eps);
             let sizes = sizes.clone();
             Ok(Self { sizes, role, image_px, channels, patch_embed, patch_norm, positions, stages, norm })
         })
@@ -148,8 +145,8 @@ impl Merge {
             order: merged.flat_map(|(y, x)| corners.map(|(i, j)| ((y + i) * w + x + j) as u32)).collect(),
             reduction: Linear { weight: b.add("reduction.weight", &[to, from], first), bias: None },
             norm: match norm_order {
-                NormOrder::Pre => b.layer_norm("norm", from, NORM_EPS),
-                NormOrder::Post => b.layer_norm("norm", to, NORM_EPS),
+                NormOrder::Pre => b.layer_norm("norm", from, design.sizes.norm_eps),
+                NormOrder::Post => b.layer_norm("norm", to, design.sizes.norm_eps),
             },
             norm_order,
         }
@@ -414,6 +411,7 @@ mod tests {
             qkv_bias: true,
             patch_norm: true,
             absolute_positions: true,
+            norm_eps: 1e-5,
             drop_path: 0.0,
             init: WeightInit::Normal,
         }

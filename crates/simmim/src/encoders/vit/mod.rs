@@ -2,7 +2,8 @@
 //! (arXiv:2010.11929).
 //!
 //! It has a class token, relative position bias (one table shared by all blocks, or one per block) or absolute position
-//! embeddings, a bias for queries and values but not for keys, layer scale and pre-norm. Parameter names, layouts and
+//! embeddings, a bias for queries and values but not for keys, layer scale and pre-norm; and, if asked for, register tokens
+//! (arXiv:2309.16588) as DINOv2 has them. Parameter names, layouts and
 //! initialization follow microsoft/SimMIM, `models/vision_transformer.py`.
 
 mod config;
@@ -25,9 +26,6 @@ use simmim_engine::{
 };
 use std::rc::Rc;
 
-/// `ε` of every layer norm (microsoft/SimMIM, `models/vision_transformer.py`).
-const NORM_EPS: f32 = 1e-6;
-
 /// Factor on the initial weights of a classification head (microsoft/SimMIM, `models/vision_transformer.py`,
 /// `init_scale`).
 const HEAD_SCALE: f32 = 0.001;
@@ -46,6 +44,7 @@ pub struct Vit {
     channels: usize,
     patch_embed: Linear,
     class_token: ParameterId,
+    registers: Option<ParameterId>,
     positions: Option<ParameterId>,
     shared_bias: Option<ParameterId>,
     blocks: Vec<Rc<Block>>,
@@ -89,6 +88,8 @@ impl Vit {
         let bias_shape = [relative_positions(grid), config.heads];
         builder.scope(role.scope(), |b| {
             let class_token = b.add("cls_token", &[1, 1, width], normal(1.0));
+            let registers =
+                (config.registers > 0).then(|| b.add("register_tokens", &[1, config.registers, width], normal(1.0)));
             let positions =
                 config.absolute_positions.then(|| b.add("pos_embed", &[1, patches + 1, width], normal(1.0)));
             let patch_embed = b.scope("patch_embed.proj", |b| Linear {
@@ -115,7 +116,7 @@ impl Vit {
                         let zeros = Init::Constant(0.0);
                         let gamma_1 = gamma(b, "gamma_1");
                         let gamma_2 = gamma(b, "gamma_2");
-                        let norm1 = b.layer_norm("norm1", width, NORM_EPS);
+                        let norm1 = b.layer_norm("norm1", width, config.norm_eps);
                         let (qkv_bias, bias_table, qkv, projection) = b.scope("attn", |b| {
                             let qkv_bias = match config.qkv_bias {
                                 false => QkvBias::None,
@@ -130,7 +131,7 @@ impl Vit {
                             let projection = b.linear("proj", width, width, draw(width, width).scaled(depth_scale));
                             (qkv_bias, table, qkv, projection)
                         });
-                        let norm2 = b.layer_norm("norm2", width, NORM_EPS);
+                        let norm2 = b.layer_norm("norm2", width, config.norm_eps);
                         let (fc1, fc2) = b.scope("mlp", |b| {
                             (
                                 b.linear("fc1", hidden, width, draw(hidden, width)),
@@ -147,7 +148,7 @@ impl Vit {
                                 projection,
                                 layer_scale: gamma_1,
                                 similarity: Similarity::ScaledDot,
-                                windows: Windows::whole_image(patches + 1),
+                                windows: Windows::whole_image(config.registers + 1 + patches),
                                 bias_index: Rc::clone(&bias_index),
                             },
                             bias_table,
@@ -158,8 +159,8 @@ impl Vit {
                 })
                 .collect();
             let end = match role {
-                Role::Pretrain => End::Norm(b.layer_norm("norm", width, NORM_EPS)),
-                Role::Classify => End::PooledNorm(b.layer_norm("fc_norm", width, NORM_EPS)),
+                Role::Pretrain => End::Norm(b.layer_norm("norm", width, config.norm_eps)),
+                Role::Classify => End::PooledNorm(b.layer_norm("fc_norm", width, config.norm_eps)),
             };
             Ok(Self {
                 config: config.clone(),
@@ -167,6 +168,7 @@ impl Vit {
                 channels,
                 patch_embed,
                 class_token,
+                registers,
                 positions,
                 shared_bias,
                 blocks,
@@ -184,6 +186,11 @@ fn normal(factor: f32) -> Init {
 impl Vit {
     fn grid(&self) -> (usize, usize) {
         (self.image_px.0 / self.config.patch_px, self.image_px.1 / self.config.patch_px)
+    }
+
+    /// Number of tokens before those of patches: the registers and then the class token.
+    fn others(&self) -> usize {
+        self.config.registers + 1
     }
 
     fn patches(&self) -> usize {
@@ -232,7 +239,8 @@ impl Vit {
     /// its output.
     ///
     /// # Shapes
-    /// `[B, N, D]` → `[B, 1 + N, D]`, or `[B, 1 + V, D]` for `V` visible tokens.
+    /// `[B, N, D]` → `[B, T + N, D]`, or `[B, T + V, D]` for `V` visible tokens; the first `T` are registers and the class
+    /// token.
     fn run<B: Operations>(
         &self,
         b: &B,
@@ -242,7 +250,7 @@ impl Vit {
         context: &mut ForwardContext,
         mut after: impl FnMut(usize, &B::Tensor),
     ) -> B::Tensor {
-        let mut x = b.prepend_token(&tokens, self.class_token); // [B, 1 + N, D]
+        let mut x = b.prepend_tokens(&tokens, self.class_token); // [B, 1 + N, D]
         if let Some(positions) = self.positions {
             x = b.add_positions(&x, positions);
         }
@@ -250,7 +258,10 @@ impl Vit {
         if let VisibleTokens::Rows(rows) = visible {
             assert!(self.needs_all_tokens().is_none(), "tokens are left out of an encoder that needs all");
             x = self.visible(b, &x, rows); // [B, 1 + V, D]
-            windows = Some(Windows::whole_image(b.shape(&x)[1]));
+            windows = Some(Windows::whole_image(b.shape(&x)[1] + self.config.registers));
+        }
+        if let Some(registers) = self.registers {
+            x = b.prepend_tokens(&x, registers); // they have no position
         }
         let shared = self.shared_bias.map(|id| b.parameter(id)); // [T, A]
         for (i, block) in self.blocks[..blocks].iter().enumerate() {
@@ -292,15 +303,16 @@ impl Vit {
         b.reshape(&b.gather_rows(x, &rows), &[images, visible + 1, self.config.width])
     }
 
-    /// The tokens without the class token.
+    /// The tokens without registers and class token.
     ///
     /// # Shapes
-    /// `[B, 1 + N, D]` → `[B, N, D]`.
+    /// `[B, T + N, D]` → `[B, N, D]`.
     fn patch_tokens<B: Operations>(&self, b: &B, x: &B::Tensor) -> B::Tensor {
-        let [images, tokens, _] = b.shape(x)[..] else { panic!("tokens are [B, 1 + N, D]") };
-        let n = tokens as u32 - 1;
-        let patches: Vec<u32> = (0..images as u32).flat_map(|i| (1..=n).map(move |t| i * (n + 1) + t)).collect();
-        b.reshape(&b.gather_rows(x, &patches), &[images, n as usize, self.config.width]) // [B, N, D]
+        let [images, tokens, _] = b.shape(x)[..] else { panic!("tokens are [B, T + N, D]") };
+        let (first, tokens) = (self.others() as u32, tokens as u32);
+        let patches = (0..images as u32).flat_map(|image| (first..tokens).map(move |token| image * tokens + token));
+        let patches = b.gather_rows(x, &patches.collect::<Vec<u32>>());
+        b.reshape(&patches, &[images, (tokens - first) as usize, self.config.width]) // [B, N, D]
     }
 }
 
@@ -329,7 +341,7 @@ impl Encode for Vit {
         visible: VisibleTokens,
         context: &mut ForwardContext,
     ) -> B::Tensor {
-        let x = self.run(b, tokens, visible, self.config.depth, context, |_, _| ()); // [B, 1 + N, D]
+        let x = self.run(b, tokens, visible, self.config.depth, context, |_, _| ()); // [B, T + N, D]
         match &self.end {
             End::Norm(norm) => self.patch_tokens(b, &b.layer_norm(&x, norm)),
             End::PooledNorm(_) => self.patch_tokens(b, &x),
@@ -378,10 +390,10 @@ impl Encode for Vit {
         context: &mut ForwardContext,
     ) -> B::Tensor {
         let blocks = block.unwrap_or(self.config.depth);
-        let x = self.run(b, tokens, VisibleTokens::All, blocks, context, |_, _| ()); // [B, 1 + N, D]
-        let [images, tokens, _] = b.shape(&x)[..] else { panic!("tokens are [B, 1 + N, D]") };
-        let firsts: Vec<u32> = (0..images).map(|image| (image * tokens) as u32).collect();
-        let class_tokens = b.gather_rows(&x, &firsts); // [B, D]
+        let x = self.run(b, tokens, VisibleTokens::All, blocks, context, |_, _| ()); // [B, T + N, D]
+        let [images, tokens, _] = b.shape(&x)[..] else { panic!("tokens are [B, T + N, D]") };
+        let rows: Vec<u32> = (0..images).map(|image| (image * tokens + self.config.registers) as u32).collect();
+        let class_tokens = b.gather_rows(&x, &rows); // [B, D]
         match (&self.end, block) {
             (End::Norm(norm), None) => b.layer_norm(&class_tokens, norm),
             (End::Norm(_), Some(_)) => class_tokens,
@@ -408,7 +420,7 @@ impl Encode for Vit {
     fn layer_of(&self, parameter: &str) -> usize {
         let name = plain_name(parameter);
         match name {
-            "cls_token" | "mask_token" | "pos_embed" => 0,
+            "cls_token" | "register_tokens" | "mask_token" | "pos_embed" => 0,
             _ if name.starts_with("patch_embed.") => 0,
             _ => match name.strip_prefix("blocks.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok()) {
                 Some(block) => block + 1,
@@ -418,7 +430,7 @@ impl Encode for Vit {
     }
 
     fn is_exempt_from_decay(&self, parameter: &str) -> bool {
-        matches!(plain_name(parameter), "pos_embed" | "cls_token")
+        matches!(plain_name(parameter), "pos_embed" | "cls_token" | "register_tokens")
     }
 
     fn is_position_or_mask(&self, parameter: &str) -> bool {
@@ -428,7 +440,7 @@ impl Encode for Vit {
     fn flops(&self) -> f64 {
         let c = &self.config;
         let (n, d) = (self.patches() as f64, c.width as f64);
-        let tokens = n + 1.0;
+        let tokens = n + self.others() as f64;
         let embed = 2.0 * n * d * (self.channels * c.patch_px * c.patch_px) as f64;
         let products = 2.0 * tokens * d * (4.0 * d + 2.0 * c.hidden() as f64);
         let attention = 4.0 * tokens * tokens * d;
@@ -436,7 +448,7 @@ impl Encode for Vit {
     }
 
     fn block_activations(&self) -> Vec<BlockActivations> {
-        let (c, tokens) = (&self.config, self.patches() + 1);
+        let (c, tokens) = (&self.config, self.patches() + self.others());
         let scores = c.heads * tokens * tokens;
         vec![BlockActivations::new(tokens, c.width, c.hidden(), scores, c.layer_scale > 0.0, false); c.depth]
     }
@@ -475,6 +487,8 @@ mod tests {
             layer_scale: 0.0,
             absolute_positions: true,
             position_bias: PositionBias::None,
+            registers: 0,
+            norm_eps: 1e-6,
             drop_path: 0.0,
             init,
         };
@@ -515,6 +529,8 @@ mod tests {
             layer_scale: 0.1,
             absolute_positions: true,
             position_bias: PositionBias::None,
+            registers: 0,
+            norm_eps: 1e-6,
             drop_path: 0.0,
             init: WeightInit::Xavier,
         };

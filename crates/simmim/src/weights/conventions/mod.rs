@@ -5,6 +5,7 @@
 //! architecture, whose features this program would quietly get wrong: it is an error. Any other is listed by name.
 
 mod hf_beit;
+mod hf_dinov2;
 mod hf_swin;
 mod hf_swin_v2;
 mod hf_vit;
@@ -84,6 +85,9 @@ pub(super) fn recognized(names: &[String]) -> Option<&'static Convention> {
             || has("encoder.relative_position_bias.relative_position_bias_table")
             || has("encoder.layer.{}.attention.attention.relative_position_bias.relative_position_bias_table");
         return Some(if is_beit || has_no_key_bias { &hf_beit::CONVENTION } else { named });
+    }
+    if has(&hf_dinov2::CONVENTION, "encoder.layer.{}.layer_scale1.lambda1") {
+        return Some(&hf_dinov2::CONVENTION);
     }
     if has(&hf_swin_v2::CONVENTION, "encoder.layers.{}.blocks.{}.attention.self.logit_scale") {
         return Some(&hf_swin_v2::CONVENTION);

@@ -7,20 +7,20 @@ use super::rule::{Part, Rule};
 pub(in crate::weights) const CONVENTION: Convention = Convention {
     name: "timm ViT",
     prefixes: &[],
-    later: &[],
+    later: &[("reg_token", "register_tokens")], // the latter in facebookresearch/dinov2
     rules: &[RULES],
     left_out: &[
         ("decoder_embed.*", MAE),
         ("decoder_pos_embed", MAE),
         ("decoder_norm.*", MAE),
         ("decoder_pred.*", MAE),
-        ("mask_token", "it is of MAE's decoder"),
+        ("mask_token", "it is MAE's, behind the encoder, or that of another pre-training"),
     ],
     left_out_prefixes: &[("decoder_blocks.", MAE)],
     refused: &[
         ("dist_token", "a distillation token"),
-        ("reg_token", "register tokens"),
-        ("register_tokens", "register tokens"),
+        ("blocks.{}.mlp.w12.*", "of an MLP with SwiGLU"),
+        ("blocks.{}.mlp.fc1_g.*", "of an MLP with SwiGLU"),
     ],
 };
 
@@ -29,6 +29,7 @@ const MAE: &str = "MAE's decoder is not part of its encoder";
 const RULES: &[Rule] = &[
     Rule::Name("cls_token", "cls_token"),
     Rule::Name("pos_embed", "pos_embed"),
+    Rule::Name("register_tokens", "register_tokens"),
     Rule::Name("patch_embed.proj.*", "patch_embed.proj.*"),
     Rule::Name("blocks.{}.norm1.*", "blocks.{}.norm1.*"),
     Rule::Name("blocks.{}.attn.qkv.weight", "blocks.{}.attn.qkv.weight"),

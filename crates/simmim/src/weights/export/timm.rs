@@ -13,6 +13,7 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
     let (architecture, convention, mut arguments) = match model.encoder {
         EncoderConfig::Vit(config) => vit(model, config)?,
         EncoderConfig::Swin(config) => {
+            check_norm_eps(config.norm_eps, 1e-5)?;
             if config.absolute_positions || !config.qkv_bias || !config.patch_norm {
                 let what = "its Swin has no absolute positions, and always a norm behind the patches and biases";
                 return Err(unfit(Format::Timm, what.into()));
@@ -20,6 +21,7 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
             ("swin_tiny_patch4_window7_224", &TIMM_SWIN, swin(config))
         }
         EncoderConfig::SwinV2(config) => {
+            check_norm_eps(config.norm_eps, 1e-5)?;
             if config.absolute_positions || config.extra_norm_every > 0 || !config.qkv_bias || !config.patch_norm {
                 return Err(unfit(Format::Timm, "its SwinV2 has no such positions, norms or biases".into()));
             }
@@ -70,7 +72,19 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
 
 type Named = (&'static str, &'static super::Convention, Value);
 
+/// Refuses an `ε` of layer norms other than that of timm's model, which has no argument for it.
+fn check_norm_eps(eps: f32, of_timm: f32) -> Result<()> {
+    match eps == of_timm {
+        true => Ok(()),
+        false => Err(unfit(Format::Timm, format!("its layer norms add {of_timm} to the variance, not {eps}"))),
+    }
+}
+
 fn vit(model: &Model, config: &VitConfig) -> Result<Named> {
+    check_norm_eps(config.norm_eps, 1e-6)?;
+    if config.registers > 0 {
+        return Err(unfit(Format::Timm, "its ViT has register tokens of another layout".into()));
+    }
     let is_classifier = model.classifier().is_some();
     let mut arguments = json!({
         "patch_size": config.patch_px,

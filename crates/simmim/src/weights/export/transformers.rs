@@ -97,11 +97,14 @@ fn vit(model: &mut Model, config: &VitConfig, exported: &mut Exported) -> Result
         "num_attention_heads": config.heads,
         "intermediate_size": config.hidden(),
         "patch_size": config.patch_px,
-        "layer_norm_eps": 1e-6,
+        "layer_norm_eps": crate::decimals::short(config.norm_eps),
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
     });
     let is_classifier = model.classifier().is_some();
+    if config.registers > 0 {
+        return Err(unfit(Format::Transformers, "its ViT and BEiT have no register tokens".into()));
+    }
     if config.position_bias == PositionBias::None && config.absolute_positions && !is_classifier {
         let names = ["ViTForMaskedImageModeling", "ViTForImageClassification", "ViTModel"];
         model.fold_layer_scale(exported);
@@ -140,7 +143,7 @@ fn swin(kind: &str, config: &SwinConfig) -> Value {
         "qkv_bias": config.qkv_bias,
         "use_absolute_embeddings": config.absolute_positions,
         "encoder_stride": config.stride_px(),
-        "layer_norm_eps": 1e-5,
+        "layer_norm_eps": crate::decimals::short(config.norm_eps),
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "drop_path_rate": 0.0,
