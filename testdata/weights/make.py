@@ -13,6 +13,10 @@ from transformers import (
     BeitConfig,
     BeitForImageClassification,
     BeitModel,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
     SwinConfig,
     SwinForImageClassification,
     SwinForMaskedImageModeling,
@@ -105,6 +109,13 @@ def tokens(model, pixels):
     return {"input": pixels, "features": model(pixels).last_hidden_state[:, 1:]}
 
 
+def all_tokens(model, pixels):
+    """Features and class token; registers are neither."""
+    last = model(pixels).last_hidden_state
+    first = 1 + getattr(model.config, "num_register_tokens", 0)
+    return {"input": pixels, "features": last[:, first:], "class_token": last[:, 0]}
+
+
 def logits(model, pixels):
     return {"input": pixels, "logits": model(pixels).logits}
 
@@ -134,8 +145,22 @@ def main():
     swin_v2 = Swinv2Config(**SWIN, encoder_stride=4, pretrained_window_sizes=[3, 3])
     transformers_model("hf-swinv2", Swinv2ForMaskedImageModeling(swin_v2), masked, 9)
 
+    # an epsilon that no other value would be near, with activations so small that it counts
+    transformers_model("hf-vit-eps", ViTModel(ViTConfig(**VIT, layer_norm_eps=0.03125)), tokens, 14)
+    swin_eps = SwinConfig(**SWIN, encoder_stride=4, layer_norm_eps=0.03125)
+    transformers_model("hf-swin-eps", SwinForMaskedImageModeling(swin_eps), masked, 15)
+    # these say a ratio in place of a width
+    dino = {key: value for key, value in VIT.items() if key != "intermediate_size"} | dict(mlp_ratio=2)
+    transformers_model("hf-dinov2", Dinov2Model(Dinov2Config(**dino)), all_tokens, 16)
+    registers = Dinov2WithRegistersConfig(**dino, num_register_tokens=3)
+    transformers_model("hf-dinov2-registers", Dinov2WithRegistersModel(registers), all_tokens, 17)
+
     def class_token(model, pixels):
         return {"input": pixels, "features": model.forward_features(pixels)[:, 1:]}
+
+    def dinov2(model, pixels):
+        tokens = model.forward_features(pixels)
+        return {"input": pixels, "features": tokens[:, model.num_prefix_tokens :], "class_token": tokens[:, 0]}
 
     def of_classes(model, pixels):
         return {"input": pixels, "logits": model(pixels)}
@@ -145,6 +170,9 @@ def main():
     timm_model("timm-vit-mean", "vit_base_patch16_224", mean, of_classes, 11)
     timm_model("timm-swin", "swin_tiny_patch4_window7_224", {**TIMM_SWIN, "num_classes": 3}, of_classes, 12)
     timm_model("timm-swinv2", "swinv2_tiny_window8_256", {**TIMM_SWIN, "num_classes": 3}, of_classes, 13)
+    dino = {**TIMM_VIT, "num_classes": 0}
+    timm_model("timm-dinov2", "vit_small_patch14_dinov2", dino, dinov2, 18)
+    timm_model("timm-dinov2-registers", "vit_small_patch14_reg4_dinov2", dino, dinov2, 19)
 
 
 main()

@@ -5,12 +5,12 @@
 
 use simmim::Error;
 use simmim::classifier::Classifier;
-use simmim::encoders::{Encode, Encoder, EncoderConfig, ForwardContext, Role, VisibleTokens};
+use simmim::encoders::{Encode, Encoder, EncoderConfig, ForwardContext, Role, VisibleTokens, VitConfig};
 use simmim::masks::{Grid, Mask};
 use simmim::model::SimMim;
 use simmim::recipe::{AnyRecipe, Recipe};
 use simmim::targets::Colors;
-use simmim::weights::{Builder, LoadedWeights, WeightsFile};
+use simmim::weights::{Builder, LoadedWeights, Pretrained, WeightsFile};
 use simmim_cpu::CpuDevice;
 use simmim_engine::{Backend, Images, Operations, Precision};
 use std::path::{Path, PathBuf};
@@ -121,8 +121,52 @@ fn transformers_vit_gives_equal_features() {
 }
 
 #[test]
+fn the_epsilon_of_layer_norms_is_that_of_the_configuration() {
+    for (name, convention, left_out) in
+        [("hf-vit-eps", "Hugging Face ViT", 3), ("hf-swin-eps", "Hugging Face Swin", 0)]
+    {
+        let (recipe, _) = check(name, convention, &[], left_out).resolved.unwrap();
+        assert_eq!(recipe.encoder().unwrap().norm_eps(), 0.03125, "{name}");
+    }
+    // an `ε` that the recipe to start does not have is told
+    let weights = LoadedWeights::at(&folder("hf-vit-eps")).unwrap();
+    let (recipe, _) = weights.resolved.clone().unwrap();
+    let Some(EncoderConfig::Vit(mut config)) = recipe.encoder().cloned() else { panic!("it is a ViT") };
+    config.norm_eps = 1e-6;
+    let notes = Pretrained::new(weights, &EncoderConfig::Vit(config), &[]).unwrap().notes;
+    assert!(notes[0].contains("add 3.125e-2") && notes[0].contains("recipe 1e-6: `--set encoder.norm_eps=3.125e-2`"));
+}
+
+#[test]
+fn dinov2_gives_equal_features_and_class_tokens() {
+    for (name, convention, edits, registers) in [
+        ("hf-dinov2", "Hugging Face DINOv2", &[][..], 0),
+        ("hf-dinov2-registers", "Hugging Face DINOv2", &[], 3),
+        ("timm-dinov2", "timm ViT", &[], 0),
+        ("timm-dinov2-registers", "timm ViT", &[], 4),
+    ] {
+        let weights = check(name, convention, edits, 1); // the bias of keys
+        let (recipe, _) = weights.resolved.clone().unwrap();
+        let Some(EncoderConfig::Vit(config)) = recipe.encoder() else { panic!("{name} is a ViT") };
+        assert_eq!(config.registers, registers, "{name}");
+        class_token(name);
+        let has_mask_token = weights.file.shapes().contains(&("encoder.mask_token".into(), vec![1, 1, 16]));
+        assert_eq!(has_mask_token, convention == "Hugging Face DINOv2", "{name}");
+        let other = EncoderConfig::Vit(VitConfig { registers: registers + 1, ..config.clone() });
+        let error = Pretrained::new(weights, &other, &[]).err().unwrap();
+        assert_eq!(error.hint().unwrap(), format!("--set encoder.registers={registers}"));
+    }
+}
+
+#[test]
 fn the_class_token_is_that_of_transformers() {
-    let (weights, expected) = (LoadedWeights::at(&folder("hf-vit")).unwrap(), Expected::of("hf-vit"));
+    class_token("hf-vit");
+}
+
+/// Compares the class token behind the last norm.
+#[track_caller]
+fn class_token(name: &str) {
+    let (weights, expected) = (LoadedWeights::at(&folder(name)).unwrap(), Expected::of(name));
     let recipe = weights.resolved.as_ref().unwrap().0.clone();
     let mut builder = Builder::default();
     let encoder = Encoder::new(recipe.encoder().unwrap(), Role::Pretrain, (16, 16), 3, &mut builder).unwrap();

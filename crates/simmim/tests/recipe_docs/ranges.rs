@@ -19,6 +19,7 @@ const COMPANIONS: &[(&str, &str, &[&str])] = &[
     ("encoder.heads", "[", &["encoder.depths=[2]"]),
     ("encoder.depths", "", &["encoder.heads=[3]"]),
     ("encoder.pretrained_window_size", "", &["encoder.depths=[2]", "encoder.heads=[3]"]),
+    ("encoder.registers", "", &["encoder.position_bias=\"none\""]),
     ("data.image_size", "1", &["encoder.patch_px=1", "mask.unit_px=1"]),
     ("data.image_size", "16384", &["encoder.patch_px=1024", "mask.unit_px=1024", "target.resolution=16"]),
     ("data.image_size", "[1, 1]", &["encoder.patch_px=1", "mask.unit_px=1"]),
