@@ -7,6 +7,11 @@ mod commands;
 mod counting;
 mod device;
 mod exit;
+#[cfg(feature = "hub")]
+mod hub;
+#[cfg(not(feature = "hub"))]
+#[path = "no_hub.rs"]
+mod hub;
 mod interrupt;
 mod paths;
 mod progress;
@@ -18,8 +23,9 @@ use cli::Cli;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match device::run(&cli) {
+    let mut cli = Cli::parse();
+    let ran = hub::fetch(&mut cli).map_err(Into::into).and_then(|()| device::run(&cli));
+    match ran {
         Ok(code) => code.into(),
         Err(error) => exit::report(&error).into(),
     }

@@ -122,8 +122,7 @@ fn transformers_vit_gives_equal_features() {
 
 #[test]
 fn the_epsilon_of_layer_norms_is_that_of_the_configuration() {
-    for (name, convention, left_out) in
-        [("hf-vit-eps", "Hugging Face ViT", 3), ("hf-swin-eps", "Hugging Face Swin", 0)]
+    for (name, convention, left_out) in [("hf-vit-eps", "Hugging Face ViT", 3), ("hf-swin-eps", "Hugging Face Swin", 0)]
     {
         let (recipe, _) = check(name, convention, &[], left_out).resolved.unwrap();
         assert_eq!(recipe.encoder().unwrap().norm_eps(), 0.03125, "{name}");

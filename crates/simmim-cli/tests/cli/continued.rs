@@ -90,7 +90,8 @@ fn an_encoder_of_transformers_is_trained_further_on_gray_images_of_another_size(
         "recognized as Hugging Face ViT",
         "resized encoder.pos_embed from [1, 17, 16] to [1, 50, 16]",
         "resized encoder.patch_embed.proj.weight from [16, 3, 4, 4] to [16, 1, 4, 4]",
-        "skipped decoder.0.weight: `decoder.0.weight` of that head has the shape [48, 16], and of this one [16, 16]",
+        "skipped decoder.0.weight: `decoder.0.weight` of that head has the shape [48, 16, 1, 1], \
+         and of this one [16, 16, 1, 1]",
         "left at their initial values: decoder.0.weight, decoder.0.bias",
     ] {
         assert!(ran.stderr.contains(part), "{part} in {}", ran.stderr);

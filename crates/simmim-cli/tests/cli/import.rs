@@ -26,6 +26,17 @@ fn weights_of_transformers_are_imported_for_gray_images_of_another_size_and_clas
     assert!(result["initialized"].as_array().unwrap().is_empty());
     let knn = json(simmim(["knn", "--from", &out, "--data", &fashion(), "--val", &fashion()]));
     assert!(knn["top1"].as_f64().unwrap() > 10.0, "an image is its own neighbor: {knn:?}");
+    // and directly
+    let mut command = simmim(["knn", "--from", &from, "--data", &fashion(), "--val", &fashion(), "--channels=mean"]);
+    command.args(edits);
+    assert_eq!(json(command), knn);
+    let features = text(&folder.path().join("features.npy"));
+    let mut command = simmim(["embed", "--from", &from, "--data", &fashion(), "--out", &features]);
+    command.args(edits);
+    refuses(command, "for images of 3 channels", "--channels repeat");
+    let mut command = simmim(["embed", "--from", &from, "--data", &fashion(), "--out", &features, "--channels=zero"]);
+    command.args(edits);
+    assert_eq!(json(command)["shape"], serde_json::json!([1000, 16]));
 }
 
 #[test]
@@ -92,4 +103,13 @@ fn a_checkpoint_of_torch_is_imported_without_running_it_and_says_what_it_read() 
     let hint = "torch.save(model.state_dict()";
     refuses(simmim(["import", &hostile, "--out", &out]), "names `posix.system`, which could be code", hint);
     refuses(simmim(["inspect", &hostile]), "names `posix.system`", hint);
+}
+
+#[cfg(not(feature = "hub"))]
+#[test]
+fn a_build_without_a_hub_says_so() {
+    let (_folder, out) = scratch();
+    let command = simmim(["import", "hf://owner/name", "--out", &text(&out)]);
+    refuses(command, "`hf://owner/name` is on a hub, which this build does not ask", "--features hub");
+    assert!(!out.exists());
 }

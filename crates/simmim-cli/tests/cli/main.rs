@@ -11,6 +11,8 @@ mod disk_full;
 mod embed;
 mod event_files;
 mod finetune;
+#[cfg(feature = "hub")]
+mod hub;
 mod import;
 mod memory;
 mod options;

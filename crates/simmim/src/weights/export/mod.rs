@@ -40,7 +40,7 @@ pub struct Exported {
     pub tensors: usize,
     /// Tensors that were left out, with the reason.
     pub left_out: Vec<(String, String)>,
-    /// What was changed without changing what the model computes.
+    /// What was changed without changing what the model computes, or so little that it hardly does.
     pub notes: Vec<String>,
 }
 

@@ -11,9 +11,9 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
     let reason = "timm has no masked image modeling";
     model.leave_out(exported, reason, |name| name.starts_with("decoder.") || name == "mask_token");
     let (architecture, convention, mut arguments) = match model.encoder {
-        EncoderConfig::Vit(config) => vit(model, config)?,
+        EncoderConfig::Vit(config) => vit(model, config, exported)?,
         EncoderConfig::Swin(config) => {
-            check_norm_eps(config.norm_eps, 1e-5)?;
+            check_norm_eps(config.norm_eps, 1e-5, exported)?;
             if config.absolute_positions || !config.qkv_bias || !config.patch_norm {
                 let what = "its Swin has no absolute positions, and always a norm behind the patches and biases";
                 return Err(unfit(Format::Timm, what.into()));
@@ -21,7 +21,7 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
             ("swin_tiny_patch4_window7_224", &TIMM_SWIN, swin(config))
         }
         EncoderConfig::SwinV2(config) => {
-            check_norm_eps(config.norm_eps, 1e-5)?;
+            check_norm_eps(config.norm_eps, 1e-5, exported)?;
             if config.absolute_positions || config.extra_norm_every > 0 || !config.qkv_bias || !config.patch_norm {
                 return Err(unfit(Format::Timm, "its SwinV2 has no such positions, norms or biases".into()));
             }
@@ -72,16 +72,24 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
 
 type Named = (&'static str, &'static super::Convention, Value);
 
-/// Refuses an `ε` of layer norms other than that of timm's model, which has no argument for it.
-fn check_norm_eps(eps: f32, of_timm: f32) -> Result<()> {
-    match eps == of_timm {
-        true => Ok(()),
-        false => Err(unfit(Format::Timm, format!("its layer norms add {of_timm} to the variance, not {eps}"))),
+/// Greatest difference of `ε` that is only noted: variances are far larger.
+const SMALL_EPS: f32 = 1e-5;
+
+/// Refuses an `ε` of layer norms other than that of timm's model, which has no argument for it; a small difference is noted.
+fn check_norm_eps(eps: f32, of_timm: f32, exported: &mut Exported) -> Result<()> {
+    let what = || format!("its layer norms add {of_timm:e} to the variance, not {eps:e}");
+    match (eps - of_timm).abs() {
+        0.0 => {}
+        difference if difference <= SMALL_EPS => {
+            exported.notes.push(format!("timm's model differs slightly: {}", what()))
+        }
+        _ => return Err(unfit(Format::Timm, what())),
     }
+    Ok(())
 }
 
-fn vit(model: &Model, config: &VitConfig) -> Result<Named> {
-    check_norm_eps(config.norm_eps, 1e-6)?;
+fn vit(model: &Model, config: &VitConfig, exported: &mut Exported) -> Result<Named> {
+    check_norm_eps(config.norm_eps, 1e-6, exported)?;
     if config.registers > 0 {
         return Err(unfit(Format::Timm, "its ViT has register tokens of another layout".into()));
     }
