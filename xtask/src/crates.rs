@@ -11,7 +11,8 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("simmim-engine", &[]),
     ("simmim-cpu", &["simmim-engine", "simmim-kernels"]),
     ("simmim-data", &[]),
-    ("simmim", &["simmim-engine", "simmim-data"]),
+    ("simmim-onnx", &["simmim-engine"]),
+    ("simmim", &["simmim-engine", "simmim-data", "simmim-onnx"]),
     ("simmim-cli", &["simmim", "simmim-cpu", "simmim-data", "simmim-engine"]),
     ("xtask", &[]),
 ];

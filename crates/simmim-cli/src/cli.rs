@@ -439,7 +439,7 @@ pub(crate) struct ExportArgs {
     /// Whose names and files to write.
     #[arg(long, value_enum)]
     pub(crate) format: ExportFormat,
-    /// A new folder for model.safetensors, config.json, README.md and what else the format has.
+    /// A new folder for model.safetensors or model.onnx, config.json, README.md and what else the format has.
     #[arg(long, value_name = "DIR", value_parser = paths::path())]
     pub(crate) out: PathBuf,
 }
@@ -453,6 +453,8 @@ pub(crate) enum ExportFormat {
     Timm,
     /// transformers: the encoder, the whole pre-training model, or the classifier.
     Hf,
+    /// A graph for ONNX runtimes: features of the encoder, or logits of the classifier, for batches of any size.
+    Onnx,
 }
 
 impl From<ExportFormat> for Format {
@@ -461,6 +463,7 @@ impl From<ExportFormat> for Format {
             ExportFormat::Safetensors => Format::Safetensors,
             ExportFormat::Timm => Format::Timm,
             ExportFormat::Hf => Format::Transformers,
+            ExportFormat::Onnx => Format::Onnx,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! Weights for other programs: tensors under their names, and the files that they read beside them.
 
 mod card;
+mod onnx;
 mod timm;
 mod transformers;
 
 use super::adapt::metadata;
 use super::conventions::{Convention, NamedTensor};
-use super::{LoadedWeights, RECIPE_KEY, save_atomically};
+use super::{LoadedWeights, RECIPE_KEY, WeightsFile, save_atomically};
 use crate::encoders::{Encode, Encoder, EncoderConfig, Role, plain_name};
 use crate::error::{Error, Result};
 use crate::recipe::{AnyRecipe, FinetuneRecipe};
@@ -27,6 +28,8 @@ pub enum Format {
     Timm,
     /// Those of Hugging Face's transformers.
     Transformers,
+    /// A graph that ONNX runtimes compute.
+    Onnx,
 }
 
 /// What was written.
@@ -51,12 +54,12 @@ struct Model<'a> {
     run: &'a RunInfo,
     /// Tensors without the prefix of pre-training.
     tensors: Vec<NamedTensor>,
-    /// Side of its images in pixels.
-    side: usize,
+    /// Height and width of its images in pixels.
+    image_px: (usize, usize),
     channels: usize,
     stride_px: usize,
-    /// Number of features along a side.
-    grid: usize,
+    /// Number of features along height and width.
+    grid: (usize, usize),
 }
 
 /// A model as another program knows it.
@@ -67,7 +70,7 @@ struct Target {
     /// Goes before the names of the encoder's tensors.
     prefix: &'static str,
     /// JSON files beside the weights.
-    files: Vec<(&'static str, Value)>,
+    files: JsonFiles,
     /// Lines of Python that load it.
     usage: String,
 }
@@ -99,40 +102,65 @@ pub fn export(from: &Path, format: Format, out: &Path) -> Result<Exported> {
             hint: Some("choose a new folder for --out".into()),
         });
     }
-    let (height, width) = recipe.data().image_size.height_and_width();
+    let model = Model::new(recipe, encoder, run)?;
+    let (mut exported, files, usage) = match format {
+        Format::Onnx => onnx::write(&weights.file, &model, out)?,
+        Format::Safetensors | Format::Timm | Format::Transformers => write_tensors(&weights.file, model, format, out)?,
+    };
+    let mut write = |name: &str, text: String| -> Result<()> {
+        exported.files.push(out.join(name));
+        Ok(write_atomically(&out.join(name), text.as_bytes())?)
+    };
+    for (name, value) in &files {
+        write(name, format!("{value:#}\n"))?;
+    }
+    write("recipe.toml", recipe.to_toml())?;
+    let log = if from.is_dir() { read_log(from).unwrap_or_default() } else { Vec::new() };
+    let title = exported.model.clone();
+    write("README.md", card::text(&title, recipe, run, &log, &usage))?;
+    Ok(exported)
+}
+
+/// JSON files beside a model, by name.
+type JsonFiles = Vec<(&'static str, Value)>;
+
+/// Writes the tensors of a model; returns also what goes beside them and how they are loaded.
+fn write_tensors(
+    file: &WeightsFile,
+    mut model: Model,
+    format: Format,
+    out: &Path,
+) -> Result<(Exported, JsonFiles, String)> {
+    let (height, width) = model.image_px;
     if height != width && format != Format::Safetensors {
         return Err(unfit(format, format!("images of {height} × {width} px are not square")));
     }
-    let mut tensors = Vec::new();
-    for (name, _) in weights.file.shapes() {
-        let (shape, values) = weights.file.tensor(&name)?.expect("the file lists the tensor");
-        tensors.push(NamedTensor { name, shape, values });
+    for (name, _) in file.shapes() {
+        let (shape, values) = file.tensor(&name)?.expect("the file lists the tensor");
+        model.tensors.push(NamedTensor { name, shape, values });
     }
-    let role = match recipe {
-        AnyRecipe::Finetune(_) => Role::Classify,
-        AnyRecipe::Pretrain(_) | AnyRecipe::Tokenizer(_) => Role::Pretrain,
-    };
-    let spec = Encoder::new(encoder, role, (height, width), recipe.data().channels, &mut Builder::default())?.spec();
-    let (channels, grid) = (spec.channels, spec.feature_grid().0);
-    let mut model = Model { recipe, encoder, run, tensors, side: height, channels, stride_px: spec.stride_px, grid };
     let mut exported = Exported::default();
-    if format != Format::Safetensors {
-        model.tensors.iter_mut().for_each(|tensor| tensor.name = plain_name(&tensor.name).to_owned());
-    }
+    let mut theirs = || model.tensors.iter_mut().for_each(|tensor| tensor.name = plain_name(&tensor.name).to_owned());
     let target = match format {
-        Format::Safetensors => None,
-        Format::Timm => Some(timm::target(&mut model, &mut exported)?),
-        Format::Transformers => Some(transformers::target(&mut model, &mut exported)?),
+        Format::Safetensors | Format::Onnx => None,
+        Format::Timm => {
+            theirs();
+            Some(timm::target(&mut model, &mut exported)?)
+        }
+        Format::Transformers => {
+            theirs();
+            Some(transformers::target(&mut model, &mut exported)?)
+        }
     };
     let (tensors, metadata, files, usage) = match target {
         None => {
             exported.model = "the official names".into();
-            let metadata = HashMap::from([(RECIPE_KEY.to_owned(), metadata(recipe, run.clone())?)]);
+            let metadata = HashMap::from([(RECIPE_KEY.to_owned(), metadata(model.recipe, model.run.clone())?)]);
             let usage = "from safetensors.torch import load_file\n\ntensors = load_file(\"model.safetensors\")\n";
             (model.tensors, metadata, Vec::new(), usage.to_owned())
         }
         Some(target) => {
-            let tensors = target.convention.to_theirs(weights.file.path(), &model.tensors, target.prefix)?;
+            let tensors = target.convention.to_theirs(file.path(), &model.tensors, target.prefix)?;
             exported.model = target.name;
             (tensors, HashMap::from([("format".to_owned(), "pt".to_owned())]), target.files, target.usage)
         }
@@ -149,21 +177,22 @@ pub fn export(from: &Path, format: Format, out: &Path) -> Result<Exported> {
     }
     values.resize(table.len(), 0.0);
     save_atomically(&exported.files[0], &table, &values, metadata)?;
-    let mut write = |name: &str, text: String| -> Result<()> {
-        exported.files.push(out.join(name));
-        Ok(write_atomically(&out.join(name), text.as_bytes())?)
-    };
-    for (name, value) in &files {
-        write(name, format!("{value:#}\n"))?;
-    }
-    write("recipe.toml", recipe.to_toml())?;
-    let log = if from.is_dir() { read_log(from).unwrap_or_default() } else { Vec::new() };
-    let title = exported.model.clone();
-    write("README.md", card::text(&title, recipe, run, &log, &usage))?;
-    Ok(exported)
+    Ok((exported, files, usage))
 }
 
-impl Model<'_> {
+impl<'a> Model<'a> {
+    /// A model without its tensors.
+    fn new(recipe: &'a AnyRecipe, encoder: &'a EncoderConfig, run: &'a RunInfo) -> Result<Self> {
+        let role = match recipe {
+            AnyRecipe::Finetune(_) => Role::Classify,
+            AnyRecipe::Pretrain(_) | AnyRecipe::Tokenizer(_) => Role::Pretrain,
+        };
+        let (image_px, channels) = (recipe.data().image_size.height_and_width(), recipe.data().channels);
+        let spec = Encoder::new(encoder, role, image_px, channels, &mut Builder::default())?.spec();
+        let (stride_px, grid) = (spec.stride_px, spec.feature_grid());
+        Ok(Self { recipe, encoder, run, tensors: Vec::new(), image_px, channels, stride_px, grid })
+    }
+
     /// Removes tensors, and says why.
     fn leave_out(&mut self, exported: &mut Exported, reason: &str, which: impl Fn(&str) -> bool) {
         let (out, kept) = std::mem::take(&mut self.tensors).into_iter().partition(|tensor| which(&tensor.name));
@@ -224,6 +253,7 @@ fn unfit(format: Format, what: String) -> Error {
         Format::Safetensors => "safetensors",
         Format::Timm => "timm",
         Format::Transformers => "transformers",
+        Format::Onnx => "ONNX",
     };
     Error::Input {
         what: format!("{name} has no such model: {what}"),

@@ -35,7 +35,7 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
         }
     };
     let classes = model.run.classes.len();
-    arguments["img_size"] = json!(model.side);
+    arguments["img_size"] = json!(model.image_px.0);
     arguments["in_chans"] = json!(model.channels);
     arguments["num_classes"] = json!(classes);
     let is_swin = !matches!(model.encoder, EncoderConfig::Vit(_));
@@ -48,7 +48,7 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
         "model_args": arguments,
         "pretrained_cfg": {
             "custom_load": false,
-            "input_size": [model.channels, model.side, model.side],
+            "input_size": [model.channels, model.image_px.0, model.image_px.0],
             "fixed_input_size": true,
             "interpolation": interpolation,
             "crop_pct": crop,

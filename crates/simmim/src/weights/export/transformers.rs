@@ -15,9 +15,9 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
     let (name, convention, prefix, mut config) = match model.encoder {
         EncoderConfig::Vit(config) => vit(model, config, exported)?,
         EncoderConfig::Swin(config) => {
-            if model.grid < config.window {
+            if model.grid.0 < config.window {
                 let what =
-                    format!("windows of {} tokens are larger than the last grid of {}", config.window, model.grid);
+                    format!("windows of {} tokens are larger than the last grid of {}", config.window, model.grid.0);
                 return Err(unfit(Format::Transformers, what));
             }
             if !config.patch_norm {
@@ -52,7 +52,7 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
     };
     config["architectures"] = json!([name]);
     config["dtype"] = json!("float32");
-    config["image_size"] = json!(model.side);
+    config["image_size"] = json!(model.image_px.0);
     config["num_channels"] = json!(model.channels);
     config["hidden_act"] = json!("gelu");
     if !model.run.classes.is_empty() {
@@ -152,15 +152,15 @@ fn swin(kind: &str, config: &SwinConfig) -> Value {
 
 /// How images are prepared: the shorter side resized, then a center crop, as in evaluation here. Of transformers' image
 /// processors, CLIP's does this.
-fn preprocessor(model: &Model) -> Value {
+pub(super) fn preprocessor(model: &Model) -> Value {
     let (crop, filter) = model.classifier().map_or((1.0, BILINEAR), |recipe| (recipe.evaluate.crop, BICUBIC));
     json!({
         "image_processor_type": "CLIPImageProcessor",
         "do_resize": true,
-        "size": { "shortest_edge": (model.side as f64 / crop).round() as usize },
+        "size": { "shortest_edge": (model.image_px.0 as f64 / crop).round() as usize },
         "resample": filter,
         "do_center_crop": true,
-        "crop_size": { "height": model.side, "width": model.side },
+        "crop_size": { "height": model.image_px.0, "width": model.image_px.0 },
         "do_rescale": true,
         "rescale_factor": 1.0 / 255.0,
         "do_normalize": true,
