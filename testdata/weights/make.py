@@ -1,5 +1,9 @@
 """Makes the folders beside it: tiny models of timm and transformers with random weights, and what they compute.
 
+    python testdata/weights/make.py
+
+`tests/interop` makes them too, elsewhere and with other weights.
+
 Needs torch, timm, transformers and safetensors; the versions that made the committed folders are in README.md.
 """
 
@@ -29,7 +33,9 @@ from transformers import (
     ViTModel,
 )
 
-HERE = Path(__file__).parent
+# where the models go, and what is added to the seeds of their weights
+FOLDER = Path(__file__).parent
+SEED = 0
 VIT = dict(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, image_size=16, patch_size=4)
 SWIN = dict(image_size=16, patch_size=2, embed_dim=8, depths=[2, 1], num_heads=[1, 2], window_size=4, mlp_ratio=2.0)
 TIMM_SWIN = dict(img_size=16, patch_size=2, embed_dim=8, depths=(2, 1), num_heads=(1, 2), window_size=4, mlp_ratio=2.0)
@@ -54,12 +60,12 @@ def images(seed, side=16):
 
 
 def write(name, expected):
-    save_file({key: value.contiguous().float() for key, value in expected.items()}, HERE / name / "expected.safetensors")
+    save_file({key: value.contiguous().float() for key, value in expected.items()}, FOLDER / name / "expected.safetensors")
 
 
 def transformers_model(name, model, compute, seed, state=None, **options):
-    model = randomized(model, seed)
-    folder = HERE / name
+    model = randomized(model, SEED + seed)
+    folder = FOLDER / name
     model.save_pretrained(folder, **options)
     if state is not None:  # as version 5 calls the parameters
         save_file(state(model), folder / "model.safetensors", metadata={"format": "pt"})
@@ -68,8 +74,8 @@ def transformers_model(name, model, compute, seed, state=None, **options):
 
 
 def timm_model(name, architecture, arguments, compute, seed, config=True):
-    model = randomized(timm.create_model(architecture, **arguments), seed)
-    folder = HERE / name
+    model = randomized(timm.create_model(architecture, **arguments), SEED + seed)
+    folder = FOLDER / name
     folder.mkdir(exist_ok=True)
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
     if config:
@@ -126,7 +132,7 @@ def mae(model, pixels):
     return {"input": pixels, "features": model.vit(pixels, noise=order).last_hidden_state[:, 1:]}
 
 
-def main():
+def make():
     transformers_model("hf-vit", ViTForMaskedImageModeling(ViTConfig(**VIT, encoder_stride=4)), masked, 1)
     transformers_model("hf-vit-later", ViTModel(ViTConfig(**VIT)), tokens, 2, state=lambda m: m.state_dict())
     transformers_model("hf-vit-sharded", ViTModel(ViTConfig(**VIT)), tokens, 3, max_shard_size="12KB")
@@ -175,4 +181,5 @@ def main():
     timm_model("timm-dinov2-registers", "vit_small_patch14_reg4_dinov2", dino, dinov2, 19)
 
 
-main()
+if __name__ == "__main__":
+    make()

@@ -14,6 +14,7 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("simmim-onnx", &["simmim-engine"]),
     ("simmim", &["simmim-engine", "simmim-data", "simmim-onnx"]),
     ("simmim-cli", &["simmim", "simmim-cpu", "simmim-data", "simmim-engine"]),
+    ("simmim-python", &["simmim", "simmim-cli", "simmim-cpu", "simmim-data", "simmim-engine"]),
     ("xtask", &[]),
 ];
 
@@ -24,6 +25,7 @@ const ONLY_FOR: &[(&str, &[&str])] = &[
     ("clap", &["simmim-cli"]),
     ("ctrlc", &["simmim-cli"]),
     ("indicatif", &["simmim-cli"]),
+    ("pyo3", &["simmim-python"]),
 ];
 
 /// Licenses that ask for no more than their text, or, with IJG, for a sentence that the README has; of a choice, one of

@@ -2,15 +2,15 @@
 
 use super::classification::some_readable;
 use super::feature_cache::{FeatureCache, Summed};
-use super::stream::{FeatureBatch, FeatureKind, FeatureTokens, stream};
-use crate::encoders::{Encode, Encoder, Role};
+use super::stream::{FeatureBatch, FeatureKind, FeatureTokens, compute, stream};
+use crate::encoders::{Encode, Encoder, EncoderSpec, Role};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, DataRecipe, edit_any};
 use crate::run::RunInfo;
 use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
 use simmim_data::{Augmentation, Decoding, Normalization, Skipped, Source, Transform};
-use simmim_engine::{Backend, Device, ParameterId, Precision, Slot};
+use simmim_engine::{Backend, Device, Images, Operations, ParameterId, Precision, Slot};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -236,6 +236,23 @@ impl<D: Device> FrozenEncoder<D> {
         take: impl FnMut(FeatureBatch) -> Result<bool>,
     ) -> Result<()> {
         stream(&self.backend, &self.encoder, source, self.transform(), kind, workers, take)
+    }
+
+    /// The sizes of the encoder.
+    pub fn spec(&self) -> EncoderSpec {
+        self.encoder.spec()
+    }
+
+    /// The values that pixels are normalized with, once they are known.
+    pub fn normalization(&self) -> Option<&Normalization> {
+        self.normalization.as_ref()
+    }
+
+    /// Computes features of images as the network reads them; see [`compute`].
+    pub(super) fn compute(&self, images: &Images, kind: FeatureKind) -> (Vec<usize>, Vec<f32>) {
+        self.backend.start(false);
+        let computed = compute(&self.backend, &self.encoder, images, kind);
+        (self.backend.shape(&computed), self.backend.read(&computed))
     }
 
     /// How images are prepared, once the normalization is known.

@@ -9,7 +9,7 @@ use simmim_engine::{Backend, Images};
 use std::sync::Arc;
 
 /// Images per batch.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
 /// What is computed of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub(super) fn stream<B: Backend>(
 }
 
 /// Features of images, `[B, D]` or `[B, h·w, D]`.
-fn compute<B: Backend>(b: &B, encoder: &Encoder, images: &Images, kind: FeatureKind) -> B::Tensor {
+pub(super) fn compute<B: Backend>(b: &B, encoder: &Encoder, images: &Images, kind: FeatureKind) -> B::Tensor {
     let mut context = ForwardContext::evaluate();
     let tokens = encoder.embed(b, images); // [B, N, D]
     let patches = |tokens: B::Tensor, context: &mut ForwardContext| match kind.block {

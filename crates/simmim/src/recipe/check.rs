@@ -1,6 +1,8 @@
 //! Checks that types cannot express: sizes that must divide each other, and numbers that must be in a range.
 
-use super::{DataRecipe, HeadKind, ImageSize, NormalizationKind, Recipe, ScheduleKind, TrainRecipe, check_target};
+use super::{
+    DataRecipe, HeadKind, ImageSize, MaskRecipe, NormalizationKind, Recipe, ScheduleKind, TrainRecipe, check_target,
+};
 use crate::error::Result;
 use crate::ranges::{at_least_one, in_order, positive, share_above_zero, size, within, wrong};
 
@@ -29,33 +31,9 @@ const MAX_TILE_PX: usize = 13_000;
 pub(super) fn check(recipe: &Recipe) -> Result<()> {
     let Recipe { encoder, data, mask, head, loss, .. } = recipe;
     encoder.check()?;
-    let patch_px = encoder.patch_px();
-    let unit = mask.unit_px;
-    let (height, width) = data.image_size.height_and_width();
-    if unit > height.min(width) && height.min(width) >= patch_px {
-        let expected = format!("expected at most the shorter side of `data.image_size`, {}", height.min(width));
-        return Err(wrong("mask.unit_px", unit, expected, None));
-    }
-    if unit == 0 || unit % patch_px != 0 {
-        let expected = format!("expected a multiple of the patch side of {patch_px} px");
-        let hint = format!("{patch_px} and {} px would fit", patch_px * (unit / patch_px + 1).max(2));
-        return Err(wrong("mask.unit_px", unit, expected, Some(hint)));
-    }
-    image_is_multiple_of(data.image_size, unit, "mask unit")?;
+    mask.check(data.image_size, encoder.patch_px())?;
     common(data, &recipe.train, encoder.stride_px(), "encoder's stride")?;
     frozen_blocks(&recipe.train, encoder.depth())?;
-    within("mask.ratio", mask.ratio, 0.0, 1.0)?;
-    if mask.ratio == 0.0 {
-        return Err(wrong(
-            "mask.ratio",
-            mask.ratio,
-            "nothing would be hidden, so nothing would be learned".into(),
-            None,
-        ));
-    }
-    at_least_one("mask.min_block_units", mask.min_block_units)?;
-    in_order("mask.aspect", mask.aspect, f64::INFINITY)?;
-
     check_target::check(recipe)?;
     match (head.kind, head.width) {
         (HeadKind::InverseSwinT | HeadKind::InverseSwinB, width) => {
@@ -86,6 +64,38 @@ fn window(data: &DataRecipe) -> Result<()> {
             let expected = "expected a center and a width above 0".into();
             Err(wrong("data.window", format!("[{center}, {width}]"), expected, hint))
         }
+    }
+}
+
+impl MaskRecipe {
+    /// Checks that the values fit together, for images of a size and patches of a side.
+    ///
+    /// # Errors
+    /// If a value does not fit; the error names the first such key and what would fit.
+    pub fn check(&self, image_size: ImageSize, patch_px: usize) -> Result<()> {
+        let unit = self.unit_px;
+        let (height, width) = image_size.height_and_width();
+        if unit > height.min(width) && height.min(width) >= patch_px {
+            let expected = format!("expected at most the shorter side of `data.image_size`, {}", height.min(width));
+            return Err(wrong("mask.unit_px", unit, expected, None));
+        }
+        if unit == 0 || !unit.is_multiple_of(patch_px) {
+            let expected = format!("expected a multiple of the patch side of {patch_px} px");
+            let hint = format!("{patch_px} and {} px would fit", patch_px * (unit / patch_px + 1).max(2));
+            return Err(wrong("mask.unit_px", unit, expected, Some(hint)));
+        }
+        image_is_multiple_of(image_size, unit, "mask unit")?;
+        within("mask.ratio", self.ratio, 0.0, 1.0)?;
+        if self.ratio == 0.0 {
+            return Err(wrong(
+                "mask.ratio",
+                self.ratio,
+                "nothing would be hidden, so nothing would be learned".into(),
+                None,
+            ));
+        }
+        at_least_one("mask.min_block_units", self.min_block_units)?;
+        in_order("mask.aspect", self.aspect, f64::INFINITY)
     }
 }
 

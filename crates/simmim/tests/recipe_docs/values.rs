@@ -39,8 +39,16 @@ pub(crate) fn values(range: &Range, value_of: &dyn Fn(&str) -> f64) -> Vec<(Valu
         Range::CenterAndWidth => {
             let list = |numbers: &[f64]| Array(numbers.iter().copied().map(Float).collect());
             let fitting = [[-600.5, 1500.0], [0.0, 1e-9], [1e9, 1e9]].map(|pair| (list(&pair), true));
-            let wrong: [&[f64]; 8] =
-                [&[40.0, 0.0], &[40.0, -1.0], &[f64::NAN, 1.0], &[0.0, f64::INFINITY], &[0.0, f64::NAN], &[], &[1.0], &[1.0; 3]];
+            let wrong: [&[f64]; 8] = [
+                &[40.0, 0.0],
+                &[40.0, -1.0],
+                &[f64::NAN, 1.0],
+                &[0.0, f64::INFINITY],
+                &[0.0, f64::NAN],
+                &[],
+                &[1.0],
+                &[1.0; 3],
+            ];
             [fitting.to_vec(), no(wrong.map(list).to_vec()), no(vec![Float(1.0), text("a")])].concat()
         }
         Range::Ascending(of) => {
