@@ -1,5 +1,5 @@
-//! Parity with the official implementations: reproduces every fixture in `testdata/parity` and in the folder that the
-//! environment variable `SIMMIM_PARITY_DIR` names.
+//! Parity with the official implementations on any device: reproduces every fixture in `testdata/parity` and in the folder
+//! that the environment variable `SIMMIM_PARITY_DIR` names.
 //!
 //! A fixture of a kind that is not implemented is listed as ignored, with the reason.
 
@@ -19,14 +19,10 @@ use simmim::tokenizer::{self, TokenizerConfig};
 use simmim::train::{Schedule, groups};
 use simmim::weights::Builder;
 use simmim::weights::WeightsFile;
-use simmim_cpu::CpuDevice;
 use simmim_engine::{
     Backend, Device, Images, Labels, Operations, OptimizerStep, ParameterTable, Precision, Slot, SoftLabels, StepSize,
 };
 use std::path::{Path, PathBuf};
-
-/// The device on which fixtures are reproduced.
-const DEVICE: CpuDevice = CpuDevice { threads: 2 };
 
 /// Relative tolerance of losses; f64 runs of the official code differ by up to 1e-7.
 const LOSS: f64 = 1e-5;
@@ -39,30 +35,31 @@ const GRADIENT_FLOOR: f64 = 1e-6;
 /// Relative tolerance of losses and gradient norms over several steps.
 const TRAJECTORY: f64 = 1e-4;
 
-fn main() {
+/// Reproduces all fixtures on a device.
+pub(crate) fn run(device: impl Device + Send + 'static) {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/parity")];
     folders.extend(std::env::var_os("SIMMIM_PARITY_DIR").map(PathBuf::from));
-    let trials = folders.iter().flat_map(|folder| trials(folder)).collect();
+    let trials = folders.iter().flat_map(|folder| trials(folder, &device)).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
 /// One test per fixture of a folder.
-fn trials(folder: &Path) -> Vec<Trial> {
+fn trials(folder: &Path, device: &(impl Device + Send + 'static)) -> Vec<Trial> {
     let entries = std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
     let is_fixture = |path: &PathBuf| path.extension().is_some_and(|e| e == "safetensors" || e == "json");
     let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(is_fixture).collect();
     paths.sort();
-    paths.into_iter().map(trial).collect()
+    paths.into_iter().map(|path| trial(path, device.clone())).collect()
 }
 
-fn trial(path: PathBuf) -> Trial {
+fn trial(path: PathBuf, device: impl Device + Send + 'static) -> Trial {
     let part = |p: Option<&std::ffi::OsStr>| p.unwrap_or_default().to_string_lossy().into_owned();
     let name = format!("{}/{}", part(path.parent().and_then(Path::file_name)), part(path.file_name()));
     match kind(&path) {
-        Kind::Pretrain(config) => Trial::test(name, move || pretrain(&path, &config, &DEVICE)),
-        Kind::Classify(config) => Trial::test(name, move || classify(&path, &config, &DEVICE)),
+        Kind::Pretrain(config) => Trial::test(name, move || pretrain(&path, &config, &device)),
+        Kind::Classify(config) => Trial::test(name, move || classify(&path, &config, &device)),
         Kind::BiasTables => Trial::test(name, move || bias_tables(&path)),
-        Kind::Tokenizer(config) => Trial::test(name, move || tokenizer(&path, &config, &DEVICE)),
+        Kind::Tokenizer(config) => Trial::test(name, move || tokenizer(&path, &config, &device)),
         Kind::Schedules => Trial::test(name, move || schedules(&path)),
         Kind::AvgDist => Trial::test(name, move || avg_dist(&path)),
         Kind::NotImplemented(what) => {

@@ -1,0 +1,29 @@
+//! Compiles the one file of C++ and says where libtorch lies: to the tests of this crate, and to whoever depends on it.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(feature = "tch")]
+    build();
+}
+
+#[cfg(feature = "tch")]
+fn build() {
+    println!("cargo:rerun-if-changed=src/shim.cpp");
+    // torch-sys found it
+    let lib = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch lies");
+    let include = std::path::Path::new(&lib).join("../include");
+    let windows = std::env::var("CARGO_CFG_TARGET_OS").is_ok_and(|os| os == "windows");
+    cc::Build::new()
+        .cpp(true)
+        .warnings(false)
+        .include(include.join("torch/csrc/api/include"))
+        .include(&include)
+        .std("c++17")
+        .flag_if_supported("-Wno-deprecated")
+        .file("src/shim.cpp")
+        .compile("simmim_shim");
+    println!("cargo:lib={lib}");
+    if !windows {
+        println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
+    }
+}

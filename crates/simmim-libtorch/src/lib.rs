@@ -1,0 +1,332 @@
+//! The libtorch backend of simmim: NVIDIA and AMD GPUs, Apple's, and the CPU, by the library that PyTorch is made of.
+//!
+//! Operations are written with libtorch's own, whose autograd computes gradients, in the arithmetic of PyTorch's autocast:
+//! with bf16, products and attention read operands that are rounded to bf16, while parameters, sums, norms, losses and the
+//! residual stream are f32. Tensors are f32 from one operation to the next.
+//!
+//! The host only queues work. Values cross between host and device in [`Operations::tensor`], [`Operations::read`] and where
+//! images, masks, targets and weights of losses come in; [`Libtorch::transfers`] counts it.
+//!
+//! Results are not the same bits as the CPU backend's, nor on any number of threads: libtorch chooses how sums are divided.
+//!
+//! Without the feature `tch` this crate is empty, so that a workspace builds where no libtorch is.
+
+#![cfg(feature = "tch")]
+#![deny(unsafe_code)]
+
+mod device;
+mod error;
+mod gradient_reduction;
+mod layouts;
+mod ops;
+mod optimizer;
+mod product_peak;
+#[allow(unsafe_code, reason = "calls of C++")]
+mod shim;
+mod store;
+mod transfer;
+
+pub use device::{Accelerator, LibtorchDevice};
+pub use error::{LibtorchError, guarded};
+pub use shim::count_operators;
+pub use transfer::Transfers;
+
+use layouts::Layouts;
+use simmim_engine::{
+    AttentionBranch, Backend, Collective, CollectiveError, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch,
+    Operations, OptimizerStep, ParameterId, ParameterTable, PositionMlp, Precision, Regression, Segment, Slot,
+    SoftLabels,
+};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use store::Store;
+use tch::{Kind, Tensor, no_grad, with_grad};
+use transfer::Transfers as Counted;
+
+/// The libtorch backend. Clones are the same backend.
+#[derive(Clone)]
+pub struct Libtorch {
+    state: Rc<State>,
+}
+
+struct State {
+    table: ParameterTable,
+    precision: Precision,
+    device: tch::Device,
+    store: RefCell<Store>,
+    is_recording: Cell<bool>,
+    layouts: RefCell<Layouts>,
+    /// The position bias that was looked up last, since blocks may share it.
+    expanded_bias: RefCell<Option<ops::position_bias::ExpandedBias>>,
+    transfers: Cell<Counted>,
+}
+
+/// A tensor of [`Libtorch`]: f32, on the device.
+pub struct LibtorchTensor(Tensor);
+
+impl Clone for LibtorchTensor {
+    fn clone(&self) -> Self {
+        Self(self.0.shallow_clone())
+    }
+}
+
+impl Libtorch {
+    /// A backend for the parameters of `table`, all of them zero.
+    fn new(table: ParameterTable, precision: Precision, device: tch::Device) -> Self {
+        let state = State {
+            store: RefCell::new(Store::new(&table, device)),
+            table,
+            precision,
+            device,
+            is_recording: Cell::new(false),
+            layouts: RefCell::default(),
+            expanded_bias: RefCell::default(),
+            transfers: Cell::default(),
+        };
+        Self { state: Rc::new(state) }
+    }
+
+    /// How often values crossed between host and device since the backend was opened.
+    pub fn transfers(&self) -> Transfers {
+        self.state.transfers.get()
+    }
+
+    fn is_recording(&self) -> bool {
+        self.state.is_recording.get()
+    }
+
+    /// Runs something with autograd recording or not, and then goes on as before.
+    fn record_as<T>(&self, is_recording: bool, run: impl FnOnce() -> T) -> T {
+        let before = self.state.is_recording.replace(is_recording);
+        let shared = self.state.expanded_bias.take(); // of the other graph
+        let done = if is_recording { with_grad(run) } else { no_grad(run) };
+        self.state.expanded_bias.replace(shared);
+        self.state.is_recording.set(before);
+        done
+    }
+
+    /// Runs an operation, and records it if a tape is recording.
+    fn op(&self, run: impl FnOnce() -> Tensor) -> LibtorchTensor {
+        LibtorchTensor(if self.is_recording() { with_grad(run) } else { no_grad(run) })
+    }
+
+    /// A parameter as a leaf of the graph.
+    fn leaf(&self, id: ParameterId) -> Tensor {
+        self.state.store.borrow().leaf(id).shallow_clone()
+    }
+
+    /// A parameter in the type of operands of products.
+    fn operand(&self, id: ParameterId) -> Tensor {
+        self.to_operand(&self.leaf(id))
+    }
+
+    /// The type of operands of products.
+    fn operand_kind(&self) -> Kind {
+        match self.state.precision {
+            Precision::F32 => Kind::Float,
+            Precision::Bf16 => Kind::BFloat16,
+        }
+    }
+
+    fn to_operand(&self, x: &Tensor) -> Tensor {
+        x.to_kind(self.operand_kind())
+    }
+}
+
+/// Sizes as libtorch has them.
+fn sizes(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|n| *n as i64).collect()
+}
+
+impl Operations for Libtorch {
+    type Tensor = LibtorchTensor;
+
+    fn tensor(&self, shape: &[usize], data: &[f32]) -> LibtorchTensor {
+        let tensor = self.upload(&sizes(shape), data);
+        LibtorchTensor(if self.is_recording() { tensor.set_requires_grad(true) } else { tensor })
+    }
+
+    fn shape(&self, x: &LibtorchTensor) -> Vec<usize> {
+        x.0.size().iter().map(|n| *n as usize).collect()
+    }
+
+    fn read(&self, x: &LibtorchTensor) -> Vec<f32> {
+        self.download(&x.0)
+    }
+
+    fn reshape(&self, x: &LibtorchTensor, shape: &[usize]) -> LibtorchTensor {
+        self.op(|| x.0.reshape(sizes(shape)))
+    }
+
+    fn parameter(&self, id: ParameterId) -> LibtorchTensor {
+        LibtorchTensor(self.leaf(id))
+    }
+
+    fn patch_embed(&self, images: &Images, patch: (usize, usize), linear: &Linear) -> LibtorchTensor {
+        self.op(|| ops::patch_embed::forward(self, images, patch, linear))
+    }
+
+    fn mask_tokens(&self, x: &LibtorchTensor, hidden: &[bool], mask_token: ParameterId) -> LibtorchTensor {
+        self.op(|| ops::tokens::mask(self, &x.0, hidden, mask_token))
+    }
+
+    fn prepend_token(&self, x: &LibtorchTensor, token: ParameterId) -> LibtorchTensor {
+        self.op(|| ops::tokens::prepend(self, &x.0, token))
+    }
+
+    fn add_positions(&self, x: &LibtorchTensor, positions: ParameterId) -> LibtorchTensor {
+        self.op(|| &x.0 + self.leaf(positions))
+    }
+
+    fn attention_branch(
+        &self,
+        x: &LibtorchTensor,
+        branch: &AttentionBranch,
+        bias_table: Option<&LibtorchTensor>,
+        drop_path_scale: Option<&[f32]>,
+    ) -> LibtorchTensor {
+        let table = bias_table.map(|table| &table.0);
+        self.op(|| ops::attention_branch::forward(self, &x.0, branch, table, drop_path_scale))
+    }
+
+    fn continuous_position_bias(&self, offsets: &[f32], mlp: &PositionMlp) -> LibtorchTensor {
+        self.op(|| ops::position_bias::continuous(self, offsets, mlp))
+    }
+
+    fn mlp_branch(&self, x: &LibtorchTensor, branch: &MlpBranch, drop_path_scale: Option<&[f32]>) -> LibtorchTensor {
+        self.op(|| ops::mlp_branch::forward(self, &x.0, branch, drop_path_scale))
+    }
+
+    fn recompute(&self, x: &LibtorchTensor, segment: Segment<Self>) -> LibtorchTensor {
+        ops::recompute::forward(self, x, segment)
+    }
+
+    fn layer_norm(&self, x: &LibtorchTensor, norm: &LayerNorm) -> LibtorchTensor {
+        self.op(|| ops::linear::layer_norm(self, &x.0, norm))
+    }
+
+    fn linear(&self, x: &LibtorchTensor, linear: &Linear) -> LibtorchTensor {
+        self.op(|| ops::linear::linear(self, &x.0, linear).to_kind(Kind::Float))
+    }
+
+    fn gelu(&self, x: &LibtorchTensor) -> LibtorchTensor {
+        self.op(|| x.0.gelu("none"))
+    }
+
+    fn gather_rows(&self, x: &LibtorchTensor, rows: &[u32]) -> LibtorchTensor {
+        self.op(|| ops::tokens::gather_rows(self, &x.0, rows))
+    }
+
+    fn mean_tokens(&self, x: &LibtorchTensor) -> LibtorchTensor {
+        self.op(|| x.0.mean_dim(1, false, Kind::Float))
+    }
+
+    fn regression(&self, prediction: &LibtorchTensor, loss: &Regression) -> LibtorchTensor {
+        self.op(|| ops::losses::regression(self, &prediction.0, loss))
+    }
+
+    fn cross_entropy(&self, logits: &LibtorchTensor, loss: &CrossEntropy) -> LibtorchTensor {
+        self.op(|| ops::losses::cross_entropy(self, &logits.0, loss))
+    }
+
+    fn soft_labels(&self, logits: &LibtorchTensor, loss: &SoftLabels) -> LibtorchTensor {
+        self.op(|| ops::losses::soft_labels(self, &logits.0, loss))
+    }
+
+    fn convolution(&self, x: &LibtorchTensor, linear: &Linear) -> LibtorchTensor {
+        self.op(|| ops::images::convolution(self, &x.0, linear))
+    }
+
+    fn relu(&self, x: &LibtorchTensor) -> LibtorchTensor {
+        self.op(|| x.0.relu())
+    }
+
+    fn max_pool(&self, x: &LibtorchTensor) -> LibtorchTensor {
+        self.op(|| ops::images::max_pool(&x.0))
+    }
+
+    fn upsample(&self, x: &LibtorchTensor) -> LibtorchTensor {
+        self.op(|| ops::images::upsample(&x.0))
+    }
+
+    fn add(&self, x: &LibtorchTensor, factor: f32, y: &LibtorchTensor) -> LibtorchTensor {
+        self.op(|| &x.0 + f64::from(factor) * &y.0)
+    }
+
+    fn gumbel_softmax(&self, logits: &LibtorchTensor, noise: &[f32], temperature: f32) -> LibtorchTensor {
+        self.op(|| {
+            let noise = self.upload(&logits.0.size(), noise);
+            ((&logits.0 + noise) / f64::from(temperature)).softmax(-1, Kind::Float)
+        })
+    }
+
+    fn laplace(&self, prediction: &LibtorchTensor, loss: &Laplace) -> LibtorchTensor {
+        self.op(|| ops::losses::laplace(self, &prediction.0, loss))
+    }
+
+    fn uniform_divergence(&self, logits: &LibtorchTensor) -> LibtorchTensor {
+        self.op(|| ops::losses::uniform_divergence(&logits.0))
+    }
+}
+
+impl Backend for Libtorch {
+    fn table(&self) -> &ParameterTable {
+        &self.state.table
+    }
+
+    fn precision(&self) -> Precision {
+        self.state.precision
+    }
+
+    fn start(&self, recording: bool) {
+        self.state.is_recording.set(recording);
+        self.state.expanded_bias.take();
+        self.state.layouts.borrow_mut().forget_unused();
+    }
+
+    fn backward(&self, loss: &LibtorchTensor) {
+        assert_eq!(loss.0.numel(), 1, "only a scalar can be differentiated");
+        self.state.expanded_bias.take();
+        if loss.0.requires_grad() {
+            shim::backward(&loss.0, None, false);
+        }
+    }
+
+    fn backward_and_reduce(&self, loss: &LibtorchTensor, collective: &mut dyn Collective) -> Result<(), CollectiveError> {
+        self.backward(loss);
+        if collective.world() == 1 { Ok(()) } else { gradient_reduction::reduce(self, collective) }
+    }
+
+    fn backward_to(&self, loss: &LibtorchTensor, of: &LibtorchTensor) -> Vec<f32> {
+        self.backward(loss);
+        let gradient = of.0.grad();
+        if gradient.defined() { self.download(&gradient) } else { vec![0.0; of.0.numel()] }
+    }
+
+    fn read_parameter(&self, slot: Slot, id: ParameterId) -> Vec<f32> {
+        let part = self.state.store.borrow().part(slot, id);
+        part.map_or_else(|| vec![0.0; self.state.table.get(id).range.len()], |part| self.download(&part))
+    }
+
+    fn write_parameter(&self, slot: Slot, id: ParameterId, values: &[f32]) {
+        let mut part = self.state.store.borrow_mut().part_mut(slot, id);
+        let values = self.upload(&part.size(), values);
+        no_grad(|| part.copy_(&values));
+    }
+
+    fn clear_gradients(&self) {
+        self.state.store.borrow().clear_gradients();
+    }
+
+    fn step(&self, step: &OptimizerStep) -> LibtorchTensor {
+        LibtorchTensor(no_grad(|| optimizer::step(self, step)))
+    }
+
+    fn update_average(&self, decay: f32) {
+        self.state.store.borrow_mut().update_average(1.0 - f64::from(decay));
+    }
+
+    fn swap_average(&self) {
+        self.state.store.borrow_mut().swap_average();
+    }
+}

@@ -1,0 +1,36 @@
+//! What comes after the last layer of a residual branch: norm, layer scale, drop path and the sum.
+
+use super::linear::layer_norm;
+use crate::Libtorch;
+use simmim_engine::{LayerNorm, NormOrder, ParameterId};
+use tch::{Kind, Tensor};
+
+/// `x + drop_path_scale·layer_scale·y`, with the norm on `y` if it stands behind the branch.
+pub(crate) fn add(
+    b: &Libtorch,
+    x: &Tensor,
+    y: &Tensor,
+    (norm, order): (&LayerNorm, NormOrder),
+    layer_scale: Option<ParameterId>,
+    drop_path_scale: Option<&[f32]>,
+) -> Tensor {
+    let mut y = match order {
+        NormOrder::Pre => y.shallow_clone(),
+        NormOrder::Post => layer_norm(b, &y.to_kind(Kind::Float), norm),
+    };
+    if let Some(scale) = layer_scale {
+        y = y * b.leaf(scale);
+    }
+    if let Some(scale) = drop_path_scale {
+        y = y * b.upload(&[scale.len() as i64, 1, 1], scale);
+    }
+    x + y
+}
+
+/// The branch's input: `x` or its norm.
+pub(crate) fn input(b: &Libtorch, x: &Tensor, norm: &LayerNorm, order: NormOrder) -> Tensor {
+    b.to_operand(&match order {
+        NormOrder::Pre => layer_norm(b, x, norm),
+        NormOrder::Post => x.shallow_clone(),
+    })
+}
