@@ -3,6 +3,7 @@
 
     python3 bench/compare.py                            everything: an hour or more
     python3 bench/compare.py --workloads vit-s --rounds 2
+    python3 bench/compare.py --device libtorch-cpu --ways eager sdpa     our libtorch backend beside the same libtorch
 
 Builds the command, makes a virtual environment with PyTorch from PyPI beside this file (or takes the one that
 SIMMIM_BENCH_VENV names), and runs ours and theirs in turn, each in a process of its own. In the first round every way of
@@ -26,6 +27,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 TORCH = "torch==2.15.0"
+# the release that our libtorch backend is linked with
+LIBTORCH = "torch==2.13.0"
 WAYS = ["eager", "sdpa", "compile", "compile-sdpa"]
 
 # a run beside a peak below this share of the highest one is repeated, so many times in all
@@ -39,24 +42,33 @@ WORKLOADS = {
     "vit-b": ("pretrain-vit-b16-224", 4, ["bf16"]),
     "swin-t": ("pretrain-swin-t-192", 8, ["bf16", "f32"]),
     "swinv2-t": ("pretrain-swinv2-t-192", 8, ["bf16", "f32"]),
+    # for GPUs; --batch changes how many images
+    "vit-b-gpu": ("pretrain-vit-b16-224", 256, ["bf16", "f32"]),
+    "swin-b-gpu": ("pretrain-swin-b-192", 256, ["bf16", "f32"]),
+    "swinv2-b-gpu": ("pretrain-swinv2-b-192", 192, ["bf16", "f32"]),
 }
+OF_CPUS = [name for name in WORKLOADS if not name.endswith("-gpu")]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=OF_CPUS)
     parser.add_argument("--precisions", nargs="+", choices=["bf16", "f32"], default=["bf16", "f32"])
     parser.add_argument("--what", nargs="+", choices=["step", "forward"], default=["step", "forward"])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, help="ways of running PyTorch")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10, help="timed steps of a run")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu", help="the device of ours; PyTorch's is the CPU, or the same GPU")
+    parser.add_argument("--batch", type=int, help="images per step, instead of the workload's own number")
+    parser.add_argument("--edits", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the recipes")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for compare.json and compare.md")
     parser.add_argument("--run-with", default="", help="a command to put in front of every timed one")
     options = parser.parse_args()
 
-    options.simmim = build()
-    options.python = python()
+    options.python = python(options)
+    options.simmim = build(options)
+    options.torch_device = "cpu" if options.device.endswith("cpu") else options.device
     options.out.mkdir(parents=True, exist_ok=True)
     results = []
     for name in options.workloads:
@@ -68,28 +80,41 @@ def main():
     print((options.out / "compare.md").read_text(encoding="utf-8"))
 
 
-def build():
+def is_libtorch(options):
+    return options is not None and options.device != "cpu"
+
+
+def build(options=None):
     """The release build of the command."""
     if "SIMMIM_BENCH_BINARY" in os.environ:
         return os.environ["SIMMIM_BENCH_BINARY"]
-    subprocess.run(["cargo", "build", "--release", "-p", "simmim-cli"], cwd=ROOT, check=True)
+    command, environment = ["cargo", "build", "--release", "-p", "simmim-cli"], dict(os.environ)
+    if is_libtorch(options):
+        command += ["--features", "libtorch"]
+        environment["PATH"] = os.pathsep.join([str(Path(options.python).parent), environment["PATH"]])
+        environment["LIBTORCH_USE_PYTORCH"] = "1"
+    subprocess.run(command, cwd=ROOT, check=True, env=environment)
     return str(ROOT / "target" / "release" / "simmim")
 
 
-def python():
-    """An interpreter that has PyTorch."""
-    folder = Path(os.environ.get("SIMMIM_BENCH_VENV", HERE / "venv"))
+def python(options):
+    """An interpreter that has PyTorch: the release that we are linked with, if we are."""
+    torch, own = (LIBTORCH, ROOT / "target" / "libtorch") if is_libtorch(options) else (TORCH, HERE / "venv")
+    folder = Path(os.environ.get("SIMMIM_BENCH_VENV", own))
     interpreter = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not interpreter.exists():
-        say(f"making {folder} with {TORCH}")
+        say(f"making {folder} with {torch}")
         venv.create(folder, with_pip=True)
-        subprocess.run([interpreter, "-m", "pip", "install", "--quiet", TORCH, "numpy"], check=True)
+        subprocess.run([interpreter, "-m", "pip", "install", "--quiet", torch, "numpy"], check=True)
     return str(interpreter)
 
 
 def compare(options, name, recipe, batch, precision):
     """Rounds of ours and theirs; one result for training steps and one for forward passes."""
+    batch = options.batch or batch
     edits = ["--set", f"train.batch_size={batch}"]
+    for edit in options.edits:
+        edits += ["--set", edit]
     described = run(options, [options.simmim, "inspect", recipe, *edits, "--json"], timed=False)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "recipe.json"
@@ -99,6 +124,8 @@ def compare(options, name, recipe, batch, precision):
         for number in range(options.rounds):
             say(f"{name} {precision}: round {number + 1} of {options.rounds}, ours")
             common = ["--threads", str(options.threads), "--precision", precision, "--json", "--quiet"]
+            if is_libtorch(options):
+                common += ["--device", options.device]
             command = [options.simmim, "bench", "--recipe", recipe, "--steps", str(options.steps), *edits, *common]
             ours.append(undisturbed(options, command, common, "step_ms") or sys.exit("ours failed"))
             for what in options.what:
@@ -106,6 +133,7 @@ def compare(options, name, recipe, batch, precision):
                     say(f"{name} {precision}: round {number + 1} of {options.rounds}, PyTorch {way}, {what}")
                     command = [options.python, str(HERE / "torch_step.py"), "--recipe", str(file), "--precision", precision]
                     command += ["--way", way, "--what", what, "--steps", str(options.steps), "--threads", str(options.threads)]
+                    command += ["--device", options.torch_device]
                     result = undisturbed(options, command, common, "ms")
                     if result is None:
                         continue

@@ -25,6 +25,7 @@ def main():
     parser.add_argument("--what", choices=["step", "forward"], default="step")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--device", default="cpu", help="cpu, cuda:N or mps")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -32,19 +33,25 @@ def main():
         recipe = json.load(file)
     result = measure(recipe, options)
     result["peak_rss_mb"] = peak_rss_mb()
+    if options.device.startswith("cuda"):
+        result["device_most_used_mb"] = torch.cuda.max_memory_allocated() / 2**20
     result["torch"] = torch.__version__
     print(json.dumps(result))
 
 
 def measure(recipe, options):
     batch = recipe["train"]["batch_size"]
-    model = SimMim(recipe, use_sdpa="sdpa" in options.way)
+    device = torch.device(options.device)
+    model = SimMim(recipe, use_sdpa="sdpa" in options.way).to(device)
     parameters = sum(p.numel() for p in model.parameters())
     size = recipe["data"]["image_size"]
     height, width = size if isinstance(size, list) else (size, size)
+    # they come from the host in every step, as those of a loader do
     images = torch.randn(batch, recipe["data"]["channels"], height, width)
     mask = draw_masks(recipe, batch, height, width)
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=options.precision == "bf16")
+    if device.type == "cuda":
+        images, mask = images.pin_memory(), mask.pin_memory()
+    autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=options.precision == "bf16")
     is_compiled = options.way.startswith("compile")
     if options.what == "forward":
         model.eval()
@@ -57,7 +64,7 @@ def measure(recipe, options):
 
         def step():
             with torch.no_grad(), autocast:
-                features(images)
+                features(images.to(device, non_blocking=True)).flatten()[0].item()
 
         chosen = None
     else:
@@ -68,7 +75,7 @@ def measure(recipe, options):
         def step():
             optimizer.zero_grad(set_to_none=True)
             with autocast:
-                loss = loss_of(images, mask)
+                loss = loss_of(images.to(device, non_blocking=True), mask.to(device, non_blocking=True))
             loss.backward()
             if clip > 0:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), clip)

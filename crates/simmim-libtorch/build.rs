@@ -22,8 +22,8 @@ fn build() {
         .flag_if_supported("-Wno-deprecated")
         .file("src/shim.cpp")
         .compile("simmim_shim");
-    println!("cargo:lib={lib}");
     if !windows {
+        println!("cargo:lib={lib}");
         println!("cargo:rustc-link-arg=-Wl,-rpath,{lib}");
     }
 }

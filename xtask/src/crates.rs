@@ -10,10 +10,11 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("simmim-kernels", &[]),
     ("simmim-engine", &[]),
     ("simmim-cpu", &["simmim-engine", "simmim-kernels"]),
+    ("simmim-libtorch", &["simmim-engine"]),
     ("simmim-data", &[]),
     ("simmim-onnx", &["simmim-engine"]),
     ("simmim", &["simmim-engine", "simmim-data", "simmim-onnx"]),
-    ("simmim-cli", &["simmim", "simmim-cpu", "simmim-data", "simmim-engine"]),
+    ("simmim-cli", &["simmim", "simmim-cpu", "simmim-data", "simmim-engine", "simmim-libtorch"]),
     ("simmim-python", &["simmim", "simmim-cli", "simmim-cpu", "simmim-data", "simmim-engine"]),
     ("xtask", &[]),
 ];
@@ -89,6 +90,10 @@ fn code_of(manifest: &Path) -> Result<String> {
             append_code(&part, &mut code)?;
         }
     }
+    let script = folder.join("build.rs");
+    if script.is_file() {
+        code += &std::fs::read_to_string(&script)?;
+    }
     Ok(code)
 }
 
@@ -98,7 +103,12 @@ fn append_code(folder: &Path, code: &mut String) -> Result<()> {
         if path.is_dir() {
             append_code(&path, code)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            *code += &std::fs::read_to_string(&path)?;
+            let text = std::fs::read_to_string(&path)?;
+            // tests that two crates share lie in the folder of one of them
+            for elsewhere in text.lines().filter_map(|line| line.strip_prefix("#[path = \"")?.strip_suffix("\"]")) {
+                *code += &std::fs::read_to_string(folder.join(elsewhere))?;
+            }
+            *code += &text;
         }
     }
     Ok(())

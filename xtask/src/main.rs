@@ -4,6 +4,7 @@
 
 mod check;
 mod crates;
+mod libtorch;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -12,7 +13,9 @@ use std::path::Path;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   check   format, tidiness, dependencies, clippy, tests, documentation
-  tidy    only tidiness and dependencies: seconds, nothing is compiled";
+  tidy    only tidiness and dependencies: seconds, nothing is compiled
+  libtorch         builds the command with libtorch, which it installs in target/libtorch: 5 GB
+  libtorch check   clippy and tests of that; says so where libtorch cannot be installed";
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository");
@@ -20,6 +23,8 @@ fn main() -> Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => check::check(root),
         ["tidy"] => check::tidy(root),
+        ["libtorch"] => libtorch::build(root),
+        ["libtorch", "check"] => libtorch::check(root),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");
             Ok(())

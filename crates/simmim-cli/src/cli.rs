@@ -27,7 +27,8 @@ pub(crate) struct Cli {
 /// Options of every command; one that a command does not use is refused.
 #[derive(Args)]
 pub(crate) struct Common {
-    /// Device to compute on; auto, the default, chooses the best one of this build, which is cpu.
+    /// Device to compute on: cpu, or, in a build with the feature `libtorch`, cuda:N, mps or libtorch-cpu; auto, the
+    /// default, is cuda:0 if this build finds it, or else cpu.
     #[arg(long, global = true, value_name = "DEVICE", help_heading = "Common options")]
     pub(crate) device: Option<String>,
     /// Precision of matrix products and attention; auto, the default, chooses the faster one on this machine and says

@@ -7,8 +7,10 @@ use crate::unused;
 use simmim::Error;
 use simmim_cpu::CpuDevice;
 use simmim_engine::Device;
+#[cfg(feature = "libtorch")]
+use simmim_libtorch::LibtorchDevice;
 
-/// Devices of other builds, and the hardware or library they are for.
+/// The devices of builds with the feature `libtorch`, and the hardware or library they are for.
 const OTHER_BUILDS: &[(&str, &str)] =
     &[("cuda", "NVIDIA and AMD GPUs"), ("mps", "Apple GPUs"), ("libtorch-cpu", "libtorch")];
 
@@ -18,10 +20,33 @@ const OTHER_BUILDS: &[(&str, &str)] =
 /// If this build does not have the device, an option would be ignored, and those of the command.
 pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
     unused::refuse(cli)?;
+    let threads = cli.common.threads();
     match cli.common.device() {
-        "auto" | "cpu" => on(cli, &CpuDevice { threads: cli.common.threads() }),
+        #[cfg(feature = "libtorch")]
+        "auto" if LibtorchDevice::has_cuda() => on_libtorch(cli, "cuda:0", threads),
+        "auto" | "cpu" => on(cli, &CpuDevice { threads }),
+        #[cfg(feature = "libtorch")]
+        other if is_of_libtorch(other) => on_libtorch(cli, other, threads),
         other => Err(unknown(other).into()),
     }
+}
+
+/// Runs a command on a device of libtorch, whose memory may run out.
+#[cfg(feature = "libtorch")]
+fn on_libtorch(cli: &Cli, name: &str, threads: usize) -> anyhow::Result<Exit> {
+    let device = LibtorchDevice::new(name, threads)
+        .map_err(|error| Error::Input { what: error.to_string(), hint: Some(error.hint()) })?;
+    simmim_libtorch::guarded(|| on(cli, &device))
+        .unwrap_or_else(|error| Err(Error::DeviceMemory { reason: error.reason }.into()))
+}
+
+#[cfg(feature = "libtorch")]
+fn is_of_libtorch(name: &str) -> bool {
+    OTHER_BUILDS.iter().any(|(family, _)| *family == family_of(name))
+}
+
+fn family_of(name: &str) -> &str {
+    name.split(':').next().unwrap_or_default()
 }
 
 fn on(cli: &Cli, device: &impl Device) -> anyhow::Result<Exit> {
@@ -47,10 +72,16 @@ fn on(cli: &Cli, device: &impl Device) -> anyhow::Result<Exit> {
 }
 
 fn unknown(name: &str) -> Error {
-    let family = name.split(':').next().unwrap_or_default();
-    let what = match OTHER_BUILDS.iter().find(|(known, _)| *known == family) {
-        Some((_, what)) => format!("device `{name}`: this build does not support {what}"),
-        None => format!("there is no device `{name}`"),
+    let (what, hint) = match OTHER_BUILDS.iter().find(|(known, _)| *known == family_of(name)) {
+        Some((_, what)) => (
+            format!("device `{name}`: this build does not support {what}"),
+            "the devices of this build are: auto, cpu; one with `--features libtorch` has others (docs/GPU.md)",
+        ),
+        None if cfg!(feature = "libtorch") => (
+            format!("there is no device `{name}`"),
+            "the devices of this build are: auto, cpu, cuda:N, mps, libtorch-cpu",
+        ),
+        None => (format!("there is no device `{name}`"), "the devices of this build are: auto, cpu"),
     };
-    Error::Input { what, hint: Some("the devices of this build are: auto, cpu".into()) }
+    Error::Input { what, hint: Some(hint.into()) }
 }

@@ -24,8 +24,24 @@ pub trait Device: Clone {
     /// What is worth knowing about computing in `precision` here, such as that it is emulated.
     fn precision_note(&self, precision: Precision) -> Option<String>;
 
+    /// What is known of an accelerator; nothing for the host's own cores.
+    fn accelerator(&self) -> Option<Accelerator> {
+        None
+    }
+
     /// Measures the product peak; takes about half a second.
     fn product_peak(&self, precision: Precision) -> ProductPeak;
+}
+
+/// An accelerator with memory of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accelerator {
+    /// Its name, if its driver says it.
+    pub model: Option<String>,
+    /// Bytes of its memory, if known.
+    pub memory_bytes: Option<u64>,
+    /// The most bytes of it that tensors of this process took at a time, if known.
+    pub most_used_bytes: Option<u64>,
 }
 
 /// Multiply-adds of one precision that registers allow, in 10⁹ operations per second.

@@ -28,7 +28,7 @@ mod reference;
 
 pub use backend::{Backend, Direction, OperationTime, OptimizerStep, Slot, StepSize};
 pub use collective::{Alone, Collective, CollectiveError, InProcess};
-pub use device::{Device, ProductPeak};
+pub use device::{Accelerator, Device, ProductPeak};
 pub use operations::{
     AttentionBranch, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
     Operations, PositionMlp, Precision, QkvBias, Regression, Segment, Similarity, SoftLabels, Windows,

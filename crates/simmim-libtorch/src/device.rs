@@ -1,7 +1,7 @@
 //! libtorch's devices: whether one is there, what it is called, how it opens a backend.
 
 use crate::{Libtorch, LibtorchError, product_peak, shim};
-use simmim_engine::{Device, ParameterTable, Precision, ProductPeak};
+use simmim_engine::{Accelerator, Device, ParameterTable, Precision, ProductPeak};
 
 /// The library that registers NVIDIA's GPUs with libtorch, or AMD's, by the names of the systems that have it.
 const GPU_LIBRARIES: [&std::ffi::CStr; 2] = [c"libtorch_cuda.so", c"libtorch_hip.so"];
@@ -11,17 +11,6 @@ const GPU_LIBRARIES: [&std::ffi::CStr; 2] = [c"libtorch_cuda.so", c"libtorch_hip
 pub struct LibtorchDevice {
     device: tch::Device,
     threads: usize,
-}
-
-/// What is known of a GPU.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accelerator {
-    /// Its name, as its driver says it.
-    pub name: Option<String>,
-    /// Bytes of its memory.
-    pub memory_bytes: Option<u64>,
-    /// The most bytes of it that tensors took at a time.
-    pub peak_bytes: Option<u64>,
 }
 
 impl LibtorchDevice {
@@ -59,25 +48,6 @@ impl LibtorchDevice {
     /// Whether there is a GPU that `cuda` can compute on.
     pub fn has_cuda() -> bool {
         GPU_LIBRARIES.iter().any(|library| shim::load(library)) && gpus() > 0
-    }
-
-    /// What is known of the GPU; nothing for the CPU.
-    pub fn accelerator(&self) -> Option<Accelerator> {
-        let index = match self.device {
-            tch::Device::Cpu => return None,
-            tch::Device::Cuda(index) => index,
-            tch::Device::Mps | tch::Device::Vulkan => 0,
-        };
-        let name = match self.device {
-            tch::Device::Cuda(_) => shim::name(index),
-            tch::Device::Cpu | tch::Device::Mps | tch::Device::Vulkan => None,
-        };
-        let memory = shim::memory(index);
-        Some(Accelerator {
-            name,
-            memory_bytes: memory.map(|(total, _)| total),
-            peak_bytes: memory.map(|(_, peak)| peak),
-        })
     }
 
     pub(crate) fn is_cpu(&self) -> bool {
@@ -163,6 +133,24 @@ impl Device for LibtorchDevice {
         None
     }
 
+    fn accelerator(&self) -> Option<Accelerator> {
+        let index = match self.device {
+            tch::Device::Cpu => return None,
+            tch::Device::Cuda(index) => index,
+            tch::Device::Mps | tch::Device::Vulkan => 0,
+        };
+        let model = match self.device {
+            tch::Device::Cuda(_) => shim::name(index),
+            tch::Device::Cpu | tch::Device::Mps | tch::Device::Vulkan => None,
+        };
+        let memory = shim::memory(index);
+        Some(Accelerator {
+            model,
+            memory_bytes: memory.map(|(total, _)| total),
+            most_used_bytes: memory.map(|(_, peak)| peak),
+        })
+    }
+
     fn product_peak(&self, precision: Precision) -> ProductPeak {
         product_peak::product_peak(self, precision)
     }
@@ -179,7 +167,6 @@ mod tests {
             let error = check_gpu("cuda:1", index, has_library, count).unwrap_err();
             assert!(error.to_string().contains(expected), "{error}");
             assert!(error.hint().contains(hint), "{}", error.hint());
-            assert!(error.is_users_fault());
         };
         check(1, false, 0, "was built without CUDA", "pip install torch==2.13.0");
         check(1, true, 0, "no driver", "nvidia-smi");

@@ -39,9 +39,14 @@ pub enum LibtorchError {
         /// Number of GPUs.
         count: usize,
     },
-    /// Memory ran out.
-    #[error("the device has not enough memory: {0}")]
-    OutOfMemory(String),
+}
+
+/// Memory that ran out, with libtorch's words on it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the device has not enough memory: {reason}")]
+pub struct OutOfMemory {
+    /// What was asked for.
+    pub reason: String,
 }
 
 impl LibtorchError {
@@ -63,17 +68,6 @@ impl LibtorchError {
             Self::NoSuchIndex { count, .. } => {
                 format!("GPUs are numbered from 0: `--device cuda:{}` is the last one", count.saturating_sub(1))
             }
-            Self::OutOfMemory(_) => "`--set train.accumulation_steps=2` halves the activations that are held, and `--set \
-                                     train.recompute_blocks=true` keeps only those of one block"
-                .into(),
-        }
-    }
-
-    /// Whether the user asked for what is not there, in contrast to a machine that does not give it.
-    pub fn is_users_fault(&self) -> bool {
-        match self {
-            Self::UnknownDevice(_) | Self::BuiltWithout { .. } | Self::NoGpu(_) | Self::NoSuchIndex { .. } => true,
-            Self::OtherVersion { .. } | Self::OutOfMemory(_) => false,
         }
     }
 }
@@ -83,10 +77,10 @@ impl LibtorchError {
 ///
 /// # Errors
 /// If memory ran out.
-pub fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, LibtorchError> {
+pub fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, OutOfMemory> {
     say_no_panic_of_memory();
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| match memory_text(panic.as_ref()) {
-        Some(text) => LibtorchError::OutOfMemory(text),
+        Some(reason) => OutOfMemory { reason },
         None => resume_unwind(panic),
     })
 }
@@ -128,9 +122,7 @@ mod tests {
     #[test]
     fn memory_that_runs_out_is_an_error_and_another_panic_goes_on() {
         let error = guarded(|| Tensor::zeros([1 << 50], (Kind::Float, Device::Cpu))).unwrap_err();
-        let LibtorchError::OutOfMemory(text) = &error else { panic!("{error:?}") };
-        assert!(text.contains("allocate") && !text.contains('\n'), "{text}");
-        assert!(!error.is_users_fault() && error.hint().contains("recompute_blocks"));
+        assert!(error.reason.contains("allocate") && !error.reason.contains('\n'), "{error}");
         assert_eq!(guarded(|| 3), Ok(3));
         let other = catch_unwind(|| guarded(|| panic!("something else")));
         assert!(other.is_err());

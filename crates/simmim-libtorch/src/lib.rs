@@ -26,8 +26,8 @@ mod shim;
 mod store;
 mod transfer;
 
-pub use device::{Accelerator, LibtorchDevice};
-pub use error::{LibtorchError, guarded};
+pub use device::LibtorchDevice;
+pub use error::{LibtorchError, OutOfMemory, guarded};
 pub use shim::count_operators;
 pub use transfer::Transfers;
 

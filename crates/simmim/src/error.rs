@@ -178,6 +178,13 @@ pub enum Error {
         bytes: u64,
     },
 
+    /// The memory of the device ran out.
+    #[error("the device has not enough memory: {reason}")]
+    DeviceMemory {
+        /// What the device's library says.
+        reason: String,
+    },
+
     /// A number in training is not finite.
     #[error("step {step}: {what} is {value}")]
     NotFinite {
@@ -226,7 +233,11 @@ impl Error {
             | Error::OtherVersion { .. }
             | Error::OtherRun { .. }
             | Error::TooManySkipped { .. } => true,
-            Error::Rank(_) | Error::Io(_) | Error::Memory { .. } | Error::NotFinite { .. } => false,
+            Error::Rank(_)
+            | Error::Io(_)
+            | Error::Memory { .. }
+            | Error::DeviceMemory { .. }
+            | Error::NotFinite { .. } => false,
         }
     }
 
@@ -281,7 +292,7 @@ impl Error {
                 std::io::ErrorKind::PermissionDenied => Some("check the permissions, or choose another --out".into()),
                 _ => None,
             },
-            Error::Memory { .. } => Some(
+            Error::Memory { .. } | Error::DeviceMemory { .. } => Some(
                 "smaller images, micro-batches (`train.accumulation_steps`) or models take less; so do recomputed \
                  activations (`train.recompute_blocks`), and fewer --workers"
                     .into(),

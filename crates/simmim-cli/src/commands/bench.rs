@@ -11,11 +11,11 @@ use simmim::bench::{
 use simmim::precision;
 use simmim::recipe;
 use simmim::train::Phase;
-use simmim_engine::Device;
+use simmim_engine::{Accelerator, Device};
 
 pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> anyhow::Result<Exit> {
     let threads = common.threads();
-    let (prose, json) = if args.peak {
+    let (mut prose, mut json) = if args.peak {
         let (precision, _) = precision::choose(common.precision(), device);
         let peak = device.product_peak(precision);
         (describe_peak(&peak, threads), peak_json(&peak))
@@ -28,8 +28,32 @@ pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> an
     } else {
         describe_recipe(common, args, device)?
     };
+    if args.data.is_none() {
+        json.insert("device".into(), json!(device.name()));
+        if let Some(accelerator) = device.accelerator() {
+            prose = format!("{}\n\n{}", prose.trim_end(), describe_accelerator(&device.name(), &accelerator));
+            json.insert("device_model".into(), json!(accelerator.model));
+            json.insert("device_memory_mb".into(), json!(accelerator.memory_bytes.map(in_mb)));
+            json.insert("device_most_used_mb".into(), json!(accelerator.most_used_bytes.map(in_mb)));
+        }
+    }
     print_result(common.json, prose.trim_end(), &Value::Object(json))?;
     Ok(Exit::Done)
+}
+
+fn describe_accelerator(name: &str, accelerator: &Accelerator) -> String {
+    let memory = |what: &str, bytes: Option<u64>| bytes.map_or(String::new(), |b| format!(", {:.0} MB {what}", in_mb(b)));
+    format!(
+        "device              {name}{}{}{}\n",
+        accelerator.model.as_ref().map_or(String::new(), |model| format!(", {model}")),
+        memory("of memory", accelerator.memory_bytes),
+        memory("used at most", accelerator.most_used_bytes)
+    )
+}
+
+/// In units of 2²⁰ bytes.
+fn in_mb(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 20) as f64
 }
 
 fn describe_loader(common: &Common, args: &BenchArgs, data: &str) -> anyhow::Result<(String, Map<String, Value>)> {

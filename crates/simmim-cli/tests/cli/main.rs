@@ -32,3 +32,6 @@ mod targets;
 mod tokenizer;
 mod unreadable;
 mod written_files;
+
+/// The device that is tested, if it is not the default.
+const DEVICE: Option<&str> = None;

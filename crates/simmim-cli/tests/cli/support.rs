@@ -31,7 +31,8 @@ const TINY: &[&str] = &[
     "train.log_every_steps=1",
 ];
 
-/// The command with these arguments and, if it computes, one thread, because tests run in parallel.
+/// The command with these arguments and, if it computes, one thread, because tests run in parallel, on the device that is
+/// tested.
 pub(crate) fn simmim<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_simmim"));
     let arguments: Vec<S> = arguments.into_iter().collect();
@@ -40,6 +41,9 @@ pub(crate) fn simmim<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Ite
         !["masks", "palette", "inspect", "import", "export", "recipes"].iter().any(|c| first == **c)
     });
     command.args(computes.then_some("--threads=1")).args(arguments).stdin(Stdio::null());
+    if let Some(device) = crate::DEVICE.filter(|_| computes) {
+        command.args(["--device", device]);
+    }
     command
 }
 
