@@ -14,6 +14,9 @@ const INSTALL_WITHIN: Duration = Duration::from_secs(600);
 /// Packages with the feature, which is that of one of them.
 const PACKAGES: &[&str] = &["-p", "simmim-libtorch", "-p", "simmim-cli", "--features", "simmim-cli/libtorch", "--locked"];
 
+/// Tests of the backend, which run on any of its devices.
+const TESTS: &[&str] = &["--test", "backend", "--test", "parity", "--test", "steps"];
+
 /// Builds the command with libtorch, for those who use it.
 pub(crate) fn build(root: &Path) -> Result<()> {
     let python = environment(root)?;
@@ -21,6 +24,11 @@ pub(crate) fn build(root: &Path) -> Result<()> {
     eprintln!("built {}, which finds libtorch where it is now:", root.join("target/release/simmim").display());
     eprintln!("  {}", python.display());
     Ok(())
+}
+
+/// Runs the tests of the backend, with more arguments for cargo.
+pub(crate) fn test(root: &Path, more: &[&str]) -> Result<()> {
+    cargo(root, &environment(root)?, &[&["test"], PACKAGES, TESTS, more].concat())
 }
 
 /// Runs clippy and the tests of what is linked with libtorch. Where PyTorch cannot be installed, that is said, and is no
@@ -36,8 +44,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         }
     };
     cargo(root, &python, &[&["clippy", "--all-targets"], PACKAGES, &["--", "--deny", "warnings"]].concat())?;
-    let tests = ["--lib", "--test", "backend", "--test", "parity", "--test", "steps", "--test", "libtorch"];
-    cargo(root, &python, &[&["test"], PACKAGES, &tests].concat())?;
+    cargo(root, &python, &[&["test"], PACKAGES, TESTS, &["--lib", "--test", "libtorch"]].concat())?;
     eprintln!("── libtorch: {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }

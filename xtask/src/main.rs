@@ -15,6 +15,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   check   format, tidiness, dependencies, clippy, tests, documentation
   tidy    only tidiness and dependencies: seconds, nothing is compiled
   libtorch         builds the command with libtorch, which it installs in target/libtorch: 5 GB
+  libtorch test [ARGUMENTS OF CARGO]   tests of the backend, on the device that SIMMIM_LIBTORCH_DEVICE names
   libtorch check   clippy and tests of that; says so where libtorch cannot be installed";
 
 fn main() -> Result<()> {
@@ -24,6 +25,7 @@ fn main() -> Result<()> {
         ["check"] => check::check(root),
         ["tidy"] => check::tidy(root),
         ["libtorch"] => libtorch::build(root),
+        ["libtorch", "test", ref more @ ..] => libtorch::test(root, more),
         ["libtorch", "check"] => libtorch::check(root),
         ["help" | "--help" | "-h"] => {
             println!("{USAGE}");

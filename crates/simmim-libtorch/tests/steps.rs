@@ -31,7 +31,8 @@ struct Counted {
 fn count(name: &str, edits: &[&str]) -> Counted {
     let edits: Vec<String> = edits.iter().map(|edit| (*edit).to_owned()).collect();
     let recipe = recipe::resolve(name, &edits).unwrap();
-    let device = LibtorchDevice::new("libtorch-cpu", 1).unwrap();
+    let device = std::env::var("SIMMIM_LIBTORCH_DEVICE").unwrap_or("libtorch-cpu".into());
+    let device = LibtorchDevice::new(&device, 1).unwrap();
     let mut builder = Builder::default();
     let model = SimMim::new(&recipe, &Colors::unknown(3), &device, &mut builder).unwrap();
     let (table, inits) = builder.finish();
