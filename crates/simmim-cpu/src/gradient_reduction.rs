@@ -4,8 +4,8 @@
 //! collected in a bucket. When it is full, it is sent as the runs of consecutive parameters that it consists of. These are
 //! few, as the parameters of a transformer block lie next to each other.
 
-use crate::Cpu;
 use crate::tape::Record;
+use crate::{Cpu, optimizer};
 use simmim_engine::{Collective, CollectiveError, ParameterId, ParameterTable};
 use std::ops::RangeInclusive;
 
@@ -21,6 +21,8 @@ pub(crate) struct GradientReduction<'a> {
     is_sent: Vec<bool>,
     bucket: Vec<ParameterId>,
     bucket_len: usize,
+    /// Whether everything that was sent was finite.
+    is_finite: bool,
 }
 
 impl<'a> GradientReduction<'a> {
@@ -29,7 +31,7 @@ impl<'a> GradientReduction<'a> {
         let mut records_left = vec![0; table.iter().len()];
         records.iter().flat_map(|record| &record.parameters).for_each(|id| records_left[id.0] += 1);
         let is_sent = vec![false; records_left.len()];
-        Self { collective, records_left, is_sent, bucket: Vec::new(), bucket_len: 0 }
+        Self { collective, records_left, is_sent, bucket: Vec::new(), bucket_len: 0, is_finite: true }
     }
 
     /// Notes that the backward pass of a record with these parameters is done, and sends the bucket if it is full.
@@ -48,14 +50,16 @@ impl<'a> GradientReduction<'a> {
     }
 
     /// Sends all gradients that were not sent yet. Among them are those to which only earlier backward passes added.
+    /// Returns whether all that this rank sent was finite.
     ///
     /// # Errors
     /// If another rank is lost.
-    pub(crate) fn finish(mut self, cpu: &Cpu) -> Result<(), CollectiveError> {
+    pub(crate) fn finish(mut self, cpu: &Cpu) -> Result<bool, CollectiveError> {
         let in_bucket: Vec<usize> = self.bucket.iter().map(|id| id.0).collect();
         let others = (0..self.records_left.len()).filter(|i| !self.is_sent[*i] && !in_bucket.contains(i));
         self.bucket.extend(others.map(ParameterId).collect::<Vec<_>>());
-        self.send(cpu)
+        self.send(cpu)?;
+        Ok(self.is_finite)
     }
 
     /// Sends the bucket and empties it.
@@ -72,6 +76,10 @@ impl<'a> GradientReduction<'a> {
             }
         }
         let mut store = cpu.store.borrow_mut();
-        runs.into_iter().try_for_each(|parameters| self.collective.all_reduce_sum(store.gradients_mut(parameters)))
+        runs.into_iter().try_for_each(|parameters| {
+            let gradients = store.gradients_mut(parameters);
+            self.is_finite &= optimizer::sum_of_squares_in(cpu, gradients).is_finite();
+            self.collective.all_reduce_sum(gradients)
+        })
     }
 }

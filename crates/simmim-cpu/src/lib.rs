@@ -343,10 +343,10 @@ impl Backend for Cpu {
         self.run_backward(loss);
     }
 
-    fn backward_and_reduce(&self, loss: &CpuTensor, collective: &mut dyn Collective) -> Result<(), CollectiveError> {
+    fn backward_and_reduce(&self, loss: &CpuTensor, collective: &mut dyn Collective) -> Result<bool, CollectiveError> {
         if collective.world() == 1 {
             self.backward(loss);
-            return Ok(());
+            return Ok(true);
         }
         let (mut records, mut gradients) = self.begin_backward(loss);
         let mut reduction = GradientReduction::new(&self.table, &records, collective);

@@ -24,9 +24,12 @@ const PIECE: usize = 1 << 16;
 
 /// The Euclidean norm of all gradients.
 pub(super) fn gradient_norm(cpu: &Cpu) -> f64 {
-    let mut store = cpu.store.borrow_mut();
-    let pieces = store.gradients().chunks(PIECE).collect();
-    cpu.threads.map(pieces, sum_of_squares).iter().sum::<f64>().sqrt()
+    sum_of_squares_in(cpu, cpu.store.borrow_mut().gradients()).sqrt()
+}
+
+/// The sum of the squares of `values`.
+pub(super) fn sum_of_squares_in(cpu: &Cpu, values: &[f32]) -> f64 {
+    cpu.threads.map(values.chunks(PIECE).collect(), sum_of_squares).iter().sum()
 }
 
 /// Moves the average towards the values: `average += (1 − decay)·(values − average)`.

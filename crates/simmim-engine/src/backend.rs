@@ -72,11 +72,13 @@ pub trait Backend: Operations {
     fn backward(&self, loss: &Self::Tensor);
 
     /// [`Backend::backward`], then sums the gradients of all ranks. The gradients are summed in buckets, each as
-    /// soon as no operation left on the tape can add to it, while the rest of the pass is still to come.
+    /// soon as no operation left on the tape can add to it, while the rest of the pass is still to come. Returns whether
+    /// what this rank put in was finite, which the sum does not show; a rank alone does not look.
     ///
     /// # Errors
     /// If another rank is lost.
-    fn backward_and_reduce(&self, loss: &Self::Tensor, collective: &mut dyn Collective) -> Result<(), CollectiveError>;
+    fn backward_and_reduce(&self, loss: &Self::Tensor, collective: &mut dyn Collective)
+    -> Result<bool, CollectiveError>;
 
     /// [`Backend::backward`] that also returns the gradient of a tensor made by [`Operations::tensor`].
     ///

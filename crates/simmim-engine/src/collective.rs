@@ -6,12 +6,44 @@
 use std::ops::AddAssign;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-/// A rank is gone while others wait for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("rank {rank} left while others were waiting for it")]
+/// A rank left while others wait for it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", match failure {
+    None => format!("rank {rank} left while others were waiting for it"),
+    Some(failure) => format!("rank {rank}: {}", failure.message),
+})]
 pub struct CollectiveError {
     /// The first rank that left.
     pub rank: usize,
+    /// Why it left, if it said so.
+    pub failure: Option<Box<RankFailure>>,
+}
+
+impl CollectiveError {
+    /// The error of a rank that left and did not say why.
+    pub fn left(rank: usize) -> Self {
+        Self { rank, failure: None }
+    }
+}
+
+/// Why a rank leaves, as the other ranks are told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RankFailure {
+    /// Its error.
+    pub message: String,
+    /// What can be done about it.
+    pub hint: Option<String>,
+    /// Whether the user can mend it by changing the recipe, a path or an argument.
+    pub is_users_fault: bool,
+}
+
+/// What a rank does between two collectives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activity {
+    /// What every rank does in this step, so that none takes much longer than the others. Before the first step it is 0.
+    Step(u64),
+    /// What this rank does alone after so many steps, such as evaluating or saving: the others wait as long as it takes.
+    Alone(u64),
 }
 
 /// What the ranks of one training do together. All ranks make the same calls in the same order.
@@ -51,6 +83,10 @@ pub trait Collective {
     /// # Errors
     /// If a rank is lost.
     fn barrier(&mut self) -> Result<(), CollectiveError>;
+
+    /// Says what this rank does until it says something else, for those who watch how long ranks wait for each other. It
+    /// is no collective call.
+    fn announce(&mut self, _activity: Activity) {}
 
     /// Whether this is the rank that writes files and speaks.
     fn is_first(&self) -> bool {
@@ -148,13 +184,13 @@ impl InProcess {
             exchange = self.shared.wait(exchange);
         }
         if let Some(rank) = exchange.gone.filter(|_| exchange.left_to_take > 0) {
-            return Err(CollectiveError { rank });
+            return Err(CollectiveError::left(rank));
         }
         exchange.given[self.rank] = Some(bytes);
         self.shared.changed.notify_all();
         while exchange.left_to_take == 0 && exchange.given.iter().any(Option::is_none) {
             if let Some(rank) = exchange.gone {
-                return Err(CollectiveError { rank });
+                return Err(CollectiveError::left(rank));
             }
             exchange = self.shared.wait(exchange);
         }
@@ -303,6 +339,6 @@ mod tests {
             0 => ranks.barrier(),
             _ => Ok(()), // it is dropped without having come
         });
-        assert_eq!(found, [Err(CollectiveError { rank: 1 }), Ok(())]);
+        assert_eq!(found, [Err(CollectiveError::left(1)), Ok(())]);
     }
 }

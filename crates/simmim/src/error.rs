@@ -165,6 +165,15 @@ pub enum Error {
     #[error(transparent)]
     Rank(#[from] simmim_engine::CollectiveError),
 
+    /// A rank has other weights than the first one, though it made the same steps.
+    #[error("step {step}: rank {rank} has other weights than the first rank")]
+    RankDiffers {
+        /// The first such rank.
+        rank: usize,
+        /// Steps done.
+        step: u64,
+    },
+
     /// Reading or writing failed; the message names the file.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -233,7 +242,8 @@ impl Error {
             | Error::OtherVersion { .. }
             | Error::OtherRun { .. }
             | Error::TooManySkipped { .. } => true,
-            Error::Rank(_)
+            Error::Rank(e) => e.failure.as_ref().is_some_and(|failure| failure.is_users_fault),
+            Error::RankDiffers { .. }
             | Error::Io(_)
             | Error::Memory { .. }
             | Error::DeviceMemory { .. }
@@ -282,7 +292,15 @@ impl Error {
             Error::OtherRun { .. } => {
                 Some("choose another --out, or run with the recipe in its `resolved.toml`".into())
             }
-            Error::Rank(_) => Some("the same command resumes from the last checkpoint".into()),
+            Error::Rank(e) => match &e.failure {
+                Some(failure) => failure.hint.clone(),
+                None => Some("the same command resumes from the last checkpoint".into()),
+            },
+            Error::RankDiffers { .. } => Some(
+                "its machine computes wrongly, or has another kind of processor, which rounds differently: leave it out, \
+                 and the same command resumes from the last checkpoint"
+                    .into(),
+            ),
             Error::Io(error) => match error.kind() {
                 std::io::ErrorKind::StorageFull
                 | std::io::ErrorKind::QuotaExceeded

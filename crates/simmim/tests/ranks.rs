@@ -231,7 +231,7 @@ fn a_rank_that_leaves_ends_the_run_of_the_others() {
         pretrain(&DEVICE, collective, &options, &InitFrom::Scratch, &mut |_| (), &AtomicBool::new(false)).err()
     });
     let error = ended[0].as_ref().unwrap();
-    assert!(matches!(error, simmim::Error::Rank(CollectiveError { rank: 1 })), "{error}");
+    assert!(matches!(error, simmim::Error::Rank(CollectiveError { rank: 1, failure: None })), "{error}");
     assert!(!out.exists(), "a run that does not begin leaves no folder");
 }
 

@@ -110,14 +110,14 @@ impl<B: Backend, T: Task> Learner<B, T> {
         done(Phase::Prepared);
         let micro_batch = batch.samples.len() / self.accumulation_steps;
         assert_eq!(micro_batch * self.accumulation_steps, batch.samples.len(), "micro-batches are of one size");
-        let (mut sums, mut weight) = (Vec::with_capacity(self.accumulation_steps), 0.0);
+        let (mut sums, mut weight, mut is_finite) = (Vec::with_capacity(self.accumulation_steps), 0.0, true);
         for i in 0..self.accumulation_steps {
             b.start(true);
             let loss = self.task.loss(b, batch, &inputs, i * micro_batch..(i + 1) * micro_batch);
             done(Phase::Forward);
             match i + 1 == self.accumulation_steps {
                 false => b.backward(&loss.sum),
-                true => b.backward_and_reduce(&loss.sum, collective)?,
+                true => is_finite = b.backward_and_reduce(&loss.sum, collective)?,
             }
             done(Phase::Backward);
             weight += loss.weight;
@@ -125,15 +125,26 @@ impl<B: Backend, T: Task> Learner<B, T> {
         }
         // one all-reduce for everything that all ranks need
         let sum: f64 = sums.iter().map(|sum| b.read(sum)[0] as f64).sum();
-        let mut totals = [sum, weight, f64::from(u8::from(is_stopping)), batch.skipped.len() as f64];
+        let mut totals = vec![sum, weight, f64::from(u8::from(is_stopping)), batch.skipped.len() as f64];
+        // and by rank, whether what it added was not finite
+        totals.extend((0..collective.world()).map(|rank| {
+            f64::from(u8::from(rank == collective.rank() && !(is_finite && sum.is_finite())))
+        }));
         collective.all_reduce_sum_f64(&mut totals)?;
-        let [sum, weight, ranks_stopping, skipped] = totals;
+        let [sum, weight, ranks_stopping, skipped] = *totals.first_chunk().expect("four numbers are sent");
+        let diverged: Vec<usize> = (0..collective.world()).filter(|rank| totals[4 + rank] > 0.0).collect();
         let denominator = self.task.denominator(weight);
         let loss = sum / denominator;
         if !loss.is_finite() {
-            return Err(Error::NotFinite { step: number, what: "the loss".into(), value: loss });
+            let what = of_ranks("the loss".into(), &diverged, collective.world());
+            return Err(Error::NotFinite { step: number, what, value: loss });
         }
-        let gradient_norm = self.update(number, denominator)?;
+        let gradient_norm = self.update(number, denominator).map_err(|error| match error {
+            Error::NotFinite { step, what, value } => {
+                Error::NotFinite { step, what: of_ranks(what, &diverged, collective.world()), value }
+            }
+            other => other,
+        })?;
         done(Phase::Stepped);
         Ok(Stepped {
             loss,
@@ -181,6 +192,17 @@ impl<B: Backend, T: Task> Learner<B, T> {
             |id: usize| b.read_parameter(Slot::Gradients, ParameterId(id)).iter().any(|g| !g.is_finite());
         let found = b.table().iter().enumerate().find(|(id, _)| is_nonfinite(*id));
         found.map_or("the gradients' norm".into(), |(_, parameter)| format!("the gradient of `{}`", parameter.name))
+    }
+}
+
+/// What is not finite, with the ranks that it comes from where there are several.
+fn of_ranks(what: String, diverged: &[usize], world: usize) -> String {
+    match diverged {
+        [] => what,
+        [_, ..] if world == 1 => what,
+        [rank] => format!("{what} on rank {rank}"),
+        ranks if ranks.len() == world => format!("{what} on every rank"),
+        ranks => format!("{what} on ranks {}", ranks.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
     }
 }
 
@@ -322,6 +344,16 @@ mod tests {
             &["encoder.absolute_pos_embed", "encoder.patch_embed.norm.bias", "encoder.layers.0.downsample.norm.bias"],
             &["encoder.layers.1.blocks.0.norm1.weight", "encoder.layers.1.downsample.norm.bias", "encoder.norm.bias"],
         );
+    }
+
+    #[test]
+    fn what_is_not_finite_is_said_with_its_ranks() {
+        let said = |diverged: &[usize], world| of_ranks("the loss".into(), diverged, world);
+        assert_eq!(said(&[0], 1), "the loss");
+        assert_eq!(said(&[], 4), "the loss");
+        assert_eq!(said(&[2], 4), "the loss on rank 2");
+        assert_eq!(said(&[0, 2], 4), "the loss on ranks 0, 2");
+        assert_eq!(said(&[0, 1], 2), "the loss on every rank");
     }
 
     #[test]

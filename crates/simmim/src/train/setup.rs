@@ -9,7 +9,7 @@ use crate::run::{Collection, LockedFolder, Resolved, RunInfo, image_sample};
 use crate::targets::Palette;
 use crate::tokenizer::tokenizer_file;
 use simmim_data::{Loader, Source};
-use simmim_engine::{Collective, Device, Precision};
+use simmim_engine::{Activity, Collective, Device, Precision};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -67,6 +67,7 @@ pub(super) fn open<R: RecipeKind>(
     let (mut text, mut tokenizer) = (Vec::new(), Vec::new());
     let mut folder = None;
     if collective.is_first() {
+        collective.announce(Activity::Alone(0)); // up to the first step, as it measures, restores and evaluates
         let locked = LockedFolder::open(&options.out)?;
         let previous = locked.previous::<R>()?;
         let (run, file) = run_info(options, device, data.as_ref(), task_info, previous.as_ref(), palette, observe)?;
@@ -83,20 +84,43 @@ pub(super) fn open<R: RecipeKind>(
         (Some(file), Some(expected)) if !collective.is_first() => checksum(Path::new(file))? == *expected,
         (Some(_) | None, Some(_) | None) => true,
     };
-    let has_same_images = collective.is_first()
-        || resolved.run.images == data.len()
-            && resolved.run.data_sample == Some(image_sample::of_source(data.as_ref()));
-    if resolved.recipe != options.recipe || !has_same_images || !is_own_tokenizer {
-        return Err(Error::Input {
-            what: format!(
-                "rank {} has another recipe, tokenizer or other images than the first rank",
-                collective.rank()
-            ),
-            hint: Some("start all ranks with the same command on the same data".into()),
-        });
-    }
+    check_like_first_rank(options, &resolved, data.as_ref(), is_own_tokenizer, collective)?;
     let precision = precision::of_name(&resolved.run.precision).expect("a precision was written");
     Ok(Setup { folder, resolved, data, precision, tokenizer: tokenizer.map(PathBuf::from), total, per_epoch })
+}
+
+/// Checks that this rank was started with what the first rank was started with.
+fn check_like_first_rank<R: RecipeKind>(
+    options: &Options<R>,
+    resolved: &Resolved<R>,
+    data: &dyn Source,
+    is_own_tokenizer: bool,
+    collective: &mut dyn Collective,
+) -> Result<()> {
+    if collective.world() == 1 {
+        return Ok(());
+    }
+    let own = image_sample::of_listing(data).to_le_bytes().to_vec();
+    let mut listing = own.clone();
+    collective.broadcast_bytes(&mut listing, 0)?;
+    if collective.is_first() {
+        return Ok(());
+    }
+    let run = &resolved.run;
+    let has_same_images =
+        run.images == data.len() && run.data_sample.as_ref() == Some(&image_sample::of_source(data));
+    let differences = [
+        (resolved.recipe != options.recipe, "another recipe"),
+        (run.seed != options.seed, "another seed"),
+        (!is_own_tokenizer, "another tokenizer"),
+        (!has_same_images, "other images"),
+        (listing != own, "another listing of the images"),
+    ];
+    let Some((_, what)) = differences.iter().find(|(differs, _)| *differs) else { return Ok(()) };
+    Err(Error::Input {
+        what: format!("rank {} has {what} than the first rank", collective.rank()),
+        hint: Some("start all ranks with the same command on the same data".into()),
+    })
 }
 
 /// The [`RunInfo`] of a run, and the file of its target's tokenizer. A resumed run keeps what was measured and read when

@@ -19,7 +19,7 @@ use crate::run::checkpoint::{self, State};
 use crate::weights::RECIPE_KEY;
 use serde_json::json;
 use simmim_data::{Batch, Loader, LoaderConfig, Skipped, Source, Transform};
-use simmim_engine::{Backend, Collective, Device, ParameterId, ParameterTable, Slot};
+use simmim_engine::{Activity, Backend, Collective, Device, ParameterId, ParameterTable, Slot};
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -190,6 +190,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         }
         let mut is_stopping = self.any_rank(stop.load(Ordering::Relaxed))?;
         while self.records.state().steps < self.total && !is_stopping {
+            self.collective.announce(Activity::Step(self.records.state().steps + 1));
             let started = Instant::now();
             let mut batch = loader.next().expect("a loader has no end")?;
             let waited_s = started.elapsed().as_secs_f64();
@@ -297,6 +298,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         if due.is_empty() || !self.collective.is_first() {
             return Ok(());
         }
+        self.collective.announce(Activity::Alone(steps));
         if self.learner.has_average() {
             backend.swap_average();
         }
@@ -307,13 +309,37 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         done.map_err(|error| error.at_step(steps))
     }
 
+    /// Checks that all ranks have the weights of the first one. They make the same steps from the same gradients, so that
+    /// others mean a broken machine, or kinds of processors that round differently.
+    ///
+    /// # Errors
+    /// If a rank has other weights; it is named.
+    fn check_same_weights(&mut self) -> Result<()> {
+        if self.collective.world() == 1 {
+            return Ok(());
+        }
+        let backend = self.learner.backend();
+        let mut sums = vec![0.0; self.collective.world()];
+        sums[self.collective.rank()] = f64::from((0..backend.table().iter().len()).fold(0, |sum, id| {
+            let values = backend.read_parameter(Slot::Values, ParameterId(id));
+            values.iter().fold(sum, |sum, value| crc32c::crc32c_append(sum, &value.to_le_bytes()))
+        }));
+        self.collective.all_reduce_sum_f64(&mut sums)?;
+        match sums.iter().position(|sum| *sum != sums[0]) {
+            None => Ok(()),
+            Some(rank) => Err(Error::RankDiffers { rank, step: self.records.state().steps }),
+        }
+    }
+
     fn save(&mut self, throughput: &Throughput, observe: &mut dyn FnMut(Event)) -> Result<PathBuf> {
+        self.check_same_weights()?;
         self.records.state_mut().seconds = throughput.seconds();
         self.records.flush()?;
         let (run, state) = (self.records.path(), self.records.state());
         if !self.collective.is_first() {
             return Ok(checkpoint::path(run, state.steps));
         }
+        self.collective.announce(Activity::Alone(state.steps));
         let has_average = self.learner.has_average();
         let backend = self.learner.backend();
         let path = checkpoint::save(run, backend, has_average, state, &self.metadata, self.keep_checkpoints)
