@@ -13,8 +13,9 @@ const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("simmim-libtorch", &["simmim-engine"]),
     ("simmim-data", &[]),
     ("simmim-onnx", &["simmim-engine"]),
+    ("simmim-mpi", &["simmim-engine"]),
     ("simmim", &["simmim-engine", "simmim-data", "simmim-onnx"]),
-    ("simmim-cli", &["simmim", "simmim-cpu", "simmim-data", "simmim-engine", "simmim-libtorch"]),
+    ("simmim-cli", &["simmim", "simmim-cpu", "simmim-data", "simmim-engine", "simmim-libtorch", "simmim-mpi"]),
     ("simmim-python", &["simmim", "simmim-cli", "simmim-cpu", "simmim-data", "simmim-engine"]),
     ("xtask", &[]),
 ];
@@ -26,6 +27,7 @@ const ONLY_FOR: &[(&str, &[&str])] = &[
     ("clap", &["simmim-cli"]),
     ("ctrlc", &["simmim-cli"]),
     ("indicatif", &["simmim-cli"]),
+    ("mpi", &["simmim-mpi"]),
     ("pyo3", &["simmim-python"]),
 ];
 
