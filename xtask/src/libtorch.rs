@@ -12,7 +12,8 @@ const TORCH: &str = "torch==2.13.0";
 const INSTALL_WITHIN: Duration = Duration::from_secs(600);
 
 /// Packages with the feature, which is that of one of them.
-const PACKAGES: &[&str] = &["-p", "simmim-libtorch", "-p", "simmim-cli", "--features", "simmim-cli/libtorch", "--locked"];
+const PACKAGES: &[&str] =
+    &["-p", "simmim-libtorch", "-p", "simmim-cli", "--features", "simmim-cli/libtorch", "--locked"];
 
 /// Tests of the backend, which run on any of its devices.
 const TESTS: &[&str] = &["--test", "backend", "--test", "parity", "--test", "steps"];
@@ -55,7 +56,8 @@ fn environment(root: &Path) -> Result<PathBuf> {
     let folder = std::env::var_os("SIMMIM_LIBTORCH_VENV").map_or(root.join("target/libtorch"), PathBuf::from);
     let python = folder.join("bin/python3");
     let has_torch = |python: &Path| {
-        let version = format!("import torch; assert torch.__version__.split('+')[0] == '{}'", &TORCH["torch==".len()..]);
+        let version =
+            format!("import torch; assert torch.__version__.split('+')[0] == '{}'", &TORCH["torch==".len()..]);
         Command::new(python).args(["-c", &version]).output().is_ok_and(|ran| ran.status.success())
     };
     if !has_torch(&python) {
@@ -98,7 +100,12 @@ fn cargo(root: &Path, python: &Path, arguments: &[&str]) -> Result<()> {
     let path = std::env::join_paths(std::iter::once(bin.to_owned()).chain(std::env::split_paths(&path)))?;
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
-    command.args(arguments).current_dir(root).env("PATH", path).env("LIBTORCH_USE_PYTORCH", "1").env_remove("VIRTUAL_ENV");
+    command
+        .args(arguments)
+        .current_dir(root)
+        .env("PATH", path)
+        .env("LIBTORCH_USE_PYTORCH", "1")
+        .env_remove("VIRTUAL_ENV");
     ensure!(command.status()?.success(), "`cargo {}` failed", arguments.join(" "));
     Ok(())
 }

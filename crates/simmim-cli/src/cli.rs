@@ -47,6 +47,10 @@ pub(crate) struct Common {
     /// Prints the result as one JSON object on the last line of stdout.
     #[arg(long, global = true, help_heading = "Common options")]
     pub(crate) json: bool,
+    /// Seconds that ranks started by `mpirun` or `srun` wait for one that hangs before the job ends, by default 300.
+    #[cfg(feature = "mpi")]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Common options")]
+    pub(crate) rank_timeout: Option<u64>,
     /// Prints no progress, only warnings and the result.
     #[arg(long, short, global = true, help_heading = "Common options")]
     pub(crate) quiet: bool,
@@ -66,6 +70,12 @@ impl Common {
     /// Seed of everything random.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or(0)
+    }
+
+    /// Seconds that ranks wait for one that hangs.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn rank_timeout(&self) -> u64 {
+        self.rank_timeout.unwrap_or(300)
     }
 
     /// Number of compute threads.

@@ -2,7 +2,6 @@
 
 use crate::terminal;
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Time between lines if stderr is not a terminal; also the time before the first one.
@@ -23,7 +22,7 @@ pub(crate) struct Counting {
 impl Counting {
     /// Progress of a pass over `total` images.
     pub(crate) fn new(is_quiet: bool, total: usize) -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
+        let is_terminal = terminal::is_terminal();
         let target = match is_quiet || !is_terminal {
             true => ProgressDrawTarget::hidden(),
             false => ProgressDrawTarget::stderr(),

@@ -3,10 +3,10 @@
 use crate::cli::{Cli, Command};
 use crate::commands;
 use crate::exit::Exit;
-use crate::unused;
+use crate::{ranks, unused};
 use simmim::Error;
 use simmim_cpu::CpuDevice;
-use simmim_engine::Device;
+use simmim_engine::{Collective, Device};
 #[cfg(feature = "libtorch")]
 use simmim_libtorch::LibtorchDevice;
 
@@ -18,25 +18,24 @@ const OTHER_BUILDS: &[(&str, &str)] =
 ///
 /// # Errors
 /// If this build does not have the device, an option would be ignored, and those of the command.
-pub(crate) fn run(cli: &Cli) -> anyhow::Result<Exit> {
+pub(crate) fn run(cli: &mut Cli) -> anyhow::Result<Exit> {
     unused::refuse(cli)?;
-    let threads = cli.common.threads();
-    match cli.common.device() {
+    ranks::with(cli, |cli, ranks| match cli.common.device() {
         #[cfg(feature = "libtorch")]
-        "auto" if LibtorchDevice::has_cuda() => on_libtorch(cli, "cuda:0", threads),
-        "auto" | "cpu" => on(cli, &CpuDevice { threads }),
+        "auto" if LibtorchDevice::has_cuda() => on_libtorch(cli, &format!("cuda:{}", ranks::number_here()), ranks),
+        "auto" | "cpu" => on(cli, &CpuDevice { threads: cli.common.threads() }, ranks),
         #[cfg(feature = "libtorch")]
-        other if is_of_libtorch(other) => on_libtorch(cli, other, threads),
+        other if is_of_libtorch(other) => on_libtorch(cli, other, ranks),
         other => Err(unknown(other).into()),
-    }
+    })
 }
 
 /// Runs a command on a device of libtorch, whose memory may run out.
 #[cfg(feature = "libtorch")]
-fn on_libtorch(cli: &Cli, name: &str, threads: usize) -> anyhow::Result<Exit> {
-    let device = LibtorchDevice::new(name, threads)
+fn on_libtorch(cli: &Cli, name: &str, ranks: &mut dyn Collective) -> anyhow::Result<Exit> {
+    let device = LibtorchDevice::new(name, cli.common.threads())
         .map_err(|error| Error::Input { what: error.to_string(), hint: Some(error.hint()) })?;
-    simmim_libtorch::guarded(|| on(cli, &device))
+    simmim_libtorch::guarded(|| on(cli, &device, ranks))
         .unwrap_or_else(|error| Err(Error::DeviceMemory { reason: error.reason }.into()))
 }
 
@@ -49,12 +48,12 @@ fn family_of(name: &str) -> &str {
     name.split(':').next().unwrap_or_default()
 }
 
-fn on(cli: &Cli, device: &impl Device) -> anyhow::Result<Exit> {
+fn on(cli: &Cli, device: &impl Device, ranks: &mut dyn Collective) -> anyhow::Result<Exit> {
     let common = &cli.common;
     match &cli.command {
         Command::Demo(args) => commands::demo::run(common, args, device),
-        Command::Pretrain(args) => commands::pretrain::run(common, args, device),
-        Command::Finetune(args) => commands::finetune::run(common, args, device),
+        Command::Pretrain(args) => commands::pretrain::run(common, args, device, ranks),
+        Command::Finetune(args) => commands::finetune::run(common, args, device, ranks),
         Command::Probe(args) => commands::probe::run(common, args, device),
         Command::Knn(args) => commands::knn::run(common, args, device),
         Command::Embed(args) => commands::embed::run(common, args, device),
@@ -62,7 +61,7 @@ fn on(cli: &Cli, device: &impl Device) -> anyhow::Result<Exit> {
         Command::Reconstruct(args) => commands::reconstruct::run(common, args, device),
         Command::Masks(args) => commands::masks::run(common, args),
         Command::Palette(args) => commands::palette::run(common, args),
-        Command::Tokenizer(args) => commands::tokenizer::run(common, args, device),
+        Command::Tokenizer(args) => commands::tokenizer::run(common, args, device, ranks),
         Command::Export(args) => commands::export::run(common, args),
         Command::Import(args) => commands::import::run(common, args),
         Command::Inspect(args) => commands::inspect::run(common, args, device),

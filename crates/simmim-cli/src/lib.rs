@@ -17,6 +17,7 @@ mod hub;
 mod interrupt;
 mod paths;
 mod progress;
+mod ranks;
 mod terminal;
 mod unused;
 
@@ -33,7 +34,7 @@ use std::io::Write;
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let exit = match Cli::try_parse_from(arguments) {
         Ok(mut cli) => {
-            let ran = hub::fetch(&mut cli).map_err(Into::into).and_then(|()| device::run(&cli));
+            let ran = hub::fetch(&mut cli).map_err(Into::into).and_then(|()| device::run(&mut cli));
             ran.unwrap_or_else(|error| exit::report(&error))
         }
         Err(answer) => {

@@ -4,7 +4,6 @@ use crate::commands::{passed_over_notes, passed_over_warnings};
 use crate::terminal::{self, escaped};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simmim::train::Event;
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 /// Time between lines if stderr is not a terminal.
@@ -23,7 +22,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Progress of a run with this batch size.
     pub(crate) fn new(is_quiet: bool, batch_size: usize) -> Self {
-        let is_terminal = std::io::stderr().is_terminal();
+        let is_terminal = terminal::is_terminal();
         let bar = ProgressBar::with_draw_target(
             None,
             match is_quiet || !is_terminal {

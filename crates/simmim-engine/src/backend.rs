@@ -77,8 +77,11 @@ pub trait Backend: Operations {
     ///
     /// # Errors
     /// If another rank is lost.
-    fn backward_and_reduce(&self, loss: &Self::Tensor, collective: &mut dyn Collective)
-    -> Result<bool, CollectiveError>;
+    fn backward_and_reduce(
+        &self,
+        loss: &Self::Tensor,
+        collective: &mut dyn Collective,
+    ) -> Result<bool, CollectiveError>;
 
     /// [`Backend::backward`] that also returns the gradient of a tensor made by [`Operations::tensor`].
     ///

@@ -94,9 +94,7 @@ fn check_gpu(device: &str, index: usize, has_library: bool, count: usize) -> Res
 fn check_version(built: &str, configuration: &str) -> Result<(), LibtorchError> {
     let found = configuration.split("TORCH_VERSION=").nth(1).and_then(|rest| rest.split([',', ' ', '\n']).next());
     match found {
-        Some(found) if found != built => {
-            Err(LibtorchError::OtherVersion { built: built.into(), found: found.into() })
-        }
+        Some(found) if found != built => Err(LibtorchError::OtherVersion { built: built.into(), found: found.into() }),
         // a build that does not say its version is one that somebody made by hand
         Some(_) | None => Ok(()),
     }

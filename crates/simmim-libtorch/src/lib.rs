@@ -292,7 +292,11 @@ impl Backend for Libtorch {
         }
     }
 
-    fn backward_and_reduce(&self, loss: &LibtorchTensor, collective: &mut dyn Collective) -> Result<(), CollectiveError> {
+    fn backward_and_reduce(
+        &self,
+        loss: &LibtorchTensor,
+        collective: &mut dyn Collective,
+    ) -> Result<(), CollectiveError> {
         self.backward(loss);
         if collective.world() == 1 { Ok(()) } else { gradient_reduction::reduce(self, collective) }
     }

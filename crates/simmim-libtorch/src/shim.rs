@@ -141,11 +141,7 @@ extern "C" fn drop_segment(segment: *mut c_void) {
     drop(unsafe { Box::from_raw(segment.cast::<Recomputed>()) });
 }
 
-extern "C" fn run_again(
-    segment: *mut c_void,
-    d_output: *const C_tensor,
-    d_input: *mut *mut C_tensor,
-) -> *mut c_char {
+extern "C" fn run_again(segment: *mut c_void, d_output: *const C_tensor, d_input: *mut *mut C_tensor) -> *mut c_char {
     // SAFETY: the pointer is that of the box which `recompute` gave away, and is used by one thread at a time
     let held = unsafe { &mut *segment.cast::<Recomputed>() };
     // SAFETY: the tensor is alive during the call; this is another handle to it

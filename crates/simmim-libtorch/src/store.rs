@@ -38,7 +38,8 @@ impl Store {
         let shapes: Vec<Vec<i64>> =
             table.iter().map(|parameter| parameter.shape.iter().map(|n| *n as i64).collect()).collect();
         let values = Tensor::zeros([len as i64], (Kind::Float, device));
-        let leaf = |(range, shape): (&Range<usize>, &Vec<i64>)| view(&values, range, shape).detach().set_requires_grad(true);
+        let leaf =
+            |(range, shape): (&Range<usize>, &Vec<i64>)| view(&values, range, shape).detach().set_requires_grad(true);
         let leaves = no_grad(|| ranges.iter().zip(&shapes).map(leaf).collect());
         Self { ranges, shapes, values, first: None, second: None, average: None, leaves }
     }

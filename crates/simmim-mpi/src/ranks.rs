@@ -93,8 +93,7 @@ impl MpiRanks {
     /// # Errors
     /// If MPI was begun before, a rank has another identity, or no thread can be started.
     pub fn open(config: Config) -> Result<Self, OpenError> {
-        let (universe, threading) =
-            mpi::initialize_with_threading(mpi::Threading::Multiple).ok_or(OpenError::Begun)?;
+        let (universe, threading) = mpi::initialize_with_threading(mpi::Threading::Multiple).ok_or(OpenError::Begun)?;
         let ranks = universe.world();
         let host = mpi::environment::processor_name().unwrap_or_default();
         let name = |(rank, host): (usize, &String)| format!("rank {rank} ({host})");
@@ -249,7 +248,8 @@ fn texts(ranks: &SimpleCommunicator, own: &str) -> Vec<String> {
     let starts = starts(&lens);
     let mut all = vec![0u8; lens.iter().sum::<i32>() as usize];
     ranks.all_gather_varcount_into(own.as_bytes(), &mut PartitionMut::new(&mut all[..], &lens[..], &starts[..]));
-    let text = |(start, len): (&i32, &i32)| String::from_utf8_lossy(&all[*start as usize..][..*len as usize]).into_owned();
+    let text =
+        |(start, len): (&i32, &i32)| String::from_utf8_lossy(&all[*start as usize..][..*len as usize]).into_owned();
     starts.iter().zip(&lens).map(text).collect()
 }
 
@@ -351,11 +351,8 @@ impl Collective for MpiRanks {
 
 impl Drop for MpiRanks {
     fn drop(&mut self) {
-        let panicked = RankFailure {
-            message: "it panicked; its own output says where".into(),
-            hint: None,
-            is_users_fault: false,
-        };
+        let panicked =
+            RankFailure { message: "it panicked; its own output says where".into(), hint: None, is_users_fault: false };
         self.leave(std::thread::panicking().then_some(&panicked));
         self.watching.stop();
     }

@@ -153,7 +153,10 @@ impl fmt::Display for Stall {
                 write!(f, "rank {rank} does not come: it {status}, while rank {waiting} {waits}")
             }
             Stall::Stuck { waits } => {
-                write!(f, "all ranks are in the same collective, which does not end: the network between them fails ({waits})")
+                write!(
+                    f,
+                    "all ranks are in the same collective, which does not end: the network between them fails ({waits})"
+                )
             }
             Stall::Waiting { waits } => write!(f, "this rank {waits}: another rank hangs, or the network to it is cut"),
         }
@@ -242,7 +245,11 @@ mod tests {
         assert_eq!(judge(0, &[works(7, false), silent(11)], PATIENCE).unwrap().to_string(), said);
         assert_eq!(judge(1, &[silent(11), works(7, false)], PATIENCE), None);
         assert!(judge(1, &[silent(16), works(7, false)], PATIENCE).is_some());
-        assert_eq!(judge(2, &[works(7, false), silent(99), works(7, false)], PATIENCE), None, "it hears only the first");
+        assert_eq!(
+            judge(2, &[works(7, false), silent(99), works(7, false)], PATIENCE),
+            None,
+            "it hears only the first"
+        );
     }
 
     #[test]

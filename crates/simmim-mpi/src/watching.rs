@@ -44,9 +44,8 @@ impl Watching {
     pub(crate) fn start(setting: Setting) -> std::io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let (of_thread, (ready, is_ready)) = (Arc::clone(&shared), channel());
-        let thread = std::thread::Builder::new()
-            .name("watch".into())
-            .spawn(move || watch(&of_thread, &setting, &ready))?;
+        let thread =
+            std::thread::Builder::new().name("watch".into()).spawn(move || watch(&of_thread, &setting, &ready))?;
         let _ = is_ready.recv(); // an error means that the thread is gone, which `stop` will tell
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -80,8 +79,10 @@ fn watch(shared: &Shared, setting: &Setting, ready: &Sender<()>) {
     let (mut last, mut waiting) = (Instant::now(), Duration::ZERO);
     loop {
         let is_over = lock(&shared.is_over);
-        let (is_over, _) =
-            shared.ended.wait_timeout_while(is_over, every, |is_over| !*is_over).unwrap_or_else(PoisonError::into_inner);
+        let (is_over, _) = shared
+            .ended
+            .wait_timeout_while(is_over, every, |is_over| !*is_over)
+            .unwrap_or_else(PoisonError::into_inner);
         if *is_over {
             return;
         }

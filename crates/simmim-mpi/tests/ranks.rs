@@ -45,8 +45,13 @@ fn main() {
     assert_eq!(failed, 0, "all cases pass");
 }
 
-fn open(identity: &str, patience: Duration, on_stall: impl Fn(&str, &[String]) + Send + 'static) -> Result<MpiRanks, OpenError> {
-    let on_stall = Box::new(move |stall: &simmim_mpi::watch::Stall, lines: &[String]| on_stall(&stall.to_string(), lines));
+fn open(
+    identity: &str,
+    patience: Duration,
+    on_stall: impl Fn(&str, &[String]) + Send + 'static,
+) -> Result<MpiRanks, OpenError> {
+    let on_stall =
+        Box::new(move |stall: &simmim_mpi::watch::Stall, lines: &[String]| on_stall(&stall.to_string(), lines));
     MpiRanks::open(Config { identity, cores: "0-1", patience, on_stall })
 }
 
@@ -119,7 +124,8 @@ fn a_rank_that_fails_tells_all_others_why(_: usize) {
     let mut ranks = ranks();
     let (rank, last) = (ranks.rank(), ranks.world() - 1);
     ranks.barrier().unwrap();
-    let failure = RankFailure { message: "the disk is full".into(), hint: Some("free it".into()), is_users_fault: false };
+    let failure =
+        RankFailure { message: "the disk is full".into(), hint: Some("free it".into()), is_users_fault: false };
     if rank == last {
         assert_eq!(ranks.leave(Some(&failure)), None);
         return;

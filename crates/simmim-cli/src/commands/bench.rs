@@ -42,7 +42,8 @@ pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> an
 }
 
 fn describe_accelerator(name: &str, accelerator: &Accelerator) -> String {
-    let memory = |what: &str, bytes: Option<u64>| bytes.map_or(String::new(), |b| format!(", {:.0} MB {what}", in_mb(b)));
+    let memory =
+        |what: &str, bytes: Option<u64>| bytes.map_or(String::new(), |b| format!(", {:.0} MB {what}", in_mb(b)));
     format!(
         "device              {name}{}{}{}\n",
         accelerator.model.as_ref().map_or(String::new(), |model| format!(", {model}")),

@@ -6,16 +6,20 @@ use crate::cli::{Common, FinetuneArgs};
 use crate::exit::Exit;
 use serde_json::json;
 use simmim::train::{BEST_FILE, finetune};
-use simmim_engine::{Alone, Device};
+use simmim_engine::{Collective, Device};
 
-pub(crate) fn run(common: &Common, args: &FinetuneArgs, device: &impl Device) -> anyhow::Result<Exit> {
+pub(crate) fn run(
+    common: &Common,
+    args: &FinetuneArgs,
+    device: &impl Device,
+    ranks: &mut dyn Collective,
+) -> anyhow::Result<Exit> {
     let run =
         Run { common, recipe: &args.recipe, edits: &common.set, out: &args.out, workers: args.workers.count(common) };
     let options = run.on(&args.data, args.val.as_deref())?;
     let init_from = init_from(&args.from, args.channels.map(Into::into));
-    let outcome = with_progress(common, &options, |observe, stop| {
-        finetune(device, &mut Alone, &options, &init_from, observe, stop)
-    })?;
+    let outcome =
+        with_progress(common, &options, |observe, stop| finetune(device, ranks, &options, &init_from, observe, stop))?;
     let metric = |name: &str| outcome.metric(name);
     let json = json!({
         "top1": metric("top1"),

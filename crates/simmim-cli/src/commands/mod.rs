@@ -38,6 +38,9 @@ use std::sync::Arc;
 /// # Errors
 /// If stdout cannot be written for another reason.
 fn print_result(is_json: bool, prose: &str, json: &Value) -> anyhow::Result<()> {
+    if crate::terminal::is_held() {
+        return Ok(()); // the first rank says it
+    }
     let mut stdout = std::io::stdout().lock();
     let text = if is_json { json.to_string() } else { prose.lines().map(escaped).collect::<Vec<_>>().join("\n") };
     let written = writeln!(stdout, "{text}");

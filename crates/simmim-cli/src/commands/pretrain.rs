@@ -7,17 +7,21 @@ use crate::exit::Exit;
 use serde_json::{Value, json};
 use simmim::run::{LogEntry, read_log};
 use simmim::train::pretrain;
-use simmim_engine::{Alone, Device};
+use simmim_engine::{Collective, Device};
 use std::path::Path;
 
-pub(crate) fn run(common: &Common, args: &PretrainArgs, device: &impl Device) -> anyhow::Result<Exit> {
+pub(crate) fn run(
+    common: &Common,
+    args: &PretrainArgs,
+    device: &impl Device,
+    ranks: &mut dyn Collective,
+) -> anyhow::Result<Exit> {
     let run =
         Run { common, recipe: &args.recipe, edits: &common.set, out: &args.out, workers: args.workers.count(common) };
     let options = run.on(&args.data, args.val.as_deref())?;
     let init_from = init_from(args.from.as_deref().unwrap_or("scratch"), args.channels.map(Into::into));
-    let outcome = with_progress(common, &options, |observe, stop| {
-        pretrain(device, &mut Alone, &options, &init_from, observe, stop)
-    })?;
+    let outcome =
+        with_progress(common, &options, |observe, stop| pretrain(device, ranks, &options, &init_from, observe, stop))?;
     let mut json = json!({
         "steps": outcome.steps,
         "loss": outcome.loss,

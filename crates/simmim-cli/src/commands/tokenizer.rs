@@ -6,14 +6,19 @@ use crate::exit::Exit;
 use serde_json::json;
 use simmim::tokenizer::TOKENIZER_FILE;
 use simmim::train::train_tokenizer;
-use simmim_engine::{Alone, Device};
+use simmim_engine::{Collective, Device};
 
-pub(crate) fn run(common: &Common, args: &TokenizerArgs, device: &impl Device) -> anyhow::Result<Exit> {
+pub(crate) fn run(
+    common: &Common,
+    args: &TokenizerArgs,
+    device: &impl Device,
+    ranks: &mut dyn Collective,
+) -> anyhow::Result<Exit> {
     let run =
         Run { common, recipe: &args.recipe, edits: &common.set, out: &args.out, workers: args.workers.count(common) };
     let options = run.on(&args.data, args.val.as_deref())?;
     let outcome =
-        with_progress(common, &options, |observe, stop| train_tokenizer(device, &mut Alone, &options, observe, stop))?;
+        with_progress(common, &options, |observe, stop| train_tokenizer(device, ranks, &options, observe, stop))?;
     let tokenizer = options.out.join(TOKENIZER_FILE);
     let json = json!({
         "steps": outcome.steps,

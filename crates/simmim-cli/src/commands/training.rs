@@ -76,7 +76,15 @@ pub(super) fn with_progress<R: RecipeKind, T>(
 ) -> anyhow::Result<T> {
     let stop = crate::interrupt::flag(crate::interrupt::SAVING)?;
     let mut progress = Progress::new(common.quiet, options.recipe.train().batch_size);
-    let outcome = train(&mut |event| progress.on(&event), &stop);
+    let outcome = train(
+        &mut |event| {
+            if let Event::Started { .. } = event {
+                crate::terminal::begin_log(&options.out); // not before: the first rank wants the folder empty or absent
+            }
+            progress.on(&event);
+        },
+        &stop,
+    );
     progress.finish();
     Ok(outcome?)
 }

@@ -30,11 +30,8 @@ pub(crate) fn expand(b: &Libtorch, table: &Tensor, branch: &AttentionBranch) -> 
     let tokens = branch.windows.tokens as i64;
     let rows = table.index(&[Some(&*b.bias_index(&branch.bias_index))]); // [M², A]
     let bias = rows.view([tokens, tokens, -1]).permute([2, 0, 1]).contiguous(); // [A, M, M]
-    let kept = ExpandedBias {
-        table: table.shallow_clone(),
-        index: Rc::clone(&branch.bias_index),
-        bias: bias.shallow_clone(),
-    };
+    let kept =
+        ExpandedBias { table: table.shallow_clone(), index: Rc::clone(&branch.bias_index), bias: bias.shallow_clone() };
     b.state.expanded_bias.replace(Some(kept));
     bias
 }

@@ -127,9 +127,10 @@ impl<B: Backend, T: Task> Learner<B, T> {
         let sum: f64 = sums.iter().map(|sum| b.read(sum)[0] as f64).sum();
         let mut totals = vec![sum, weight, f64::from(u8::from(is_stopping)), batch.skipped.len() as f64];
         // and by rank, whether what it added was not finite
-        totals.extend((0..collective.world()).map(|rank| {
-            f64::from(u8::from(rank == collective.rank() && !(is_finite && sum.is_finite())))
-        }));
+        totals.extend(
+            (0..collective.world())
+                .map(|rank| f64::from(u8::from(rank == collective.rank() && !(is_finite && sum.is_finite())))),
+        );
         collective.all_reduce_sum_f64(&mut totals)?;
         let [sum, weight, ranks_stopping, skipped] = *totals.first_chunk().expect("four numbers are sent");
         let diverged: Vec<usize> = (0..collective.world()).filter(|rank| totals[4 + rank] > 0.0).collect();

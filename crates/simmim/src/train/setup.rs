@@ -107,8 +107,7 @@ fn check_like_first_rank<R: RecipeKind>(
         return Ok(());
     }
     let run = &resolved.run;
-    let has_same_images =
-        run.images == data.len() && run.data_sample.as_ref() == Some(&image_sample::of_source(data));
+    let has_same_images = run.images == data.len() && run.data_sample.as_ref() == Some(&image_sample::of_source(data));
     let differences = [
         (resolved.recipe != options.recipe, "another recipe"),
         (run.seed != options.seed, "another seed"),

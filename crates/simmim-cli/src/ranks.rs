@@ -1,0 +1,224 @@
+//! The ranks of a command: this process alone, or all processes that `mpirun` or `srun` started together.
+
+use crate::cli::{Cli, Command};
+use crate::exit::{self, Exit};
+use simmim::Error;
+use simmim_engine::{Alone, Collective};
+
+/// Variables by which launchers tell a process how many of them there are.
+const SIZES: &[&str] = &["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE"];
+
+/// Variables by which they tell it its number.
+const NUMBERS: &[&str] = &["OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID"];
+
+/// Runs a command on the ranks that there are. Of several, the first one speaks, and all leave together.
+///
+/// # Errors
+/// Those of the command, and if several processes were started and cannot work together.
+pub(crate) fn with(
+    cli: &mut Cli,
+    run: impl FnOnce(&Cli, &mut dyn Collective) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
+    match processes() {
+        1 => run(cli, &mut Alone),
+        processes => on(processes, cli, run),
+    }
+}
+
+/// Number of processes that a launcher started together with this one, itself among them.
+fn processes() -> usize {
+    let number = |name: &str| std::env::var(name).ok()?.trim().parse::<usize>().ok();
+    let of_launcher = SIZES.iter().find_map(|name| number(name));
+    // what a batch script itself runs is in no step, but has the number of tasks too
+    let is_in_step = ["SLURM_STEP_ID", "SLURM_STEPID"].iter().any(|name| number(name).is_some());
+    let of_slurm = || if is_in_step { number("SLURM_STEP_NUM_TASKS").or_else(|| number("SLURM_NTASKS")) } else { None };
+    of_launcher.or_else(of_slurm).unwrap_or(1).max(1)
+}
+
+/// This process's number among those, as the launcher says.
+fn number() -> usize {
+    NUMBERS.iter().find_map(|name| std::env::var(name).ok()?.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Variables by which they tell it its number among those on the same machine.
+#[cfg(feature = "libtorch")]
+const NUMBERS_HERE: &[&str] =
+    &["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"];
+
+/// This process's number among those on the same machine, which is the number of the accelerator that it takes.
+#[cfg(feature = "libtorch")]
+pub(crate) fn number_here() -> usize {
+    NUMBERS_HERE.iter().find_map(|name| std::env::var(name).ok()?.trim().parse().ok()).unwrap_or(0)
+}
+
+#[cfg(not(feature = "mpi"))]
+fn on(
+    processes: usize,
+    _: &mut Cli,
+    _: impl FnOnce(&Cli, &mut dyn Collective) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
+    if number() > 0 {
+        return Ok(Exit::Usage); // one of them says it
+    }
+    let what =
+        format!("{processes} processes were started together, and this build of simmim cannot make one run of them");
+    let hint = Some("build with `--features mpi`, or start one process".into());
+    Err(Error::Input { what, hint }.into())
+}
+
+#[cfg(feature = "mpi")]
+fn on(
+    processes: usize,
+    cli: &mut Cli,
+    run: impl FnOnce(&Cli, &mut dyn Collective) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
+    use crate::{interrupt, terminal};
+    use simmim_mpi::{Config, MpiRanks};
+    use std::time::Duration;
+
+    if number() > 0 {
+        terminal::hold(number());
+    }
+    let cores = cores();
+    let patience = Duration::from_secs(cli.common.rank_timeout());
+    let on_stall = move |stall: &simmim_mpi::watch::Stall, lines: &[String]| {
+        terminal::shout(&format!("error: {stall}"));
+        lines.iter().for_each(|line| terminal::shout(line));
+        terminal::shout(
+            "hint: the same command resumes from the last checkpoint; --rank-timeout says how long ranks wait",
+        );
+        std::process::exit(Exit::Failed as i32); // the launcher then ends the others
+    };
+    let identity = identity();
+    let opened = MpiRanks::open(Config { identity: &identity, cores: &cores, patience, on_stall: Box::new(on_stall) });
+    let mut ranks = opened.map_err(|error| Error::Input {
+        what: error.to_string(),
+        hint: Some("install the same build on all machines".into()),
+    })?;
+    interrupt::stop_all_ranks_in_order();
+    if ranks.world() != processes {
+        let what = format!("{processes} processes were started together, and MPI sees {}", ranks.world());
+        let hint = "start them by the `mpirun` of the MPI library that simmim was built with, or by `srun --mpi=pmix`";
+        return Err(Error::Input { what, hint: Some(hint.into()) }.into());
+    }
+    // the ranks of a machine share its cores, unless the launcher has divided them
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let share = (available / ranks.sharing_cores()).max(1);
+    cli.common.threads.get_or_insert(share.try_into().unwrap_or(u16::MAX));
+    if ranks.is_first() && !cli.common.quiet {
+        say_ranks(&ranks, available, cli.common.threads());
+    }
+    let ended = refuse(&cli.command).and_then(|()| run(cli, &mut ranks));
+    let failure = ended.as_ref().err().and_then(failure);
+    let others = ranks.leave(failure.as_ref());
+    let ended = match (ended, others) {
+        (Ok(_), Some(error)) => Err(Error::Rank(error).into()),
+        (ended, _) => ended,
+    };
+    // before MPI ends: the launcher may end all processes as soon as one of them has failed
+    let exit = ended.unwrap_or_else(|error| exit::report(&error));
+    let traffic = ranks.traffic();
+    if traffic.sums > 0 && !ranks.is_first() {
+        terminal::line(&format!("{} bytes sent for {} sums of gradients", traffic.sent_bytes, traffic.sums));
+    }
+    end_even_if_stuck(patience);
+    drop(ranks);
+    Ok(exit)
+}
+
+/// Ends the process after `patience` if MPI does not end, as where a link is cut meanwhile.
+#[cfg(feature = "mpi")]
+fn end_even_if_stuck(patience: std::time::Duration) {
+    std::thread::spawn(move || {
+        std::thread::sleep(patience);
+        crate::terminal::shout("error: the ranks do not end together: one of them, or the network, hangs");
+        std::process::exit(Exit::Failed as i32);
+    });
+}
+
+/// Says how many ranks there are, and warns where the launcher leaves cores unused.
+#[cfg(feature = "mpi")]
+fn say_ranks(ranks: &simmim_mpi::MpiRanks, available: usize, threads: usize) {
+    use crate::terminal;
+    use std::collections::HashSet;
+    let host = |name: &String| name.split_once('(').map(|(_, host)| host.trim_end_matches(')').to_owned());
+    let machines = ranks.names().iter().filter_map(host).collect::<HashSet<_>>().len();
+    let plural = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
+    terminal::line(&format!(
+        "{} on {}, {} each · {}",
+        plural(ranks.names().len(), "rank"),
+        plural(machines, "machine"),
+        plural(threads, "thread"),
+        simmim_mpi::MpiRanks::library()
+    ));
+    let online = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let online = online.lines().filter(|line| line.starts_with("processor")).count();
+    let ranks_here = ranks.names().len().div_ceil(machines.max(1));
+    if available * ranks_here < online && ranks.sharing_cores() < ranks_here {
+        terminal::line(&format!(
+            "warning: the launcher lets each rank use {available} of {online} cores; `mpirun --bind-to none` lets them share all"
+        ));
+    }
+    if !ranks.hears_of_others() {
+        terminal::line(
+            "warning: this MPI library allows one thread only, so that a rank that hangs is noticed late and not named",
+        );
+    }
+}
+
+/// The version and a checksum of this program.
+#[cfg(feature = "mpi")]
+fn identity() -> String {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    let program = std::env::current_exe().and_then(std::fs::read);
+    program.unwrap_or_default().hash(&mut hasher);
+    format!("simmim {}, {:016x}", env!("CARGO_PKG_VERSION"), hasher.finish())
+}
+
+/// The cores that this process may use, as the system writes them.
+#[cfg(feature = "mpi")]
+fn cores() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    cores.unwrap_or_default().trim().to_owned()
+}
+
+/// What the other ranks are told of an error; nothing if it came from one of them.
+#[cfg(feature = "mpi")]
+fn failure(error: &anyhow::Error) -> Option<simmim_engine::RankFailure> {
+    let of_library = error.downcast_ref::<Error>();
+    if matches!(of_library, Some(Error::Rank(_))) {
+        return None;
+    }
+    Some(simmim_engine::RankFailure {
+        message: format!("{error:#}"),
+        hint: of_library.and_then(Error::hint),
+        is_users_fault: of_library.is_some_and(Error::is_users_fault),
+    })
+}
+
+/// Refuses commands that work in one process only.
+#[cfg(feature = "mpi")]
+fn refuse(command: &Command) -> anyhow::Result<()> {
+    match command {
+        Command::Pretrain(_) | Command::Finetune(_) | Command::Tokenizer(_) => Ok(()),
+        Command::Demo(_)
+        | Command::Probe(_)
+        | Command::Knn(_)
+        | Command::Embed(_)
+        | Command::Evaluate(_)
+        | Command::Reconstruct(_)
+        | Command::Masks(_)
+        | Command::Palette(_)
+        | Command::Export(_)
+        | Command::Import(_)
+        | Command::Inspect(_)
+        | Command::Bench(_)
+        | Command::Recipes(_) => {
+            let what = "this command works in one process, and several were started together".into();
+            let hint = "start it without `mpirun`; pretrain, finetune and tokenizer use several";
+            Err(Error::Input { what, hint: Some(hint.into()) }.into())
+        }
+    }
+}

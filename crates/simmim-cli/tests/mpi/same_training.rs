@@ -1,0 +1,116 @@
+//! Any number of ranks trains the same model.
+
+use super::support::{SWIN, VIT, distance, last, on_ranks, one_job, pretrain, run, succeeds, values};
+use serde_json::Value;
+use simmim::precision::PrecisionChoice;
+use simmim::recipe::{Recipe, resolve_as};
+use simmim::run::read_log;
+use simmim::train::{Input, Options};
+use simmim_cpu::CpuDevice;
+use simmim_engine::InProcess;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+const FILES: [&str; 2] = ["model.safetensors", "average.safetensors"];
+
+/// Sums over ranks have another order of additions than one rank's own, so that f32 rounds otherwise. 1e-6 of the length of
+/// all weights together is some 16 times the rounding of a weight, after six steps.
+const ROUNDING: f64 = 1e-6;
+
+fn losses(out: &Path) -> Vec<f64> {
+    let entries = read_log(out).unwrap();
+    entries.iter().filter_map(|entry| entry.get("loss").and_then(Value::as_f64)).collect()
+}
+
+/// The same run on ranks that are threads of this process.
+fn in_process(recipe: &str, edits: &[&str], out: &Path, world: usize) {
+    let edits: Vec<String> = super::support::TRAIN.iter().chain(edits).map(|edit| (*edit).to_owned()).collect();
+    std::thread::scope(|scope| {
+        for mut rank in InProcess::ranks(world) {
+            let edits = &edits;
+            scope.spawn(move || {
+                let spec = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/fashion-mnist/test-images-idx3-ubyte.gz");
+                let data = Input { source: simmim_data::open(spec, 1).unwrap(), description: spec.into() };
+                let options = Options::<Recipe> {
+                    recipe: resolve_as(recipe, edits).unwrap(),
+                    given: String::new(),
+                    val: None,
+                    data,
+                    out: out.to_owned(),
+                    seed: 3,
+                    precision: PrecisionChoice::F32,
+                    workers: 1,
+                };
+                let device = CpuDevice { threads: 1 };
+                simmim::train::pretrain(&device, &mut rank, &options, &mut |_| (), &AtomicBool::new(false)).unwrap();
+            });
+        }
+    });
+}
+
+fn check(recipe: &str, edits: &[&str]) {
+    let _one = one_job();
+    let edits = [edits, &["train.max_steps=6"]].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    succeeds(&mut on_ranks(1, &pretrain(recipe, &out("1"), &edits)));
+    for world in [2usize, 4] {
+        let name = world.to_string();
+        succeeds(&mut on_ranks(world, &pretrain(recipe, &out(&name), &edits)));
+        let (one, several) = (losses(&out("1")), losses(&out(&name)));
+        assert_eq!((one.len(), several.len()), (6, 6));
+        for (a, b) in one.iter().zip(&several) {
+            assert!((a - b).abs() < ROUNDING * a, "{a} on one rank, {b} on {world}");
+        }
+        in_process(recipe, &edits, &out("threads"), world);
+        for file in FILES {
+            let apart = distance(&values(&last(&out("1"), file)), &values(&last(&out(&name), file)));
+            eprintln!("{recipe}, {file} on {world} ranks: {apart:.1e} from one rank");
+            assert!(apart < ROUNDING, "{file} on {world} ranks is {apart:e} from that of one");
+            let threads = values(&last(&out("threads"), file));
+            assert!(values(&last(&out(&name), file)) == threads, "processes and threads have the same bits");
+        }
+        fs::remove_dir_all(out("threads")).unwrap();
+    }
+}
+
+#[test]
+fn one_two_and_four_ranks_pretrain_the_same_vit() {
+    check("pretrain-vit-cifar", VIT);
+}
+
+#[test]
+fn one_two_and_four_ranks_pretrain_the_same_swin() {
+    check("pretrain-swin-cifar", SWIN);
+}
+
+#[test]
+fn the_first_rank_speaks_and_the_others_write_files() {
+    let _one = one_job();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let mut arguments = pretrain("pretrain-vit-cifar", &out, &[VIT, &["train.max_steps=3"]].concat());
+    arguments.push("--json".into());
+    let ran = succeeds(&mut on_ranks(2, &arguments));
+    let lines: Vec<&str> = ran.stdout.lines().filter(|line| !line.is_empty()).collect();
+    let [line] = lines[..] else { panic!("one result: {ran:#?}") };
+    assert_eq!(serde_json::from_str::<Value>(line).unwrap()["steps"], 3);
+    assert!(ran.stderr.contains("2 ranks on 1 machine, 1 thread each"), "{ran:#?}");
+    let log = fs::read_to_string(out.join("ranks/rank-1.log")).unwrap();
+    assert!(log.contains("3 steps of 16") && !out.join("ranks/rank-0.log").exists(), "{log}");
+    // 2·(n − 1)/n of the parameters, with the zeros between them, in 4 bytes each, at each of three steps
+    let parameters = values(&last(&out, "model.safetensors")).len();
+    let sent = log.lines().find_map(|line| line.strip_suffix(" sums of gradients")).unwrap();
+    let sent: usize = sent.split(' ').next().unwrap().parse().unwrap();
+    let (least, most) = (3 * 4 * parameters, 3 * 4 * (parameters + 15 * 60));
+    assert!((least..most).contains(&sent), "{sent} bytes for {parameters} parameters");
+}
+
+#[test]
+fn what_works_in_one_process_only_is_refused_once() {
+    let _one = one_job();
+    let ran = run(&mut on_ranks(2, &["recipes".to_owned()]));
+    assert_eq!(ran.code, Some(2), "{ran:#?}");
+    assert_eq!(ran.stderr.matches("error: this command works in one process").count(), 1, "{ran:#?}");
+}
