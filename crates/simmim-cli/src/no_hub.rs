@@ -17,7 +17,7 @@ pub(crate) fn fetch(cli: &mut Cli) -> Result<(), Error> {
         Command::Evaluate(args) => args.from.to_str(),
         Command::Reconstruct(args) => args.from.to_str(),
         Command::Export(args) => args.from.to_str(),
-        Command::Import(args) => args.from.to_str(),
+        Command::Import(args) => args.file.to_str(),
         Command::Inspect(args) => Some(args.what.as_str()),
         Command::Demo(_)
         | Command::Masks(_)

@@ -170,8 +170,8 @@ impl Operations for Libtorch {
         self.op(|| ops::tokens::mask(self, &x.0, hidden, mask_token))
     }
 
-    fn prepend_token(&self, x: &LibtorchTensor, token: ParameterId) -> LibtorchTensor {
-        self.op(|| ops::tokens::prepend(self, &x.0, token))
+    fn prepend_tokens(&self, x: &LibtorchTensor, tokens: ParameterId) -> LibtorchTensor {
+        self.op(|| ops::tokens::prepend(self, &x.0, tokens))
     }
 
     fn add_positions(&self, x: &LibtorchTensor, positions: ParameterId) -> LibtorchTensor {
@@ -199,6 +199,10 @@ impl Operations for Libtorch {
 
     fn recompute(&self, x: &LibtorchTensor, segment: Segment<Self>) -> LibtorchTensor {
         ops::recompute::forward(self, x, segment)
+    }
+
+    fn frozen(&self, x: &LibtorchTensor, segment: Segment<Self>) -> LibtorchTensor {
+        LibtorchTensor(self.record_as(false, || segment(self, x)).0.detach())
     }
 
     fn layer_norm(&self, x: &LibtorchTensor, norm: &LayerNorm) -> LibtorchTensor {

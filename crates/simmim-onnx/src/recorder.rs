@@ -277,16 +277,17 @@ impl Operations for Recorder {
         only_of_training("mask_tokens")
     }
 
-    fn prepend_token(&self, x: &Recorded, token: ParameterId) -> Recorded {
-        let [images, tokens, width] = x.shape[..] else { panic!("expected [B, N, D], got {:?}", x.shape) };
-        let rest = self.integers(&[2], &[1, width as i64]);
-        let token = self.constant(token);
+    fn prepend_tokens(&self, x: &Recorded, tokens: ParameterId) -> Recorded {
+        let [images, others, width] = x.shape[..] else { panic!("expected [B, N, D], got {:?}", x.shape) };
+        let first = self.table.get(tokens).shape[1];
+        let rest = self.integers(&[2], &[first as i64, width as i64]);
+        let tokens = self.constant(tokens);
         let mut graph = self.graph.borrow_mut();
         let count = graph.node("Shape", &[&x.name], vec![integer("start", 0), integer("end", 1)]);
         let shape = graph.node("Concat", &[&count, &rest], vec![integer("axis", 0)]);
-        let token_of_each = graph.node("Expand", &[&token, &shape], Vec::new());
-        let name = graph.node("Concat", &[&token_of_each, &x.name], vec![integer("axis", 1)]);
-        Recorded { name: name.into(), shape: vec![images, 1 + tokens, width], ..x.clone() }
+        let tokens_of_each = graph.node("Expand", &[&tokens, &shape], Vec::new());
+        let name = graph.node("Concat", &[&tokens_of_each, &x.name], vec![integer("axis", 1)]);
+        Recorded { name: name.into(), shape: vec![images, first + others, width], ..x.clone() }
     }
 
     fn add_positions(&self, x: &Recorded, positions: ParameterId) -> Recorded {
@@ -331,6 +332,10 @@ impl Operations for Recorder {
     }
 
     fn recompute(&self, x: &Recorded, segment: Segment<Self>) -> Recorded {
+        segment(self, x)
+    }
+
+    fn frozen(&self, x: &Recorded, segment: Segment<Self>) -> Recorded {
         segment(self, x)
     }
 

@@ -39,7 +39,7 @@ pub(crate) fn fetch(cli: &mut Cli) -> Result<(), Error> {
         Command::Evaluate(args) => path_in_place(&mut args.from, is_quiet),
         Command::Reconstruct(args) => path_in_place(&mut args.from, is_quiet),
         Command::Export(args) => path_in_place(&mut args.from, is_quiet),
-        Command::Import(args) => path_in_place(&mut args.from, is_quiet),
+        Command::Import(args) => path_in_place(&mut args.file, is_quiet),
         Command::Inspect(args) => in_place(&mut args.what, is_quiet),
         Command::Demo(_)
         | Command::Masks(_)

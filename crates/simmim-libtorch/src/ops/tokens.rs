@@ -12,10 +12,10 @@ pub(crate) fn mask(b: &Libtorch, x: &Tensor, hidden: &[bool], mask_token: Parame
 }
 
 /// `[B, N, D]` → `[B, 1 + N, D]`.
-pub(crate) fn prepend(b: &Libtorch, x: &Tensor, token: ParameterId) -> Tensor {
+pub(crate) fn prepend(b: &Libtorch, x: &Tensor, tokens: ParameterId) -> Tensor {
     let size = x.size();
-    let token = b.leaf(token).expand([size[0], 1, size[2]], false);
-    Tensor::cat(&[&token, x], 1)
+    let tokens = b.leaf(tokens).expand([size[0], -1, size[2]], false);
+    Tensor::cat(&[&tokens, x], 1)
 }
 
 /// `[.., D]` → `[R, D]`.
