@@ -7,7 +7,7 @@ import numpy
 import tifffile
 from PIL import Image
 
-from common import picture, saved
+from common import picture, saved, smooth
 
 CODECS = {"plain": None, "lzw": "lzw", "deflate": "adobe_deflate", "packbits": "packbits"}
 
@@ -77,8 +77,9 @@ def files():
     for codec in ["raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "group3", "group4", "tiff_ccitt"]:
         bilevel = Image.fromarray(picture(50, 41, 1, 8)).convert("1")
         yield f"{'refused_' * (codec in ('group3', 'tiff_ccitt'))}pillow_1_{codec}", saved(bilevel, "TIFF", compression=codec)
+    yield from jpegs()
     for codec in ["raw", "tiff_lzw", "jpeg", "zstd", "lzma", "tiff_deflate"]:
-        refused = "refused_" * (codec in ("jpeg", "lzma"))
+        refused = "refused_" * (codec == "lzma")
         yield f"{refused}pillow_rgb_{codec}", saved(picture(50, 41, 3, 8), "TIFF", compression=codec)
         yield f"{refused}pillow_gray_{codec}", saved(picture(50, 41, 1, 8), "TIFF", compression=codec)
     for bits in (1, 2, 4):
@@ -89,6 +90,32 @@ def files():
     whole = tiff(wide, photometric="rgb")
     yield "refused_half", whole[:len(whole) // 2]
     yield "refused_cut_lzw", tiff(wide, photometric="rgb", compression="lzw")[:-900]
+
+
+def jpegs():
+    """JPEG within TIFF. Unless said otherwise, tifffile stores brightness and differences, with JFIF's segment."""
+    color, gray, four = smooth(50, 41, 3, 1), smooth(50, 41, 1, 2), smooth(50, 41, 4, 3)
+    as_they_are = {"colorspace": "RGB", "outcolorspace": "RGB"}
+    for name, options in {
+        "strip": {}, "strips": {"rowsperstrip": 16}, "tiles": {"tile": (16, 32)}, "large_tiles": {"tile": (64, 64)},
+        "big_endian": {"order": ">", "tile": (16, 16)}, "large_file_format": {"big": True, "tile": (32, 32)},
+        "orientation_6": {"extratags": [(274, 3, 1, 6, True)], "rowsperstrip": 16},
+    }.items():
+        yield f"jpeg_{name}", tiff(color, photometric="rgb", compression="jpeg", **options)
+        yield f"jpeg_gray_{name}", tiff(gray, photometric="minisblack", compression="jpeg", **options)
+    for subsampling in ("444", "422", "420"):
+        for quality in (50, 95):
+            yield f"jpeg_{subsampling}_{quality}", tiff(
+                color, photometric="rgb", compression="jpeg", compressionargs={"level": quality}, tile=(32, 32),
+                subsampling={"444": (1, 1), "422": (2, 1), "420": (2, 2)}[subsampling])
+    yield "jpeg_colors_as_they_are", tiff(color, photometric="rgb", compression="jpeg", compressionargs=as_they_are,
+                                          tile=(32, 32), subsampling=(1, 1))
+    yield "jpeg_white_is_zero", tiff(gray, photometric="miniswhite", compression="jpeg", rowsperstrip=24)
+    yield "jpeg_inks", tiff(four, photometric="separated", compression="jpeg", tile=(32, 32))
+    whole = tiff(color, photometric="rgb", compression="jpeg", rowsperstrip=16)
+    yield "refused_jpeg_cut", whole[:-300]
+    yield "refused_jpeg_12_bits", tiff(smooth(50, 41).astype(numpy.uint16) * 16, photometric="minisblack", compression="jpeg",
+                                       bitspersample=12, planarconfig="contig")
 
 
 # What GDAL adds to a file: the size of a pixel, where a point of the picture lies, the coordinate system, and the value that

@@ -24,31 +24,109 @@ pub(super) fn picture(
     wanted: usize,
     reduction: &mut dyn FnMut(usize, usize) -> usize,
 ) -> Result<Image> {
+    let markers = Markers::of(bytes);
+    let orientation = orientation::of(markers.exif, markers.xmp);
+    let mut reduction = |[height, width]: [usize; 2]| {
+        let [height, width] = orientation::upright_size([height, width], orientation);
+        reduction(height, width)
+    };
+    let image = safely(bytes, &markers, name, |bytes| decoded(bytes, name, wanted, &mut reduction))?;
+    Ok(orientation::upright(image, orientation))
+}
+
+/// Calls `decode` on the bytes of a file that libjpeg can decode safely.
+fn safely(
+    bytes: &[u8],
+    markers: &Markers<'_>,
+    name: &str,
+    decode: impl FnOnce(Bytes<'_>) -> Result<Image>,
+) -> Result<Image> {
     let refused = |reason: String| Error::Decode { name: name.to_owned(), reason };
     let cut_short = || Error::TruncatedJpeg { name: name.to_owned(), length: bytes.len() };
-    let markers = Markers::of(bytes);
     if markers.hides_another {
         return Err(cut_short());
     }
     if markers.scans > MOST_SCANS {
         return Err(refused(format!("it has {} scans, more than {MOST_SCANS}", markers.scans)));
     }
-    let orientation = orientation::of(markers.exif, markers.xmp);
-    let mut reduction = |[height, width]: [usize; 2]| {
-        let [height, width] = orientation::upright_size([height, width], orientation);
-        reduction(height, width)
-    };
     let is_over = Cell::new(false);
     let bytes_left = Bytes { rest: bytes, is_over: &is_over };
     // libjpeg reports a broken file by unwinding, and prints nothing
-    let decoded = catch_unwind(AssertUnwindSafe(|| decoded(bytes_left, name, wanted, &mut reduction)));
-    match decoded {
-        Ok(Ok(image)) => Ok(orientation::upright(image, orientation)),
+    match catch_unwind(AssertUnwindSafe(|| decode(bytes_left))) {
+        Ok(Ok(image)) => Ok(image),
         // it has asked for bytes behind the end of the file
         _ if is_over.get() => Err(cut_short()),
         Ok(Err(error)) => Err(error),
         Err(payload) => Err(refused(panic_message(&*payload).replace("libjpeg fatal error: ", ""))),
     }
+}
+
+/// What the samples of a JPEG within another file are, which then says so itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Colors {
+    /// Those that are wanted, whatever they are.
+    AsTheyAre,
+    /// Brightness and differences, which become red, green and blue.
+    LumaChroma,
+}
+
+impl Colors {
+    /// Adobe's segment, by which libjpeg knows it (Adobe's technical note 5116, section 18).
+    pub(super) const fn segment(self) -> &'static [u8] {
+        match self {
+            Self::AsTheyAre => b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0",
+            Self::LumaChroma => b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x01",
+        }
+    }
+}
+
+/// The first bytes of a file.
+pub(super) const START: &[u8] = &[MARKER, START_OF_IMAGE];
+/// The last bytes of a file.
+pub(super) const END: &[u8] = &[MARKER, END_OF_IMAGE];
+
+/// Decodes the samples of a JPEG within another file, whose `tables` may stand apart. It must have this width and at least
+/// this height.
+///
+/// # Errors
+///
+/// Those of [`picture`].
+pub(super) fn samples(
+    part: &[u8],
+    tables: &[u8],
+    colors: Colors,
+    [height, width]: [usize; 2],
+    name: &str,
+) -> Result<Image> {
+    let part = part.strip_prefix(START).unwrap_or(part);
+    let mut file = [START, colors.segment(), tables, part].concat();
+    if colors == Colors::AsTheyAre {
+        // JFIF's segment would say that they are brightness and differences
+        let start = file.len().min(1024);
+        if let Some(at) = file[..start].windows(JFIF.len()).position(|bytes| bytes == JFIF) {
+            file[at] = b'-';
+        }
+    }
+    let markers = Markers::of(&file);
+    match markers.size {
+        Some([rows, columns]) if columns == width && rows >= height => {}
+        Some([rows, columns]) => {
+            let reason = format!("a part of it has {rows} by {columns} pixels, expected {height} by {width}");
+            return Err(Error::Decode { name: name.to_owned(), reason });
+        }
+        None => return Err(no_size(name)),
+    }
+    safely(&file, &markers, name, |bytes| {
+        let failed = |cause: io::Error| Error::Decode { name: name.to_owned(), reason: cause.to_string() };
+        let decoder: Decompress<_> = DecompressBuilder::new().from_reader(bytes).map_err(failed)?;
+        let (width, height) = decoder.size();
+        let (channels, pixels) = match decoder.image().map_err(failed)? {
+            Format::Gray(started) => (1, values(started).map_err(failed)?),
+            Format::RGB(started) => (3, values(started).map_err(failed)?),
+            Format::CMYK(started) => (4, values(started).map_err(failed)?),
+        };
+        Ok(Image { channels, height, width, pixels: Pixels::U8(pixels) })
+    })
 }
 
 /// Height and width of the upright image.
@@ -58,8 +136,12 @@ pub(super) fn picture(
 /// [`Error::Decode`] with `name`.
 pub(super) fn size(bytes: &[u8], name: &str) -> Result<[usize; 2]> {
     let markers = Markers::of(bytes);
-    let missing = || Error::Decode { name: name.to_owned(), reason: "it does not say its size".to_owned() };
-    Ok(orientation::upright_size(markers.size.ok_or_else(missing)?, orientation::of(markers.exif, markers.xmp)))
+    let size = markers.size.ok_or_else(|| no_size(name))?;
+    Ok(orientation::upright_size(size, orientation::of(markers.exif, markers.xmp)))
+}
+
+fn no_size(name: &str) -> Error {
+    Error::Decode { name: name.to_owned(), reason: "it does not say its size".to_owned() }
 }
 
 /// Each scan takes time for every block of the image, whatever is in it, so a small file could keep a decoder busy for
@@ -132,6 +214,7 @@ const START_OF_IMAGE: u8 = 0xd8;
 const END_OF_IMAGE: u8 = 0xd9;
 const START_OF_SCAN: u8 = 0xda;
 const APPLICATION_1: u8 = 0xe1;
+const JFIF: &[u8] = b"JFIF\0";
 
 /// What the markers of a file say that libjpeg does not.
 #[derive(Default)]

@@ -11,6 +11,7 @@ mod orientation;
 mod picture;
 mod pieces;
 mod tiff;
+mod tiff_jpeg;
 mod tiff_windows;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,7 +29,7 @@ use crate::image::{Image, Pixels, Stored};
 /// Pictures have the pixels that Pillow gives after `ImageOps.exif_transpose`:
 ///
 /// - **Formats.** JPEG (Huffman and arithmetic coding, gray, color and CMYK, 8 bits), PNG, WebP, GIF, BMP, TIFF (8 and 16
-///   bits and floats, without JPEG inside), DICOM, and `.npy` arrays. Of several frames or pages, the first is read.
+///   bits and floats, also with JPEG inside), DICOM, and `.npy` arrays. Of several frames or pages, the first is read.
 /// - **Depth.** 8-bit files stay bytes, 16-bit ones become floats from 0 to 1, those with signs from −1 to 1, and floats keep
 ///   the range they have.
 /// - **DICOM** has the values of pydicom: rescaled to those of the modality and shown by the first window of the file, whose

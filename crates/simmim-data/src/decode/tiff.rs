@@ -6,9 +6,11 @@ use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use ::tiff::decoder::{Decoder, DecodingResult, Limits};
 use ::tiff::tags::Tag;
 
+use super::jpeg::Colors;
+use super::tiff_jpeg::Jpegs;
 use super::{MAX_BYTES, check_size, cmyk, from_f32, from_u16, orientation};
 use crate::error::{Error, Result};
-use crate::image::{Depth, Image, Pixels};
+use crate::image::{Depth, Image, Pixels, Rectangle};
 
 /// The tag `PhotometricInterpretation`, and its values.
 const INTERPRETATION: u16 = 262;
@@ -17,6 +19,7 @@ const BLACK_IS_ZERO: u32 = 1;
 const RGB: u32 = 2;
 const PALETTE: u32 = 3;
 const INKS: u32 = 5;
+const LUMA_CHROMA: u32 = 6;
 
 /// Decodes a TIFF, which will be converted to `wanted` channels. Gray images with other samples than alpha keep all of
 /// them as channels, color images if they have as many as wanted.
@@ -27,6 +30,11 @@ const INKS: u32 = 5;
 pub(super) fn picture(bytes: &[u8], name: &str, wanted: usize) -> Result<(Image, Depth)> {
     let mut page = Page::open(Cursor::new(bytes), name)?;
     check_size(page.size, wanted.max(page.channels()), page.bytes_per_value(), name)?;
+    if page.jpegs.is_some() {
+        let [height, width] = page.size;
+        let image = page.part(Rectangle { top: 0, left: 0, height, width }, wanted, name)?;
+        return Ok((orientation::upright(image, page.orientation), Depth::Bits8));
+    }
     let mut stored = DecodingResult::U8(Vec::new());
     let layout = page.decoder.read_image_to_buffer(&mut stored).map_err(|cause| failed(name, &cause))?;
     if stored.as_buffer(0).byte_len() < layout.complete_len {
@@ -73,6 +81,8 @@ pub(super) struct Page<R: Read + Seek> {
     alpha: Alpha,
     /// The palette.
     colors: Vec<u16>,
+    /// Its strips or tiles, if they are JPEG files.
+    jpegs: Option<Jpegs>,
 }
 
 impl<R: Read + Seek> Page<R> {
@@ -96,7 +106,7 @@ impl<R: Read + Seek> Page<R> {
         };
         let orientation = number(orientation::ORIENTATION).map_or(1, |entry| entry.value);
         let meaning = entry.value;
-        if ![WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, INKS].contains(&meaning) {
+        if ![WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, INKS, LUMA_CHROMA].contains(&meaning) {
             return Err(unread(name, format_args!("PhotometricInterpretation {meaning}")));
         }
         // the reader knows strips, tiles and compression. It is told that the values are gray, since it does not read
@@ -128,6 +138,18 @@ impl<R: Read + Seek> Page<R> {
             // the reader panics on them (version 0.11.3)
             return Err(unread(name, "a file of tiles for each color"));
         }
+        let colors_of_jpeg = if meaning == LUMA_CHROMA { Colors::LumaChroma } else { Colors::AsTheyAre };
+        let jpegs = Jpegs::of(&mut decoder, colors_of_jpeg).map_err(failed)?;
+        let meaning = match &jpegs {
+            Some(_) if bits != 8 || is_planar => {
+                return Err(unread(name, format_args!("JPEG of {bits} bits, or of a color each,")));
+            }
+            Some(_) if meaning == LUMA_CHROMA => RGB, // libjpeg converts it
+            None if meaning == LUMA_CHROMA => {
+                return Err(unread(name, format_args!("PhotometricInterpretation {meaning}")));
+            }
+            Some(_) | None => meaning,
+        };
         let alpha = match extra.first() {
             Some(1) => Alpha::Premultiplied,
             Some(2) => Alpha::Apart,
@@ -135,7 +157,7 @@ impl<R: Read + Seek> Page<R> {
         };
         let size = [height as usize, width as usize];
         let orientation = u8::try_from(orientation).ok().filter(|number| (1..=8).contains(number)).unwrap_or(1);
-        Ok(Self { decoder, size, orientation, meaning, bits, samples, is_planar, alpha, colors })
+        Ok(Self { decoder, size, orientation, meaning, bits, samples, is_planar, alpha, colors, jpegs })
     }
 
     /// The number of channels before they are converted.
@@ -145,6 +167,47 @@ impl<R: Read + Seek> Page<R> {
 
     pub(super) fn bytes_per_value(&self) -> usize {
         if self.bits <= 8 { 1 } else { size_of::<f32>() }
+    }
+
+    /// Reads a part, not turned upright; of the file only the tiles or strips that it touches are read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Decode`], [`Error::TooLarge`], [`Error::NotFinite`] or [`Error::Channels`], with `name`.
+    pub(super) fn part(&mut self, part: Rectangle, wanted: usize, name: &str) -> Result<Image> {
+        let size = [part.height, part.width];
+        check_size(size, self.channels().max(wanted), self.bytes_per_value(), name)?;
+        let (width, height) = self.decoder.chunk_dimensions();
+        let [height, width] = [height, width].map(|side| side as usize);
+        if height == 0 || width == 0 {
+            return Err(Error::Decode { name: name.to_owned(), reason: "its tiles have no pixels".to_owned() });
+        }
+        check_size([height, width], self.channels(), self.bytes_per_value(), name)?;
+        let across = self.size[1].div_ceil(width);
+        let mut cut: Option<Image> = None;
+        for row in part.top / height..=(part.top + part.height - 1) / height {
+            for column in part.left / width..=(part.left + part.width - 1) / width {
+                let chunk = self.chunk(row * across + column, wanted, name)?;
+                let cut = cut.get_or_insert_with(|| empty(&chunk, size));
+                paste(&chunk, [row * height, column * width], cut, part);
+            }
+        }
+        cut.expect("a part has pixels").with_channels(wanted, name)
+    }
+
+    /// Reads strip or tile `number`, without what lies beyond the border of the picture.
+    fn chunk(&mut self, number: usize, wanted: usize, name: &str) -> Result<Image> {
+        let (columns, rows) = self.decoder.chunk_data_dimensions(number as u32);
+        let size = [rows as usize, columns as usize];
+        let stored = match &self.jpegs {
+            None => self.decoder.read_chunk(number as u32).map_err(|cause| failed(name, &cause))?,
+            Some(jpegs) => {
+                let (width, _) = self.decoder.chunk_dimensions();
+                let stored = [size[0], width as usize];
+                DecodingResult::U8(jpegs.read(self.decoder.inner(), number, stored, size[1], self.samples, name)?)
+            }
+        };
+        self.image(stored, size, wanted, name)
     }
 
     /// Makes an image of the values of the page, or of a part of it, not turned upright. It will be converted to `wanted`
@@ -344,5 +407,46 @@ fn inks_to_rgb(image: Image) -> Image {
     match image.pixels {
         Pixels::U8(inks) => Image { channels: 3, pixels: Pixels::U8(cmyk::to_rgb(&inks)), ..image },
         Pixels::F32(_) => image,
+    }
+}
+
+/// An image with the values and channels of another, and another size.
+fn empty(like: &Image, [height, width]: [usize; 2]) -> Image {
+    let values = height * width * like.channels;
+    let pixels = match like.pixels {
+        Pixels::U8(_) => Pixels::U8(vec![0; values]),
+        Pixels::F32(_) => Pixels::F32(vec![0.0; values]),
+    };
+    Image { channels: like.channels, height, width, pixels }
+}
+
+/// Copies what a chunk, whose upper left corner lies at row `top` and column `left` of the picture, has of `part` to the
+/// image of it.
+fn paste(chunk: &Image, [top, left]: [usize; 2], cut: &mut Image, part: Rectangle) {
+    fn copy<T: Copy>(
+        from: &[T],
+        from_width: usize,
+        from_at: [usize; 2],
+        to: &mut [T],
+        to_width: usize,
+        to_at: [usize; 2],
+        size: [usize; 2],
+    ) {
+        for row in 0..size[0] {
+            let from = &from[(from_at[0] + row) * from_width + from_at[1]..][..size[1]];
+            to[(to_at[0] + row) * to_width + to_at[1]..][..size[1]].copy_from_slice(from);
+        }
+    }
+    let channels = chunk.channels;
+    let (first_row, first_column) = (top.max(part.top), left.max(part.left));
+    let rows = (top + chunk.height).min(part.top + part.height).saturating_sub(first_row);
+    let columns = (left + chunk.width).min(part.left + part.width).saturating_sub(first_column);
+    let from = [first_row - top, (first_column - left) * channels];
+    let to = [first_row - part.top, (first_column - part.left) * channels];
+    let (from_width, to_width, size) = (chunk.width * channels, cut.width * channels, [rows, columns * channels]);
+    match (&chunk.pixels, &mut cut.pixels) {
+        (Pixels::U8(chunk), Pixels::U8(cut)) => copy(chunk, from_width, from, cut, to_width, to, size),
+        (Pixels::F32(chunk), Pixels::F32(cut)) => copy(chunk, from_width, from, cut, to_width, to, size),
+        (Pixels::U8(_), Pixels::F32(_)) | (Pixels::F32(_), Pixels::U8(_)) => unreachable!("all chunks have one type"),
     }
 }

@@ -76,7 +76,7 @@ fn of_cosines(frame: &[u8], layout: &Layout, name: &str) -> Result<std::result::
     let is_silent = |sign: &[u8]| start.windows(sign.len()).all(|bytes| bytes != sign);
     let marked = match frame.split_first_chunk::<2>() {
         Some((first, rest)) if layout.color == Color::RedGreenBlue && is_silent(b"JFIF") && is_silent(b"Adobe") => {
-            [first, COLORS_AS_THEY_ARE, rest].concat()
+            [first, jpeg::Colors::AsTheyAre.segment(), rest].concat()
         }
         _ => frame.to_vec(),
     };
@@ -87,9 +87,6 @@ fn of_cosines(frame: &[u8], layout: &Layout, name: &str) -> Result<std::result::
     };
     Ok(check([image.height, image.width, image.channels], layout).map(|()| values))
 }
-
-/// Adobe's segment of a JPEG, by which its colors are not transformed (Adobe's technical note 5116, section 18).
-const COLORS_AS_THEY_ARE: &[u8] = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0";
 
 /// Decodes a lossless JPEG (ITU-T T.81, annex H).
 fn lossless(frame: &[u8], layout: &Layout) -> std::result::Result<Vec<u16>, String> {
