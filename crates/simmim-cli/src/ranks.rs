@@ -1,7 +1,11 @@
 //! The ranks of a command: this process alone, or all processes that `mpirun` or `srun` started together.
 
-use crate::cli::{Cli, Command};
-use crate::exit::{self, Exit};
+use crate::cli::Cli;
+#[cfg(feature = "mpi")]
+use crate::cli::Command;
+#[cfg(feature = "mpi")]
+use crate::exit;
+use crate::exit::Exit;
 use simmim::Error;
 use simmim_engine::{Alone, Collective};
 
@@ -198,11 +202,11 @@ fn failure(error: &anyhow::Error) -> Option<simmim_engine::RankFailure> {
     })
 }
 
-/// Refuses commands that work in one process only.
+/// Whether a command can use several processes.
 #[cfg(feature = "mpi")]
-fn refuse(command: &Command) -> anyhow::Result<()> {
+pub(crate) fn uses_several(command: &Command) -> bool {
     match command {
-        Command::Pretrain(_) | Command::Finetune(_) | Command::Tokenizer(_) => Ok(()),
+        Command::Pretrain(_) | Command::Finetune(_) | Command::Tokenizer(_) => true,
         Command::Demo(_)
         | Command::Probe(_)
         | Command::Knn(_)
@@ -215,10 +219,17 @@ fn refuse(command: &Command) -> anyhow::Result<()> {
         | Command::Import(_)
         | Command::Inspect(_)
         | Command::Bench(_)
-        | Command::Recipes(_) => {
-            let what = "this command works in one process, and several were started together".into();
-            let hint = "start it without `mpirun`; pretrain, finetune and tokenizer use several";
-            Err(Error::Input { what, hint: Some(hint.into()) }.into())
-        }
+        | Command::Recipes(_) => false,
     }
+}
+
+/// Refuses commands that work in one process only.
+#[cfg(feature = "mpi")]
+fn refuse(command: &Command) -> anyhow::Result<()> {
+    if uses_several(command) {
+        return Ok(());
+    }
+    let what = "this command works in one process, and several were started together".into();
+    let hint = "start it without `mpirun`; pretrain, finetune and tokenizer use several";
+    Err(Error::Input { what, hint: Some(hint.into()) }.into())
 }

@@ -128,6 +128,10 @@ pub(crate) fn refuse(cli: &Cli) -> simmim::Result<()> {
             return Err(ignored(option, uses.command, format!("it is an option of {users}")));
         }
     }
+    #[cfg(feature = "mpi")]
+    if common.rank_timeout.is_some() && !crate::ranks::uses_several(&cli.command) {
+        return Err(ignored("--rank-timeout", uses.command, "it is an option of pretrain, finetune and tokenizer".into()));
+    }
     for edit in &common.set {
         let key = edit.split('=').next().unwrap_or_default().trim();
         let is_among = |keys: &[&str]| keys.iter().any(|of| *of == key || (of.ends_with('.') && key.starts_with(of)));

@@ -87,7 +87,7 @@ fn watch(shared: &Shared, setting: &Setting, ready: &Sender<()>) {
             return;
         }
         // a process that was stopped for longer saw nothing of that time, and so did the others if all were
-        let passed = last.elapsed().min(2 * every);
+        let (passed, was_stopped) = (last.elapsed().min(2 * every), last.elapsed() > 2 * every);
         last = Instant::now();
         let mut own = *lock(&shared.status);
         let is_waiting = own.call != Call::None && own.sequence == seen[*rank].status.sequence;
@@ -98,7 +98,7 @@ fn watch(shared: &Shared, setting: &Setting, ready: &Sender<()>) {
         let stall = match &ranks {
             Some(ranks) => {
                 exchange(ranks, own, &mut seen);
-                judge(*rank, &seen, *patience)
+                judge(*rank, &seen, *patience).filter(|_| !was_stopped) // what it has of others may be old
             }
             None if waiting > *patience => Some(Stall::Waiting { waits: own.to_string() }),
             None => None,

@@ -1,8 +1,8 @@
 //! Ranks that die, hang, differ or are stopped: the job ends with a message that names them, and resumes.
 
 use super::support::{
-    Ran, VIT, checkpoints, distance, end_of, last, on_ranks, one_job, pretrain, rank_pids, run, signal, succeeds,
-    values, wait_for_checkpoint,
+    Ran, VIT, checkpoints, distance, end_of, last, on_ranks, one_job, pretrain, rank_pids, run, signal, succeeds, values,
+    wait_for_checkpoint,
 };
 use std::fs;
 use std::path::Path;
@@ -100,7 +100,7 @@ fn a_signal_to_any_rank_saves_and_the_run_resumes_on_another_number_of_ranks() {
         let apart = distance(&values(&last(&whole, "model.safetensors")), &values(&last(&out, "model.safetensors")));
         eprintln!("stopped by {name}, resumed on 4 and 1 ranks: {apart:.1e} from one rank after 120 steps");
         // the rounding of other orders of summation, which grows over 120 steps
-        assert!(apart < 1e-4, "{apart:e}");
+        assert!(apart < 1e-6, "{apart:e}");
     }
 }
 
@@ -117,11 +117,8 @@ fn ranks_with_another_recipe_seed_or_data_are_named() {
     };
     let few = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/images");
     for (other, said) in [
-        (edited(&|other| other.extend(["--set".into(), "train.base_lr=0.5".into()])), "rank 1 has another recipe"),
-        (
-            edited(&|other| *other.iter_mut().find(|value| **value == "3").unwrap() = "4".into()),
-            "rank 1 has another seed",
-        ),
+        (edited(&|other| other.extend(["--set".into(), "train.base_lr=0.5".into()])), "rank 1: this rank has another recipe"),
+        (edited(&|other| *other.iter_mut().find(|value| **value == "3").unwrap() = "4".into()), "rank 1: this rank has another seed"),
         (edited(&|other| other[4] = few.into()), "rank 1: "),
         (edited(&|other| other[4] = "nowhere".into()), "rank 1: "),
     ] {
@@ -144,12 +141,12 @@ fn a_full_disk_ends_all_ranks_and_the_run_resumes() {
     let mount = |size: &str| {
         Command::new("mount").args(["-t", "tmpfs", "-o", size, "tmpfs"]).arg(&disk).stderr(Stdio::null()).status()
     };
-    if !mount("size=700k").is_ok_and(|status| status.success()) {
+    if !mount("size=1800k").is_ok_and(|status| status.success()) {
         eprintln!("skipped: this user may not mount a tmpfs");
         return;
     }
     let out = disk.join("run");
-    // three checkpoints of 200 KB each are kept: the third one finds the disk full
+    // all checkpoints of half a megabyte each are kept, and the last one finds the disk full
     let edits = ["train.max_steps=40", "train.checkpoint_every_steps=10", "train.keep_checkpoints=9"];
     let arguments = pretrain(RECIPE, &out, &[VIT, &["encoder.width=32"], &edits].concat());
     let full = run(&mut on_ranks(2, &arguments));

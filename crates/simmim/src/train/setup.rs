@@ -104,7 +104,7 @@ fn check_like_first_rank<R: RecipeKind>(
     let mut listing = own.clone();
     collective.broadcast_bytes(&mut listing, 0)?;
     if collective.is_first() {
-        return Ok(());
+        return Ok(collective.barrier()?); // nothing is written before all ranks agree
     }
     let run = &resolved.run;
     let has_same_images = run.images == data.len() && run.data_sample.as_ref() == Some(&image_sample::of_source(data));
@@ -115,9 +115,11 @@ fn check_like_first_rank<R: RecipeKind>(
         (!has_same_images, "other images"),
         (listing != own, "another listing of the images"),
     ];
-    let Some((_, what)) = differences.iter().find(|(differs, _)| *differs) else { return Ok(()) };
+    let Some((_, what)) = differences.iter().find(|(differs, _)| *differs) else {
+        return Ok(collective.barrier()?);
+    };
     Err(Error::Input {
-        what: format!("rank {} has {what} than the first rank", collective.rank()),
+        what: format!("this rank has {what} than the first rank"),
         hint: Some("start all ranks with the same command on the same data".into()),
     })
 }
