@@ -28,6 +28,17 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     step("documentation", || cargo(root, &doc, &[("RUSTDOCFLAGS", "--deny warnings")]))
 }
 
+/// Runs the checks of what wants an MPI library. Its tests start `mpirun`.
+pub(crate) fn mpi(root: &Path) -> Result<()> {
+    let both = ["--package", "simmim-mpi", "--package", "simmim-cli", "--features", "simmim-cli/mpi", "--locked"];
+    let clippy = [&["clippy", "--all-targets"], &both[..], &["--", "--deny", "warnings"]].concat();
+    step("clippy with MPI", || cargo(root, &clippy, &[]))?;
+    let of_crate = ["test", "--package", "simmim-mpi", "--features", "mpi", "--locked"];
+    step("tests of ranks", || cargo(root, &of_crate, &[]))?;
+    let of_command = ["test", "--package", "simmim-cli", "--features", "mpi", "--test", "mpi", "--locked"];
+    step("tests of the command on ranks", || cargo(root, &of_command, &[]))
+}
+
 /// Runs the checks that compile nothing.
 pub(crate) fn tidy(root: &Path) -> Result<()> {
     step("tidy", || no_complaints(&tidy::complaints(root)?))?;

@@ -130,7 +130,11 @@ pub(crate) fn refuse(cli: &Cli) -> simmim::Result<()> {
     }
     #[cfg(feature = "mpi")]
     if common.rank_timeout.is_some() && !crate::ranks::uses_several(&cli.command) {
-        return Err(ignored("--rank-timeout", uses.command, "it is an option of pretrain, finetune and tokenizer".into()));
+        return Err(ignored(
+            "--rank-timeout",
+            uses.command,
+            "it is an option of pretrain, finetune and tokenizer".into(),
+        ));
     }
     for edit in &common.set {
         let key = edit.split('=').next().unwrap_or_default().trim();

@@ -154,3 +154,29 @@ fn reconstruct_makes_all_pictures_that_it_can_and_reports_the_others() {
     assert!(at("pictures/d.png").is_file());
     assert_eq!(succeeds(reconstruct(&["d.npy"], "--quiet")).stdout.lines().count(), 1);
 }
+
+/// A build without MPI would start a run for each process, all in one folder.
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn several_processes_are_refused_by_a_build_that_cannot_use_them() {
+    let (_folder, out) = scratch();
+    let started = |variables: &[(&str, &str)]| {
+        let mut command = pretrain(&fashion(), &out, &[]);
+        command.envs(variables.iter().copied());
+        command
+    };
+    let hint = "--features mpi";
+    for first in [
+        &[("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "0")][..],
+        &[("PMI_SIZE", "2"), ("PMI_RANK", "0")],
+        &[("SLURM_NTASKS", "2"), ("SLURM_STEP_ID", "0"), ("SLURM_PROCID", "0")],
+    ] {
+        refuses(started(first), "2 processes were started together", hint);
+    }
+    let second = run(started(&[("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "1")]));
+    assert_eq!((second.code, second.stderr.as_str()), (Some(2), ""), "one of them says it");
+    assert!(!out.exists());
+    // a batch script, and a launcher of one process
+    succeeds(started(&[("SLURM_NTASKS", "2")]));
+    succeeds(started(&[("OMPI_COMM_WORLD_SIZE", "1")]));
+}

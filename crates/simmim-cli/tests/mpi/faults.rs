@@ -1,8 +1,8 @@
 //! Ranks that die, hang, differ or are stopped: the job ends with a message that names them, and resumes.
 
 use super::support::{
-    Ran, VIT, checkpoints, distance, end_of, last, on_ranks, one_job, pretrain, rank_pids, run, signal, succeeds, values,
-    wait_for_checkpoint,
+    Ran, VIT, checkpoints, distance, end_of, last, on_ranks, one_job, pretrain, rank_pids, run, signal, succeeds,
+    values, wait_for_checkpoint,
 };
 use std::fs;
 use std::path::Path;
@@ -117,8 +117,14 @@ fn ranks_with_another_recipe_seed_or_data_are_named() {
     };
     let few = concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/images");
     for (other, said) in [
-        (edited(&|other| other.extend(["--set".into(), "train.base_lr=0.5".into()])), "rank 1: this rank has another recipe"),
-        (edited(&|other| *other.iter_mut().find(|value| **value == "3").unwrap() = "4".into()), "rank 1: this rank has another seed"),
+        (
+            edited(&|other| other.extend(["--set".into(), "train.base_lr=0.5".into()])),
+            "rank 1: this rank has another recipe",
+        ),
+        (
+            edited(&|other| *other.iter_mut().find(|value| **value == "3").unwrap() = "4".into()),
+            "rank 1: this rank has another seed",
+        ),
         (edited(&|other| other[4] = few.into()), "rank 1: "),
         (edited(&|other| other[4] = "nowhere".into()), "rank 1: "),
     ] {

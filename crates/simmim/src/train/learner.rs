@@ -221,7 +221,7 @@ mod tests {
     use crate::targets::Colors;
     use crate::train::{Pretraining, groups};
     use crate::weights::{Builder, initialize};
-    use simmim_engine::{Alone, Operations};
+    use simmim_engine::{Alone, InProcess, Operations};
     use std::rc::Rc;
 
     const IMAGES: usize = 4;
@@ -345,6 +345,29 @@ mod tests {
             &["encoder.absolute_pos_embed", "encoder.patch_embed.norm.bias", "encoder.layers.0.downsample.norm.bias"],
             &["encoder.layers.1.blocks.0.norm1.weight", "encoder.layers.1.downsample.norm.bias", "encoder.norm.bias"],
         );
+    }
+
+    #[test]
+    fn a_rank_whose_loss_is_not_finite_is_named_by_all() {
+        let edits = ["encoder.width=16", "encoder.depth=1", "train.batch_size=4"];
+        let recipe = resolve("demo", &edits.map(str::to_owned)).unwrap();
+        let of_rank = |mut rank: InProcess| {
+            let pixel = if rank.rank() == 1 { f32::NAN } else { 0.5 };
+            let mut batch = Batch {
+                number: 0,
+                epoch: 0,
+                images: vec![pixel; 2 * 28 * 28],
+                samples: vec![2 * rank.rank(), 2 * rank.rank() + 1],
+                labels: vec![None; 2],
+                skipped: Vec::new(),
+            };
+            learner(&recipe).step(&mut rank, &mut batch, 1, false, &mut |_| ()).unwrap_err().to_string()
+        };
+        let said: Vec<String> = std::thread::scope(|scope| {
+            let running: Vec<_> = InProcess::ranks(2).into_iter().map(|rank| scope.spawn(|| of_rank(rank))).collect();
+            running.into_iter().map(|rank| rank.join().unwrap()).collect()
+        });
+        assert_eq!(said, ["step 1: the loss on rank 1 is NaN"; 2]);
     }
 
     #[test]
