@@ -15,6 +15,8 @@ pub(crate) struct Counting {
     is_terminal: bool,
     is_quiet: bool,
     total: usize,
+    /// Images that were done before.
+    before: usize,
     start: Instant,
     last: Instant,
 }
@@ -30,7 +32,12 @@ impl Counting {
         let bar = ProgressBar::with_draw_target(Some(total as u64), target);
         bar.set_style(ProgressStyle::with_template("{bar:24} {pos}/{len}  {msg}").expect("the template is valid"));
         let now = Instant::now();
-        Self { bar, is_terminal, is_quiet, total, start: now, last: now }
+        Self { bar, is_terminal, is_quiet, total, before: 0, start: now, last: now }
+    }
+
+    /// Says that `done` images were done before, which do not count in the rate.
+    pub(crate) fn begin_at(&mut self, done: usize) {
+        self.before = done;
     }
 
     /// Shows that `done` images are done.
@@ -40,7 +47,7 @@ impl Counting {
             return;
         }
         self.last = Instant::now();
-        let message = rate(done, self.total, self.start.elapsed());
+        let message = rate(done - self.before, self.total - self.before, self.start.elapsed());
         if self.is_terminal {
             self.bar.set_position(done as u64);
             self.bar.set_message(message);

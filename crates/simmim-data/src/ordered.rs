@@ -26,11 +26,32 @@ impl OrderedPass {
     ///
     /// [`Error::EmptyBatch`] if `batch_size` is 0, or [`Error::NoThread`] if the system does not start a thread.
     pub fn new(source: Arc<dyn Source>, transform: Transform, batch_size: usize, workers: usize) -> Result<Self> {
+        Self::from(0, source, transform, batch_size, workers)
+    }
+
+    /// Starts a pass at sample `first`, with the batches that a whole pass has from there on.
+    ///
+    /// # Errors
+    ///
+    /// As [`OrderedPass::new`].
+    ///
+    /// # Panics
+    ///
+    /// Panics if `first` is neither the first sample of a batch nor behind the last sample.
+    pub fn from(
+        first: usize,
+        source: Arc<dyn Source>,
+        transform: Transform,
+        batch_size: usize,
+        workers: usize,
+    ) -> Result<Self> {
         if batch_size == 0 {
             return Err(Error::EmptyBatch);
         }
+        assert!(first.is_multiple_of(batch_size) || first >= source.len(), "sample {first} is within a batch");
+        let first = first.div_ceil(batch_size) as u64;
         let make = move |number: u64, stop: &AtomicBool| batch(&*source, &transform, batch_size, number, stop).map(Ok);
-        Ok(Self { batches: InOrder::new(Arc::new(make), 0, workers, workers)? })
+        Ok(Self { batches: InOrder::new(Arc::new(make), first, workers, workers)? })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::exit::Exit;
 use crate::interrupt;
 use serde_json::json;
 use simmim::Error;
-use simmim::evaluation::{Embedding, FeatureKind, embed};
+use simmim::evaluation::{Embedded, Embedding, EmbeddingEvent, FeatureKind, embed};
 use simmim_engine::Device;
 
 pub(crate) fn run(common: &Common, args: &EmbedArgs, device: &impl Device) -> anyhow::Result<Exit> {
@@ -19,12 +19,27 @@ pub(crate) fn run(common: &Common, args: &EmbedArgs, device: &impl Device) -> an
     let stop = interrupt::flag("interrupted: stopping after this batch (press Ctrl-C again to stop at once)")?;
     let kind = FeatureKind { tokens: args.features.into(), block: args.block };
     let embedding = Embedding { kind, out: &args.out, workers: args.workers.count(common), stop: &stop };
-    let mut progress = Counting::new(common.quiet, source.len());
-    let embedded = embed(&encoder, &source, &embedding, &mut |done| progress.on(done));
+    let total = source.len();
+    let mut progress = Counting::new(common.quiet, total);
+    let embedded = embed(&encoder, &source, &embedding, &mut |event| match event {
+        EmbeddingEvent::Progress { done } => progress.on(done),
+        EmbeddingEvent::Resumed { done } => {
+            progress.begin_at(done);
+            if !common.quiet {
+                crate::terminal::line(&format!("going on behind {done} of {total} images"));
+            }
+        }
+        EmbeddingEvent::BeganAnew { why } => {
+            crate::terminal::line(&format!("warning: {why}; all features are computed again"));
+        }
+    });
     progress.finish();
-    let Some(embedded) = embedded? else {
-        crate::terminal::line("nothing was written; the same command starts again");
-        return Ok(Exit::Interrupted);
+    let embedded = match embedded? {
+        Embedded::Whole(files) => files,
+        Embedded::Stopped { done } => {
+            crate::terminal::line(&format!("features of {done} of {total} images are kept; the same command goes on"));
+            return Ok(Exit::Interrupted);
+        }
     };
     let skipped = warn_of_unreadable(&embedded.unreadable);
     let json = json!({

@@ -2,12 +2,13 @@
 
 use super::support::{
     broken_image, class_folders, fails, fashion, fill, json, on_threads, photos, refuses, repository, scratch, simmim,
-    succeeds, text,
+    succeeds, text, with_default_signals,
 };
 use npyz::NpyFile;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 fn vit() -> String {
     repository("testdata/weights/hf-vit")
@@ -140,6 +141,40 @@ fn class_tokens_patches_and_blocks_are_features_too() {
     refuses(embed(&vit(), &photos(), &folder.path().join("f.txt"), &[]), "does not say which format", "`.npy`");
     fails(embed(&vit(), &photos(), &folder.path().join("no/f.npy"), &[]), 1, "f.npy");
     assert!(!out.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_command_that_is_interrupted_or_killed_goes_on_and_ends_with_the_same_bytes() {
+    let (folder, _) = scratch();
+    let shards: Vec<String> = vec![fashion(); 8];
+    for (number, from) in shards.iter().enumerate() {
+        let copy = folder.path().join(format!("images-{number}-images-idx3-ubyte.gz"));
+        fs::copy(from, copy).unwrap();
+    }
+    let data = folder.path().join("images-*-idx3-ubyte.gz");
+    let out = folder.path().join("f.npy");
+    let command = || embed(&vit(), &text(&data), &out, &[]);
+    let manifest = folder.path().join("f.npy.partial.json");
+    let rows = folder.path().join("f.npy.partial");
+    for (signal, code) in [("-KILL", None), ("-INT", Some(130)), ("-KILL", None)] {
+        let mut child = with_default_signals(&command()).spawn().unwrap();
+        let began = Instant::now();
+        // the first rows of a process are saved at once, so that it is behind the last one
+        let before = fs::read(&manifest).unwrap_or_default();
+        while fs::read(&manifest).unwrap_or_default() == before && began.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        assert_eq!(child.wait().unwrap().code(), code, "{signal}");
+        assert!(manifest.exists() && rows.exists() && !out.exists(), "{signal}");
+    }
+    let ran = succeeds(command());
+    assert!(ran.stderr.contains("going on behind"), "{}", ran.stderr);
+    assert!(!manifest.exists() && !rows.exists());
+    let whole = folder.path().join("whole.npy");
+    succeeds(embed(&vit(), &text(&data), &whole, &[]));
+    assert!(fs::read(&whole).unwrap() == fs::read(&out).unwrap());
 }
 
 #[cfg(feature = "parquet")]

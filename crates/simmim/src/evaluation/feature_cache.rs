@@ -74,7 +74,7 @@ impl FeatureCache {
 }
 
 /// A checksum of the names and classes of all images.
-fn names_and_classes(source: &dyn Source) -> u32 {
+pub(super) fn names_and_classes(source: &dyn Source) -> u32 {
     (0..source.len()).fold(0, |sum, index| {
         let name = source.name(index);
         let class = source.label(index).map_or(u64::MAX, |class| class as u64);

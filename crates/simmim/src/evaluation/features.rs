@@ -1,13 +1,13 @@
 //! Frozen features: one vector per image from an encoder that is not trained further.
 
 use super::classification::some_readable;
-use super::feature_cache::{FeatureCache, Summed};
+use super::feature_cache::{FeatureCache, Summed, names_and_classes};
 use super::stream::{FeatureBatch, FeatureKind, FeatureTokens, compute, stream};
 use crate::encoders::{Encode, Encoder, EncoderSpec, Role};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, DataRecipe, edit_any};
-use crate::run::RunInfo;
+use crate::run::{RunInfo, image_sample};
 use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
 use simmim_data::{Augmentation, Decoding, Normalization, Skipped, Source, Transform};
 use simmim_engine::{Backend, Device, Images, Operations, ParameterId, Precision, Slot};
@@ -227,15 +227,16 @@ impl<D: Device> FrozenEncoder<D> {
         }
     }
 
-    /// Computes features of all images of a source in its order, as [`stream`] does.
+    /// Computes features of the images of a source in its order, from image `first` on, as [`stream`] does.
     pub(super) fn stream(
         &self,
         source: &Arc<dyn Source>,
         kind: FeatureKind,
         workers: usize,
+        first: usize,
         take: impl FnMut(FeatureBatch) -> Result<bool>,
     ) -> Result<()> {
-        stream(&self.backend, &self.encoder, source, self.transform(), kind, workers, take)
+        stream(&self.backend, &self.encoder, source, self.transform(), kind, workers, first, take)
     }
 
     /// The sizes of the encoder.
@@ -264,15 +265,36 @@ impl<D: Device> FrozenEncoder<D> {
     /// All that features depend on apart from the images: this program's version, the encoder, its weights, and how
     /// images are transformed and features extracted.
     fn made_by(&self, transform: &Transform, block: Option<usize>) -> String {
-        let mut weights = 0;
+        let (version, encoder, precision) = (env!("CARGO_PKG_VERSION"), &self.description, self.backend.precision());
+        format!("{version} {encoder} {:08x} {transform:?} {block:?} {precision:?}", self.checksum())
+    }
+
+    /// A checksum of all weights.
+    fn checksum(&self) -> u32 {
+        let mut sum = 0;
         for (i, parameter) in self.backend.table().iter().enumerate() {
-            weights = crc32c::crc32c_append(weights, parameter.name.as_bytes());
+            sum = crc32c::crc32c_append(sum, parameter.name.as_bytes());
             for value in self.backend.read_parameter(Slot::Values, ParameterId(i)) {
-                weights = crc32c::crc32c_append(weights, &value.to_le_bytes());
+                sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
             }
         }
-        let (version, encoder, precision) = (env!("CARGO_PKG_VERSION"), &self.description, self.backend.precision());
-        format!("{version} {encoder} {weights:08x} {transform:?} {block:?} {precision:?}")
+        sum
+    }
+
+    /// All that features of these images depend on, each part with its name. Of the pixels, those of a few images.
+    pub(super) fn identity(&self, source: &Arc<dyn Source>, kind: FeatureKind) -> Vec<(String, String)> {
+        let parts = [
+            ("version of simmim", env!("CARGO_PKG_VERSION").to_owned()),
+            ("encoder", self.description.clone()),
+            ("checksum of the weights", format!("{:08x}", self.checksum())),
+            ("features", format!("{kind:?}")),
+            ("precision", format!("{:?}", self.backend.precision())),
+            ("number of images", source.len().to_string()),
+            ("checksum of the names and labels", format!("{:08x}", names_and_classes(source.as_ref()))),
+            ("checksum of some of the pixels", image_sample::of_source(source.as_ref())),
+            ("preparation of the images", format!("{:?}", self.transform())),
+        ];
+        parts.map(|(name, value)| (name.to_owned(), value)).to_vec()
     }
 }
 
@@ -296,7 +318,7 @@ pub fn extract<B: Backend>(
     let mut features =
         Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new(), not_cached: None };
     let kind = FeatureKind { tokens: FeatureTokens::Mean, block };
-    stream(b, encoder, &source, transform, kind, workers, |batch| {
+    stream(b, encoder, &source, transform, kind, workers, 0, |batch| {
         features.skipped.extend(batch.skipped);
         if let [width] = batch.shape[..] {
             features.width = width;

@@ -21,7 +21,7 @@ pub use baseline::mean_color_error;
 pub use classification::{ClassificationReport, FinetunedModel, classify};
 pub use confusion::{ClassAccuracy, Confusion};
 pub use effective_rank::{FeatureSpread, feature_spread};
-pub use embedding::{Embedded, Embedding, embed};
+pub use embedding::{Embedded, EmbeddedFiles, Embedding, EmbeddingEvent, embed};
 pub use features::{Extraction, Features, FrozenEncoder, extract};
 pub use in_memory::Embeddings;
 pub use knn::{Neighbors, knn};

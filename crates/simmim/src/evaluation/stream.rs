@@ -45,10 +45,14 @@ pub(super) struct FeatureBatch {
     pub(super) values: Vec<f32>,
 }
 
-/// Computes features of all images of a source in its order and passes them to `take`, which returns whether to go on.
+/// Computes features of the images of a source in its order, from image `first` on, and passes them to `take`, which returns
+/// whether to go on.
 ///
 /// # Errors
 /// If reading fails for another reason than an unreadable image, a feature is not finite, or those of `take`.
+///
+/// # Panics
+/// If `first` is neither the first image of a batch nor behind the last one.
 pub(super) fn stream<B: Backend>(
     b: &B,
     encoder: &Encoder,
@@ -56,13 +60,14 @@ pub(super) fn stream<B: Backend>(
     transform: Transform,
     kind: FeatureKind,
     workers: usize,
+    first: usize,
     mut take: impl FnMut(FeatureBatch) -> Result<bool>,
 ) -> Result<()> {
     let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
     let what = || format!("{BATCH} images of {height} × {width} px");
     let images = memory::of_values(BATCH * channels * height * width);
     memory::check(what, images.saturating_mul(workers as u64 + 2))?;
-    for batch in OrderedPass::new(Arc::clone(source), transform, BATCH, workers)? {
+    for batch in OrderedPass::from(first, Arc::clone(source), transform, BATCH, workers)? {
         let Batch { samples, labels, skipped, images: pixels, .. } = batch?;
         let mut features = FeatureBatch { samples, labels, skipped, shape: Vec::new(), values: Vec::new() };
         if !features.samples.is_empty() {

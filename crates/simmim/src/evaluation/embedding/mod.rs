@@ -1,20 +1,20 @@
 //! Features of a collection in a file: a row per image that can be read, in the order of the source. Rows are written
-//! as they are computed, to a temporary file that is renamed at the end, so that memory does not grow with the
-//! collection.
+//! as they are computed, so that memory does not grow with the collection, to a file beside that one. A pass that was
+//! stopped or killed goes on behind the rows that are there.
 
 mod npy;
 #[cfg(feature = "parquet")]
 mod parquet;
+mod partial;
 
 use super::FrozenEncoder;
 use super::classification::some_readable;
-use super::stream::{FeatureBatch, FeatureKind};
+use super::stream::{BATCH, FeatureBatch, FeatureKind};
 use crate::error::{Error, Result};
 use crate::run::files::{replace, write_atomically};
-use npy::NpyTable;
+use partial::Partial;
 use simmim_data::{Skipped, Source};
 use simmim_engine::Device;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,13 +28,45 @@ pub struct Embedding<'a> {
     pub out: &'a Path,
     /// Threads that read and decode images.
     pub workers: usize,
-    /// Set to stop early, with nothing written.
+    /// Set to stop early; the same call goes on.
     pub stop: &'a AtomicBool,
 }
 
+/// What happens on the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EmbeddingEvent {
+    /// Rows of an earlier pass were found.
+    Resumed {
+        /// Number of images that are done.
+        done: usize,
+    },
+    /// What an earlier pass left is damaged, and all rows are computed again.
+    BeganAnew {
+        /// The damage.
+        why: String,
+    },
+    /// Images are done.
+    Progress {
+        /// How many so far.
+        done: usize,
+    },
+}
+
 /// What was written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Embedded {
+    /// All of it.
+    Whole(EmbeddedFiles),
+    /// The pass was stopped, and can go on.
+    Stopped {
+        /// Number of images that are done.
+        done: usize,
+    },
+}
+
+/// Files of features.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Embedded {
+pub struct EmbeddedFiles {
     /// Number of rows.
     pub images: usize,
     /// Shape of a row, `[D]` or `[h·w, D]`.
@@ -45,16 +77,17 @@ pub struct Embedded {
     pub unreadable: Vec<Skipped>,
 }
 
-/// Writes features of all images of a source; `progress` is called with the number of images done. Returns `None` if it
-/// was stopped.
+/// Writes features of all images of a source, and goes on with those that an earlier call wrote before it was stopped or
+/// its process killed.
 ///
 /// `F.npy` has the shape `[images, D]` or `[images, h·w, D]`, and `F.npy.csv` has file, label and class of each row.
 /// `F.parquet` has them as columns, and one of flat rows. Images that cannot be read have no row, and
-/// `F.npy.unreadable.csv` lists them.
+/// `F.npy.unreadable.csv` lists them. Until all are done, rows are in `F.npy.partial`, and `F.npy.partial.json` says what
+/// they are of.
 ///
 /// # Errors
-/// If the name of the file has another ending, the encoder has no such features, no image can be read, a feature is not
-/// finite, or a file cannot be written.
+/// If the name of the file has another ending, the encoder has no such features, the rows of another call are there, no
+/// image can be read, a feature is not finite, or a file cannot be written.
 ///
 /// # Panics
 /// If the normalization is not known: see [`FrozenEncoder::measure`].
@@ -62,39 +95,88 @@ pub fn embed<D: Device>(
     encoder: &FrozenEncoder<D>,
     source: &Arc<dyn Source>,
     embedding: &Embedding,
-    progress: &mut dyn FnMut(usize),
-) -> Result<Option<Embedded>> {
-    let out = embedding.out;
+    watch: &mut dyn FnMut(EmbeddingEvent),
+) -> Result<Embedded> {
+    let Embedding { kind, out, workers, stop } = *embedding;
     let format = Format::of(out)?;
     format.check(source.as_ref())?;
-    encoder.check_kind(embedding.kind)?;
-    let mut pass = Pass { encoder, source, embedding, progress, embedded: Embedded::default(), fault: None };
-    let written = match format {
+    encoder.check_kind(kind)?;
+    if out.is_dir() {
+        let hint = Some("name a file in it, such as `features.npy`".into());
+        return Err(Error::Input { what: format!("`{}` is a folder", out.display()), hint });
+    }
+    let (mut partial, begins_anew) = Partial::open(out, encoder.identity(source, kind), BATCH, source.len())?;
+    if let Some(why) = begins_anew {
+        watch(EmbeddingEvent::BeganAnew { why });
+    }
+    if partial.done() > 0 {
+        watch(EmbeddingEvent::Resumed { done: partial.done() });
+    }
+    let mut is_stopped = false;
+    let passed = encoder.stream(source, kind, workers, partial.done(), |batch| {
+        let FeatureBatch { samples, skipped, shape, values, .. } = batch;
+        partial.add(samples.len(), &shape, &values, &skipped)?;
+        watch(EmbeddingEvent::Progress { done: partial.done() });
+        is_stopped = stop.load(Ordering::Relaxed);
+        Ok(!is_stopped)
+    });
+    let passed = passed.and_then(|()| match is_stopped && partial.done() < source.len() {
+        true => Ok(()),
+        false => some_readable(partial.images(), &partial.unreadable()),
+    });
+    match passed {
+        // of what the system refuses, the rows are of use when it no longer does
+        Err(error @ (Error::Io(_) | Error::Memory { .. })) => Err(error),
+        Err(error) => {
+            let _ = partial.remove(); // the first error matters more
+            Err(error)
+        }
+        Ok(()) if partial.done() < source.len() => {
+            partial.save()?;
+            Ok(Embedded::Stopped { done: partial.done() })
+        }
+        Ok(()) => {
+            partial.save()?;
+            finish(format, partial, source.as_ref(), out).map(Embedded::Whole)
+        }
+    }
+}
+
+/// Makes the final files of the rows of all images.
+fn finish(format: Format, partial: Partial, source: &dyn Source, out: &Path) -> Result<EmbeddedFiles> {
+    let unreadable = partial.unreadable();
+    let mut left_out = unreadable.iter().map(|skipped| skipped.index).peekable();
+    let samples = (0..source.len()).filter(move |sample| left_out.next_if_eq(sample).is_none());
+    let (images, shape) = (partial.images(), partial.shape().to_vec());
+    let list_of_unreadable = beside(out, ".unreadable.csv");
+    if unreadable.is_empty() {
+        let _ = std::fs::remove_file(&list_of_unreadable); // of an earlier collection; mostly there is none
+    } else {
+        write_atomically(&list_of_unreadable, &npy::list_of_unreadable(&unreadable)?)?;
+    }
+    let mut files = vec![out.to_owned()];
+    match format {
         Format::Npy => {
             let list = beside(out, ".csv");
-            pass.embedded.files = vec![out.to_owned(), list.clone()];
-            replace(&list, |list| replace(out, |partial| pass.run(NpyTable::create(partial, list)?)))
+            replace(&list, |list| npy::write_list(list, source, samples))?;
+            files.push(list);
+            partial.finish_as(out, &npy::header(images, &shape))?;
         }
         #[cfg(feature = "parquet")]
         Format::Parquet => {
-            pass.embedded.files = vec![out.to_owned()];
-            replace(out, |partial| pass.run(parquet::ParquetTable::create(partial)?))
+            let mut partial = partial;
+            replace(out, |path| {
+                let (mut table, mut samples) = (parquet::ParquetTable::create(path)?, samples);
+                partial.each_row(|row| {
+                    table.add(source, samples.next().expect("there is a sample for each row"), row)
+                })?;
+                table.finish(&shape)
+            })?;
+            partial.remove()?;
         }
-    };
-    let Pass { mut embedded, fault, .. } = pass;
-    match fault {
-        Some(Fault::Stopped) => return Ok(None),
-        Some(Fault::Failed(error)) => return Err(error),
-        None => written?,
     }
-    let unreadable = beside(out, ".unreadable.csv");
-    if embedded.unreadable.is_empty() {
-        let _ = std::fs::remove_file(&unreadable); // of an earlier collection; mostly there is none
-    } else {
-        write_atomically(&unreadable, &npy::list_of_unreadable(&embedded.unreadable)?)?;
-        embedded.files.push(unreadable);
-    }
-    Ok(Some(embedded))
+    files.extend((!unreadable.is_empty()).then_some(list_of_unreadable));
+    Ok(EmbeddedFiles { images, shape, files, unreadable })
 }
 
 /// The path with another ending behind its own, as `F.npy.csv` of `F.npy`: `F.csv` may be the list of the images.
@@ -138,82 +220,5 @@ impl Format {
                 }),
             },
         }
-    }
-}
-
-/// What is written of an image.
-struct Row<'a> {
-    file: String,
-    labels: Vec<usize>,
-    /// Names of all classes; empty if they have none.
-    classes: &'a [String],
-    values: &'a [f32],
-}
-
-/// A file of rows.
-trait Table {
-    /// Adds a row.
-    fn add(&mut self, row: &Row) -> io::Result<()>;
-
-    /// Ends the file, whose rows have this shape.
-    fn finish(self, images: usize, shape: &[usize]) -> io::Result<()>;
-}
-
-/// One pass over the images.
-struct Pass<'a, D: Device> {
-    encoder: &'a FrozenEncoder<D>,
-    source: &'a Arc<dyn Source>,
-    embedding: &'a Embedding<'a>,
-    progress: &'a mut dyn FnMut(usize),
-    embedded: Embedded,
-    /// Why nothing is written, unless writing itself failed.
-    fault: Option<Fault>,
-}
-
-enum Fault {
-    Stopped,
-    Failed(Error),
-}
-
-impl<D: Device> Pass<'_, D> {
-    /// Writes all rows; an error of anything but writing goes to `fault`.
-    fn run(&mut self, mut table: impl Table) -> io::Result<()> {
-        let mut failed_write = None;
-        let (encoder, source, kind) = (self.encoder, self.source, self.embedding.kind);
-        let passed = encoder.stream(source, kind, self.embedding.workers, |batch| {
-            if let Err(error) = self.add(&mut table, batch) {
-                failed_write = Some(error);
-            } else if self.embedding.stop.load(Ordering::Relaxed) {
-                self.fault = Some(Fault::Stopped);
-            }
-            Ok(failed_write.is_none() && self.fault.is_none())
-        });
-        if let Some(error) = failed_write {
-            return Err(error);
-        }
-        let passed = passed.and_then(|()| some_readable(self.embedded.images, &self.embedded.unreadable));
-        if let Err(error) = passed {
-            self.fault.get_or_insert(Fault::Failed(error));
-        }
-        match self.fault {
-            Some(_) => Err(io::ErrorKind::Interrupted.into()), // so that nothing is replaced
-            None => table.finish(self.embedded.images, &self.embedded.shape),
-        }
-    }
-
-    fn add(&mut self, table: &mut impl Table, batch: FeatureBatch) -> io::Result<()> {
-        let embedded = &mut self.embedded;
-        if !batch.samples.is_empty() {
-            embedded.shape = batch.shape;
-            let of_image = embedded.shape.iter().product::<usize>();
-            for (sample, values) in batch.samples.iter().zip(batch.values.chunks_exact(of_image)) {
-                let (file, labels) = (self.source.name(*sample), self.source.labels(*sample));
-                table.add(&Row { file, labels, classes: self.source.classes(), values })?;
-            }
-        }
-        embedded.images += batch.samples.len();
-        embedded.unreadable.extend(batch.skipped);
-        (self.progress)(embedded.images + embedded.unreadable.len());
-        Ok(())
     }
 }

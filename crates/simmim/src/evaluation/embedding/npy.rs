@@ -1,56 +1,28 @@
 //! Features as an array of NumPy, and the list of its rows.
 
-use super::{Row, Table};
-use simmim_data::Skipped;
+use super::partial::HEADER;
+use simmim_data::{Skipped, Source};
 use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write as _};
+use std::io;
 use std::path::Path;
 
-/// Bytes before the values (numpy, `lib/format.py`, version 1.0): a multiple of 64 with room for any three sizes.
-const HEADER: usize = 128;
-
-/// An array `F.npy`, and `F.npy.csv`, whose columns are `row`, from 0, `file`, `label` and `class`. Of an image with
-/// several classes, the last two have spaces and semicolons between them.
-pub(super) struct NpyTable {
-    array: BufWriter<File>,
-    list: csv::Writer<File>,
-    rows: usize,
-}
-
-impl NpyTable {
-    pub(super) fn create(array: &Path, list: &Path) -> io::Result<Self> {
-        let mut array = BufWriter::new(File::create(array)?);
-        array.write_all(&[0; HEADER])?; // how many rows there are is known at the end
-        let mut list = csv::Writer::from_path(list)?;
-        list.write_record(["row", "file", "label", "class"])?;
-        Ok(Self { array, list, rows: 0 })
-    }
-}
-
-impl Table for NpyTable {
-    fn add(&mut self, row: &Row) -> io::Result<()> {
-        for value in row.values {
-            self.array.write_all(&value.to_le_bytes())?;
-        }
-        let numbers: Vec<String> = row.labels.iter().map(usize::to_string).collect();
+/// Writes the list of the rows, whose columns are `row`, from 0, `file`, `label` and `class`. Of an image with several
+/// classes, the last two have spaces and semicolons between them. `samples` are the images that have a row.
+pub(super) fn write_list(path: &Path, source: &dyn Source, samples: impl Iterator<Item = usize>) -> io::Result<()> {
+    let mut list = csv::Writer::from_writer(io::BufWriter::new(File::create(path)?));
+    list.write_record(["row", "file", "label", "class"])?;
+    for (row, sample) in samples.enumerate() {
+        let labels = source.labels(sample);
+        let numbers: Vec<String> = labels.iter().map(usize::to_string).collect();
         let classes: Vec<&str> =
-            row.labels.iter().filter_map(|label| Some(row.classes.get(*label)?.as_str())).collect();
-        self.list.write_record([&self.rows.to_string(), &row.file, &numbers.join(" "), &classes.join(";")])?;
-        self.rows += 1;
-        Ok(())
+            labels.iter().filter_map(|label| Some(source.classes().get(*label)?.as_str())).collect();
+        list.write_record([&row.to_string(), &source.name(sample), &numbers.join(" "), &classes.join(";")])?;
     }
-
-    fn finish(mut self, images: usize, shape: &[usize]) -> io::Result<()> {
-        self.list.flush()?;
-        self.array.flush()?;
-        let mut file = self.array.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.seek(SeekFrom::Start(0))?;
-        file.write_all(&header(images, shape))
-    }
+    list.flush()
 }
 
-/// The header of an array of f32.
-fn header(images: usize, shape: &[usize]) -> [u8; HEADER] {
+/// The header of an array of f32, of numpy's version 1.0 (`lib/format.py`): a multiple of 64 with room for any three sizes.
+pub(super) fn header(images: usize, shape: &[usize]) -> [u8; HEADER] {
     let sizes: String = shape.iter().map(|size| format!(", {size}")).collect();
     let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({images}{sizes}), }}");
     let mut header = [b' '; HEADER];

@@ -1,12 +1,12 @@
 //! Features as a Parquet file with the columns `file`, `label`, `class` and `embedding`.
 
-use super::{Row, Table};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int64Type};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
+use simmim_data::Source;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -50,6 +50,25 @@ impl ParquetTable {
         Ok(Self { writer, files, labels, classes, values, width: 0 })
     }
 
+    /// Adds the row of a sample.
+    pub(super) fn add(&mut self, source: &dyn Source, sample: usize, row: &[f32]) -> io::Result<()> {
+        let label = source.labels(sample).first().copied();
+        self.files.push(source.name(sample).as_str().into());
+        self.labels.push(label.map(|label| label as i64));
+        self.classes.push(label.and_then(|label| Some(source.classes().get(label)?.as_str().into())));
+        self.values.extend_from_slice(row);
+        self.width = row.len();
+        if self.values.len() >= GROUP_VALUES { self.write_group() } else { Ok(()) }
+    }
+
+    /// Ends the file, whose rows have this shape.
+    pub(super) fn finish(mut self, shape: &[usize]) -> io::Result<()> {
+        self.write_group()?;
+        let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
+        self.writer.append_key_value_metadata(KeyValue::new(SHAPE_KEY.to_owned(), shape.join(",")));
+        self.writer.close().map(drop).map_err(io::Error::other)
+    }
+
     fn write_group(&mut self) -> io::Result<()> {
         self.try_write_group().map_err(io::Error::other)
     }
@@ -89,23 +108,4 @@ fn column<T: DataType>(
     let mut column = group.next_column()?.expect("the schema has this column");
     column.typed::<T>().write_batch(values, definition, repetition)?;
     column.close()
-}
-
-impl Table for ParquetTable {
-    fn add(&mut self, row: &Row) -> io::Result<()> {
-        let label = row.labels.first().copied();
-        self.files.push(row.file.as_str().into());
-        self.labels.push(label.map(|label| label as i64));
-        self.classes.push(label.and_then(|label| Some(row.classes.get(label)?.as_str().into())));
-        self.values.extend_from_slice(row.values);
-        self.width = row.values.len();
-        if self.values.len() >= GROUP_VALUES { self.write_group() } else { Ok(()) }
-    }
-
-    fn finish(mut self, _images: usize, shape: &[usize]) -> io::Result<()> {
-        self.write_group()?;
-        let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
-        self.writer.append_key_value_metadata(KeyValue::new(SHAPE_KEY.to_owned(), shape.join(",")));
-        self.writer.close().map(drop).map_err(io::Error::other)
-    }
 }
