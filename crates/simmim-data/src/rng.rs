@@ -45,6 +45,8 @@ pub enum Purpose {
     Tile = 10,
     /// Which samples are shown of a collection.
     Show = 11,
+    /// Where the points of a map begin.
+    Map = 12,
 }
 
 /// Returns the generator for a seed, a purpose, an epoch and an index.

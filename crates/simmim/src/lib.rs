@@ -33,6 +33,7 @@ mod ranges;
 pub mod recipe;
 pub mod report;
 pub mod run;
+pub mod search;
 pub mod targets;
 #[cfg(test)]
 mod testing;

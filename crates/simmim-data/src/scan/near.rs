@@ -96,19 +96,21 @@ impl Buckets {
 }
 
 /// A partition of numbers into groups, which can be united.
-pub(super) struct Groups {
+#[derive(Clone, Debug)]
+pub struct Groups {
     /// A number of the same group that is not larger; the smallest one of a group is its own.
     parents: Vec<usize>,
 }
 
 impl Groups {
     /// Every number below `len` in a group of its own.
-    pub(super) fn apart(len: usize) -> Self {
+    #[must_use]
+    pub fn apart(len: usize) -> Self {
         Self { parents: (0..len).collect() }
     }
 
     /// Returns the smallest number of the group of `number`.
-    pub(super) fn root(&mut self, mut number: usize) -> usize {
+    pub fn root(&mut self, mut number: usize) -> usize {
         while self.parents[number] != number {
             self.parents[number] = self.parents[self.parents[number]];
             number = self.parents[number];
@@ -116,7 +118,8 @@ impl Groups {
         number
     }
 
-    fn unite(&mut self, first: usize, second: usize) {
+    /// Makes the groups of two numbers one.
+    pub fn unite(&mut self, first: usize, second: usize) {
         let (first, second) = (self.root(first), self.root(second));
         self.parents[first.max(second)] = first.min(second);
     }

@@ -5,9 +5,10 @@
 //! are left: each has the same part of a vote. Classes with equal votes share their ranks (see `ranks.rs`), classes
 //! without a vote have none, and there are no more ranks than neighbors.
 
+use super::cosines::{CosineBank, scale_to_unit};
 use super::ranks::Place;
 use super::{Accuracy, Features};
-use simmim_engine::{Backend, Device, Linear, Operations, ParameterTable, Precision, Slot};
+use simmim_engine::Device;
 
 /// Settings of the k-NN classifier.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,16 +37,11 @@ const BATCH: usize = 128;
 pub fn knn(bank: &Features, queries: &Features, neighbors: Neighbors, device: &impl Device) -> Accuracy {
     assert_eq!(bank.width, queries.width, "features of one encoder have one width");
     assert!(!bank.is_empty(), "there are neighbors");
-    let mut table = ParameterTable::default();
-    let linear = Linear { weight: table.add("bank", &[bank.len(), bank.width]), bias: None };
-    let b = device.open(table, Precision::F32);
-    b.write_slot(Slot::Values, &unit_rows(bank));
+    let cosine_bank = CosineBank::new(&unit_rows(bank), bank.width, device);
     let query_rows = unit_rows(queries);
     let mut accuracy = Accuracy::default();
     for (rows, labels) in query_rows.chunks(BATCH * bank.width).zip(queries.labels.chunks(BATCH)) {
-        b.start(false);
-        let rows = b.tensor(&[labels.len(), bank.width], rows);
-        let cosines = b.read(&b.linear(&rows, &linear)); // [Q, N]
+        let cosines = cosine_bank.cosines(rows); // [Q, N]
         let per_thread = labels.len().div_ceil(device.threads().max(1));
         let places = |(cosines, labels): (&[f32], &[usize])| -> Vec<Option<Place>> {
             let each = cosines.chunks_exact(bank.len()).zip(labels);
@@ -102,13 +98,7 @@ fn score(votes: &[(usize, f64, f64)], temperature: f64) -> f64 {
 /// The features scaled to unit length, `[N, D]`; zeros stay zeros.
 fn unit_rows(features: &Features) -> Vec<f32> {
     let mut rows = features.values.clone();
-    for row in rows.chunks_exact_mut(features.width) {
-        let length = row.iter().map(|v| (*v as f64).powi(2)).sum::<f64>().sqrt();
-        assert!(length.is_finite(), "features are finite");
-        if length > 0.0 {
-            row.iter_mut().for_each(|v| *v = (*v as f64 / length) as f32);
-        }
-    }
+    scale_to_unit(&mut rows, features.width);
     rows
 }
 
