@@ -1,5 +1,7 @@
 //! The command line; doc comments are the help texts.
 
+mod collection;
+
 use crate::paths;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use simmim::evaluation::FeatureTokens;
@@ -7,6 +9,8 @@ use simmim::masks::PixelBox;
 use simmim::precision::PrecisionChoice;
 use simmim::weights::{ChannelRule, Format};
 use std::path::PathBuf;
+
+pub(crate) use collection::{CollectionArgs, MapArgs, SearchArgs};
 
 /// Self-supervised pre-training of vision transformers by masked image modeling (SimMIM).
 ///
@@ -137,6 +141,10 @@ pub(crate) enum Command {
     Knn(KnnArgs),
     /// Writes features of images: one row per image, as an array of NumPy or as Parquet, with file names and labels.
     Embed(EmbedArgs),
+    /// Finds the images that are most like given ones, or groups of images that are nearly the same, by their features.
+    Search(SearchArgs),
+    /// Draws a map of a collection, in which images with similar features lie near each other.
+    Map(MapArgs),
     /// Reports the accuracy of a fine-tuned model on labeled images.
     Evaluate(EvaluateArgs),
     /// Masks images and shows what a pre-trained model predicts: original, masked, prediction, pasted.

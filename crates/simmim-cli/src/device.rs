@@ -57,6 +57,8 @@ fn on(cli: &Cli, device: &impl Device, ranks: &mut dyn Collective) -> anyhow::Re
         Command::Probe(args) => commands::probe::run(common, args, device),
         Command::Knn(args) => commands::knn::run(common, args, device),
         Command::Embed(args) => commands::embed::run(common, args, device),
+        Command::Search(args) => commands::search::run(common, args, device),
+        Command::Map(args) => commands::map::run(common, args, device),
         Command::Evaluate(args) => commands::evaluate::run(common, args, device),
         Command::Reconstruct(args) => commands::reconstruct::run(common, args, device),
         Command::Masks(args) => commands::masks::run(common, args),

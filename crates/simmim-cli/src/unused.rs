@@ -4,10 +4,11 @@ use crate::cli::{Cli, Command};
 use simmim::Error;
 
 /// Commands that compute on a device.
-const COMPUTING: &str = "demo, pretrain, finetune, probe, knn, embed, evaluate, reconstruct, tokenizer and bench";
+const COMPUTING: &str =
+    "demo, pretrain, finetune, probe, knn, embed, search, map, evaluate, reconstruct, tokenizer and bench";
 
 /// Commands that draw something at random.
-const DRAWING: &str = "demo, pretrain, finetune, probe, knn, embed, reconstruct, masks, palette, tokenizer, inspect with --html, and bench without --peak, --adamw or --data";
+const DRAWING: &str = "demo, pretrain, finetune, probe, knn, embed, search, map, reconstruct, masks, palette, tokenizer, inspect with --html, and bench without --peak, --adamw or --data";
 
 /// Where all keys of a recipe count.
 const WHOLE_RECIPES: &str = "pretrain, finetune, tokenizer, demo, `inspect RECIPE` and `recipes NAME`";
@@ -53,6 +54,8 @@ impl Uses {
             Command::Probe(_) => frozen("probe"),
             Command::Knn(_) => frozen("knn"),
             Command::Embed(_) => frozen("embed"),
+            Command::Search(_) => frozen("search"),
+            Command::Map(_) => frozen("map"),
             Command::Evaluate(_) => Self {
                 computes: true,
                 precision: true,

@@ -33,6 +33,7 @@
 #![forbid(unsafe_code)]
 
 pub mod decode;
+mod encode;
 mod encoded;
 pub mod error;
 mod hint;
@@ -49,6 +50,7 @@ pub mod transform;
 mod workers;
 
 pub use decode::{Decoding, Window, decode};
+pub use encode::encode_jpeg;
 pub use encoded::Encoded;
 pub use error::{Error, Result};
 pub use image::{Depth, Image, Pixels, Stored};

@@ -1,9 +1,9 @@
 //! `simmim inspect` of a data set.
 
+use super::outputs;
 use crate::cli::{Common, InspectArgs};
 use crate::counting::Counting;
 use crate::terminal::escaped;
-use anyhow::Context;
 use serde_json::{Map, Value, json};
 use simmim::Error;
 use simmim::recipe::{Suggestion, suitable};
@@ -11,7 +11,6 @@ use simmim::report::{Collection, collection_page};
 use simmim_data::scan::{histogram_of_shapes, histogram_of_sides};
 use simmim_data::{Bin, DuplicateGroup, PassedOverGroup, PassedOverReason, Scan, Source, Stored};
 use std::fmt::Write;
-use std::io::Read as _;
 use std::path::Path;
 
 /// Channels that a data set is decoded to if nothing else is said.
@@ -60,31 +59,19 @@ pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Resu
     Ok((prose, json))
 }
 
-/// Makes the folder of a file that is written after a long time.
+/// Checks the place of the page, which is written after a long time.
 ///
 /// # Errors
-/// If that is not possible, or the path is a folder.
+/// If it cannot be written there, or would replace something that is no page.
 fn check_place(path: &Path) -> anyhow::Result<()> {
-    if path.is_dir() {
-        let what = format!("`--html {}` is a folder", path.display());
-        let hint = Some("name the file to write, such as `collection.html` in it".into());
-        return Err(Error::Input { what, hint }.into());
+    outputs::check_place("--html", path)?;
+    match path.exists() && !outputs::is_page(path) {
+        false => Ok(()),
+        true => {
+            let what = format!("`--html {}` is there already and is no page", path.display());
+            Err(Error::Input { what, hint: Some("name another file, which it would not replace".into()) }.into())
+        }
     }
-    if let Ok(present) = std::fs::metadata(path)
-        && !(present.is_file() && is_page(path))
-    {
-        let what = format!("`--html {}` is there already and is no page", path.display());
-        return Err(Error::Input { what, hint: Some("name another file, which it would not replace".into()) }.into());
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Error::from).with_context(|| format!("`{}`", folder.display()))
-}
-
-/// Whether a file begins as a page of this program does, so that it may be replaced by a newer one.
-fn is_page(path: &Path) -> bool {
-    let mut start = [0; 14];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok()
-        && start.eq_ignore_ascii_case(b"<!doctype html")
 }
 
 fn prose(scan: &Scan, source: &dyn Source) -> String {

@@ -11,12 +11,16 @@ pub(crate) mod import;
 pub(crate) mod inspect;
 mod inspect_data;
 pub(crate) mod knn;
+pub(crate) mod map;
 pub(crate) mod masks;
+mod outputs;
 pub(crate) mod palette;
 pub(crate) mod pretrain;
 pub(crate) mod probe;
 pub(crate) mod recipes;
 pub(crate) mod reconstruct;
+mod rows;
+pub(crate) mod search;
 pub(crate) mod tokenizer;
 mod training;
 

@@ -25,6 +25,7 @@ mod resume;
 mod safetensors;
 mod same_result;
 mod scores;
+mod search;
 mod shapes;
 mod streams;
 mod support;

@@ -14,6 +14,12 @@ pub struct Subset {
 }
 
 impl Subset {
+    /// Takes the samples at these indices, each of which is one of the source.
+    #[must_use]
+    pub fn of(source: Arc<dyn Source>, indices: Vec<usize>) -> Self {
+        Self { source, indices }
+    }
+
     /// Takes at most `count` samples, evenly spaced, so that a source that is sorted by class is represented evenly.
     #[must_use]
     pub fn spread(source: Arc<dyn Source>, count: usize) -> Self {

@@ -1,13 +1,16 @@
-//! Pictures of predictions and of masking strategies.
+//! Pictures of predictions, of masking strategies, of images that are like each other and of maps.
 
+mod map;
 pub mod mask_comparison;
 mod picture;
 mod reconstruct;
 mod sheet;
 mod thumbnail;
 
+pub(crate) use map::class_color;
+pub use map::save_map;
 pub use picture::Picture;
 pub use reconstruct::{MaskSource, PretrainedModel, Reconstruction, describe};
 pub(crate) use reconstruct::{prediction_sheet, push_pictures};
 pub use sheet::Sheet;
-pub(crate) use thumbnail::png_of_bytes;
+pub(crate) use thumbnail::{picture_of_bytes, png_of_bytes};

@@ -16,7 +16,7 @@ const TILE_PX: usize = 160;
 const GUTTER_PX: usize = 10;
 const PAPER: Rgb<u8> = Rgb([255, 255, 255]);
 const INK: u8 = 48;
-const TEXT_HEIGHT: RasterHeight = RasterHeight::Size16;
+pub(super) const TEXT_HEIGHT: RasterHeight = RasterHeight::Size16;
 const TEXT_WEIGHT: FontWeight = FontWeight::Regular;
 /// Longer row captions are truncated to leave space for the pictures.
 const ROW_CAPTION_CHARS: usize = 24;
@@ -32,6 +32,19 @@ pub struct Sheet {
 struct Row {
     caption: String,
     tiles: Vec<RgbImage>,
+    /// Two lines below each tile, or none.
+    notes: Vec<[String; 2]>,
+}
+
+impl Row {
+    fn tile_height(&self) -> usize {
+        self.tiles.iter().map(|tile| tile.height() as usize).max().unwrap_or(0)
+    }
+
+    /// Height of the tiles and what is below them.
+    fn height(&self) -> usize {
+        self.tile_height() + if self.notes.is_empty() { 0 } else { 2 * TEXT_HEIGHT.val() + GUTTER_PX / 2 }
+    }
 }
 
 impl Sheet {
@@ -45,20 +58,24 @@ impl Sheet {
     /// # Panics
     /// If there are more pictures than columns.
     pub fn push_row(&mut self, caption: &str, pictures: &[Picture]) {
+        self.push_noted_row(caption, pictures, Vec::new());
+    }
+
+    /// Adds a row with two lines of text below each picture.
+    ///
+    /// # Panics
+    /// If there are more pictures or notes than columns.
+    pub fn push_noted_row(&mut self, caption: &str, pictures: &[Picture], notes: Vec<[String; 2]>) {
         let columns = self.column_captions.len();
-        assert!(pictures.len() <= columns, "{} pictures in {columns} columns", pictures.len());
-        self.rows.push(Row { caption: caption.to_owned(), tiles: pictures.iter().map(tile).collect() });
+        assert!(pictures.len().max(notes.len()) <= columns, "{} pictures in {columns} columns", pictures.len());
+        self.rows.push(Row { caption: caption.to_owned(), tiles: pictures.iter().map(tile).collect(), notes });
     }
 
     /// Renders the sheet on a white background.
     pub fn render(&self) -> RgbImage {
         let tiles = || self.rows.iter().flat_map(|row| &row.tiles);
         let cell_width = tiles().map(|tile| tile.width() as usize).max().unwrap_or(TILE_PX);
-        let row_heights: Vec<usize> = self
-            .rows
-            .iter()
-            .map(|row| row.tiles.iter().map(|tile| tile.height() as usize).max().unwrap_or(0))
-            .collect();
+        let row_heights: Vec<usize> = self.rows.iter().map(Row::height).collect();
         let left = match self.rows.iter().map(|row| text_width(&cut(&row.caption, ROW_CAPTION_CHARS))).max() {
             None | Some(0) => GUTTER_PX,
             Some(width) => width + 2 * GUTTER_PX,
@@ -84,6 +101,13 @@ impl Sheet {
             for (column, tile) in row.tiles.iter().enumerate() {
                 let x = column_x(column) + (cell_width - tile.width() as usize) / 2;
                 imageops::replace(&mut sheet, tile, x as i64, y as i64);
+            }
+            for (column, lines) in row.notes.iter().enumerate() {
+                for (number, line) in lines.iter().enumerate() {
+                    let line = cut(line, cell_width / text_width("m"));
+                    let x = column_x(column) + (cell_width - text_width(&line)) / 2;
+                    draw_text(&mut sheet, &line, x, y + row.tile_height() + GUTTER_PX / 2 + number * TEXT_HEIGHT.val());
+                }
             }
             y += row_height + GUTTER_PX;
         }
@@ -122,13 +146,13 @@ fn cut(caption: &str, chars: usize) -> String {
     kept + ".."
 }
 
-fn text_width(text: &str) -> usize {
+pub(super) fn text_width(text: &str) -> usize {
     text.chars().count() * get_raster_width(TEXT_WEIGHT, TEXT_HEIGHT)
 }
 
 /// Draws one line of text with its top left corner at `(left, top)`. Characters that the font does not have become
 /// question marks; pixels outside of the sheet are skipped.
-fn draw_text(sheet: &mut RgbImage, text: &str, left: usize, top: usize) {
+pub(super) fn draw_text(sheet: &mut RgbImage, text: &str, left: usize, top: usize) {
     let advance = get_raster_width(TEXT_WEIGHT, TEXT_HEIGHT);
     for (index, character) in text.chars().enumerate() {
         let glyph = get_raster(character, TEXT_WEIGHT, TEXT_HEIGHT)

@@ -1,9 +1,20 @@
 //! Thumbnails as PNG files.
 
-use super::picture::encode_png;
+use super::picture::{Picture, encode_png};
 use image::{Rgb, RgbImage};
 use simmim_data::{Image, Pixels};
 use std::io;
+
+/// A gray or color image of bytes as a picture for a sheet.
+///
+/// # Panics
+/// If it has floats.
+pub(crate) fn picture_of_bytes(image: &Image) -> Picture {
+    let Pixels::U8(pixels) = &image.pixels else { panic!("a thumbnail has bytes") };
+    let Image { channels, height, width, .. } = *image;
+    let plane = |channel: usize| pixels[channel..].iter().step_by(channels).map(|value| f32::from(*value) / 255.0);
+    Picture { channels, height, width, pixels: (0..channels).flat_map(plane).collect() }
+}
 
 /// The PNG of a gray or color image of bytes, as `simmim_data::thumbnail` makes it.
 ///

@@ -1,4 +1,4 @@
-//! Reports: one self-contained HTML page per run, made from its log and pictures, or per collection of images.
+//! Reports: one self-contained HTML page per run, made from its log and pictures, per collection of images, or for images that are like each other.
 
 mod axis;
 mod bars;
@@ -6,8 +6,10 @@ mod chart;
 mod collection;
 mod finetune;
 mod gallery;
+mod map;
 mod page;
 mod run;
+mod similar;
 mod tokenizer;
 
 pub use axis::Scale;
@@ -16,9 +18,11 @@ pub use chart::{Chart, Series, Style};
 pub use collection::{Collection, collection_page};
 pub use finetune::finetune_page;
 pub use gallery::{Gallery, Thumbnail};
+pub use map::{MAX_PICTURES, MapFigure, MapPicture, TILE_PX};
 pub use page::{Number, Page, Section};
 pub use run::run_page;
 pub(crate) use run::{points, step_chart};
+pub use similar::{SimilarImage, SimilarImages, similar_page, similar_sheet};
 pub use tokenizer::tokenizer_page;
 
 /// Pictures of a run, and the step at which they were made.

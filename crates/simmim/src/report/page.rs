@@ -10,11 +10,12 @@ use super::bars::Bars;
 use super::chart::Chart;
 use super::escape;
 use super::gallery::Gallery;
+use super::map::MapFigure;
 use crate::run::files::write_atomically;
 
 const STYLE: &str = include_str!("style.css");
 
-/// A page without external resources or scripts, for light and dark displays of any width.
+/// A page without external resources, for light and dark displays of any width. Only a map has a script.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Page {
     /// Title of the page.
@@ -40,6 +41,8 @@ pub enum Section {
     Bars(Bars),
     /// Small pictures, side by side.
     Gallery(Gallery),
+    /// Points, one for each image.
+    Map(MapFigure),
     /// A picture.
     Image {
         /// Caption below the picture.
@@ -117,6 +120,7 @@ impl Section {
             Section::Chart(chart) => chart.render(),
             Section::Bars(bars) => bars.render(),
             Section::Gallery(gallery) => gallery.render(),
+            Section::Map(map) => map.render(),
             Section::Image { caption, png, width_px } => {
                 let caption = escape(caption);
                 format!(

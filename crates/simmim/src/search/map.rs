@@ -1,8 +1,9 @@
 //! A place in the plane for each image, so that images with similar features lie near each other.
 //!
-//! By t-SNE (L. van der Maaten and G. Hinton, JMLR 9, 2008) with forces by interpolation (FIt-SNE, arXiv:1712.09005), from our
-//! exact neighbors, and beginning with the principal components (D. Kobak and P. Berens, "The art of using t-SNE for single-cell
-//! transcriptomics", Nature Communications 10, 2019); or by the principal components alone.
+//! By t-SNE (L. van der Maaten and G. Hinton, JMLR 9, 2008) with forces by interpolation (FIt-SNE, arXiv:1712.09005), or of few
+//! images by a tree (Barnes-Hut, arXiv:1301.3342), from our exact neighbors, and beginning with the principal components
+//! (D. Kobak and P. Berens, "The art of using t-SNE for single-cell transcriptomics", Nature Communications 10, 2019); or by the
+//! principal components alone.
 
 use super::principal::components;
 use super::{FeatureRows, Queries, nearest};
@@ -38,6 +39,11 @@ pub struct MapOptions {
 pub const LEAST_FOR_TSNE: usize = 10;
 /// Steps of t-SNE, as in other programs.
 const EPOCHS: usize = 1000;
+/// Forces of so many images are interpolated. Those of fewer are summed over a tree, since few images may spread as far as many
+/// and the grid has to cover it.
+const INTERPOLATED_FROM: usize = 2000;
+/// How exact the sum over a tree is, as in other programs.
+const THETA: f32 = 0.5;
 /// Standard deviation of the first coordinate at the start, and of what is drawn to keep equal images apart (Kobak and
 /// Berens, and openTSNE's `initialization.py`).
 const START: f64 = 1e-4;
@@ -80,8 +86,10 @@ pub fn coordinates(
         &mut |done| progress(0.5 * done as f64 / count as f64),
         &mut |_, nearest| {
             // the distance of two rows of unit length
-            let neighbor =
-                |near: &super::Nearest| Neighbor { index: near.row, distance: (2.0 - 2.0 * near.similarity).max(0.0).sqrt() };
+            let neighbor = |near: &super::Nearest| Neighbor {
+                index: near.row,
+                distance: (2.0 - 2.0 * near.similarity).max(0.0).sqrt(),
+            };
             neighbors.push(nearest.iter().map(neighbor).collect());
             Ok(())
         },
@@ -102,7 +110,10 @@ pub fn coordinates(
                 }
                 progress(0.5 + 0.5 * (epoch + 1) as f64 / EPOCHS as f64);
             });
-            tsne.fit_sne_with_neighbors(&neighbors);
+            match count < INTERPOLATED_FROM {
+                true => tsne.barnes_hut_with_neighbors(THETA, &neighbors),
+                false => tsne.fit_sne_with_neighbors(&neighbors),
+            };
             tsne.embedding()
         })
     }));
@@ -168,7 +179,13 @@ mod tests {
         // x = [[3, 0, 4], [0, 2, 0], [1, 1, 1], [-1, 2, 2], [5, -5, 0.5]] / their norms; x -= x.mean(0);
         // u, s, vt = numpy.linalg.svd(x, full_matrices=False); x @ vt[:2].T, with the signs of the largest components
         let rows = rows(3, vec![3.0, 0.0, 4.0, 0.0, 2.0, 0.0, 1.0, 1.0, 1.0, -1.0, 2.0, 2.0, 5.0, -5.0, 0.5]);
-        let expected = [[-0.39582946, 0.40283212], [0.73596769, -0.44029958], [0.10495400, 0.19497134], [0.64320854, 0.16842212], [-1.08830076, -0.32592600]];
+        let expected = [
+            [-0.39582946, 0.40283212],
+            [0.73596769, -0.44029958],
+            [0.10495400, 0.19497134],
+            [0.64320854, 0.16842212],
+            [-1.08830076, -0.32592600],
+        ];
         for (found, expected) in made(&rows, MapMethod::Principal, 0, 1).iter().zip(expected) {
             assert!((0..2).all(|axis| (found[axis] - expected[axis]).abs() < 1e-6), "{found:?} {expected:?}");
         }
@@ -182,14 +199,18 @@ mod tests {
         assert_ne!(map, made(&rows, MapMethod::Tsne, 1, 1));
         for (index, place) in map.iter().enumerate() {
             let distance = |other: &[f64; 2]| (place[0] - other[0]).hypot(place[1] - other[1]);
-            let nearest = (0..map.len()).filter(|other| *other != index).min_by(|a, b| distance(&map[*a]).total_cmp(&distance(&map[*b])));
+            let nearest = (0..map.len())
+                .filter(|other| *other != index)
+                .min_by(|a, b| distance(&map[*a]).total_cmp(&distance(&map[*b])));
             assert_eq!(nearest.map(|other| other % 3), Some(index % 3), "image {index}");
         }
     }
 
     #[test]
     fn a_few_images_equal_images_and_zeros_have_a_map_too() {
-        for (count, values) in [(1, vec![1.0; 3]), (2, vec![0.0; 6]), (9, vec![2.0; 27]), (10, vec![2.0; 30]), (40, vec![0.0; 120])] {
+        for (count, values) in
+            [(1, vec![1.0; 3]), (2, vec![0.0; 6]), (9, vec![2.0; 27]), (10, vec![2.0; 30]), (40, vec![0.0; 120])]
+        {
             let map = made(&rows(3, values), MapMethod::Tsne, 0, 1);
             assert!(map.len() == count && map.iter().flatten().all(|value| value.is_finite()), "{count}: {map:?}");
         }
@@ -202,7 +223,8 @@ mod tests {
         let options = MapOptions { method: MapMethod::Tsne, perplexity: 30.0, seed: 0 };
         for at in [0.0, 0.4, 0.7] {
             let stop = AtomicBool::new(false);
-            let found = coordinates(&rows, options, &device, &stop, &mut |done| stop.store(done >= at, Ordering::Relaxed));
+            let found =
+                coordinates(&rows, options, &device, &stop, &mut |done| stop.store(done >= at, Ordering::Relaxed));
             assert_eq!(found.unwrap(), None, "at {at}");
         }
     }

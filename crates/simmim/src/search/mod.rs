@@ -7,8 +7,10 @@ mod neighbors;
 mod principal;
 mod rows;
 mod stored;
+mod tables;
 
 pub use duplicates::{SimilarGroup, pairs, similar_groups};
 pub use map::{LEAST_FOR_TSNE, MapMethod, MapOptions, coordinates};
 pub use neighbors::{Nearest, Queries, nearest};
 pub use rows::{FeatureRows, RowNames};
+pub use tables::Table;

@@ -216,7 +216,12 @@ mod tests {
     }
 
     /// By f64 and a sort of all.
-    fn naive(bank: &[f32], queries: &[f32], width: usize, own: impl Fn(usize) -> Option<usize>) -> Vec<Vec<(usize, f64)>> {
+    fn naive(
+        bank: &[f32],
+        queries: &[f32],
+        width: usize,
+        own: impl Fn(usize) -> Option<usize>,
+    ) -> Vec<Vec<(usize, f64)>> {
         let cosine = |a: &[f32], b: &[f32]| {
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
             let lengths = (dot(a, a) * dot(b, b)).sqrt();
@@ -245,7 +250,10 @@ mod tests {
         for (number, row) in some.iter().enumerate() {
             assert_eq!(found[*row], given[number], "row {row}");
             for (found, expected) in found[*row].iter().zip(&expected[number]) {
-                assert!((f64::from(found.similarity) - expected.1).abs() < 1e-6 && found.row == expected.0, "row {row}");
+                assert!(
+                    (f64::from(found.similarity) - expected.1).abs() < 1e-6 && found.row == expected.0,
+                    "row {row}"
+                );
             }
         }
         // the query that is no row is its own nearest neighbor
@@ -256,7 +264,8 @@ mod tests {
     #[test]
     fn equal_rows_are_ordered_by_index_and_only_the_query_itself_is_left_out() {
         // rows 3 i and 3 i + 1 have one direction; the others are zeros
-        let values: Vec<f32> = (0..60).flat_map(|row| if row % 3 == 2 { [0.0; 3] } else { [1.0 + row as f32, 0.0, 0.0] }).collect();
+        let values: Vec<f32> =
+            (0..60).flat_map(|row| if row % 3 == 2 { [0.0; 3] } else { [1.0 + row as f32, 0.0, 0.0] }).collect();
         let bank = rows(3, values);
         let found = all(&bank, Queries::All, 4, 2);
         let of = |row: usize| found[row].iter().map(|near| (near.row, near.similarity)).collect::<Vec<_>>();
@@ -306,7 +315,8 @@ mod tests {
         let mut sizes = vec![Vec::new(); count];
         roots.iter().enumerate().for_each(|(row, root)| sizes[*root].push(row));
         sizes.retain(|group| group.len() > 1);
-        let rows: Vec<Vec<usize>> = found.iter().map(|group| group.rows.iter().map(|near| near.row).collect()).collect();
+        let rows: Vec<Vec<usize>> =
+            found.iter().map(|group| group.rows.iter().map(|near| near.row).collect()).collect();
         assert_eq!(rows, sizes);
         assert!(rows.contains(&vec![10, 11]) && !rows.iter().flatten().any(|row| [20, 21].contains(row)));
         assert!(found.iter().all(|group| group.rows[0].similarity > 0.999_999));

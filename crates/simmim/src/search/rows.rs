@@ -80,7 +80,9 @@ impl FeatureRows {
         }
         if let Some(missing) = self.names.files.get(samples.len()) {
             return Err(Error::Input {
-                what: format!("the features have a row of `{missing}`, which is not among the images, or not in this order"),
+                what: format!(
+                    "the features have a row of `{missing}`, which is not among the images, or not in this order"
+                ),
                 hint: Some("give the images in --data as they were given to `simmim embed`".into()),
             });
         }
@@ -130,9 +132,8 @@ impl FeatureRows {
             Values::File { file, path, start } => {
                 let mut bytes = vec![0; 4 * of.len()];
                 let mut file = file.lock().expect("no reader panics");
-                let read = file
-                    .seek(SeekFrom::Start(start + 4 * of.start as u64))
-                    .and_then(|_| file.read_exact(&mut bytes));
+                let read =
+                    file.seek(SeekFrom::Start(start + 4 * of.start as u64)).and_then(|_| file.read_exact(&mut bytes));
                 read.map_err(|error: io::Error| Error::io(path)(error))?;
                 bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().expect("there are four"))).collect()
             }

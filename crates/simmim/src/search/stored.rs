@@ -148,7 +148,9 @@ mod parquet_file {
             let group = reader.get_row_group(group).map_err(wrong)?;
             let count = group.metadata().num_rows() as usize;
             let files: Vec<Option<ByteArray>> = flat::<ByteArrayType>(&*group, file, count).map_err(wrong)?;
-            let of = |column: Option<usize>| column.map_or(Ok(vec![None; count]), |c| flat::<ByteArrayType>(&*group, c, count));
+            let of = |column: Option<usize>| {
+                column.map_or(Ok(vec![None; count]), |c| flat::<ByteArrayType>(&*group, c, count))
+            };
             let classes = of(class).map_err(wrong)?;
             let labels = label.map_or(Ok(vec![None; count]), |column| flat::<Int64Type>(&*group, column, count));
             let labels: Vec<Option<i64>> = labels.map_err(wrong)?;
@@ -192,7 +194,8 @@ mod parquet_file {
             definition = vec![0; values.len()];
         }
         let mut values = values.into_iter();
-        let all = definition.iter().map(|level| if *level == is_optional { values.next() } else { None }).collect::<Vec<_>>();
+        let all =
+            definition.iter().map(|level| if *level == is_optional { values.next() } else { None }).collect::<Vec<_>>();
         match all.len() == count {
             true => Ok(all),
             false => Err(ParquetError::General(format!("a column has {} values of {count}", all.len()))),

@@ -167,9 +167,8 @@ fn finish(format: Format, partial: Partial, source: &dyn Source, out: &Path) -> 
             let mut partial = partial;
             replace(out, |path| {
                 let (mut table, mut samples) = (parquet::ParquetTable::create(path)?, samples);
-                partial.each_row(|row| {
-                    table.add(source, samples.next().expect("there is a sample for each row"), row)
-                })?;
+                partial
+                    .each_row(|row| table.add(source, samples.next().expect("there is a sample for each row"), row))?;
                 table.finish(&shape)
             })?;
             partial.remove()?;

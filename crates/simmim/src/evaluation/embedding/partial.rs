@@ -132,11 +132,8 @@ impl Partial {
 
     /// Images that could not be read.
     pub(super) fn unreadable(&self) -> Vec<Skipped> {
-        let skipped = |image: &Unreadable| Skipped {
-            index: image.index,
-            name: image.name.clone(),
-            reason: image.reason.clone(),
-        };
+        let skipped =
+            |image: &Unreadable| Skipped { index: image.index, name: image.name.clone(), reason: image.reason.clone() };
         self.manifest.unreadable.iter().map(skipped).collect()
     }
 
@@ -244,7 +241,8 @@ fn remove(path: &Path) -> Result<()> {
 
 /// What is not the same in two lists of what features depend on.
 fn difference(left: &[(String, String)], now: &[(String, String)]) -> Option<String> {
-    let value = |of: &[(String, String)], key: &String| of.iter().find(|(other, _)| other == key).map(|(_, v)| v.clone());
+    let value =
+        |of: &[(String, String)], key: &String| of.iter().find(|(other, _)| other == key).map(|(_, v)| v.clone());
     let key = now.iter().chain(left).map(|(key, _)| key).find(|key| value(left, key) != value(now, key))?;
     let shown = |of| value(of, key).map_or("nothing".into(), |value| format!("`{value}`"));
     Some(format!("{key}: {} there, {} now", shown(left), shown(now)))
