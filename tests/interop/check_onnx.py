@@ -88,7 +88,7 @@ def main():
         tuned = [
             ("ViT, fine-tuned", "finetune-vit-cifar", VIT),
             ("Swin, fine-tuned", "finetune-swin-t-192", SWIN + ["data.image_size=32"]),
-            ("SwinV2, fine-tuned", "finetune-swinv2-t-224", SWIN + ["data.image_size=32"]),
+            ("SwinV2, fine-tuned", "finetune-swinv2-t-224", SWIN + ["data.image_size=32", "encoder.pretrained_window_size=[]"]),
         ]
         for number, (name, recipe, edits) in enumerate(tuned):
             folder = Path(scratch) / f"classifier-{number}"

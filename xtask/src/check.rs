@@ -12,19 +12,22 @@ const EXAMPLES: &[&str] = &["pretrain_folder", "image_features", "own_mask", "ow
 /// Parts of the program that are not in the default build and are checked too.
 const FEATURES: &[&str] = &["--features", "simmim-cli/remote"];
 
+/// The Python package, which is built and tested where Python is: see `.ci/run`.
+const WITHOUT_PYTHON: [&str; 2] = ["--exclude", "simmim-python"];
+
 /// Runs all checks.
 pub(crate) fn check(root: &Path) -> Result<()> {
     step("format", || cargo(root, &["fmt", "--all", "--check"], &[]))?;
     tidy(root)?;
     let warnings = ["--", "--deny", "warnings"];
-    let clippy = ["clippy", "--workspace", "--all-targets", "--locked"];
-    step("clippy", || cargo(root, &[&clippy[..], FEATURES, &warnings].concat(), &[]))?;
-    step("tests", || cargo(root, &[&["test", "--workspace", "--locked"], FEATURES].concat(), &[]))?;
+    let of_all = |command: &'static str| [&[command, "--workspace", "--locked"], &WITHOUT_PYTHON[..]].concat();
+    step("clippy", || cargo(root, &[&of_all("clippy")[..], &["--all-targets"], FEATURES, &warnings].concat(), &[]))?;
+    step("tests", || cargo(root, &[&of_all("test")[..], FEATURES].concat(), &[]))?;
     for example in EXAMPLES {
         let run = ["run", "--quiet", "--package", "simmim", "--locked", "--example", example];
         step(&format!("example {example}"), || cargo(root, &run, &[]))?;
     }
-    let doc = ["doc", "--workspace", "--no-deps", "--locked"];
+    let doc = [&of_all("doc")[..], &["--no-deps"]].concat();
     step("documentation", || cargo(root, &doc, &[("RUSTDOCFLAGS", "--deny warnings")]))
 }
 

@@ -65,7 +65,7 @@ def test_exit_codes_and_hints_are_those_of_the_command(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="signals of Unix")
 def test_ctrl_c_saves_a_run_and_ends_what_saves_nothing(images, tmp_path):
     script, run = str(Path(sys.executable).with_name("simmim")), tmp_path / "run"
-    edits = [f"--set={edit}" for edit in [*TINY, "train.max_steps=1000000"]]
+    edits = [f"--set={edit}" for edit in [*TINY, "train.max_steps=1000000", "train.log_every_steps=1"]]
     arguments = ["pretrain", "--recipe", "pretrain-vit-cifar", "--data", images[0], "--out", run, *edits]
     training = subprocess.Popen([script, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
     log = run / "log.jsonl"
@@ -167,7 +167,7 @@ def test_errors_are_exceptions_with_a_hint(encoder, images, tmp_path):
     refuses(lambda: encoder.embed([images[1][0], broken]), "broken.png")
     refuses(lambda: encoder.embed([images[1][0], tmp_path / "none.png"]), "none.png")
     refuses(lambda: simmim.mask(192, strategy="round"), "round", "random, square, blockwise")
-    refuses(lambda: simmim.mask(192, unit_px=50), "mask.unit_px")
+    refuses(lambda: simmim.mask(192, unit_px=50), "mask unit of 50 px")
     refuses(lambda: simmim.mask(192, ratio=1.5), "mask.ratio")
     assert encoder.embed(images[1]).shape == (6, 16), "an error ends nothing"
 

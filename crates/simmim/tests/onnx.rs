@@ -5,7 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "what a test unwraps is what it claims")]
 
 use prost::Message;
-use simmim::weights::{Format, LoadedWeights, export};
+use simmim::weights::{Format, LoadedWeights, adapt, export};
 use simmim_onnx::messages::{Dimension, GraphProto, ModelProto, ValueInfoProto};
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -129,4 +129,25 @@ fn classifiers_give_logits() {
     check("timm-vit-mean", outputs, &["Mul"]);
     check("timm-swin", outputs, &["Gather"]);
     check("timm-swinv2", outputs, &["ReduceL2"]);
+}
+
+#[test]
+fn images_of_any_shape_are_read_and_what_cannot_describe_them_is_left_out() {
+    let scratch = tempfile::tempdir().unwrap();
+    let (ours, out) = (scratch.path().join("ours.safetensors"), scratch.path().join("out"));
+    // windows of 4 over grids of 8 × 12 and 4 × 6: padded in the second stage
+    adapt(&fixture("hf-swin"), &["data.image_size=[16, 24]".into()], None, &ours).unwrap();
+    let exported = export(&ours, Format::Onnx, &out).unwrap();
+    assert!(exported.notes.iter().any(|note| note.contains("square images only")), "{:?}", exported.notes);
+    assert!(!out.join("preprocessor_config.json").exists());
+    let card = std::fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(card.contains("16 × 24 px, 3 channels, normalized with mean [0.485"), "{card}");
+    let model = ModelProto::decode(std::fs::read(out.join("model.onnx")).unwrap().as_slice()).unwrap();
+    let grid = model.metadata_props.iter().find(|fact| fact.key == "simmim.grid").unwrap();
+    assert_eq!(grid.value, "[4,6]");
+    let graph = model.graph.unwrap();
+    is_well_formed(&graph);
+    assert_eq!(axes(&graph.input[0]), strings(&["batch", "3", "16", "24"]));
+    assert_eq!(axes(&graph.output[1]), strings(&["batch", "24", "16"]));
+    assert!(graph.node.iter().any(|node| node.op_type == "Pad"), "windows are padded");
 }

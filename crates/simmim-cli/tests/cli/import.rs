@@ -70,12 +70,14 @@ fn a_model_is_exported_with_what_the_other_program_needs() {
         ("hf", "BeitForImageClassification", &["config.json", "preprocessor_config.json"][..]),
         ("timm", "beit_base_patch16_224", &["config.json"]),
         ("safetensors", "the official names", &[]),
+        ("onnx", "ONNX graph, opset 17", &["preprocessor_config.json"]),
     ] {
+        let weights = if format == "onnx" { "model.onnx" } else { "model.safetensors" };
         let out = folder.path().join(format);
         let result = json(simmim(["export", "--from", &from, "--format", format, "--out", &text(&out)]));
         assert_eq!(result["model"], model);
         let named = |name: &&str| result["files"].as_array().unwrap().contains(&text(&out.join(name)).into());
-        assert!(["model.safetensors", "README.md", "recipe.toml"].iter().chain(files).all(named), "{result:?}");
+        assert!([weights, "README.md", "recipe.toml"].iter().chain(files).all(named), "{result:?}");
         let card = fs::read_to_string(out.join("README.md")).unwrap();
         assert!(card.contains("3 classes: ant, bee, cat") && card.contains("kind = \"finetune\""), "{card}");
         let again = simmim(["export", "--from", &from, "--format", format, "--out", &text(&out)]);
