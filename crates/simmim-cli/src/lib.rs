@@ -9,10 +9,6 @@ mod commands;
 mod counting;
 mod device;
 mod exit;
-#[cfg(feature = "hub")]
-mod hub;
-#[cfg(not(feature = "hub"))]
-#[path = "no_hub.rs"]
 mod hub;
 mod interrupt;
 mod paths;

@@ -17,6 +17,7 @@ static VOICE: Mutex<Voice> = Mutex::new(Voice::Stderr);
 enum Voice {
     Stderr,
     /// Kept for the file of this rank, as the run folder is not there yet.
+    #[cfg_attr(not(feature = "mpi"), expect(dead_code, reason = "a process alone speaks itself"))]
     Held {
         rank: usize,
         lines: Vec<String>,
@@ -38,6 +39,7 @@ pub(crate) fn line(text: &str) {
 }
 
 /// Writes a line to stderr, whichever rank this is, and to its file if it has one.
+#[cfg(feature = "mpi")]
 pub(crate) fn shout(text: &str) {
     line(text);
     if is_held() {
@@ -46,6 +48,7 @@ pub(crate) fn shout(text: &str) {
 }
 
 /// Keeps all lines from here on for the file of this rank, which is not the first one.
+#[cfg(feature = "mpi")]
 pub(crate) fn hold(rank: usize) {
     *voice() = Voice::Held { rank, lines: Vec::new() };
 }

@@ -9,14 +9,14 @@ use tch::{Tensor, no_grad};
 /// `DistributedDataParallel` takes 25 MB).
 const BUCKET_LEN: usize = 4 << 20;
 
-/// Replaces all gradients by their sums over ranks.
+/// Replaces all gradients by their sums over ranks, and returns whether those of this rank were finite.
 ///
 /// # Errors
 /// If another rank is lost.
-pub(crate) fn reduce(b: &Libtorch, collective: &mut dyn Collective) -> Result<(), CollectiveError> {
+pub(crate) fn reduce(b: &Libtorch, collective: &mut dyn Collective) -> Result<bool, CollectiveError> {
     let store = b.state.store.borrow();
     let lens: Vec<usize> = store.lens().collect();
-    let mut start = 0;
+    let (mut start, mut is_finite) = (0, true);
     while start < lens.len() {
         let (mut end, mut len) = (start, 0);
         while end < lens.len() && len < BUCKET_LEN {
@@ -26,6 +26,7 @@ pub(crate) fn reduce(b: &Libtorch, collective: &mut dyn Collective) -> Result<()
         let gradients: Vec<Tensor> = (start..end).map(|id| store.gradient(id)).collect();
         let flat: Vec<Tensor> = gradients.iter().map(|gradient| gradient.reshape(-1)).collect();
         let mut values = b.download(&no_grad(|| Tensor::cat(&flat, 0)));
+        is_finite &= values.iter().all(|value| value.is_finite());
         collective.all_reduce_sum(&mut values)?;
         let sums = b.upload(&[len as i64], &values);
         let mut offset = 0;
@@ -36,5 +37,5 @@ pub(crate) fn reduce(b: &Libtorch, collective: &mut dyn Collective) -> Result<()
         }
         start = end;
     }
-    Ok(())
+    Ok(is_finite)
 }

@@ -300,9 +300,9 @@ impl Backend for Libtorch {
         &self,
         loss: &LibtorchTensor,
         collective: &mut dyn Collective,
-    ) -> Result<(), CollectiveError> {
+    ) -> Result<bool, CollectiveError> {
         self.backward(loss);
-        if collective.world() == 1 { Ok(()) } else { gradient_reduction::reduce(self, collective) }
+        if collective.world() == 1 { Ok(true) } else { gradient_reduction::reduce(self, collective) }
     }
 
     fn backward_to(&self, loss: &LibtorchTensor, of: &LibtorchTensor) -> Vec<f32> {

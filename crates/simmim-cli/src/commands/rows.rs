@@ -8,7 +8,7 @@ use crate::unused::ignored;
 use simmim::Error;
 use simmim::evaluation::{FeatureKind, FrozenEncoder};
 use simmim::search::FeatureRows;
-use simmim_data::{Source, Subset};
+use simmim_data::{Decoding, Source, Subset};
 use simmim_engine::Device;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -44,10 +44,10 @@ impl<D: Device> Collection<D> {
         }
         let mut encoder = match &args.from {
             None => None,
-            Some(from) => Some(encoder(common, from, args.recipe.as_deref(), device)?),
+            Some(from) => Some(encoder(common, from, args.recipe.as_deref(), None, device)?),
         };
-        let channels = encoder.as_ref().map_or(3, FrozenEncoder::channels);
-        let source = args.data.as_deref().map(|data| open_data(common, data, channels)).transpose()?;
+        let decoding = encoder.as_ref().map_or(Decoding::from(3), FrozenEncoder::decoding);
+        let source = args.data.as_deref().map(|data| open_data(common, data, decoding)).transpose()?;
         if let (Some(encoder), Some(source)) = (&mut encoder, &source) {
             simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
             encoder.measure(source.as_ref())?;

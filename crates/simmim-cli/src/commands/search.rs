@@ -176,7 +176,7 @@ impl<D: Device> Search<'_, D> {
         let (mut given, mut exit) = (Given::default(), Exit::Done);
         for image in &self.args.images {
             let name = image.display().to_string();
-            let computed = open_data(self.common, &name, encoder.channels())
+            let computed = open_data(self.common, &name, encoder.decoding())
                 .and_then(|source| Ok((encoder.collect(&source, kind, 0, self.stop, &mut |_| ())?, source)));
             let (collected, source) = match computed {
                 Ok((Some(collected), source)) => (collected, source),

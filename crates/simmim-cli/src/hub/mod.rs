@@ -1,28 +1,20 @@
 //! Weights on a hub of models: `hf://owner/name[@revision][/file]` is fetched into the cache that Hugging Face's own
-//! libraries use, and stands for the path there.
-//!
-//! The crate `hf-hub` does the same and is not used: its version 1 needs 284 crates, a second storage protocol among them,
-//! and its earlier ones neither end a stalled download nor know `HF_HUB_OFFLINE`.
+//! libraries use, and stands for the path there. Without the feature `hub`, such an address is an error that says so.
 
+#[cfg(feature = "hub")]
 mod address;
+#[cfg(feature = "hub")]
 mod cache;
+#[cfg(feature = "hub")]
+mod fetch;
+#[cfg(feature = "hub")]
 mod request;
+#[cfg(feature = "hub")]
 mod settings;
 
 use crate::cli::{Cli, Command};
-use address::Address;
-use cache::Cache;
-use request::{Client, Wanted};
-use settings::Settings;
 use simmim::Error;
-use std::path::{Path, PathBuf};
-
-/// Files beside weights that say what they are; models may have them or not.
-const BESIDE: [&str; 2] = ["config.json", "preprocessor_config.json"];
-
-/// Names under which a model has its weights, the first that is there; an index names more files.
-const WEIGHTS: [&str; 4] =
-    ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+use std::path::PathBuf;
 
 /// Puts the path in the cache in the place of each `hf://…` in `--from`, fetching what is not there yet.
 ///
@@ -36,6 +28,8 @@ pub(crate) fn fetch(cli: &mut Cli) -> Result<(), Error> {
         Command::Probe(args) => in_place(&mut args.frozen.from, is_quiet),
         Command::Knn(args) => in_place(&mut args.frozen.from, is_quiet),
         Command::Embed(args) => in_place(&mut args.from, is_quiet),
+        Command::Search(args) => args.collection.from.iter_mut().try_for_each(|from| in_place(from, is_quiet)),
+        Command::Map(args) => args.collection.from.iter_mut().try_for_each(|from| in_place(from, is_quiet)),
         Command::Evaluate(args) => path_in_place(&mut args.from, is_quiet),
         Command::Reconstruct(args) => path_in_place(&mut args.from, is_quiet),
         Command::Export(args) => path_in_place(&mut args.from, is_quiet),
@@ -51,111 +45,29 @@ pub(crate) fn fetch(cli: &mut Cli) -> Result<(), Error> {
 }
 
 fn in_place(from: &mut String, is_quiet: bool) -> Result<(), Error> {
-    if let Some(address) = Address::of(from)? {
-        *from = path_of(&address, is_quiet)?.display().to_string();
+    if let Some(path) = path(from, is_quiet)? {
+        *from = path.display().to_string();
     }
     Ok(())
 }
 
 fn path_in_place(from: &mut PathBuf, is_quiet: bool) -> Result<(), Error> {
-    if let Some(address) = from.to_str().map(Address::of).transpose()?.flatten() {
-        *from = path_of(&address, is_quiet)?;
+    if let Some(path) = from.to_str().map(|from| path(from, is_quiet)).transpose()?.flatten() {
+        *from = path;
     }
     Ok(())
 }
 
-/// The file or folder of an address, in the cache.
-fn path_of(address: &Address, is_quiet: bool) -> Result<PathBuf, Error> {
-    let settings = Settings::of_environment()?;
-    let cache = Cache::new(&settings.cache, address);
-    if settings.is_offline {
-        return cached(address, &cache, "`HF_HUB_OFFLINE` is set");
-    }
-    if let Some(path) = address.commit().and_then(|_| whole(address, &cache)) {
-        return Ok(path); // a commit does not change
-    }
-    let client = Client::new(&settings, address, is_quiet)?;
-    match fetched(address, &cache, &client) {
-        Err(request::Fault::NoConnection(what)) => match whole(address, &cache) {
-            Some(path) => {
-                crate::terminal::line(&format!("warning: {what}; using `{}` from the cache", address.text));
-                Ok(path)
-            }
-            None => cached(address, &cache, &what),
-        },
-        Err(fault) => Err(fault.error(address, &settings)),
-        Ok(path) => Ok(path),
-    }
-}
+#[cfg(feature = "hub")]
+use fetch::path;
 
-/// What the cache has, or an error which says why nothing else was asked.
-fn cached(address: &Address, cache: &Cache, why: &str) -> Result<PathBuf, Error> {
-    whole(address, cache).ok_or_else(|| Error::Input {
-        what: format!("`{}` is not in the cache `{}`, and {why}", address.text, cache.root().display()),
-        hint: Some("fetch it once where there is a network, or give the path of a folder with its files".into()),
-    })
-}
-
-/// The path of an address, if the cache has all of it.
-fn whole(address: &Address, cache: &Cache) -> Option<PathBuf> {
-    let snapshot = cache.snapshot()?;
-    let has = |file: &Path| file.is_file().then(|| file.to_owned());
-    match &address.file {
-        Some(file) => {
-            let path = snapshot.join(file);
-            parts_of(&path).ok()?.iter().all(|part| part.is_file()).then_some(())?;
-            has(&path)
-        }
-        None => {
-            let file = WEIGHTS.iter().find_map(|name| has(&snapshot.join(name)))?;
-            parts_of(&file).ok()?.iter().all(|part| part.is_file()).then_some(snapshot)
-        }
+#[cfg(not(feature = "hub"))]
+fn path(from: &str, _: bool) -> Result<Option<PathBuf>, Error> {
+    match from.starts_with("hf://") {
+        false => Ok(None),
+        true => Err(Error::Input {
+            what: format!("`{from}` is on a hub, which this build does not ask"),
+            hint: Some("build with `--features hub`, or download the model and give its folder".into()),
+        }),
     }
-}
-
-/// Fetches what an address stands for.
-fn fetched(address: &Address, cache: &Cache, client: &Client) -> Result<PathBuf, request::Fault> {
-    let beside = |file: &str| address.folder().map_or(file.to_owned(), |folder| format!("{folder}/{file}"));
-    let file = match &address.file {
-        Some(file) => client.fetch(cache, file, Wanted::Needed)?.expect("a file that is needed is there or an error"),
-        None => {
-            let mut found = None;
-            for name in WEIGHTS {
-                found = client.fetch(cache, name, Wanted::IfThere)?;
-                if found.is_some() {
-                    break;
-                }
-            }
-            found.ok_or(request::Fault::NoWeights)?
-        }
-    };
-    for name in BESIDE {
-        client.fetch(cache, &beside(name), Wanted::IfThere)?;
-    }
-    for part in parts_of(&file).map_err(request::Fault::Local)? {
-        let name = part.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        client.fetch(cache, &beside(name), Wanted::Needed)?;
-    }
-    match address.file {
-        Some(_) => Ok(file),
-        None => Ok(file.parent().map_or(file.clone(), Path::to_owned)),
-    }
-}
-
-/// The files that an index names; none if this is no index.
-fn parts_of(file: &Path) -> Result<Vec<PathBuf>, Error> {
-    if file.extension().is_none_or(|extension| extension != "json") {
-        return Ok(Vec::new());
-    }
-    let damaged = |reason: String| Error::Damaged { path: file.to_owned(), reason };
-    let text = std::fs::read(file).map_err(|e| damaged(e.to_string()))?;
-    let index: serde_json::Value = serde_json::from_slice(&text).map_err(|e| damaged(format!("is not JSON: {e}")))?;
-    let names = index["weight_map"].as_object().into_iter().flatten().filter_map(|(_, part)| part.as_str());
-    let mut names: Vec<&str> = names.collect();
-    names.sort_unstable();
-    names.dedup();
-    if let Some(name) = names.iter().find(|name| !address::is_file_name(name)) {
-        return Err(damaged(format!("names `{name}`, which is not a file beside it")));
-    }
-    Ok(names.into_iter().map(|name| file.with_file_name(name)).collect())
 }

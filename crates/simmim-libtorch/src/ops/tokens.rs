@@ -11,7 +11,7 @@ pub(crate) fn mask(b: &Libtorch, x: &Tensor, hidden: &[bool], mask_token: Parame
     b.leaf(mask_token).where_self(&hidden, x)
 }
 
-/// `[B, N, D]` → `[B, 1 + N, D]`.
+/// `[B, N, D]`, tokens `[1, T, D]` → `[B, T + N, D]`.
 pub(crate) fn prepend(b: &Libtorch, x: &Tensor, tokens: ParameterId) -> Tensor {
     let size = x.size();
     let tokens = b.leaf(tokens).expand([size[0], -1, size[2]], false);

@@ -37,7 +37,7 @@ impl<D: Device> FrozenEncoder<D> {
     ) -> Result<Option<Embeddings>> {
         self.check_kind(kind)?;
         let mut found = Embeddings::default();
-        self.stream(source, kind, workers, |batch| {
+        self.stream(source, kind, workers, 0, |batch| {
             if !batch.samples.is_empty() {
                 found.shape = batch.shape;
                 found.values.extend(batch.values);
