@@ -22,8 +22,9 @@ pub(crate) fn continuous(b: &Libtorch, offsets: &[f32], mlp: &PositionMlp) -> Te
 /// Table `[T, A]` → bias `[A, M, M]` for each pair of slots. Blocks that share a table share the result.
 pub(crate) fn expand(b: &Libtorch, table: &Tensor, branch: &AttentionBranch) -> Tensor {
     if let Some(kept) = b.state.expanded_bias.borrow().as_ref() {
-        // the same tensor, not one of the same values
-        if kept.table.as_ptr() == table.as_ptr() && Rc::ptr_eq(&kept.index, &branch.bias_index) {
+        // the same memory, which is not used again as long as it is kept here, is the same tensor
+        let is_same = kept.table.data_ptr() == table.data_ptr() && kept.table.size() == table.size();
+        if is_same && Rc::ptr_eq(&kept.index, &branch.bias_index) {
             return kept.bias.shallow_clone();
         }
     }
