@@ -10,7 +10,7 @@ use std::time::Instant;
 const EXAMPLES: &[&str] = &["pretrain_folder", "image_features", "own_mask", "own_head"];
 
 /// Parts of the program that are not in the default build and are checked too.
-const FEATURES: &[&str] = &["--features", "simmim-cli/remote"];
+const FEATURES: &[&str] = &["--features", "simmim-cli/remote,simmim-cli/hub"];
 
 /// The Python package, which is built and tested where Python is: see `.ci/run`.
 const WITHOUT_PYTHON: [&str; 2] = ["--exclude", "simmim-python"];

@@ -32,14 +32,15 @@ pub(crate) struct Cli {
 #[derive(Args)]
 pub(crate) struct Common {
     /// Device to compute on: cpu, or, in a build with the feature `libtorch`, cuda:N, mps or libtorch-cpu; auto, the
-    /// default, is cuda:0 if this build finds it, or else cpu.
+    /// default, is the first GPU that this build finds (of several ranks on a machine, each takes its own), or else cpu.
     #[arg(long, global = true, value_name = "DEVICE", help_heading = "Common options")]
     pub(crate) device: Option<String>,
     /// Precision of matrix products and attention; auto, the default, chooses the faster one on this machine and says
     /// why.
     #[arg(long, global = true, value_enum, help_heading = "Common options")]
     pub(crate) precision: Option<Precision>,
-    /// Number of compute threads, by default one per core; it changes no result.
+    /// Number of compute threads, by default one per core (of several ranks, their share of them); on the device cpu it
+    /// changes no result.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Common options")]
     pub(crate) threads: Option<u16>,
     /// Seed of initialization, order, augmentation and masks, by default 0.
@@ -51,7 +52,8 @@ pub(crate) struct Common {
     /// Prints the result as one JSON object on the last line of stdout.
     #[arg(long, global = true, help_heading = "Common options")]
     pub(crate) json: bool,
-    /// Seconds that ranks started by `mpirun` or `srun` wait for one that hangs before the job ends, by default 300.
+    /// Seconds that ranks started by `mpirun` or `srun` wait for one that hangs before the job ends, by default 300;
+    /// without ranks it changes nothing.
     #[cfg(feature = "mpi")]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Common options")]
     pub(crate) rank_timeout: Option<u64>,
@@ -159,8 +161,8 @@ pub(crate) enum Command {
     /// file of this program, with the recipe that their shapes and the config.json beside them give; every --from takes
     /// them directly too.
     Import(ImportArgs),
-    /// Writes a model for other programs: timm, Hugging Face's transformers, or anything that reads safetensors, with what
-    /// they need beside the weights and a model card.
+    /// Writes a model for other programs: timm, Hugging Face's transformers, ONNX runtimes, or anything that reads
+    /// safetensors, with what they need beside the weights and a model card.
     Export(ExportArgs),
     /// Describes a run, a weights file, a recipe or a data set: of this its sizes and kinds, what is there twice, what cannot
     /// be read, and a recipe that suits.

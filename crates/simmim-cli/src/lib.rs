@@ -26,7 +26,8 @@ use std::io::Write;
 
 /// Runs the command with these arguments, of which the first is its own name. What it says goes to stdout and stderr.
 ///
-/// From the first training on, it handles SIGINT, SIGTERM and SIGHUP for the whole process, and ends it at the second one.
+/// From the first training on, it handles SIGINT, SIGTERM, SIGHUP and SIGUSR1 for the whole process, and ends it at the second
+/// one, unless that is SIGUSR1 or the process is one of several ranks.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     let exit = match Cli::try_parse_from(arguments) {
         Ok(mut cli) => {

@@ -41,6 +41,7 @@ impl Uses {
                 "data.image_size",
                 "data.channels",
                 "data.normalization",
+                "data.window",
                 "evaluate.crop",
                 "augment.interpolation",
             ]),

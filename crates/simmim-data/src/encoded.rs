@@ -55,6 +55,12 @@ impl Encoded {
         self
     }
 
+    /// The same picture, to be decoded in another way.
+    #[must_use]
+    pub fn with_decoding(self, decoding: Decoding) -> Self {
+        Self { decoding, ..self }
+    }
+
     /// The same picture, of which the values in `window` are shown.
     #[must_use]
     pub(crate) fn with_window(mut self, window: Window) -> Self {

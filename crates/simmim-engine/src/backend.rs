@@ -124,7 +124,7 @@ pub trait Backend: Operations {
     /// → `[1]`.
     fn step(&self, step: &OptimizerStep) -> Self::Tensor;
 
-    /// Moves the average towards the parameters: `average += (1 − decay)·(values − average)`.
+    /// Moves the average toward the parameters: `average += (1 − decay)·(values − average)`.
     fn update_average(&self, decay: f32);
 
     /// Exchanges the parameters and their average; a second call undoes the first.

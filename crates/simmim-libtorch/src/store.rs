@@ -108,7 +108,7 @@ impl Store {
         [parts(&self.first), parts(&self.second)]
     }
 
-    /// Moves the average towards the values by a share of the distance.
+    /// Moves the average toward the values by a share of the distance.
     pub(crate) fn update_average(&mut self, share: f64) {
         self.allocate_average();
         let average = self.average.as_mut().expect("it is allocated");

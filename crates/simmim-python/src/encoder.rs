@@ -10,7 +10,7 @@ use simmim::evaluation::{Embeddings, FeatureKind, FeatureTokens, FrozenEncoder};
 use simmim::precision::{PrecisionChoice, choose};
 use simmim::weights::InitFrom;
 use simmim_cpu::CpuDevice;
-use simmim_data::Source;
+use simmim_data::{Decoding, Source};
 use simmim_engine::{Device, Images};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What Python reads of an encoder.
 #[derive(Clone)]
 struct Facts {
-    channels: usize,
+    decoding: Decoding,
     image_px: (usize, usize),
     width: usize,
     depth: usize,
@@ -96,7 +96,7 @@ impl Encoder {
         features: &str,
         block: Option<usize>,
     ) -> PyResult<Array<'py>> {
-        let source = Pictures { pictures, channels: self.facts.channels };
+        let source = Pictures { pictures, decoding: self.facts.decoding };
         self.embed(py, Input::Source(Arc::new(source)), features, block)
     }
 
@@ -108,8 +108,8 @@ impl Encoder {
         features: &str,
         block: Option<usize>,
     ) -> PyResult<Array<'py>> {
-        let channels = self.facts.channels;
-        let source = py.detach(|| simmim_data::open(&data, channels)).map_err(|error| exception(&error.into()))?;
+        let decoding = self.facts.decoding;
+        let source = py.detach(|| simmim_data::open(&data, decoding)).map_err(|error| exception(&error.into()))?;
         self.embed(py, Input::Source(source), features, block)
     }
 
@@ -134,7 +134,7 @@ impl Encoder {
 
     #[getter]
     fn channels(&self) -> usize {
-        self.facts.channels
+        self.facts.decoding.channels
     }
 
     #[getter]
@@ -210,8 +210,8 @@ fn facts<D: Device>(encoder: &FrozenEncoder<D>) -> Facts {
     let spec = encoder.spec();
     let normalization = encoder.normalization().expect("what carries its recipe carries its normalization");
     let (mean, std) = (normalization.mean.clone(), normalization.std.clone());
-    let (channels, image_px, width, depth) = (spec.channels, spec.image_px, spec.out_width, spec.depth);
-    Facts { channels, image_px, width, depth, mean, std }
+    let (image_px, width, depth) = (spec.image_px, spec.out_width, spec.depth);
+    Facts { decoding: encoder.decoding(), image_px, width, depth, mean, std }
 }
 
 /// Waits for an answer while other threads of Python run. Ctrl-C sets `stop` and ends the wait.

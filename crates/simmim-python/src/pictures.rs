@@ -1,7 +1,7 @@
 //! Pictures that Python has, as a source of images.
 
 use pyo3::FromPyObject;
-use simmim_data::{Encoded, Error, Image, Pixels, Result, Source};
+use simmim_data::{Decoding, Encoded, Error, Image, Pixels, Result, Source};
 use std::path::PathBuf;
 
 /// A picture.
@@ -18,8 +18,8 @@ pub(crate) enum Picture {
 /// Pictures in the order in which they were given.
 pub(crate) struct Pictures {
     pub(crate) pictures: Vec<Picture>,
-    /// Channels that the encoder reads.
-    pub(crate) channels: usize,
+    /// How the encoder reads them.
+    pub(crate) decoding: Decoding,
 }
 
 impl Source for Pictures {
@@ -41,14 +41,14 @@ impl Source for Pictures {
     fn encoded(&self, index: usize) -> Result<Encoded> {
         let of_pixels = |(height, width, channels), pixels| {
             let image = Image { channels, height, width, pixels };
-            Encoded::pixels(image, self.name(index)).with_channels(self.channels)
+            Encoded::pixels(image, self.name(index)).with_decoding(self.decoding)
         };
         Ok(match &self.pictures[index] {
             Picture::Bytes { pixels, shape } => of_pixels(*shape, Pixels::U8(pixels.clone())),
             Picture::Numbers { numbers, shape } => of_pixels(*shape, Pixels::F32(numbers.clone())),
             Picture::File { path } => {
                 let bytes = std::fs::read(path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
-                Encoded::file(bytes, self.channels, self.name(index))
+                Encoded::file(bytes, self.decoding.channels, self.name(index)).with_decoding(self.decoding)
             }
         })
     }

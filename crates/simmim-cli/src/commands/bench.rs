@@ -207,7 +207,7 @@ fn describe_times(times: &Times) -> String {
 
 fn describe_peak(peak: &ProductPeak, threads: usize) -> String {
     format!(
-        "register peak       {:.0} GFLOP/s on {threads} threads, {:.0} on one ({:.2}×), {}",
+        "product peak        {:.0} GFLOP/s on {threads} threads, {:.0} on one ({:.2}×), {}",
         peak.all_threads,
         peak.one_thread,
         peak.all_threads / peak.one_thread,

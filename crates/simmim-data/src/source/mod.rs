@@ -141,7 +141,7 @@ pub const IMAGE_EXTENSIONS: &[&str] =
 ///   last part are one sample. The member `jpg`, or another of the [`IMAGE_EXTENSIONS`], is its image. The member `cls` holds
 ///   its class number, or several class numbers separated by spaces or commas. The file `classes.json` in the folder of the
 ///   shards, if there is one, names the classes. A compressed shard is decompressed once when it is opened; points to read
-///   from are kept in memory, two per cent of the decompressed size and at most 180 MB, and an image costs the decompression
+///   from are kept in memory, two percent of the decompressed size and at most 180 MB, and an image costs the decompression
 ///   of up to 2 MiB before it.
 /// - **a `.zip` archive** of images at any depth, stored or deflated, with class folders as in a folder. One folder around all
 ///   of them does not count.

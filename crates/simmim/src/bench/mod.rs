@@ -135,7 +135,10 @@ fn measure_within(
     bench.learner.backend().take_profile();
     let mut best: Option<Measured> = None;
     // threads that share a core disturb each other, which no other attempt would change
-    let cores = available_parallelism().map_or(device.threads(), |cores| cores.get().min(device.threads()));
+    let cores = match device.accelerator() {
+        Some(_) => 1, // which threads of the host cannot disturb so
+        None => available_parallelism().map_or(device.threads(), |cores| cores.get().min(device.threads())),
+    };
     let (started, mut attempts) = (Instant::now(), 0);
     while attempts < MAX_ATTEMPTS {
         attempts += 1;

@@ -30,7 +30,7 @@ pub struct DiscreteVae {
 pub struct Relaxation<'a> {
     /// Gumbel noise, `[B, h, w, K]`.
     pub noise: &'a [f32],
-    /// Temperature `τ` of the Gumbel-softmax; towards 0 its output becomes a one-hot sample.
+    /// Temperature `τ` of the Gumbel-softmax; toward 0 its output becomes a one-hot sample.
     pub temperature: f32,
     /// Weight `β` of the KL divergence from the uniform distribution.
     pub divergence_weight: f32,
