@@ -18,7 +18,8 @@ pub(crate) use collection::{CollectionArgs, MapArgs, SearchArgs};
 /// your own images.
 ///
 /// In paths, `~/` is the home folder, in quotes too. Data sets are listed with commas between them; a name that has a
-/// comma is given alone, or with `?` in its place.
+/// comma is given alone, or with `?` in its place. Weights at `hf://OWNER/NAME` are fetched from Hugging Face's hub, in builds
+/// with the feature `hub`.
 #[derive(Parser)]
 #[command(name = "simmim", version, max_term_width = 100)]
 pub(crate) struct Cli {

@@ -161,7 +161,7 @@ impl Client {
     }
 
     async fn once(&self, cache: &Cache, file: &str, partial: &mut Option<Partial>) -> Result<PathBuf, Fault> {
-        let Said { tag, commit, size, mut response } = self.ask(file, partial.as_ref()).await?;
+        let Said { tag, commit, size, mut response } = self.ask(cache, file, partial.as_ref()).await?;
         let blob = cache.blob(&tag);
         let disk = |path: &Path| {
             let path = path.to_owned();
@@ -203,7 +203,7 @@ impl Client {
     }
 
     /// Asks for a file, and follows redirections to where its content is.
-    async fn ask(&self, file: &str, partial: Option<&Partial>) -> Result<Said, Fault> {
+    async fn ask(&self, cache: &Cache, file: &str, partial: Option<&Partial>) -> Result<Said, Fault> {
         let mut url = self.base.join(file).map_err(|e| Fault::NoConnection(e.to_string()))?;
         let (mut tag, mut commit, mut size) = (None, None, None);
         for _ in 0..MOST_HOPS {
@@ -213,6 +213,13 @@ impl Client {
             tag = tag.or_else(|| header(headers, "x-linked-etag").map(tag_of));
             commit = commit.or_else(|| header(headers, "x-repo-commit").map(str::to_owned));
             size = size.or_else(|| header(headers, "x-linked-size")?.parse().ok());
+            if let (Some(tag), Some(commit)) = (&tag, &commit)
+                && is_file_name(tag)
+                && is_commit(commit)
+                && cache.blob(tag).is_file()
+            {
+                return Ok(Said { tag: tag.clone(), commit: commit.clone(), size, response }); // its content is not needed
+            }
             if response.status().is_redirection() {
                 let to = header(headers, LOCATION.as_str()).and_then(|to| url.join(to).ok());
                 url = to.ok_or(Fault::NoHub { missing: "location" })?;

@@ -80,7 +80,8 @@ pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
         }
     };
     drop_head_of_class_token(&mut tensors, &mut report);
-    tensors.iter_mut().for_each(with_our_shape);
+    let has_registers = tensors.iter().any(|tensor| plain_name(&tensor.name) == "register_tokens");
+    tensors.iter_mut().for_each(|tensor| with_our_shape(tensor, has_registers));
     let computed: Vec<_> = file.shapes().into_iter().filter(|(name, _)| is_computed(name)).collect();
     let deduced = deduce(file.path(), &tensors, &computed, &beside, edits);
     let mut preparation = None;
@@ -119,12 +120,12 @@ fn own(file: &WeightsFile, names: &[String]) -> Result<Vec<NamedTensor>> {
 }
 
 /// Gives the tokens and positions of DINOv2 our shapes: a mask token of `[1, D]` has one more axis here, and positions
-/// without a row for the class token get one of zeros, as nothing is added to it.
-fn with_our_shape(tensor: &mut NamedTensor) {
+/// without a row for the class token, as timm has them where there are registers, get one of zeros.
+fn with_our_shape(tensor: &mut NamedTensor, has_registers: bool) {
     match (plain_name(&tensor.name), &tensor.shape[..]) {
         ("mask_token", [1, width]) => tensor.shape = vec![1, 1, *width],
-        // one more than a square is a square for no grid but that of one patch
-        ("pos_embed", [1, rows, width]) if *rows > 1 && rows.isqrt().pow(2) == *rows => {
+        // a class token and a square of patches are no square
+        ("pos_embed", [1, rows, width]) if has_registers && rows.isqrt().pow(2) == *rows => {
             let (rows, width) = (*rows, *width);
             tensor.values.splice(0..0, std::iter::repeat_n(0.0, width));
             tensor.shape = vec![1, rows + 1, width];

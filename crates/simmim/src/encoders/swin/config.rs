@@ -44,7 +44,8 @@ pub struct SwinConfig {
     pub patch_norm: bool,
     /// Whether learned absolute position embeddings are added to the tokens.
     pub absolute_positions: bool,
-    /// `ε` of layer norms, added to the variance.
+    /// `ε` of the layer norms of blocks and of the last one, added to the variance; those of patch embedding and merging
+    /// keep PyTorch's, as in huggingface/transformers, `models/swin/modeling_swin.py`.
     #[serde(default = "norm_eps", skip_serializing_if = "is_norm_eps", serialize_with = "crate::decimals::one")]
     pub norm_eps: f32,
     /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.
@@ -83,7 +84,8 @@ pub struct SwinV2Config {
     pub absolute_positions: bool,
     /// Number of blocks of a stage after which the main branch has an extra norm, again and again; 0 for none.
     pub extra_norm_every: usize,
-    /// `ε` of layer norms, added to the variance.
+    /// `ε` of the layer norms of blocks and of the last one, added to the variance; those of patch embedding and merging
+    /// keep PyTorch's, as in huggingface/transformers, `models/swin/modeling_swin.py`.
     #[serde(default = "norm_eps", skip_serializing_if = "is_norm_eps", serialize_with = "crate::decimals::one")]
     pub norm_eps: f32,
     /// Drop-path rate of the last block; it rises linearly from 0 over the blocks.

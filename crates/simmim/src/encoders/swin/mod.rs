@@ -25,6 +25,7 @@ use super::{
 use crate::error::Result;
 use crate::weights::{Builder, Init};
 use block::{Block, BlockLocation};
+use config::NORM_EPS;
 use simmim_engine::{Images, LayerNorm, Linear, NormOrder, Operations, Parameter, ParameterId};
 use std::rc::Rc;
 use windows::StageWindows;
@@ -97,7 +98,7 @@ impl Swin {
                     weight: b.add("proj.weight", &[width, channels, patch, patch], init),
                     bias: Some(b.add("proj.bias", &[width], init)),
                 };
-                (linear, sizes.patch_norm.then(|| b.layer_norm("norm", width, sizes.norm_eps)))
+                (linear, sizes.patch_norm.then(|| b.layer_norm("norm", width, NORM_EPS)))
             });
             let stages = (0..stages)
                 .map(|i| {
@@ -145,8 +146,8 @@ impl Merge {
             order: merged.flat_map(|(y, x)| corners.map(|(i, j)| ((y + i) * w + x + j) as u32)).collect(),
             reduction: Linear { weight: b.add("reduction.weight", &[to, from], first), bias: None },
             norm: match norm_order {
-                NormOrder::Pre => b.layer_norm("norm", from, design.sizes.norm_eps),
-                NormOrder::Post => b.layer_norm("norm", to, design.sizes.norm_eps),
+                NormOrder::Pre => b.layer_norm("norm", from, NORM_EPS),
+                NormOrder::Post => b.layer_norm("norm", to, NORM_EPS),
             },
             norm_order,
         }

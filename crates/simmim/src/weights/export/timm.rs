@@ -81,7 +81,7 @@ fn check_norm_eps(eps: f32, of_timm: f32, exported: &mut Exported) -> Result<()>
     match (eps - of_timm).abs() {
         0.0 => {}
         difference if difference <= SMALL_EPS => {
-            exported.notes.push(format!("timm's model differs slightly: {}", what()))
+            exported.notes.push(format!("timm's model differs slightly: {}", what()));
         }
         _ => return Err(unfit(Format::Timm, what())),
     }
