@@ -69,7 +69,7 @@ def slow():
 
 
 def lose():
-    rules = "table ip lossy { chain in { type filter hook input priority 0; numgen random mod 100 < 5 drop; } }"
+    rules = "table ip lossy {\n chain in {\n type filter hook input priority 0\n numgen random mod 100 < 5 drop\n }\n}\n"
     subprocess.run(["ip", "netns", "exec", "simmim-b", "nft", "-f", "-"], input=rules, text=True, check=True)
 
 
@@ -139,12 +139,37 @@ def checksum(out):
     return hashlib.sha256(b"".join((last / name).read_bytes() for name in files)).hexdigest()
 
 
+def disturb(job, fault, draw):
+    """Disturbs a job; returns for how long, or after what time it had ended, and what was wrong with its end."""
+    since, victim = time.monotonic(), draw.randrange(2)
+    if fault in ("slow", "lose"):
+        slow() if fault == "slow" else lose()
+        job.wait(draw.uniform(1, 4))
+        mend_cable()
+        return time.monotonic() - since, []
+    if fault == "cut":
+        inside("simmim-b", "ip", "link", "set", "simmim-vb", "down")
+        # the ranks must notice by themselves; mpirun waits for the cable to be mended
+        while job.ranks() and time.monotonic() - since < 60:
+            time.sleep(0.1)
+        took, left = time.monotonic() - since, job.ranks()
+        mend_cable()
+        job.wait(90)
+        return took, ["cut: the ranks do not end"] if left else []
+    os.kill(job.ranks()[victim], signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
+    code = job.wait(90)
+    took, said = time.monotonic() - since, job.said()
+    named = "signal 9" if fault == "kill" else f"rank {victim} has given no sign of life"
+    wrong = code in (0, None) or named not in said
+    return took, [f"{fault} of rank {victim}: code {code}, said:\n{said[-1500:]}"] if wrong else []
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program")
     parser.add_argument("--data", required=True)
     parser.add_argument("--faults", type=int, default=30)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     draw = random.Random(options.seed)
@@ -153,76 +178,55 @@ def main():
     def command(out):
         edits = ["train.batch_size=16", "train.accumulation_steps=2", "train.clip_grad=0.05", "train.average_decay=0.9",
                  f"train.max_steps={options.steps}", "train.checkpoint_every_steps=10", "data.image_size=16",
-                 "data.channels=1", "data.normalization=measured", "encoder.width=64", "encoder.depth=2",
+                 "data.channels=1", "data.normalization=measured", "encoder.width=32", "encoder.depth=2",
                  "encoder.heads=2", "mask.unit_px=4"]
         return [os.path.abspath(options.program), "pretrain", "--recipe", "pretrain-vit-cifar", "--data",
                 os.path.abspath(options.data), "--out", str(out), "--precision", "f32", "--threads", "1", "--workers",
                 "1", "--rank-timeout", str(TIMEOUT_S), *[word for edit in edits for word in ("--set", edit)]]
 
-    problems, counts, noticed = [], {}, {}
+    problems, counts, noticed, done, runs = [], {}, {}, 0, 0
     lay_cable()
     try:
         whole = Job(folder, command(folder / "whole"))
         if whole.wait(1200) != 0:
             sys.exit(f"the undisturbed run failed:\n{whole.said()}")
         expected = checksum(folder / "whole")
-        done = round_number = 0
-        while done < options.faults:
-            round_number += 1
-            out = folder / f"run-{round_number}"
-            while steps(out) < options.steps:
+        while done < options.faults and len(problems) < 5:
+            runs += 1
+            out = folder / f"run-{runs}"
+            while steps(out) < options.steps and len(problems) < 5:
                 before = steps(out)
                 job = Job(folder, command(out))
-                fault = draw.choice(["kill", "stop", "cut", "slow", "lose"]) if done < options.faults else None
-                began = time.monotonic()
-                # not before the job has begun, as its start is mpirun's
-                while fault and steps(out) <= before and job.wait(0.05) is None and time.monotonic() - began < 60:
-                    pass
-                code = job.wait(draw.uniform(0, 2)) if fault else job.wait(1200)
-                if fault and code is None and len(job.ranks()) == 2:
-                    done += 1
-                    counts[fault] = counts.get(fault, 0) + 1
-                    victim = draw.randrange(2)
-                    since = time.monotonic()
-                    if fault in ("kill", "stop"):
-                        os.kill(job.ranks()[victim], signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
-                    elif fault == "cut":
-                        inside("simmim-b", "ip", "link", "set", "simmim-vb", "down")
-                    else:
-                        slow() if fault == "slow" else lose()
-                        job.wait(draw.uniform(1, 4))
-                        mend_cable()
-                    code = job.wait(90)
-                    took = time.monotonic() - since
-                    said = job.said()
-                    mend_cable()
-                    if fault in ("slow", "lose"):
-                        if code != 0 and "no sign of life" not in said and "does not come" not in said:
-                            problems.append(f"{fault}: ended with {code} and no word of why:\n{said[-1500:]}")
-                    else:
+                while job.process.poll() is None and done < options.faults:
+                    began, seen = time.monotonic(), steps(out)
+                    # a step further than before, so that every fault meets a job that trains
+                    while steps(out) == seen and job.wait(0.05) is None and time.monotonic() - began < 60:
+                        pass
+                    job.wait(draw.uniform(0, 2))
+                    if job.process.poll() is None and len(job.ranks()) == 2:
+                        fault = draw.choice(["kill", "stop", "cut", "slow", "lose"])
+                        done += 1
+                        counts[fault] = counts.get(fault, 0) + 1
+                        took, problem = disturb(job, fault, draw)
                         noticed.setdefault(fault, []).append(took)
-                        named = "signal 9" if fault == "kill" else "no sign of life"
-                        if code in (0, None) or named not in said:
-                            problems.append(f"{fault} of rank {victim}: code {code}, said:\n{said[-1500:]}")
-                    print(f"{done:3} {fault:5} at step {steps(out)} of run {round_number}: code {code}, "
-                          f"{took:.1f} s", flush=True)
-                elif code not in (0, None):
-                    problems.append(f"without a fault the job ended with {code}:\n{job.said()[-1500:]}")
+                        problems += problem
+                        print(f"{done:3} {fault:5} at step {steps(out)} of run {runs}: code {job.process.poll()}, "
+                              f"{took:.1f} s", flush=True)
+                code = job.wait(1200)
+                said = job.said()
+                if code != 0 and "no sign of life" not in said and "signal 9" not in said and "does not end" not in said:
+                    problems.append(f"the job ended with {code} and no word of why:\n{said[-1500:]}")
                 job.end()
                 if steps(out) < before:
-                    problems.append(f"{fault}: step {before} was saved and is gone")
-                if len(problems) > 5:
-                    break
-            if len(problems) > 5:
-                break
-            if checksum(out) != expected:
-                problems.append(f"run {round_number} ends with other weights")
+                    problems.append(f"step {before} was saved and is gone")
+            if len(problems) < 5 and checksum(out) != expected:
+                problems.append(f"run {runs} ends with other weights")
     finally:
         remove_cable()
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     for fault, seconds in noticed.items():
-        print(f"{fault}: ended after {min(seconds):.1f} to {max(seconds):.1f} s")
-    print(f"{done} faults in {round_number} runs ({counts}); {len(problems)} problems")
+        print(f"{fault}: {min(seconds):.1f} to {max(seconds):.1f} s")
+    print(f"{done} faults in {runs} runs ({counts}); {len(problems)} problems")
     print("\n\n".join(problems))
     sys.exit(bool(problems))
 

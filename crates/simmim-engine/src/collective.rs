@@ -3,6 +3,7 @@
 //!
 //! Sums are taken in the order of ranks, whatever arrives first, so that every rank gets the same bits in every run.
 
+use half::bf16;
 use std::ops::AddAssign;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -60,6 +61,13 @@ pub trait Collective {
     /// If a rank is lost.
     fn all_reduce_sum(&mut self, values: &mut [f32]) -> Result<(), CollectiveError>;
 
+    /// [`Collective::all_reduce_sum`] with half the bytes: values are rounded to bf16 before they are sent and added in f32,
+    /// and the sums are rounded to bf16. A rank alone changes nothing.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn all_reduce_sum_bf16(&mut self, values: &mut [f32]) -> Result<(), CollectiveError>;
+
     /// [`Collective::all_reduce_sum`] of the few numbers that want f64: losses, weights, counts.
     ///
     /// # Errors
@@ -111,6 +119,10 @@ impl Collective for Alone {
         Ok(())
     }
 
+    fn all_reduce_sum_bf16(&mut self, _: &mut [f32]) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
     fn all_reduce_sum_f64(&mut self, _: &mut [f64]) -> Result<(), CollectiveError> {
         Ok(())
     }
@@ -125,6 +137,47 @@ impl Collective for Alone {
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {
         Ok(())
+    }
+}
+
+/// A rank whose sums of f32 are all sent in bf16.
+pub struct SendsBf16<'a>(pub &'a mut dyn Collective);
+
+impl Collective for SendsBf16<'_> {
+    fn rank(&self) -> usize {
+        self.0.rank()
+    }
+
+    fn world(&self) -> usize {
+        self.0.world()
+    }
+
+    fn all_reduce_sum(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        self.0.all_reduce_sum_bf16(values)
+    }
+
+    fn all_reduce_sum_bf16(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        self.0.all_reduce_sum_bf16(values)
+    }
+
+    fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
+        self.0.all_reduce_sum_f64(values)
+    }
+
+    fn broadcast(&mut self, values: &mut [f32], root: usize) -> Result<(), CollectiveError> {
+        self.0.broadcast(values, root)
+    }
+
+    fn broadcast_bytes(&mut self, bytes: &mut Vec<u8>, root: usize) -> Result<(), CollectiveError> {
+        self.0.broadcast_bytes(bytes, root)
+    }
+
+    fn barrier(&mut self) -> Result<(), CollectiveError> {
+        self.0.barrier()
+    }
+
+    fn announce(&mut self, activity: Activity) {
+        self.0.announce(activity);
     }
 }
 
@@ -256,6 +309,12 @@ impl Collective for InProcess {
         self.sum_over_ranks(values, f32::to_le_bytes, f32::from_le_bytes)
     }
 
+    fn all_reduce_sum_bf16(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        self.sum_over_ranks(values, |v| bf16::from_f32(v).to_le_bytes(), |bytes| bf16::from_le_bytes(bytes).to_f32())?;
+        values.iter_mut().for_each(|sum| *sum = bf16::from_f32(*sum).to_f32());
+        Ok(())
+    }
+
     fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
         self.sum_over_ranks(values, f64::to_le_bytes, f64::from_le_bytes)
     }
@@ -319,6 +378,17 @@ mod tests {
         for of_rank in sums {
             assert!(of_rank.iter().enumerate().all(|(round, sum)| *sum == [0.0, 3.0 * round as f32]), "{of_rank:?}");
         }
+    }
+
+    #[test]
+    fn sums_in_bf16_are_rounded_before_and_after() {
+        // bf16 has 8 bits: 1 + 2⁻⁹ rounds to 1, and 257 to 256
+        let sums = on_ranks(2, |mut ranks| {
+            let mut values = [1.0 + 1.0 / 512.0, [256.0, 1.0][ranks.rank()], 3.0];
+            SendsBf16(&mut ranks).all_reduce_sum(&mut values).expect("nobody leaves");
+            values
+        });
+        assert_eq!(sums, [[2.0, 256.0, 6.0]; 2]);
     }
 
     #[test]

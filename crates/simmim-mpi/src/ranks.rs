@@ -5,6 +5,7 @@ use crate::header::{Header, first_leaving, first_odd};
 use crate::slices::{sent_bytes, slices, sum_in_order};
 use crate::watch::{Call, Stall};
 use crate::watching::{OnStall, Setting, Watching};
+use half::bf16;
 use mpi::datatype::{Partition, PartitionMut};
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
@@ -285,6 +286,27 @@ fn sum_over_ranks<V: Copy + Default + AddAssign + Equivalence>(
     ranks.all_gather_varcount_into(&sum[..], &mut PartitionMut::new(values, &lens[..], &places[..]));
 }
 
+/// The same in bf16: values are rounded before they are sent and added in f32, and the sums are rounded.
+fn sum_over_ranks_in_bf16(ranks: &SimpleCommunicator, values: &mut [f32], sum: &mut Vec<f32>) {
+    let (rank, world) = (ranks.rank() as usize, ranks.size() as usize);
+    let mut bits: Vec<u16> = values.iter().map(|value| bf16::from_f32(*value).to_bits()).collect();
+    let slices = slices(values.len(), world);
+    let lens: Vec<i32> = slices.iter().map(|slice| slice.len() as i32).collect();
+    let places = starts(&lens);
+    let own = vec![lens[rank]; world];
+    let mut received = vec![0u16; slices[rank].len() * world];
+    ranks.all_to_all_varcount_into(
+        &Partition::new(&bits[..], &lens[..], &places[..]),
+        &mut PartitionMut::new(&mut received[..], &own[..], &starts(&own)[..]),
+    );
+    let received: Vec<f32> = received.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect();
+    sum.resize(slices[rank].len(), 0.0);
+    sum_in_order(&received, sum);
+    let sum: Vec<u16> = sum.iter().map(|sum| bf16::from_f32(*sum).to_bits()).collect();
+    ranks.all_gather_varcount_into(&sum[..], &mut PartitionMut::new(&mut bits[..], &lens[..], &places[..]));
+    values.iter_mut().zip(bits).for_each(|(value, bits)| *value = bf16::from_bits(bits).to_f32());
+}
+
 impl Collective for MpiRanks {
     fn rank(&self) -> usize {
         self.ranks.rank() as usize
@@ -302,6 +324,17 @@ impl Collective for MpiRanks {
                 true => (size_of_val(part) * (self.world() - 1)) as u64,
                 false => sent_bytes(part.len(), size_of::<f32>(), self.rank(), self.world()),
             };
+        }
+        self.traffic.sums += 1;
+        self.leave_call();
+        Ok(())
+    }
+
+    fn all_reduce_sum_bf16(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
+        self.enter(Call::AllReduce, values.len(), 0)?;
+        for part in values.chunks_mut(MOST_VALUES) {
+            sum_over_ranks_in_bf16(&self.ranks, part, &mut self.sum);
+            self.traffic.sent_bytes += sent_bytes(part.len(), size_of::<bf16>(), self.rank(), self.world());
         }
         self.traffic.sums += 1;
         self.leave_call();

@@ -69,24 +69,31 @@ fn values(rank: usize, len: usize) -> Vec<f32> {
     (0..len).map(|_| (next() - 0.5) * 10f32.powf(6.0 * next() - 3.0)).collect()
 }
 
+/// What ranks in threads of this process make of their values.
+fn on_threads(world: usize, len: usize, sum: fn(&mut InProcess, &mut [f32]) -> Result<(), CollectiveError>) -> Vec<f32> {
+    let of_rank = |mut rank: InProcess| {
+        let mut own = values(rank.rank(), len);
+        sum(&mut rank, &mut own).unwrap();
+        own
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            InProcess::ranks(world).into_iter().map(|rank| scope.spawn(move || of_rank(rank))).collect();
+        running.into_iter().map(|rank| rank.join().unwrap()).next_back().unwrap()
+    })
+}
+
 fn sums_have_the_bits_of_ranks_in_one_process(_: usize) {
     let mut ranks = ranks();
     let (rank, world) = (ranks.rank(), ranks.world());
     let mut sent = 0;
     for len in [0, 1, 2, 7, 256, 257, 1000, 100_003] {
-        let in_process: Vec<f32> = std::thread::scope(|scope| {
-            let running: Vec<_> = InProcess::ranks(world)
-                .into_iter()
-                .map(|mut of| {
-                    scope.spawn(move || {
-                        let mut own = values(of.rank(), len);
-                        of.all_reduce_sum(&mut own).unwrap();
-                        own
-                    })
-                })
-                .collect();
-            running.into_iter().map(|rank| rank.join().unwrap()).next_back().unwrap()
-        });
+        let in_process = on_threads(world, len, |rank, own| rank.all_reduce_sum(own));
+        let in_bf16 = on_threads(world, len, |rank, own| rank.all_reduce_sum_bf16(own));
+        let mut own = values(rank, len);
+        ranks.all_reduce_sum_bf16(&mut own).unwrap();
+        assert!(own.iter().zip(&in_bf16).all(|(a, b)| a.to_bits() == b.to_bits()), "{len} values in bf16");
+        sent += sent_bytes(len, 2, rank, world);
         for _ in 0..3 {
             let mut own = values(rank, len);
             ranks.all_reduce_sum(&mut own).unwrap();

@@ -175,6 +175,26 @@ fn ranks_pretrain_the_same_swin() {
 }
 
 #[test]
+fn ranks_that_sum_in_bf16_stay_near_and_have_the_same_bits_every_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |world: usize, name: &str, edit: &str| {
+        let out = folder.path().join(name);
+        let outcomes = on_ranks(world, |collective| {
+            let options = options::<Recipe>("pretrain-vit-cifar", &[VIT, &[edit]].concat(), &out);
+            pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).unwrap()
+        });
+        result(&out, &outcomes)
+    };
+    let bf16 = "train.reduce_in_bf16=true";
+    let (exact, rounded) = (run(2, "f32", "train.reduce_in_bf16=false"), run(2, "bf16", bf16));
+    assert!(rounded != exact && rounded == run(2, "again", bf16));
+    assert!(run(1, "alone", bf16) == run(1, "alone in f32", "train.reduce_in_bf16=false"));
+    for (a, b) in exact.0.iter().zip(&rounded.0) {
+        assert!((a - b).abs() < 1e-3 * a, "{a} in f32, {b} in bf16"); // a gradient is off by 2⁻⁹ of itself
+    }
+}
+
+#[test]
 fn ranks_that_recompute_blocks_pretrain_the_same_vit() {
     let recompute = ["train.recompute_blocks=true"];
     let shared_table = ["encoder.absolute_positions=false", "encoder.position_bias=shared"];

@@ -86,6 +86,32 @@ fn one_two_and_four_ranks_pretrain_the_same_swin() {
 }
 
 #[test]
+fn two_ranks_fine_tune_the_same_with_mixed_images() {
+    let _one = one_job();
+    let folder = tempfile::tempdir().unwrap();
+    let out = |world: usize| folder.path().join(world.to_string());
+    for world in [1, 2] {
+        let edits = ["train.max_steps=6", "augment.mix_probability=1.0", "augment.mixup=0.8", "augment.cutmix=1.0"];
+        let mut arguments = pretrain("finetune-vit-cifar", &out(world), &[&VIT[..4], &["encoder.patch_px=4"], &edits].concat());
+        arguments[0] = "finetune".into();
+        arguments.extend(["--from", "scratch", "--val"].map(str::to_owned));
+        arguments.push(arguments[4].clone());
+        succeeds(&mut on_ranks(world, &arguments));
+    }
+    for file in FILES {
+        let apart = distance(&values(&last(&out(1), file)), &values(&last(&out(2), file)));
+        eprintln!("fine-tuning, {file}: {apart:.1e}");
+        assert!(apart < ROUNDING, "{file}: {apart:e}");
+    }
+    // the first rank classifies every held-out image once
+    let top1 = |world| {
+        let entries = read_log(&out(world)).unwrap();
+        entries.iter().filter_map(|entry| entry.get("top1").and_then(Value::as_f64)).next_back().unwrap()
+    };
+    assert!((top1(1) - top1(2)).abs() < 0.2, "at most one or two of 1000 images are decided by rounding");
+}
+
+#[test]
 fn the_first_rank_speaks_and_the_others_write_files() {
     let _one = one_job();
     let folder = tempfile::tempdir().unwrap();

@@ -20,6 +20,10 @@ pub struct TrainRecipe {
     /// memory for about a third more time, with the same result.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recompute_blocks: bool,
+    /// Whether gradients are rounded to bf16 for their sum over ranks, which halves what ranks send. A rank alone sends nothing
+    /// and rounds nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reduce_in_bf16: bool,
     /// Peak learning rate for a batch of 512 images; multiplied by `batch_size / 512`.
     pub base_lr: f64,
     /// Learning rate of the first step, scaled in the same way.

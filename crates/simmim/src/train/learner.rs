@@ -9,7 +9,7 @@ use super::task::Task;
 use crate::error::{Error, Result};
 use crate::recipe::TrainRecipe;
 use simmim_data::Batch;
-use simmim_engine::{Backend, Collective, OptimizerStep, ParameterId, Slot, StepSize};
+use simmim_engine::{Backend, Collective, OptimizerStep, ParameterId, SendsBf16, Slot, StepSize};
 
 /// A phase of a step that has just ended. `Forward` and `Backward` occur once per micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,7 @@ pub struct Learner<B, T> {
     eps: f64,
     clip_norm: Option<f64>,
     accumulation_steps: usize,
+    reduce_in_bf16: bool,
     average_decay: f64,
 }
 
@@ -66,6 +67,7 @@ impl<B: Backend, T: Task> Learner<B, T> {
             eps: train.eps,
             clip_norm: (train.clip_grad > 0.0).then_some(train.clip_grad),
             accumulation_steps: train.accumulation_steps,
+            reduce_in_bf16: train.reduce_in_bf16,
             average_decay: train.average_decay,
         }
     }
@@ -117,6 +119,9 @@ impl<B: Backend, T: Task> Learner<B, T> {
             done(Phase::Forward);
             match i + 1 == self.accumulation_steps {
                 false => b.backward(&loss.sum),
+                true if self.reduce_in_bf16 => {
+                    is_finite = b.backward_and_reduce(&loss.sum, &mut SendsBf16(collective))?;
+                }
                 true => is_finite = b.backward_and_reduce(&loss.sum, collective)?,
             }
             done(Phase::Backward);
