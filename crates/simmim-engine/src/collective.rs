@@ -270,7 +270,7 @@ impl InProcess {
         let all = self.exchange(values.iter().flat_map(|v| to(*v)).collect())?;
         values.fill(V::default());
         for rank in &all {
-            assert_eq!(rank.len(), size_of_val(values), "ranks sum the same number of values");
+            assert_eq!(rank.len(), values.len() * N, "ranks sum the same number of values");
             for (sum, bytes) in values.iter_mut().zip(rank.as_chunks().0) {
                 *sum += from(*bytes);
             }

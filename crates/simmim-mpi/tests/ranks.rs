@@ -70,7 +70,11 @@ fn values(rank: usize, len: usize) -> Vec<f32> {
 }
 
 /// What ranks in threads of this process make of their values.
-fn on_threads(world: usize, len: usize, sum: fn(&mut InProcess, &mut [f32]) -> Result<(), CollectiveError>) -> Vec<f32> {
+fn on_threads(
+    world: usize,
+    len: usize,
+    sum: fn(&mut InProcess, &mut [f32]) -> Result<(), CollectiveError>,
+) -> Vec<f32> {
     let of_rank = |mut rank: InProcess| {
         let mut own = values(rank.rank(), len);
         sum(&mut rank, &mut own).unwrap();

@@ -92,7 +92,8 @@ fn two_ranks_fine_tune_the_same_with_mixed_images() {
     let out = |world: usize| folder.path().join(world.to_string());
     for world in [1, 2] {
         let edits = ["train.max_steps=6", "augment.mix_probability=1.0", "augment.mixup=0.8", "augment.cutmix=1.0"];
-        let mut arguments = pretrain("finetune-vit-cifar", &out(world), &[&VIT[..4], &["encoder.patch_px=4"], &edits].concat());
+        let mut arguments =
+            pretrain("finetune-vit-cifar", &out(world), &[&VIT[..4], &["encoder.patch_px=4"], &edits].concat());
         arguments[0] = "finetune".into();
         arguments.extend(["--from", "scratch", "--val"].map(str::to_owned));
         arguments.push(arguments[4].clone());
