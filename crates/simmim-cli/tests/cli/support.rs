@@ -40,10 +40,8 @@ pub(crate) fn simmim<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Ite
     let computes = first.is_some_and(|first| {
         !["masks", "palette", "inspect", "import", "export", "recipes"].iter().any(|c| first == **c)
     });
-    command.args(computes.then_some("--threads=1")).args(arguments).stdin(Stdio::null());
-    if let Some(device) = crate::DEVICE.filter(|_| computes) {
-        command.args(["--device", device]);
-    }
+    let device = crate::DEVICE.filter(|_| computes).map(|device| format!("--device={device}"));
+    command.args(computes.then_some("--threads=1")).args(device).args(arguments).stdin(Stdio::null());
     command
 }
 

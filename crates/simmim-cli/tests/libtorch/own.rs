@@ -6,15 +6,9 @@ use std::process::Command;
 
 /// A command on another device than the one that is tested.
 fn on(device: &str, command: &Command) -> Command {
+    let others = command.get_args().filter(|argument| !argument.to_string_lossy().starts_with("--device="));
     let mut other = Command::new(command.get_program());
-    let mut arguments = command.get_args().peekable();
-    while let Some(argument) = arguments.next() {
-        match argument == "--device" {
-            true => drop(arguments.next()),
-            false => drop(other.arg(argument)),
-        }
-    }
-    other.args(["--device", device]);
+    other.args(others).arg(format!("--device={device}"));
     other
 }
 
