@@ -21,19 +21,20 @@ export SIMMIM_BENCH_VENV=${SIMMIM_LIBTORCH_VENV:-$PWD/target/libtorch}
 echo "── tests on $device"
 SIMMIM_LIBTORCH_DEVICE=$device cargo xtask libtorch test --profile "$profile" 2>&1 | tee "$out/tests.txt"
 
-echo "── steps beside PyTorch"
 if [ "$device" = libtorch-cpu ]; then
-    python3 bench/compare.py --device "$device" --workloads vit-b-gpu swin-b-gpu swinv2-b-gpu --batch 2 --rounds 1 --steps 1 \
-        --ways eager sdpa --what step --out "$out" --edits train.accumulation_steps=1
+    sizes=(--workloads vit-cifar swin-t --batch 2 --rounds 1 --steps 1 --ways eager sdpa)
+    recipes=(pretrain-vit-cifar pretrain-swin-t-192) batch=2
 else
-    # a card is full at some batch size; these fit into 80 GB, and --batch of compare.py changes them
-    python3 bench/compare.py --device "$device" --workloads vit-b-gpu swin-b-gpu swinv2-b-gpu --rounds 3 --steps 20 \
-        --ways eager sdpa compile compile-sdpa --what step --out "$out"
+    # these batches fit into 80 GB; a card is full at some other, which --batch of compare.py sets
+    sizes=(--workloads vit-b-gpu swin-b-gpu swinv2-b-gpu --rounds 3 --steps 20 --ways eager sdpa compile compile-sdpa)
+    recipes=(pretrain-vit-b16-224 pretrain-swin-b-192 pretrain-swinv2-b-192) batch=128
 fi
 
+echo "── steps beside PyTorch"
+python3 bench/compare.py --device "$device" --what step --out "$out" "${sizes[@]}"
+
 echo "── profile of a step"
-for recipe in pretrain-vit-b16-224 pretrain-swin-b-192 pretrain-swinv2-b-192; do
-    batch=$([ "$device" = libtorch-cpu ] && echo 1 || echo 128)
+for recipe in "${recipes[@]}"; do
     command=("$SIMMIM_BENCH_BINARY" bench --recipe "$recipe" --device "$device" --set "train.batch_size=$batch" --steps 1)
     "${command[@]}" | tee "$out/$recipe.txt"
     if command -v nsys >/dev/null && [ "${device%%:*}" = cuda ]; then
