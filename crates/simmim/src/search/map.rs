@@ -98,30 +98,8 @@ pub fn coordinates(
         return Ok(None);
     }
     let start = start(&principal, options.seed);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let pool = pool.map_err(|error| Error::Io(std::io::Error::other(error.to_string())))?;
-    let places = catch_unwind(AssertUnwindSafe(|| {
-        pool.install(|| {
-            let items = vec![(); count];
-            let mut tsne: tSNE<f32, ()> = tSNE::new(&items);
-            tsne.perplexity(perplexity).epochs(EPOCHS).initial_embedding(start).epoch_callback(|epoch, _| {
-                if stop.load(Ordering::Relaxed) {
-                    resume_unwind(Box::new(Stopped)); // the only way out of the loop
-                }
-                progress(0.5 + 0.5 * (epoch + 1) as f64 / EPOCHS as f64);
-            });
-            match count < INTERPOLATED_FROM {
-                true => tsne.barnes_hut_with_neighbors(THETA, &neighbors),
-                false => tsne.fit_sne_with_neighbors(&neighbors),
-            };
-            tsne.embedding()
-        })
-    }));
-    let places = match places {
-        Ok(places) => places,
-        Err(stopped) if stopped.is::<Stopped>() => return Ok(None),
-        Err(panic) => resume_unwind(panic),
-    };
+    let on = &mut |share: f64| progress(0.5 + 0.5 * share);
+    let Some(places) = embedded(&neighbors, start, perplexity, stop, on)? else { return Ok(None) };
     if let Some(index) = places.iter().position(|value| !value.is_finite()) {
         return Err(Error::OutputNotFinite {
             what: "the place in the map".into(),
@@ -130,6 +108,40 @@ pub fn coordinates(
         });
     }
     Ok(Some(places.chunks_exact(2).map(|place| [place[0].into(), place[1].into()]).collect()))
+}
+
+/// The places `[N, 2]` of t-SNE, flat; `None` if `stop` was set.
+fn embedded(
+    neighbors: &[Vec<Neighbor<f32>>],
+    start: Vec<f32>,
+    perplexity: f32,
+    stop: &AtomicBool,
+    progress: &mut (dyn FnMut(f64) + Send),
+) -> Result<Option<Vec<f32>>> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let pool = pool.map_err(|error| Error::Io(std::io::Error::other(error.to_string())))?;
+    let places = catch_unwind(AssertUnwindSafe(|| {
+        pool.install(|| {
+            let items = vec![(); neighbors.len()];
+            let mut tsne: tSNE<f32, ()> = tSNE::new(&items);
+            tsne.perplexity(perplexity).epochs(EPOCHS).initial_embedding(start).epoch_callback(|epoch, _| {
+                if stop.load(Ordering::Relaxed) {
+                    resume_unwind(Box::new(Stopped)); // the only way out of the loop
+                }
+                progress((epoch + 1) as f64 / EPOCHS as f64);
+            });
+            match neighbors.len() < INTERPOLATED_FROM {
+                true => tsne.barnes_hut_with_neighbors(THETA, neighbors),
+                false => tsne.fit_sne_with_neighbors(neighbors),
+            };
+            tsne.embedding()
+        })
+    }));
+    match places {
+        Ok(places) => Ok(Some(places)),
+        Err(stopped) if stopped.is::<Stopped>() => Ok(None),
+        Err(panic) => resume_unwind(panic),
+    }
 }
 
 /// The principal components, scaled, and differences between images that are equal.
