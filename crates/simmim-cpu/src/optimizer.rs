@@ -13,7 +13,7 @@ use crate::Cpu;
 use simmim_engine::{OptimizerStep, ParameterId};
 use simmim_kernels::adamw::{AdamWStep, adamw};
 use simmim_kernels::dtype::Dtype;
-use simmim_kernels::elementwise::{move_toward, sum_of_squares};
+use simmim_kernels::elementwise::{move_towards, sum_of_squares};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::{pack_weight_by_column, pack_weight_rows};
 use simmim_kernels::product::Tile;
@@ -37,7 +37,7 @@ pub(super) fn update_average(cpu: &Cpu, decay: f32) {
     let mut store = cpu.store.borrow_mut();
     let (average, values) = store.average_and_values();
     let pieces = average.chunks_mut(PIECE).zip(values.chunks(PIECE)).collect();
-    cpu.threads.map(pieces, |(average, values)| move_toward(average, 1.0 - decay, values));
+    cpu.threads.map(pieces, |(average, values)| move_towards(average, 1.0 - decay, values));
 }
 
 /// Makes one AdamW step of all parameters from their gradients times `factor`, and packs the weights that are packed

@@ -181,7 +181,7 @@ fn ranks_that_sum_in_bf16_stay_near_and_have_the_same_bits_every_time() {
         let out = folder.path().join(name);
         let outcomes = on_ranks(world, |collective| {
             let options = options::<Recipe>("pretrain-vit-cifar", &[VIT, &[edit]].concat(), &out);
-            pretrain(&DEVICE, collective, &options, &mut |_| (), &AtomicBool::new(false)).unwrap()
+            pretrain(&DEVICE, collective, &options, &InitFrom::Scratch, &mut |_| (), &AtomicBool::new(false)).unwrap()
         });
         result(&out, &outcomes)
     };

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const BESIDE: [&str; 2] = ["config.json", "preprocessor_config.json"];
 
 /// Names under which a model has its weights, the first that is there; an index names more files.
-const WEIGHTS: [&str; 4] =
+pub(super) const WEIGHTS: [&str; 4] =
     ["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// The path in the cache that stands for `from`, if that is an address. What is not there yet is fetched.

@@ -123,7 +123,7 @@ impl Client {
                 hint: Some("HF_TOKEN is the token alone, as the hub shows it".into()),
             })?;
             value.set_sensitive(true);
-            Ok(value)
+            Ok::<_, Error>(value)
         });
         let authorization = authorization.transpose()?;
         Ok(Self { http, runtime, base, authorization, silence: settings.silence, is_quiet })
@@ -334,7 +334,8 @@ impl Fault {
                 format!("{page}/tree/{} lists them", address.revision),
             ),
             Fault::NoWeights => {
-                let what = format!("`{text}` has no weights under the usual names ({})", super::WEIGHTS.join(", "));
+                let what =
+                    format!("`{text}` has no weights under the usual names ({})", super::fetch::WEIGHTS.join(", "));
                 (what, format!("name a file of {page}/tree/{}, as in hf://OWNER/NAME/FILE", address.revision))
             }
             Fault::Status { file, status, message } => {

@@ -6,6 +6,7 @@ use simmim::precision::PrecisionChoice;
 use simmim::recipe::{Recipe, resolve_as};
 use simmim::run::read_log;
 use simmim::train::{Input, Options};
+use simmim::weights::InitFrom;
 use simmim_cpu::CpuDevice;
 use simmim_engine::InProcess;
 use std::fs;
@@ -43,7 +44,15 @@ fn in_process(recipe: &str, edits: &[&str], out: &Path, world: usize) {
                     workers: 1,
                 };
                 let device = CpuDevice { threads: 1 };
-                simmim::train::pretrain(&device, &mut rank, &options, &mut |_| (), &AtomicBool::new(false)).unwrap();
+                simmim::train::pretrain(
+                    &device,
+                    &mut rank,
+                    &options,
+                    &InitFrom::Scratch,
+                    &mut |_| (),
+                    &AtomicBool::new(false),
+                )
+                .unwrap();
             });
         }
     });
