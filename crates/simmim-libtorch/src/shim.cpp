@@ -37,6 +37,8 @@ char* caught(F&& run) {
     return nullptr;
   } catch (const std::exception& error) {
     return strdup(error.what());
+  } catch (...) {
+    return strdup("libtorch failed and does not say why");
   }
 }
 

@@ -111,14 +111,14 @@ pub(crate) fn pick_rows(
 /// What a segment needs to run again: once, by the backward pass.
 struct Recomputed {
     b: Libtorch,
-    input: Tensor,
-    segment: Option<Segment<Libtorch>>,
+    /// The input and the segment, which go as soon as they are used: the graph lives until the end of the step.
+    once: Option<(Tensor, Segment<Libtorch>)>,
 }
 
 /// Makes `output`, which `segment` computed of `input` without recording, depend on `input` by running the segment again in
 /// the backward pass.
 pub(crate) fn recompute(b: &Libtorch, input: &Tensor, output: &Tensor, segment: Segment<Libtorch>) -> Tensor {
-    let held = Box::new(Recomputed { b: b.clone(), input: input.detach(), segment: Some(segment) });
+    let held = Box::new(Recomputed { b: b.clone(), once: Some((input.detach(), segment)) });
     let mut result = null_mut();
     // SAFETY: both tensors are alive, and the box is freed by `drop_segment` alone, which the shim calls once. The backward
     // pass may run the segment on a thread of libtorch's, while the thread that owns the backend waits in `backward` and
@@ -148,8 +148,8 @@ extern "C" fn run_again(segment: *mut c_void, d_output: *const C_tensor, d_input
     let d_output = unsafe { Tensor::clone_from_ptr(d_output.cast_mut()) };
     // no panic may cross into C++
     let gradient = catch_unwind(AssertUnwindSafe(|| {
-        let segment = held.segment.take().expect("a graph is gone through once");
-        let input = held.input.set_requires_grad(true);
+        let (input, segment) = held.once.take().expect("a graph is gone through once");
+        let input = input.set_requires_grad(true);
         let output = held.b.record_as(true, || segment(&held.b, &crate::LibtorchTensor(input.shallow_clone())));
         // tensors that several segments use, such as a table of positions, have a graph that all of them go through
         if output.0.requires_grad() {

@@ -57,10 +57,11 @@ impl Cache {
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
-        if fs::symlink_metadata(&path).is_ok() {
-            fs::remove_file(&path)?;
-        }
-        link(&self.blob(tag), tag, file, &path)?;
+        // another process may do the same: the link appears whole, whichever is last
+        let new = path.with_file_name(format!(".{tag}.{}.link", std::process::id()));
+        let _ = fs::remove_file(&new);
+        link(&self.blob(tag), tag, file, &new)?;
+        fs::rename(&new, &path)?;
         if !is_commit(&self.revision) {
             let reference = self.model.join("refs").join(&self.revision);
             if let Some(folder) = reference.parent() {

@@ -77,6 +77,10 @@ fn whole(address: &Address, cache: &Cache) -> Option<PathBuf> {
 /// Fetches what an address stands for.
 fn fetched(address: &Address, cache: &Cache, client: &Client) -> Result<PathBuf, request::Fault> {
     let beside = |file: &str| address.folder().map_or(file.to_owned(), |folder| format!("{folder}/{file}"));
+    // what says how the weights are read comes first, so that whoever has the weights has it too
+    for name in BESIDE {
+        client.fetch(cache, &beside(name), Wanted::IfThere)?;
+    }
     let file = match &address.file {
         Some(file) => client.fetch(cache, file, Wanted::Needed)?.expect("a file that is needed is there or an error"),
         None => {
@@ -90,9 +94,6 @@ fn fetched(address: &Address, cache: &Cache, client: &Client) -> Result<PathBuf,
             found.ok_or(request::Fault::NoWeights)?
         }
     };
-    for name in BESIDE {
-        client.fetch(cache, &beside(name), Wanted::IfThere)?;
-    }
     for part in parts_of(&file).map_err(request::Fault::Local)? {
         let name = part.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         client.fetch(cache, &beside(name), Wanted::Needed)?;

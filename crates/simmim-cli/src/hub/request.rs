@@ -6,11 +6,12 @@ use super::settings::Settings;
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, ETAG, HeaderMap, HeaderValue, LOCATION, RANGE};
 use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode, Url};
+use sha2::{Digest, Sha256};
 use simmim::Error;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{sleep, timeout};
 
@@ -42,6 +43,10 @@ pub(super) enum Fault {
         file: String,
         got: u64,
         wanted: u64,
+    },
+    /// It is whole, and not what the hub says that it is.
+    Damaged {
+        file: String,
     },
     /// One must ask for access.
     Gated {
@@ -153,7 +158,10 @@ impl Client {
         let mut tries = 1;
         loop {
             match self.once(cache, file, partial).await {
-                Err(fault) if tries < TRIES && fault.may_pass() => sleep(pause).await,
+                // a connection that was lost on the way comes back; one that never was does not
+                Err(fault) if tries < TRIES && (fault.may_pass() || partial.is_some() && fault.is_of_connection()) => {
+                    sleep(pause).await;
+                }
                 result => return result,
             }
             (tries, pause) = (tries + 1, 2 * pause);
@@ -168,9 +176,20 @@ impl Client {
             move |error| Fault::Disk { path, error }
         };
         if !blob.is_file() {
-            let begun =
-                partial.take().filter(|begun| begun.tag == tag && response.status() == StatusCode::PARTIAL_CONTENT);
-            let path = blob.with_file_name(format!("{tag}.{}.incomplete", std::process::id()));
+            let is_rest = response.status() == StatusCode::PARTIAL_CONTENT;
+            let begun = match partial.take() {
+                Some(begun) if begun.tag == tag && is_rest => Some(begun),
+                Some(other) => {
+                    let _ = fs::remove_file(other.path);
+                    None
+                }
+                None => None,
+            };
+            if begun.is_none() && is_rest {
+                // the rest of another content than that which was begun: the next try asks for the whole of it
+                return Err(Fault::CutShort { file: file.into(), got: 0, wanted: size.unwrap_or(1) });
+            }
+            let path = begun.as_ref().map_or_else(|| blob.with_file_name(unfinished(&tag)), |begun| begun.path.clone());
             let len = begun.map_or(0, |begun| begun.len);
             if let Some(folder) = blob.parent() {
                 fs::create_dir_all(folder).map_err(disk(folder))?;
@@ -195,6 +214,10 @@ impl Client {
             out.sync_all().map_err(disk(&path))?;
             if size.is_some_and(|size| size != partial.len) {
                 return Err(cut_short(partial.len));
+            }
+            if !is_content_of(&path, &tag).map_err(disk(&path))? {
+                partial.len = 0; // none of it is used again
+                return Err(Fault::Damaged { file: file.into() });
             }
             fs::rename(&path, &blob).map_err(disk(&blob))?;
         }
@@ -273,11 +296,32 @@ impl Client {
     }
 }
 
+/// A name for what is being fetched, which no other process has.
+fn unfinished(tag: &str) -> String {
+    let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    format!("{tag}.{}-{time}.incomplete", std::process::id())
+}
+
+/// Whether a file is what its tag says; the tags of large files are their SHA-256, and others say nothing.
+fn is_content_of(path: &Path, tag: &str) -> io::Result<bool> {
+    if tag.len() != 64 || !tag.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Ok(true);
+    }
+    let mut hasher = Sha256::new();
+    io::copy(&mut File::open(path)?, &mut hasher)?;
+    let hash: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(hash == tag.to_ascii_lowercase())
+}
+
 impl Fault {
+    fn is_of_connection(&self) -> bool {
+        matches!(self, Fault::NoConnection(_))
+    }
+
     /// Whether another try may succeed.
     fn may_pass(&self) -> bool {
         match self {
-            Fault::Silent { .. } | Fault::CutShort { .. } => true,
+            Fault::Silent { .. } | Fault::CutShort { .. } | Fault::Damaged { .. } => true,
             Fault::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
             Fault::NoConnection(_)
             | Fault::Gated { .. }
@@ -307,6 +351,11 @@ impl Fault {
             }
             Fault::CutShort { file, got, wanted } => {
                 let what = format!("`{text}`: `{file}` ended after {got} of {wanted} bytes, in {TRIES} tries");
+                (what, again.into())
+            }
+            Fault::Damaged { file } => {
+                let what =
+                    format!("`{text}`: what came of `{file}` has another SHA-256 than the hub says, in {TRIES} tries");
                 (what, again.into())
             }
             Fault::Gated { message } if has_token => {

@@ -192,6 +192,13 @@ def _pixels_of_pil(image: Any) -> NDArray[Any]:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):
         return numpy.asarray(image).astype(numpy.uint16)
+    if image.mode == "I":  # as old versions open files of 16 bits
+        values = numpy.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("a PIL image of mode I has values beyond 16 bits\nhint: give an array of uint16")
+        return values.astype(numpy.uint16)
+    if image.mode == "F":
+        raise ValueError("a PIL image of mode F does not say what is black and white\nhint: give an array of uint16")
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         image = image.convert("RGBA" if "transparency" in image.info else "L" if image.mode == "1" else "RGB")
     return numpy.asarray(image)

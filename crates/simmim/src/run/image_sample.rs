@@ -26,14 +26,17 @@ pub(crate) fn of_source(source: &dyn Source) -> String {
     format!("{count} images, crc32c {sum:08x}")
 }
 
-/// A checksum of the names and labels of all images in their order. Of a path only the last part counts, because ranks may
+/// A checksum of the classes of a source, and of the names and all labels of its images in their order. Of a path only the last part counts, because ranks may
 /// have the same images in different places.
 pub(crate) fn of_listing(source: &dyn Source) -> u32 {
-    (0..source.len()).fold(0, |sum, index| {
+    let add = |sum: u32, text: &str| crc32c::crc32c_append(crc32c::crc32c_append(sum, text.as_bytes()), &[0]);
+    let classes = source.classes().iter().fold(0, |sum, class| add(sum, class));
+    (0..source.len()).fold(classes, |sum, index| {
         let name = source.name(index);
         let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-        let label = source.label(index).map_or(u64::MAX, |label| label as u64);
-        crc32c::crc32c_append(crc32c::crc32c_append(sum, last.as_bytes()), &label.to_le_bytes())
+        let labels = source.labels(index);
+        let sum = crc32c::crc32c_append(add(sum, last), &(labels.len() as u64).to_le_bytes());
+        labels.iter().fold(sum, |sum, label| crc32c::crc32c_append(sum, &(*label as u64).to_le_bytes()))
     })
 }
 
