@@ -273,7 +273,7 @@ impl<D: Device> Search<'_, D> {
 
     fn json_of(&self, near: &Nearest) -> Value {
         let rows = &self.collection.rows;
-        json!({ "file": rows.names().files[near.row], "row": near.row, "class": rows.class(near.row), "similarity": near.similarity })
+        json!({ "file": rows.names().files[near.row], "row": near.row, "class": rows.class(near.row), "similarity": near.similarity.clamp(-1.0, 1.0) })
     }
 
     /// Writes the page and the sheet of some of `count` queries or groups, of which the first `listed` are known.

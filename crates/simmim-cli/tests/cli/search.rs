@@ -102,7 +102,8 @@ fn a_query_finds_its_copies_but_not_itself_and_others_go_on_when_one_is_broken()
     broken_image(&broken);
     let found = json(search(&text(&data), &["--k=3", &text(&query), &text(&outside)]));
     let (near, file) = (neighbors(&found), |path: &Path| text(path));
-    assert_eq!(near[0][0], (file(&data.join("bee/copy.png")), 1.0), "its copy, but not itself");
+    assert_eq!(near[0][0].0, file(&data.join("bee/copy.png")), "its copy, but not itself");
+    assert!((near[0][0].1 - 1.0).abs() < 1e-6, "{near:?}");
     assert_eq!(near[1][0].0, file(&query), "the same pixels at another place");
     assert_eq!(near[1][1].0, file(&data.join("bee/copy.png")), "equally near, and behind it in the collection");
     assert_eq!((&found["queries"][0]["row"], &found["queries"][1]["row"]), (&1.into(), &Value::Null));
@@ -163,7 +164,7 @@ fn refuses_usage(command: Command, part: &str) {
 fn pages_and_sheets_show_names_of_any_kind_and_replace_nothing_else() {
     let (folder, _) = scratch();
     let data = folder.path().join("data");
-    class_folders(&data, &["<b>Käse & Öl</b>", "bee"], 8);
+    class_folders(&data, &["<b>Käse & Öl", "bee"], 8);
     fs::rename(data.join("bee/1.png"), data.join("bee/<script>alert(1)<.png")).unwrap();
     let out = |name: &str| folder.path().join("new folder").join(name);
     let (page, sheet, table) = (out("s.html"), out("s.png"), out("s.csv"));
@@ -171,10 +172,7 @@ fn pages_and_sheets_show_names_of_any_kind_and_replace_nothing_else() {
     let found = json(search(&text(&data), &files));
     assert_eq!(found["files"], value!([text(&page), text(&sheet), text(&table)]));
     let html = fs::read_to_string(&page).unwrap();
-    assert!(
-        html.contains("&lt;b&gt;Käse &amp; Öl&lt;/b&gt;") && html.contains("&lt;script&gt;alert(1)&lt;.png"),
-        "{html}"
-    );
+    assert!(html.contains("&lt;b&gt;Käse &amp; Öl") && html.contains("&lt;script&gt;alert(1)&lt;.png"), "{html}");
     assert!(!html.contains("<script") && !html.contains("<b>K"));
     assert!(image::open(&sheet).unwrap().width() > 1000);
     let lines = fs::read_to_string(&table).unwrap();
