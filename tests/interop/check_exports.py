@@ -92,7 +92,7 @@ def official(checks, name, folder):
             checks.near(f"{what}: loss", result.loss, tensors["loss"].reshape(()))
 
 
-def of_run(checks, recipe, edits, folder):
+def of_run(checks, name, recipe, edits, folder):
     """A model trained here for some steps, against what is computed here."""
     run, images = trained(folder, recipe, edits)
     encoder = simmim.load(run, precision="f32")
@@ -109,19 +109,19 @@ def of_run(checks, recipe, edits, folder):
         if form == "hf":
             processor = transformers.AutoImageProcessor.from_pretrained(out)
             pictures = [Image.fromarray(image) for image in images]
-            checks.near(f"{recipe}: its image processor", processor(pictures, return_tensors="pt")["pixel_values"], pixels)
+            checks.near(f"{name}: its image processor", processor(pictures, return_tensors="pt")["pixel_values"], pixels)
         with torch.no_grad():
             hidden = model.base_model(pixels).last_hidden_state if form == "hf" else model.forward_features(pixels)
             hidden = hidden.flatten(1, 2) if hidden.ndim == 4 else hidden
             side = int(hidden.shape[1] ** 0.5)
             tokens = patch_tokens(hidden, side * side)
-            checks.near(f"{recipe} as {form} {kind}: features", tokens.mean(1), ours)
+            checks.near(f"{name} as {form} {kind}: features", tokens.mean(1), ours)
             if kind.endswith("ForMaskedImageModeling"):
                 patch = model.config.patch_size
                 unit = 8 if "mask.unit_px=8" in edits else 4
                 hidden = simmim.mask(32, unit_px=unit, patch_px=patch, ratio=0.6, count=len(images), epoch=HELD_OUT)
                 result = model(pixels, bool_masked_pos=torch.from_numpy(hidden).flatten(1))
-                checks.near(f"{recipe} as {form} {kind}: loss", result.loss, numpy.array(logged(run, "val_loss")))
+                checks.near(f"{name} as {form} {kind}: loss", result.loss, numpy.array(logged(run, "val_loss")))
 
 
 def main():
@@ -133,10 +133,16 @@ def main():
             folder = Path(scratch) / name
             folder.mkdir()
             official(checks, name, folder)
-        small = [("pretrain-vit-cifar", VIT + ["encoder.position_bias=none"]), ("pretrain-vit-cifar", VIT)]
-        small += [("pretrain-swin-t-192", SWIN_PRETRAINING), ("pretrain-swinv2-t-192", SWIN_PRETRAINING)]
-        for number, (recipe, edits) in enumerate(small):
-            of_run(checks, recipe, edits, Path(scratch) / f"trained-{number}")
+        # SwinV2 with the pixels as target, which those classes have
+        v2 = ["encoder.kind=swinv2", "encoder.extra_norm_every=0", "encoder.pretrained_window_size=[]"]
+        small = [
+            ("ViT with positions alone", "pretrain-vit-cifar", VIT + ["encoder.position_bias=none"]),
+            ("ViT with tables", "pretrain-vit-cifar", VIT),
+            ("Swin", "pretrain-swin-t-192", SWIN_PRETRAINING),
+            ("SwinV2", "pretrain-swin-t-192", SWIN_PRETRAINING + v2),
+        ]
+        for number, (name, recipe, edits) in enumerate(small):
+            of_run(checks, name, recipe, edits, Path(scratch) / f"trained-{number}")
     print("timm", timm.__version__, "transformers", transformers.__version__, "torch", torch.__version__)
     checks.end()
 

@@ -10,7 +10,7 @@ use super::conventions::{Convention, NamedTensor};
 use super::{LoadedWeights, RECIPE_KEY, WeightsFile, save_atomically};
 use crate::encoders::{Encode, Encoder, EncoderConfig, Role, plain_name};
 use crate::error::{Error, Result};
-use crate::recipe::{AnyRecipe, FinetuneRecipe};
+use crate::recipe::{AnyRecipe, FinetuneRecipe, TargetKind};
 use crate::run::files::write_atomically;
 use crate::run::{RunInfo, read_log};
 use crate::weights::Builder;
@@ -219,6 +219,14 @@ impl<'a> Model<'a> {
         let is_linear =
             !self.tensors.iter().any(|t| t.name.starts_with("decoder.") && !t.name.starts_with("decoder.0."));
         is_linear && self.shape("decoder.0.weight").is_some_and(|shape| shape[0] == outputs && shape[2..] == [1, 1])
+    }
+
+    /// Whether the pixels that its head predicts are not those of the input.
+    fn predicts_other_pixels(&self) -> bool {
+        match self.recipe {
+            AnyRecipe::Pretrain(recipe) => recipe.target.kind != TargetKind::Pixels,
+            AnyRecipe::Finetune(_) | AnyRecipe::Tokenizer(_) => false,
+        }
     }
 
     /// Multiplies the last layer of each branch by its layer scale, which then is gone: the same function.

@@ -80,6 +80,10 @@ fn whole(
         return (classifier, prefix);
     }
     if model.predicts_pixels() && model.shape("mask_token").is_some() {
+        if model.predicts_other_pixels() {
+            let what = "its head predicts pixels that are normalized again, and the loss of {} compares with those of the input";
+            exported.notes.push(what.replace("{}", masked));
+        }
         return (masked, prefix);
     }
     let reason = format!("{masked} has one linear layer that predicts every pixel");
