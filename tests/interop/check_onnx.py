@@ -55,7 +55,7 @@ def main():
     checks = Checks()
     wide = ["data.image_size=[32, 48]", "mask.unit_px=8"]
     rows = [
-        ("ViT with a table per block", "pretrain-vit-cifar", VIT, {}),
+        ("ViT with a table per block", "pretrain-vit-cifar", VIT + ["encoder.position_bias=per-block"], {}),
         ("ViT with a shared table", "pretrain-vit-cifar", VIT + ["encoder.position_bias=shared"], {}),
         ("ViT with positions alone", "pretrain-vit-cifar", VIT + ["encoder.position_bias=none"], {}),
         ("ViT without scales and biases", "pretrain-vit-cifar", VIT + ["encoder.layer_scale=0", "encoder.qkv_bias=false"], {}),
