@@ -40,7 +40,7 @@ pub fn similar_groups(
     for start in (0..rows.len()).step_by(CHUNK) {
         let chunk = start..rows.len().min(start + CHUNK);
         let units = rows.unit_block(chunk.clone())?;
-        let is_whole = each_product(rows, start, &units, device, stop, &mut |cosines, batch, others| {
+        let is_whole = each_product(rows, start, &units, device, stop, |cosines, batch, others| {
             // each query with the rows behind it that are alike
             let mut alike: Vec<(usize, Vec<usize>)> = batch.clone().map(|query| (start + query, Vec::new())).collect();
             on_threads(device, &mut alike, cosines, others.len(), &|(query, alike), cosines| {

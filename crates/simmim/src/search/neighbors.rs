@@ -77,7 +77,7 @@ pub fn nearest(
             }
         };
         let mut found: Vec<Best> = own.into_iter().map(|own| Best::new(k, own)).collect();
-        let is_whole = each_product(bank, 0, &unit_queries, device, stop, &mut |cosines, batch, rows| {
+        let is_whole = each_product(bank, 0, &unit_queries, device, stop, |cosines, batch, rows| {
             let best = &mut found[batch.clone()];
             on_threads(device, best, cosines, rows.len(), &|best, cosines| best.offer(cosines, rows.start));
             if batch.end == chunk.len() {
@@ -102,7 +102,7 @@ pub(super) fn each_product(
     unit_queries: &[f32],
     device: &impl Device,
     stop: &AtomicBool,
-    each: &mut dyn FnMut(&[f32], Range<usize>, Range<usize>),
+    mut each: impl FnMut(&[f32], Range<usize>, Range<usize>),
 ) -> Result<bool> {
     let width = bank.width();
     for start in (first..bank.len()).step_by(BANK_ROWS) {
