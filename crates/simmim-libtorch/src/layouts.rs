@@ -41,12 +41,15 @@ impl Rows {
     }
 }
 
+/// What was made of a table, with the table, whose address no other has as long as it is kept.
+type Made<S, T> = (Rc<S>, Rc<T>);
+
 /// What is kept, by the address of what it was made of.
 #[derive(Default)]
 pub(crate) struct Layouts {
-    windows: HashMap<(usize, usize), (Rc<[u32]>, Rc<Permutation>)>,
-    bias_indices: HashMap<usize, (Rc<[u32]>, Rc<Tensor>)>,
-    masks: HashMap<usize, (Rc<[Option<u32>]>, Rc<Tensor>)>,
+    windows: HashMap<(usize, usize), Made<[u32], Permutation>>,
+    bias_indices: HashMap<usize, Made<[u32], Tensor>>,
+    masks: HashMap<usize, Made<[Option<u32>], Tensor>>,
 }
 
 impl Layouts {

@@ -119,14 +119,18 @@ fn attend_in_parts(b: &Libtorch, [q, k, v]: [&Tensor; 3], bias: Option<&Tensor>,
         Scale::Number(scale) => q * *scale,
         Scale::OfHead(_) => q.shallow_clone(),
     };
-    let mut scores = b.to_operand(&q).matmul(&b.to_operand(k).transpose(-2, -1)); // [B·windows, A, M, M]
-    if let Scale::OfHead(scale) = scale {
-        scores = scores * scale;
-    }
-    if let Some(bias) = bias {
-        let windows = bias.size()[0];
-        let of_windows = scores.view([batch / windows, windows, heads, slots, slots]) + bias.unsqueeze(0);
-        scores = of_windows.view([batch, heads, slots, slots]);
-    }
+    let products = b.to_operand(&q).matmul(&b.to_operand(k).transpose(-2, -1)); // [B·windows, A, M, M]
+    let scores = match scale {
+        Scale::Number(_) => products,
+        Scale::OfHead(scale) => products * scale,
+    };
+    let scores = match bias {
+        Some(bias) => {
+            let windows = bias.size()[0];
+            let of_windows = scores.view([batch / windows, windows, heads, slots, slots]) + bias.unsqueeze(0);
+            of_windows.view([batch, heads, slots, slots])
+        }
+        None => scores,
+    };
     b.to_operand(&scores.softmax(-1, None::<Kind>)).matmul(v)
 }

@@ -14,16 +14,19 @@ pub(crate) fn add(
     layer_scale: Option<ParameterId>,
     drop_path_scale: Option<&[f32]>,
 ) -> Tensor {
-    let mut y = match order {
+    let y = match order {
         NormOrder::Pre => y.shallow_clone(),
         NormOrder::Post => layer_norm(b, &y.to_kind(Kind::Float), norm),
     };
-    if let Some(scale) = layer_scale {
-        y = y * b.leaf(scale);
-    }
-    if let Some(scale) = drop_path_scale {
-        y = y * b.upload(&[scale.len() as i64, 1, 1], scale);
-    }
+    // not in place: a product of bf16 and f32 is f32
+    let y = match layer_scale {
+        Some(scale) => y * b.leaf(scale),
+        None => y,
+    };
+    let y = match drop_path_scale {
+        Some(scale) => y * b.upload(&[scale.len() as i64, 1, 1], scale),
+        None => y,
+    };
     x + y
 }
 
