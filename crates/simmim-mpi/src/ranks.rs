@@ -3,8 +3,8 @@
 use crate::failure;
 use crate::header::{Header, first_leaving, first_odd};
 use crate::slices::{sent_bytes, slices, sum_in_order};
-use crate::watch::{Call, Stall};
-use crate::watching::{OnStall, Setting, Watching};
+use crate::watch::{Call, OnStall};
+use crate::watching::{Setting, Watching};
 use half::bf16;
 use mpi::datatype::{Partition, PartitionMut};
 use mpi::environment::Universe;
@@ -37,7 +37,7 @@ pub struct Config<'a> {
     pub patience: Duration,
     /// Called in a thread of its own when the job cannot go on: why, and a line for each rank that this one hears from.
     /// The collective that this rank is in will not return.
-    pub on_stall: Box<dyn Fn(&Stall, &[String]) + Send>,
+    pub on_stall: OnStall,
 }
 
 /// Why ranks do not begin.
@@ -107,13 +107,12 @@ impl MpiRanks {
         let of_machine = texts(&ranks.split_shared(ranks.rank()), config.cores);
         let sharing = of_machine.iter().filter(|cores| *cores == config.cores).count();
         let can_talk = threading == mpi::Threading::Multiple;
-        let on_stall: OnStall = config.on_stall;
         let watching = Watching::start(Setting {
             rank: ranks.rank() as usize,
             names: names.clone(),
             patience: config.patience,
             can_talk,
-            on_stall,
+            on_stall: config.on_stall,
         })?;
         Ok(Self {
             ranks,

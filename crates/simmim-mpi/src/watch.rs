@@ -163,6 +163,9 @@ impl fmt::Display for Stall {
     }
 }
 
+/// What is done when a job cannot go on; it gets why, and a line for each rank that this one hears from.
+pub type OnStall = Box<dyn Fn(&Stall, &[String]) + Send>;
+
 /// What `rank` finds wrong when it sees all ranks like this. Only the first rank hears from all; the others judge the
 /// first one, and later than it, so that it can say who is silent.
 pub fn judge(rank: usize, seen: &[Seen], patience: Duration) -> Option<Stall> {

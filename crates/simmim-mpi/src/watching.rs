@@ -1,6 +1,6 @@
 //! The thread of a rank that sends signs of life, and notices when a job cannot go on.
 
-use crate::watch::{Call, Seen, Stall, Status, judge};
+use crate::watch::{Call, OnStall, Seen, Stall, Status, judge};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, Destination, MatchedReceiveVec, Source};
 use std::sync::mpsc::{Sender, channel};
@@ -10,9 +10,6 @@ use std::time::{Duration, Instant};
 
 /// Marks signs of life.
 const TAG: i32 = 1;
-
-/// What is said when a job cannot go on: why, and what each rank that this one hears from does, a line for each.
-pub(crate) type OnStall = Box<dyn Fn(&Stall, &[String]) + Send>;
 
 /// The thread, and what it knows of its rank.
 pub(crate) struct Watching {
