@@ -8,8 +8,11 @@ use simmim_mpi::{Config, MpiRanks, OpenError};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// A name, and what a rank does.
+type Case = (&'static str, fn(usize));
+
 /// The cases, each in processes of its own, as MPI begins once in a process.
-const CASES: &[(&str, fn(usize))] = &[
+const CASES: &[Case] = &[
     ("sums_have_the_bits_of_ranks_in_one_process", sums_have_the_bits_of_ranks_in_one_process),
     ("a_broadcast_gives_everyone_what_the_root_has", a_broadcast_gives_everyone_what_the_root_has),
     ("a_rank_that_fails_tells_all_others_why", a_rank_that_fails_tells_all_others_why),
