@@ -59,6 +59,11 @@ impl ForwardContext {
         }
     }
 
+    /// Whether some blocks have no backward pass; what they share with the others has none either.
+    pub(super) fn freezes(&self) -> bool {
+        self.frozen_blocks > 0
+    }
+
     /// Whether the block that was applied last has no backward pass; what follows it before the next one has none either.
     pub(super) fn is_frozen(&self) -> bool {
         (1..=self.frozen_blocks).contains(&self.blocks_done)

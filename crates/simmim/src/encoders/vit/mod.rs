@@ -263,7 +263,10 @@ impl Vit {
         if let Some(registers) = self.registers {
             x = b.prepend_tokens(&x, registers); // they have no position
         }
-        let shared = self.shared_bias.map(|id| b.parameter(id)); // [T, A]
+        let shared = self.shared_bias.map(|id| match context.freezes() {
+            true => b.frozen(&x, Box::new(move |b, _| b.parameter(id))),
+            false => b.parameter(id),
+        }); // [T, A]
         for (i, block) in self.blocks[..blocks].iter().enumerate() {
             let drop_path_scale = [(); 2].map(|()| context.drop_path_scale(block.drop_rate));
             let (block, shared, windows) = (Rc::clone(block), shared.clone(), windows.clone());
