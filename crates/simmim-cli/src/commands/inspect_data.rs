@@ -65,7 +65,7 @@ pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Resu
 /// If it cannot be written there, or would replace something that is no page.
 fn check_place(path: &Path) -> anyhow::Result<()> {
     outputs::check_place("--html", path)?;
-    match path.exists() && !outputs::is_page(path) {
+    match path.exists() && !(path.is_file() && outputs::is_page(path)) {
         false => Ok(()),
         true => {
             let what = format!("`--html {}` is there already and is no page", path.display());

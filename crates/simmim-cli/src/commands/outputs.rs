@@ -36,6 +36,9 @@ impl Outputs {
                 return Err(Error::Input { what, hint: Some("give one of them".into()) }.into());
             }
             check_place("--out", path)?;
+            if path.exists() && !path.is_file() {
+                return Err(foreign(path, "is no file"));
+            }
         }
         if let Some(path) = outputs.html.as_deref().filter(|path| path.exists() && !is_page(path)) {
             return Err(foreign(path, "is no page"));
@@ -74,15 +77,12 @@ pub(super) fn is_among<'a>(path: &Path, mut names: impl Iterator<Item = &'a str>
 /// Makes the folder of a file that is written after a long time.
 ///
 /// # Errors
-/// If that is not possible, or the path is a folder or another thing that is no file.
+/// If that is not possible, or the path is a folder.
 pub(super) fn check_place(option: &str, path: &Path) -> anyhow::Result<()> {
     if path.is_dir() {
         let what = format!("`{option} {}` is a folder", path.display());
         let hint = Some("name the file to write, such as `collection.html` in it".into());
         return Err(Error::Input { what, hint }.into());
-    }
-    if path.exists() && !path.is_file() {
-        return Err(foreign(path, "is no file"));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::from).with_context(|| format!("`{}`", folder.display()))
