@@ -211,6 +211,8 @@ pub(crate) fn uses_several(command: &Command) -> bool {
         | Command::Probe(_)
         | Command::Knn(_)
         | Command::Embed(_)
+        | Command::Search(_)
+        | Command::Map(_)
         | Command::Evaluate(_)
         | Command::Reconstruct(_)
         | Command::Masks(_)
