@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn places_keep_their_proportions_and_y_points_up() {
-        assert_eq!(scaled(&figure().places), [[0, 32767], [65535, 16383], [32768, 49151]]);
+        assert_eq!(scaled(&figure().places), [[0, 32767], [65535, 16384], [32768, 49151]]);
         assert_eq!(scaled(&[[3.0, 3.0]; 2]), [[32768, 32767]; 2]);
     }
 }
