@@ -36,7 +36,7 @@ fn bench_prints_a_table_without_json() {
     let mut command = simmim(TINY);
     command.args(["encoder.heads=2", "--set", "train.batch_size=4"]);
     let ran = succeeds(command);
-    for part in ["images/s", "% of the peak", "register peak", "parts of a step", "operations of a step"] {
+    for part in ["images/s", "% of the peak", "product peak", "parts of a step", "operations of a step"] {
         assert!(ran.stdout.contains(part), "{part} in {}", ran.stdout);
     }
 }

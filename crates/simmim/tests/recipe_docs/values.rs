@@ -109,7 +109,7 @@ fn whole(of: &Numbers, low: f64, high: Option<(&Bound, f64)>) -> Vec<(Value, boo
     match high {
         Some((_, high)) => {
             let high = high as i64;
-            values.extend([(high, true), (high + 1, false), (2 * high, false), (i64::MAX, false)]);
+            values.extend([(high, true), (high + 1, false), (2 * high + 1, false), (i64::MAX, false)]);
         }
         None => values.push((i64::MAX, true)),
     }
