@@ -12,7 +12,7 @@ const EXAMPLES: &[&str] = &["pretrain_folder", "image_features", "own_mask", "ow
 /// Parts of the program that are not in the default build and are checked too.
 const FEATURES: &[&str] = &["--features", "simmim-cli/remote,simmim-cli/hub"];
 
-/// The Python package, which is built and tested where Python is: see `.ci/run`.
+/// The Python package, which wants Python: `CONTRIBUTING.md` says how it is tested.
 const WITHOUT_PYTHON: [&str; 2] = ["--exclude", "simmim-python"];
 
 /// Runs all checks.

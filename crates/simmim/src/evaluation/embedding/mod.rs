@@ -207,6 +207,7 @@ impl Format {
     }
 
     /// Checks that the format can hold the labels of a source.
+    #[cfg_attr(not(feature = "parquet"), expect(unused_variables, reason = "an array holds any labels"))]
     fn check(self, source: &dyn Source) -> Result<()> {
         match self {
             Format::Npy => Ok(()),
