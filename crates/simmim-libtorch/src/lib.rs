@@ -4,8 +4,8 @@
 //! with bf16, products and attention read operands that are rounded to bf16, while parameters, sums, norms, losses and the
 //! residual stream are f32. Tensors are f32 from one operation to the next.
 //!
-//! The host only queues work. Values cross between host and device in [`Operations::tensor`], [`Operations::read`] and where
-//! images, masks, targets and weights of losses come in; [`Libtorch::transfers`] counts it.
+//! The host only queues work. Values cross between host and device in `Operations::tensor`, `Operations::read` and where
+//! images, masks, targets and weights of losses come in; `Libtorch::transfers` counts it.
 //!
 //! Results are not the same bits as the CPU backend's, nor on any number of threads: libtorch chooses how sums are divided.
 //!
