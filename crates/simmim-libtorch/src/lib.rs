@@ -202,7 +202,9 @@ impl Operations for Libtorch {
     }
 
     fn frozen(&self, x: &LibtorchTensor, segment: Segment<Self>) -> LibtorchTensor {
-        LibtorchTensor(self.record_as(false, || segment(self, x)).0.detach())
+        // recorded all the same: without, attention is computed in another way, which has other bits
+        let x = LibtorchTensor(x.0.detach());
+        LibtorchTensor(self.record_as(self.is_recording(), || segment(self, &x)).0.detach())
     }
 
     fn layer_norm(&self, x: &LibtorchTensor, norm: &LayerNorm) -> LibtorchTensor {
