@@ -8,9 +8,11 @@ use simmim::recipe::{ImageSize, MaskRecipe, MaskStrategyName};
 use simmim_data::Purpose;
 use simmim_data::rng::rng;
 
-/// Draws `count` masks; returns one byte for each patch, 1 = hidden, and the shape `(count, h, w)`.
+/// Bytes and their shape `(count, h, w)`.
+type Masks<'py> = (Bound<'py, PyByteArray>, (usize, usize, usize));
+
+/// Draws `count` masks; returns one byte for each patch, 1 = hidden.
 #[pyfunction]
-#[allow(clippy::type_complexity, reason = "bytes and their shape")]
 pub(crate) fn mask<'py>(
     py: Python<'py>,
     name: &str,
@@ -23,7 +25,7 @@ pub(crate) fn mask<'py>(
     count: usize,
     seed: u64,
     epoch: u64,
-) -> PyResult<(Bound<'py, PyByteArray>, (usize, usize, usize))> {
+) -> PyResult<Masks<'py>> {
     let Some(named) = MaskStrategyName::ALL.into_iter().find(|strategy| strategy.name() == name) else {
         let names = MaskStrategyName::ALL.map(MaskStrategyName::name).join(", ");
         return Err(wrong(format!("there is no mask strategy `{name}`"), &format!("the strategies are: {names}")));

@@ -305,7 +305,7 @@ impl Error {
                 std::io::ErrorKind::StorageFull
                 | std::io::ErrorKind::QuotaExceeded
                 | std::io::ErrorKind::FileTooLarge => {
-                    Some("free some space and run the same command again: it resumes from the last checkpoint".into())
+                    Some("free some space and run the same command again: a run resumes from its last checkpoint".into())
                 }
                 std::io::ErrorKind::PermissionDenied => Some("check the permissions, or choose another --out".into()),
                 _ => None,

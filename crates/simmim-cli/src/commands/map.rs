@@ -62,7 +62,7 @@ pub(crate) fn run(common: &Common, args: &MapArgs, device: &impl Device) -> anyh
     let json = json!({
         "images": rows.len(),
         "features": rows.width(),
-        "method": if options.method == MapMethod::Tsne && rows.len() >= LEAST_FOR_TSNE { "tsne" } else { "pca" },
+        "method": if is_tsne(options, rows) { "tsne" } else { "pca" },
         "classes": names.class_names.len(),
         "skipped_images": collection.skipped,
         "files": files,
@@ -70,6 +70,11 @@ pub(crate) fn run(common: &Common, args: &MapArgs, device: &impl Device) -> anyh
     let wrote: String = files.iter().map(|path| format!("\nwrote {}", path.display())).collect();
     print_result(common.json, &format!("a map of {} images{wrote}", rows.len()), &json)?;
     Ok(Exit::Done)
+}
+
+/// Whether the map is made by t-SNE: not that of a few images.
+fn is_tsne(options: MapOptions, rows: &FeatureRows) -> bool {
+    options.method == MapMethod::Tsne && rows.len() >= LEAST_FOR_TSNE
 }
 
 /// The page: the map, with the pictures of as many images as fit, evenly spaced over the collection.
@@ -82,8 +87,7 @@ fn page(rows: &FeatureRows, places: &[[f64; 2]], options: MapOptions, source: Op
         let picture = sample.map(|sample| thumbnail(&sample.image, TILE_PX));
         MapPicture { point, name: names.files[point].clone(), picture }
     };
-    let is_tsne = options.method == MapMethod::Tsne && rows.len() >= LEAST_FOR_TSNE;
-    let (method, meaning) = if is_tsne {
+    let (method, meaning) = if is_tsne(options, rows) {
         (
             "t-SNE",
             "Images whose features are alike lie near each other. How far groups are from each other, and how large they are, \
@@ -109,9 +113,11 @@ fn page(rows: &FeatureRows, places: &[[f64; 2]], options: MapOptions, source: Op
         class_names: names.class_names.clone(),
         pictures: (0..shown).map(picture).collect(),
     };
-    let text = format!(
-        "{meaning}{pictures} The wheel or a double click enlarges, dragging moves, and a class below is shown alone by a click."
-    );
+    let of_classes = match names.class_names.is_empty() {
+        true => "",
+        false => " A class below is shown alone by a click.",
+    };
+    let text = format!("{meaning}{pictures} The wheel or a double click enlarges, and dragging moves.{of_classes}");
     Page {
         title: "Map of a collection".into(),
         subtitle: format!("{data} · simmim {}", env!("CARGO_PKG_VERSION")),

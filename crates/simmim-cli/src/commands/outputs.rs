@@ -74,7 +74,7 @@ pub(super) fn is_among<'a>(path: &Path, mut names: impl Iterator<Item = &'a str>
     names.position(|name| name.ends_with(end) && Path::new(name).canonicalize().is_ok_and(|name| name == real))
 }
 
-/// Makes the folder of a file that is written after a long time.
+/// Makes the folder of a file that is written after a long time, and tries whether a file can be written there.
 ///
 /// # Errors
 /// If that is not possible, or the path is a folder.
@@ -85,7 +85,12 @@ pub(super) fn check_place(option: &str, path: &Path) -> anyhow::Result<()> {
         return Err(Error::Input { what, hint }.into());
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Error::from).with_context(|| format!("`{}`", folder.display()))
+    let probe = folder.join(format!(".simmim-{}", std::process::id()));
+    std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::File::create(&probe))
+        .and_then(|_| std::fs::remove_file(&probe))
+        .map_err(Error::from)
+        .with_context(|| format!("`{}`", folder.display()))
 }
 
 /// Whether a file begins as a page of this program does, so that it may be replaced by a newer one.

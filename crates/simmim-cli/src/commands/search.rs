@@ -236,7 +236,12 @@ impl<D: Device> Search<'_, D> {
             self.shown_group(&groups[number])
         })?;
         let images: usize = groups.iter().map(|group| group.rows.len()).sum();
-        let mut prose = format!("{images} of {} images in {} groups", rows.len(), groups.len());
+        let mut prose = format!(
+            "{images} of {} images in {} group{}",
+            rows.len(),
+            groups.len(),
+            if groups.len() == 1 { "" } else { "s" }
+        );
         for group in groups.iter().take(PRINTED) {
             let conflict = if self.is_contradictory(group) { " (in different classes)" } else { "" };
             prose += &format!("\n{} images{conflict}", group.rows.len());

@@ -292,6 +292,27 @@ fn a_map_follows_the_seed_and_few_images_have_one_too() {
     refuses_usage(simmim(["map", "--out", "m.csv"]), "--from");
 }
 
+#[test]
+fn a_map_speaks_of_classes_only_where_there_are_some() {
+    let (folder, _) = scratch();
+    let page = |data: &str| {
+        let html = folder.path().join("m.html");
+        succeeds(map(data, &["--out", &text(&html)]));
+        fs::read_to_string(html).unwrap().contains("A class below")
+    };
+    let labeled = folder.path().join("labeled");
+    class_folders(&labeled, &["ant", "bee"], 2);
+    assert!(page(&text(&labeled)) && !page(&photos()));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_place_that_cannot_be_written_is_found_before_the_images() {
+    for command in [search("nowhere", &["--out=/proc/s.html"]), map("nowhere", &["--out=/proc/m.html"])] {
+        fails(command, 1, "`/proc`");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_search_or_map_writes_nothing() {

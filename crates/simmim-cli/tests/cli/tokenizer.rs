@@ -53,6 +53,14 @@ fn the_same_command_writes_the_same_bytes() {
 }
 
 #[test]
+fn rates_of_layers_are_refused() {
+    let (_folder, out) = scratch();
+    let mut command = tokenizer(&out);
+    command.args(["--set", "train.layer_decay=0.5"]);
+    refuses(command, "`train.layer_decay` is `0.5`", "leave it out");
+}
+
+#[test]
 fn a_tokenizer_that_does_not_exist_is_named() {
     let (_folder, run) = scratch();
     let edits = ["data.channels=3", "train.batch_size=2", "target.kind=tokens", "target.tokenizer=nowhere.safetensors"];

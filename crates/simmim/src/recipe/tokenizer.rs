@@ -67,6 +67,10 @@ impl RecipeKind for TokenizerRecipe {
         self.config().check()?;
         check::common(data, train, self.config().stride_px(), "token")?;
         check::frozen_blocks(train, 0)?;
+        if train.layer_decay != 1.0 {
+            let expected = "a tokenizer has no layers of an encoder, whose rates could differ".into();
+            return Err(wrong("train.layer_decay", train.layer_decay, expected, Some("leave it out".into())));
+        }
         if data.normalization != NormalizationKind::None {
             let expected = "a tokenizer takes pixels from 0 to 1, without normalization".into();
             let hint = "set it to \"none\"; pre-training with its tokens may use any normalization";
