@@ -153,6 +153,9 @@ fn a_model_is_fetched_once_and_its_token_goes_to_the_hub_alone() {
     let (asked, stored) = (hub.seen(), store.seen());
     assert!(asked.iter().all(|request| token(request).as_deref() == Some("Bearer hf_secret")), "{asked:?}");
     assert!(stored.len() == 1 && token(&stored[0]).is_none(), "{stored:?}");
+    // so that a cache which has weights has what says how they are read
+    let place = |file: &str| asked.iter().position(|request| request.path.ends_with(file)).unwrap();
+    assert!(place("config.json") < place("model.safetensors"), "{asked:?}");
 
     // the cache is that of the other libraries
     let model = home.join("hub/models--own--vit");
@@ -307,4 +310,64 @@ fn a_download_that_ends_early_goes_on_where_it_was_and_one_that_stalls_is_given_
     command.env("HF_ENDPOINT", format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()));
     let ran = run(command);
     assert!(ran.code == Some(0) && ran.stderr.contains("from the cache"), "{ran:?}");
+}
+
+/// SHA-256 of `testdata/weights/hf-vit/model.safetensors`, by `sha256sum`.
+const SHA_256: &str = "4171522d2c09f34fbdd169c46e9649334c28e596f440067e28a25500160f9449";
+
+#[test]
+fn what_comes_is_compared_with_its_sha_256() {
+    let (folder, out) = scratch();
+    let hub = Server::new(|request| match request.path.rsplit('/').next().unwrap_or_default() {
+        "config.json" => Reply::file(COMMIT, fixture("hf-vit/config.json").unwrap()),
+        "model.safetensors" => {
+            let mut body = fixture("hf-vit/model.safetensors").unwrap();
+            if request.path.contains("damaged") {
+                *body.last_mut().unwrap() ^= 1;
+            }
+            Reply { body, ..Reply::new(200, &[("X-Repo-Commit", COMMIT), ("X-Linked-Etag", SHA_256)]) }
+        }
+        _ => Reply::refused(404, "EntryNotFound", ""),
+    });
+    let home = folder.path().join("home");
+    let import = |name: &str| {
+        let mut command = on(&hub.address, &home, &["import", &format!("hf://own/{name}"), "--out"]);
+        command.arg(&out);
+        command
+    };
+    succeeds(import("whole"));
+    refuses(import("damaged"), "another SHA-256", "tries again");
+    assert!(!home.join("hub/models--own--damaged/blobs").join(SHA_256).exists());
+}
+
+#[test]
+fn a_file_that_changes_between_two_tries_is_fetched_anew() {
+    let (folder, out) = scratch();
+    let tries = Mutex::new(0);
+    let hub = Server::new(move |request| match request.path.rsplit('/').next().unwrap_or_default() {
+        "config.json" => Reply::file(COMMIT, fixture("hf-vit/config.json").unwrap()),
+        "model.safetensors" => {
+            let body = fixture("hf-vit/model.safetensors").unwrap();
+            let mut tries = tries.lock().unwrap();
+            *tries += 1;
+            match (*tries, request.headers.contains_key("range")) {
+                // 1,000 bytes of another file, and then the rest of this one
+                (1, _) => Reply { sent: Some(1000), ..Reply::file(COMMIT, vec![7; body.len()]) },
+                (_, true) => {
+                    let whole = Reply::file(COMMIT, body.clone());
+                    Reply { status: 206, body: body[1000..].to_vec(), ..whole }
+                }
+                (_, false) => Reply::file(COMMIT, body),
+            }
+        }
+        _ => Reply::refused(404, "EntryNotFound", ""),
+    });
+    let home = folder.path().join("home");
+    let mut command = on(&hub.address, &home, &["import", "hf://own/vit", "--out"]);
+    command.arg(&out);
+    succeeds(command);
+    let weights = home.join("hub/models--own--vit/snapshots").join(COMMIT).join("model.safetensors");
+    assert_eq!(fs::read(weights).unwrap(), fixture("hf-vit/model.safetensors").unwrap());
+    let blobs: Vec<_> = fs::read_dir(home.join("hub/models--own--vit/blobs")).unwrap().collect();
+    assert_eq!(blobs.len(), 2, "{blobs:?}");
 }

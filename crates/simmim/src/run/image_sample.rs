@@ -26,8 +26,8 @@ pub(crate) fn of_source(source: &dyn Source) -> String {
     format!("{count} images, crc32c {sum:08x}")
 }
 
-/// A checksum of the classes of a source, and of the names and all labels of its images in their order. Of a path only the last part counts, because ranks may
-/// have the same images in different places.
+/// A checksum of the classes of a source, and of the names and all labels of its images in their order. Of a path only the
+/// last part counts, because ranks may have the same images in different places.
 pub(crate) fn of_listing(source: &dyn Source) -> u32 {
     let add = |sum: u32, text: &str| crc32c::crc32c_append(crc32c::crc32c_append(sum, text.as_bytes()), &[0]);
     let classes = source.classes().iter().fold(0, |sum, class| add(sum, class));
@@ -43,7 +43,7 @@ pub(crate) fn of_listing(source: &dyn Source) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use simmim_data::idx_from_bytes;
+    use simmim_data::{Encoded, idx_from_bytes};
 
     fn sum(pixels: &[u8]) -> String {
         let header = [0, 0, 8, 3, 0, 0, 0, pixels.len() as u8, 0, 0, 0, 1, 0, 0, 0, 1];
@@ -58,5 +58,50 @@ mod tests {
         assert_ne!(sum(&pixels), sum(&reversed));
         assert_ne!(sum(&[1, 2, 3]), sum(&[1, 2, 4]));
         assert!(sum(&pixels).starts_with("16 images") && sum(&[7]).starts_with("1 images"));
+    }
+
+    /// Images of several classes each, without pixels.
+    struct Listed {
+        classes: Vec<String>,
+        labels: Vec<Vec<usize>>,
+    }
+
+    impl Source for Listed {
+        fn len(&self) -> usize {
+            self.labels.len()
+        }
+
+        fn classes(&self) -> &[String] {
+            &self.classes
+        }
+
+        fn name(&self, index: usize) -> String {
+            format!("a/{index}.png")
+        }
+
+        fn encoded(&self, _: usize) -> simmim_data::Result<Encoded> {
+            unreachable!("a listing reads no image")
+        }
+
+        fn label(&self, index: usize) -> Option<usize> {
+            self.labels[index].first().copied()
+        }
+
+        fn labels(&self, index: usize) -> Vec<usize> {
+            self.labels[index].clone()
+        }
+    }
+
+    #[test]
+    fn a_listing_has_all_labels_and_the_names_of_classes() {
+        let sum = |classes: [&str; 2], labels: [&[usize]; 2]| {
+            let classes = classes.map(str::to_owned).to_vec();
+            of_listing(&Listed { classes, labels: labels.map(<[usize]>::to_vec).to_vec() })
+        };
+        let one = sum(["ant", "bee"], [&[0, 1], &[1]]);
+        assert_eq!(sum(["ant", "bee"], [&[0, 1], &[1]]), one);
+        assert_ne!(sum(["bee", "ant"], [&[0, 1], &[1]]), one);
+        assert_ne!(sum(["ant", "bee"], [&[0], &[1]]), one);
+        assert_ne!(sum(["ant", "bee"], [&[0], &[1, 1]]), one);
     }
 }
