@@ -3,6 +3,7 @@
 import io
 import struct
 
+import imagecodecs
 import numpy
 import tifffile
 from PIL import Image
@@ -110,6 +111,12 @@ def jpegs():
                 subsampling={"444": (1, 1), "422": (2, 1), "420": (2, 2)}[subsampling])
     yield "jpeg_colors_as_they_are", tiff(color, photometric="rgb", compression="jpeg", compressionargs=as_they_are,
                                           tile=(32, 32), subsampling=(1, 1))
+    # with JFIF's segment, which says otherwise than the file around it
+    encoded = imagecodecs.jpeg8_encode(color, level=95, subsampling="444", colorspace="RGB", outcolorspace="RGB")
+    jfif = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+    yield "jpeg_colors_as_they_are_jfif", tiff(
+        iter([encoded[:2] + jfif + encoded[2:]]), shape=color.shape, dtype=color.dtype, photometric="rgb",
+        compression="jpeg", rowsperstrip=41, compressionargs={"colorspace": "RGB", "outcolorspace": "RGB"})
     yield "jpeg_white_is_zero", tiff(gray, photometric="miniswhite", compression="jpeg", rowsperstrip=24)
     yield "jpeg_inks", tiff(four, photometric="separated", compression="jpeg", tile=(32, 32))
     whole = tiff(color, photometric="rgb", compression="jpeg", rowsperstrip=16)
