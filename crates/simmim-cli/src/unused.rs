@@ -8,7 +8,7 @@ const COMPUTING: &str =
     "demo, pretrain, finetune, probe, knn, embed, search, map, evaluate, reconstruct, tokenizer and bench";
 
 /// Commands that draw something at random.
-const DRAWING: &str = "demo, pretrain, finetune, probe, knn, embed, search, map, reconstruct, masks, palette, tokenizer, inspect with --html, and bench without --peak, --adamw or --data";
+const DRAWING: &str = "demo, pretrain, finetune, probe, knn, embed, search, map, reconstruct, masks, palette, tokenizer, inspect with --html or --recipe, and bench without --peak, --adamw or --data";
 
 /// Where all keys of a recipe count.
 const WHOLE_RECIPES: &str = "pretrain, finetune, tokenizer, demo, `inspect RECIPE` and `recipes NAME`";
@@ -82,6 +82,18 @@ impl Uses {
             Command::Import(_) => {
                 Self { keys: Keys::Only(&["encoder.", "data.image_size", "data.channels"]), ..none("import") }
             }
+            Command::Inspect(args) if args.recipe.is_some() => Self {
+                seed: true,
+                keys: Keys::Only(&[
+                    "data.channels",
+                    "data.window",
+                    "data.tile",
+                    "data.tile_stride",
+                    "data.tile_content",
+                    "data.tiles_per_picture",
+                ]),
+                ..none("inspect --recipe")
+            },
             // whether it is a recipe is known later
             Command::Inspect(args) => Self { seed: args.html.is_some(), keys: Keys::All, ..none("inspect") },
             Command::Bench(args) if args.peak => Self { computes: true, precision: true, ..none("bench --peak") },

@@ -116,6 +116,27 @@ impl Image {
         Self { channels, height: part.height, width: part.width, pixels }
     }
 
+    /// Replaces the part whose upper left corner is at `top` and `left` by another image of the same channels and kind of
+    /// values.
+    ///
+    /// # Panics
+    ///
+    /// Panics if that does not lie within the image, or is of another kind.
+    pub(crate) fn paste(&mut self, part: &Self, top: usize, left: usize) {
+        fn paste<T: Copy>(pixels: &mut [T], row: usize, part: &[T], part_row: usize, top: usize, start: usize) {
+            for (to, from) in pixels.chunks_exact_mut(row).skip(top).zip(part.chunks_exact(part_row)) {
+                to[start..start + part_row].copy_from_slice(from);
+            }
+        }
+        assert!(part.channels == self.channels && top + part.height <= self.height, "the part fits");
+        let (row, part_row, start) = (self.width * self.channels, part.width * part.channels, left * part.channels);
+        match (&mut self.pixels, &part.pixels) {
+            (Pixels::U8(pixels), Pixels::U8(part)) => paste(pixels, row, part, part_row, top, start),
+            (Pixels::F32(pixels), Pixels::F32(part)) => paste(pixels, row, part, part_row, top, start),
+            (Pixels::U8(_), Pixels::F32(_)) | (Pixels::F32(_), Pixels::U8(_)) => panic!("both have bytes or both floats"),
+        }
+    }
+
     /// Converts to `channels` channels, where 1 is gray, 2 gray and alpha, 3 RGB, 4 RGBA.
     ///
     /// Alpha is dropped or added as opaque; it is never blended. What other numbers of channels mean is not known, so

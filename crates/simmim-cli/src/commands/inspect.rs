@@ -25,7 +25,7 @@ pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> 
     let is_stream = ["/dev", "/proc/self/fd"].iter().any(|streams| path.starts_with(streams)) && !path.is_dir();
     let is_recipe =
         BUILT_IN.iter().any(|r| r.name == args.what) || has_extension("toml") || is_stream || is_misspelled();
-    if !is_recipe {
+    if !is_recipe && args.recipe.is_none() {
         refuse_edits(&common.set, "inspect")?;
     }
     let is_weights = ["safetensors", "pth", "pt", "bin"].into_iter().any(has_extension);
@@ -56,7 +56,8 @@ fn refuse_data_options(args: &InspectArgs) -> simmim::Result<()> {
     let channels = args.channels.map(|channels| format!("--channels {channels}"));
     let html = args.html.as_ref().map(|path| format!("--html {}", path.display()));
     let workers = args.workers.map(|workers| format!("--workers {workers}"));
-    match channels.or(html).or(workers) {
+    let recipe = args.recipe.as_ref().map(|recipe| format!("--recipe {recipe}"));
+    match channels.or(html).or(workers).or(recipe) {
         Some(option) => Err(ignored(&option, "inspect", "it is for data sets, whose images are decoded".into())),
         None => Ok(()),
     }

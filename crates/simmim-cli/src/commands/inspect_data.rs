@@ -6,12 +6,14 @@ use crate::counting::Counting;
 use crate::terminal::escaped;
 use serde_json::{Map, Value, json};
 use simmim::Error;
-use simmim::recipe::{Suggestion, suitable};
+use simmim::recipe::{self, AnyRecipe, Suggestion, suitable};
 use simmim::report::{Collection, collection_page};
 use simmim_data::scan::{histogram_of_shapes, histogram_of_sides};
-use simmim_data::{Bin, DuplicateGroup, PassedOverGroup, PassedOverReason, Scan, Source, Stored};
+use simmim_data::{Bin, Decoding, DuplicateGroup, PassedOverGroup, PassedOverReason, Scan, Source, Stored, Tiled};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Channels that a data set is decoded to if nothing else is said.
 const CHANNELS: usize = 3;
@@ -25,24 +27,40 @@ const BAR: usize = 32;
 /// # Errors
 /// If it cannot be opened, or the page cannot be written.
 pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Result<(String, Value)> {
-    let source = simmim_data::open(&args.what, args.channels.map_or(CHANNELS, usize::from)).map_err(Error::from)?;
+    let recipe = args.recipe.as_deref().map(|name| recipe::resolve_any(name, &common.set)).transpose()?;
+    let data = recipe.as_ref().map(AnyRecipe::data);
+    let decoding = match data {
+        Some(data) => data.decoding(),
+        None => Decoding::from(args.channels.map_or(CHANNELS, usize::from)),
+    };
+    let mut source = simmim_data::open(&args.what, decoding).map_err(Error::from)?;
     let what = simmim_data::without_secrets(&args.what);
     if let Some(path) = &args.html {
         check_place(path)?;
     }
     let workers = args.workers.map_or_else(|| common.threads(), usize::from);
+    let mut tiles = None;
+    if let Some(tiling) = data.and_then(|data| data.tiling(common.seed())) {
+        let of_pictures = Arc::new(Tiled::new(source, tiling, workers).map_err(Error::from)?);
+        source = Arc::clone(&of_pictures) as Arc<dyn Source>;
+        tiles = Some(of_pictures);
+    }
     let mut counting = Counting::new(common.quiet, source.len());
     let scan = simmim_data::scan(&source, workers, &mut |done| counting.on(done));
     counting.finish();
     let scan = scan.map_err(Error::from)?;
-    let suggestion = suitable(&scan);
-    let mut prose = prose(&scan, &*source);
+    let suggestion = suitable(&scan).filter(|_| recipe.is_none());
+    let counts = tiles.as_deref().map(TileCounts::of);
+    let mut prose = prose(&scan, &*source, counts.as_ref());
     if let Some(suggestion) = &suggestion {
         let Suggestion { recipe, title, .. } = suggestion;
         let command = escaped(&suggestion.command(&what));
         let _ = write!(prose, "recipe that suits   {recipe}: {title}\n  {command}\n");
     }
     let mut json = json(&scan, &*source);
+    json["tiles"] = counts.map_or(Value::Null, |TileCounts { pictures, least, most }| {
+        json!({ "pictures": pictures, "per_picture": [least, most] })
+    });
     json["suggestion"] = suggestion.map_or(Value::Null, |suggestion| {
         json!({
             "recipe": suggestion.recipe,
@@ -51,12 +69,38 @@ pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Resu
         })
     });
     if let Some(path) = &args.html {
-        let collection = Collection { data: &what, source: &*source, scan: &scan, seed: common.seed() };
+        let collection = Collection { data: &what, source: &*source, scan: &scan, tiles: tiles.as_deref(), seed: common.seed() };
         collection_page(&collection).write(path).map_err(Error::from)?;
         let _ = writeln!(prose, "page                open {}", path.display());
         json["report"] = json!(path);
     }
     Ok((prose, json))
+}
+
+/// How many tiles pictures have.
+struct TileCounts {
+    /// Number of pictures, without those that cannot be read and those that have no tile.
+    pictures: usize,
+    /// Fewest tiles of a picture.
+    least: usize,
+    /// Most tiles of a picture.
+    most: usize,
+}
+
+impl TileCounts {
+    fn of(tiles: &Tiled) -> Self {
+        let mut counts = BTreeMap::new();
+        let places = (0..tiles.len()).map(|index| tiles.place(index));
+        places.filter(|(_, place)| place.is_some()).for_each(|(picture, _)| *counts.entry(picture).or_default() += 1);
+        let of = |count: Option<&usize>| count.copied().unwrap_or(0);
+        Self { pictures: counts.len(), least: of(counts.values().min()), most: of(counts.values().max()) }
+    }
+
+    fn prose(&self) -> String {
+        let Self { pictures, least, most } = self;
+        let each = if least == most { most.to_string() } else { format!("{least} to {most}") };
+        format!(", tiles of {pictures} picture{}: {each} each", if *pictures == 1 { "" } else { "s" })
+    }
 }
 
 /// Checks the place of the page, which is written after a long time.
@@ -74,13 +118,14 @@ fn check_place(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn prose(scan: &Scan, source: &dyn Source) -> String {
+fn prose(scan: &Scan, source: &dyn Source, tiles: Option<&TileCounts>) -> String {
     let not_read = match scan.passed_over.count() {
         0 => String::new(),
         1 => ", 1 other not read".into(),
         count => format!(", {count} others not read"),
     };
-    let mut prose = format!("{} images, {} unreadable{not_read}\n", scan.count, scan.unreadable.len());
+    let tiles = tiles.map_or(String::new(), TileCounts::prose);
+    let mut prose = format!("{} images, {} unreadable{not_read}{tiles}\n", scan.count, scan.unreadable.len());
     if let Some(s) = &scan.sizes {
         prose += &format!(
             "sizes               {}–{} × {}–{} px, read as {} channels\n",

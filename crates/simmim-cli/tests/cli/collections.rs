@@ -165,3 +165,34 @@ fn more_threads_or_channels_than_make_sense_are_refused() {
         fails(simmim(["inspect", &photos(), option]), 2, "is not in");
     }
 }
+
+#[test]
+fn tiles_of_a_recipe_are_counted_and_drawn() {
+    let (folder, _) = scratch();
+    let picture = format!("{}/others-buffetset.jpg", photos()); // 247 by 320 pixels
+    let page = folder.path().join("tiles.html");
+    let html = format!("--html={}", page.display());
+    let tile = ["--recipe=pretrain-vit-photos-192", "--set=data.tile=100", "--set=data.tile_stride=50"];
+    let found = inspected(&picture, &[&tile[..], &[&html]].concat());
+    assert_eq!((&found["images"], &found["suggestion"]), (&value!(24), &Value::Null));
+    assert_eq!(found["tiles"], value!({ "pictures": 1, "per_picture": [24, 24] }));
+    assert_eq!(found["sizes"], value!({ "height": [100, 100], "width": [100, 100], "channels": 3 }));
+    let html = fs::read_to_string(&page).unwrap();
+    assert!(html.contains("24 tiles of 247 × 320 pixels") && html.contains("<h2>Tiles"), "{html}");
+    let drawn = inspected(&picture, &[&tile[..], &["--set=data.tiles_per_picture=5"]].concat());
+    assert_eq!(drawn["tiles"], value!({ "pictures": 1, "per_picture": [5, 5] }));
+    let mut prose = simmim(["inspect", &picture]);
+    prose.args(tile);
+    assert!(succeeds(prose).stdout.contains("24 images, 0 unreadable, tiles of 1 picture: 24 each"));
+    let whole = inspected(&picture, &["--recipe=pretrain-vit-photos-192"]);
+    assert_eq!((&whole["images"], &whole["tiles"]), (&value!(1), &Value::Null));
+
+    let command = |options: &[&str]| {
+        let mut command = simmim(["inspect", &picture]);
+        command.args(options);
+        command
+    };
+    refuses(command(&[tile[0], "--set=train.epochs=3"]), "changes nothing in `simmim inspect --recipe`", "data.tile");
+    refuses(command(&["--recipe=pretrain-vit-photo-192"]), "pretrain-vit-photo-192", "did you mean");
+    refuses(simmim(["inspect", "pretrain-vit-cifar", tile[0]]), "--recipe", "data sets");
+}

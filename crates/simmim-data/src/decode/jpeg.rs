@@ -237,7 +237,7 @@ impl<'a> Markers<'a> {
         let mut found = Self::default();
         let mut rest = bytes.get(2..).unwrap_or_default();
         // where the data of a scan has the value of MARKER, a 0 follows, so no data is taken for a marker
-        while let Some(at) = rest.iter().position(|byte| *byte == MARKER) {
+        while let Some(at) = memchr::memchr(MARKER, rest) {
             rest = &rest[at + 1..];
             let Some(kind) = rest.first() else { break };
             match *kind {

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 pub use self::duplicates::{DuplicateGroup, Duplicates};
 pub use self::histogram::{Bin, histogram_of_shapes, histogram_of_sides};
 pub use self::near::{Groups, MAX_BITS, MAX_PERCENT};
+pub(crate) use self::thumbnail::size_of_thumbnail;
 pub use self::thumbnail::thumbnail;
 
 use self::fingerprint::Fingerprint;

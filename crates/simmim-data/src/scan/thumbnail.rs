@@ -14,10 +14,19 @@ use crate::transform::{Filter, Region, resize};
 /// Panics if `most_px` is 0.
 #[must_use]
 pub fn thumbnail(image: &Image, most_px: usize) -> Image {
+    let [height, width] = size_of_thumbnail([image.height, image.width], most_px);
+    small(image, height, width)
+}
+
+/// Height and width of the [`thumbnail`] of an image of this height and width.
+///
+/// # Panics
+///
+/// Panics if `most_px` is 0.
+pub(crate) fn size_of_thumbnail(size: [usize; 2], most_px: usize) -> [usize; 2] {
     assert!(most_px > 0, "a thumbnail has pixels");
-    let longer = image.height.max(image.width);
-    let side = |px: usize| if longer <= most_px { px } else { (px * most_px / longer).max(1) };
-    small(image, side(image.height), side(image.width))
+    let longer = size[0].max(size[1]);
+    size.map(|px| if longer <= most_px { px } else { (px * most_px / longer).max(1) })
 }
 
 /// Resizes a whole image to bytes of one or three channels.

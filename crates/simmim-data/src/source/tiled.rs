@@ -140,6 +140,27 @@ impl Tiled {
         }
     }
 
+    /// The pictures that tiles are cut from.
+    #[must_use]
+    pub fn pictures(&self) -> &dyn Source {
+        &*self.source
+    }
+
+    /// Height and width of a picture, and a small picture of it as [`thumbnail`](crate::thumbnail) makes it. A large TIFF file is
+    /// not read at once.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Source::get`].
+    ///
+    /// # Panics
+    ///
+    /// Panics if `most_px` is 0.
+    pub fn overview(&self, picture: usize, most_px: usize) -> Result<([usize; 2], Image)> {
+        let mut pieces = self.source.encoded(picture)?.pieces()?;
+        Ok((pieces.size(), pieces.overview(most_px)?))
+    }
+
     /// The part of a picture.
     fn cut(&self, picture: usize, part: Rectangle) -> Result<Image> {
         let kept = |decoded: &VecDeque<(usize, Arc<Image>)>| {

@@ -174,3 +174,29 @@ fn a_picture_of_too_many_tiles_is_unreadable() {
         assert!(matches!(error, Error::TooManyTiles { limit: 4_194_304, .. }), "{error}");
     }
 }
+
+#[test]
+fn a_large_tiff_is_shown_small_without_reading_it_at_once() {
+    let folder = tempdir().unwrap();
+    let (height, width) = (2200, 3000);
+    let color = |y: usize, x: usize| [y * 255 / height, x * 255 / width, 77].map(|value| value as u8);
+    let every = (0..height).flat_map(|y| (0..width).map(move |x| (y, x)));
+    let pixels: Vec<u8> = every.flat_map(|(y, x)| color(y, x)).collect();
+    let file = fs::File::create(folder.path().join("large.tif")).unwrap();
+    let mut encoder = tiff::encoder::TiffEncoder::new(file).unwrap();
+    encoder.write_image::<tiff::encoder::colortype::RGB8>(width as u32, height as u32, &pixels).unwrap();
+    let tiles = tiled(folder.path(), Tiling { size: 500, stride: 500, ..PLAIN });
+    let (size, overview) = tiles.overview(0, 100).unwrap();
+    assert_eq!((size, overview.height, overview.width), ([height, width], 73, 100));
+    let Pixels::U8(shown) = &overview.pixels else { panic!("bytes became floats") };
+    for (at, found) in shown.chunks_exact(3).enumerate() {
+        let middle = |at: usize, of: usize, length: usize| (2 * at + 1) * length / (2 * of);
+        let expected = color(middle(at / 100, 73, height), middle(at % 100, 100, width));
+        let is_near = found.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 2);
+        assert!(is_near, "pixel {at}: {found:?}, expected {expected:?}");
+    }
+    // as if it were in memory, but for the rounding at borders of parts
+    let whole = decode(&fs::read(folder.path().join("large.tif")).unwrap(), "large.tif", 3).unwrap();
+    let Pixels::U8(expected) = simmim_data::thumbnail(&whole, 100).pixels else { panic!("bytes became floats") };
+    assert!(shown.iter().zip(expected).all(|(a, b)| a.abs_diff(b) <= 3));
+}

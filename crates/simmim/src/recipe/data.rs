@@ -84,15 +84,22 @@ impl DataRecipe {
     /// # Errors
     /// If no tile has enough content.
     pub fn tiled(&self, source: Arc<dyn Source>, seed: u64, workers: usize) -> Result<Arc<dyn Source>> {
-        let Some(size) = self.tile else { return Ok(source) };
-        let tiling = Tiling {
+        match self.tiling(seed) {
+            Some(tiling) => Ok(Arc::new(Tiled::new(source, tiling, workers)?)),
+            None => Ok(source),
+        }
+    }
+
+    /// How pictures are cut into tiles; `None` if they are used whole.
+    pub fn tiling(&self, seed: u64) -> Option<Tiling> {
+        let size = self.tile?;
+        Some(Tiling {
             size,
             stride: self.tile_stride.unwrap_or(size),
             least_content: self.tile_content.unwrap_or(0.0),
             most_per_picture: self.tiles_per_picture,
             seed,
-        };
-        Ok(Arc::new(Tiled::new(source, tiling, workers)?))
+        })
     }
 
     /// The random crop and flip of training images.

@@ -2,17 +2,20 @@
 //! cannot be read.
 
 use super::{Bar, Bars, Gallery, Number, Page, Section, Thumbnail};
-use crate::pictures::png_of_bytes;
+use crate::pictures::{png_of_bytes, with_tiles};
 use crate::recipe::suitable;
 use simmim_data::rng::{below, rng};
 use simmim_data::scan::{MAX_BITS, MAX_PERCENT, histogram_of_shapes, histogram_of_sides};
-use simmim_data::{Bin, DuplicateGroup, PassedOverGroup, Purpose, Scan, Source, thumbnail};
-use std::collections::HashSet;
+use simmim_data::{Bin, DuplicateGroup, PassedOverGroup, Purpose, Scan, Source, Tiled, thumbnail};
+use std::collections::{BTreeMap, HashSet};
 
 /// Pictures of the contact sheet.
 const SHOWN: usize = 64;
 /// Longest side of a picture in pixels; they are shown a little smaller.
 const PICTURE_PX: usize = 120;
+/// Pictures whose tiles are drawn, and their longest side in pixels.
+const TILED: usize = 12;
+const TILED_PX: usize = 640;
 /// Groups of duplicates that are shown, of each kind.
 const GROUPS: usize = 10;
 /// Pictures of a group that are shown.
@@ -29,6 +32,8 @@ pub struct Collection<'a> {
     pub source: &'a dyn Source,
     /// What was found.
     pub scan: &'a Scan,
+    /// The same images, if they are tiles of larger pictures.
+    pub tiles: Option<&'a Tiled>,
     /// Draws the images of the contact sheet.
     pub seed: u64,
 }
@@ -37,8 +42,9 @@ pub struct Collection<'a> {
 pub fn collection_page(collection: &Collection) -> Page {
     let Collection { data, scan, .. } = collection;
     let mut sections = vec![numbers(scan)];
+    sections.extend(collection.tiles.map(|tiles| collection.drawn_tiles(tiles)).unwrap_or_default());
     sections.extend(collection.contact_sheet());
-    if let Some(suggestion) = suitable(scan) {
+    if let Some(suggestion) = suitable(scan).filter(|_| collection.tiles.is_none()) {
         sections.push(Section::Heading("Where to begin".into()));
         let caption = format!("{}: {}", suggestion.recipe, suggestion.title);
         sections.push(Section::Code { caption, text: suggestion.command(data) });
@@ -132,10 +138,7 @@ impl Collection<'_> {
         let broken: HashSet<usize> = self.scan.unreadable.iter().map(|skipped| skipped.index).collect();
         let readable: Vec<usize> = (0..self.scan.count).filter(|index| !broken.contains(index)).collect();
         let shown = readable.len().min(SHOWN);
-        let drawn = (0..shown).map(|at| {
-            let (start, end) = (at * readable.len() / shown, (at + 1) * readable.len() / shown);
-            readable[start + below(&mut rng(self.seed, Purpose::Show, 0, at as u64), end - start)]
-        });
+        let drawn = self.drawn_evenly(readable.len(), shown).into_iter().map(|at| readable[at]);
         let pictures: Vec<Thumbnail> = drawn.filter_map(|index| self.picture(index)).collect();
         if pictures.is_empty() {
             return Vec::new();
@@ -146,6 +149,35 @@ impl Collection<'_> {
             _ => format!("{shown} of {} images, drawn evenly over the collection", readable.len()),
         };
         vec![Section::Heading("Contact sheet".into()), Section::Gallery(Gallery { caption, pictures, more: 0 })]
+    }
+
+    /// One number below `count` of each of `shown` equal stretches.
+    fn drawn_evenly(&self, count: usize, shown: usize) -> Vec<usize> {
+        let draw = |at: usize| {
+            let (start, end) = (at * count / shown, (at + 1) * count / shown);
+            start + below(&mut rng(self.seed, Purpose::Show, 0, at as u64), end - start)
+        };
+        (0..shown).map(draw).collect()
+    }
+
+    /// Pictures with the borders of their tiles, drawn evenly over the collection.
+    fn drawn_tiles(&self, tiles: &Tiled) -> Vec<Section> {
+        let mut places: BTreeMap<usize, Vec<[usize; 4]>> = BTreeMap::new();
+        for (picture, place) in (0..tiles.len()).map(|index| tiles.place(index)) {
+            places.entry(picture).or_default().extend(place);
+        }
+        let places: Vec<_> = places.into_iter().filter(|(_, tiles)| !tiles.is_empty()).collect();
+        let drawn = self.drawn_evenly(places.len(), places.len().min(TILED)).into_iter().filter_map(|at| {
+            let (picture, places) = &places[at];
+            let (size, overview) = tiles.overview(*picture, TILED_PX).ok()?;
+            let png = png_of_bytes(&with_tiles(&overview, size, places)).ok()?;
+            let many = if places.len() == 1 { "1 tile" } else { &format!("{} tiles", places.len()) };
+            let caption = format!("{}: {many} of {} × {} pixels", tiles.pictures().name(*picture), size[0], size[1]);
+            Some(Section::Image { caption, png, width_px: overview.width })
+        });
+        let text = "Each tile is one image of this page. What is dark is in no tile: it has too little content, or was not drawn.";
+        let heading = [Section::Heading("Tiles".into()), Section::Text(text.into())];
+        heading.into_iter().chain(drawn).collect()
     }
 
     /// The picture of an image; `None` if it can no longer be read.
@@ -249,7 +281,7 @@ mod tests {
         }
         let source = open(&folder.path().display().to_string(), 3).unwrap();
         let scan = scan(&source, 0, &mut |_| {}).unwrap();
-        let collection = Collection { data: "<data>", source: &*source, scan: &scan, seed };
+        let collection = Collection { data: "<data>", source: &*source, scan: &scan, tiles: None, seed };
         collection_page(&collection).render().replace(&folder.path().display().to_string(), "DATA")
     }
 
@@ -306,7 +338,7 @@ mod tests {
         let source = simmim_data::idx_from_bytes(&bytes, None, 1).unwrap();
         let scan = scan(&Arc::clone(&source), 0, &mut |_| {}).unwrap();
         let shown = |seed: u64| -> Vec<usize> {
-            let collection = Collection { data: "memory", source: &*source, scan: &scan, seed };
+            let collection = Collection { data: "memory", source: &*source, scan: &scan, tiles: None, seed };
             let Some(Section::Gallery(gallery)) = collection.contact_sheet().pop() else { panic!("there is a sheet") };
             let index = |picture: &Thumbnail| (0..count).find(|index| source.name(*index) == picture.name).unwrap();
             gallery.pictures.iter().map(index).collect()
