@@ -4,6 +4,7 @@
     python3 bench/compare.py                            everything: an hour or more
     python3 bench/compare.py --workloads vit-s --rounds 2
     python3 bench/compare.py --device libtorch-cpu --ways eager sdpa     our libtorch backend beside the same libtorch
+    python3 bench/compare.py --without-avx512 --precisions f32           as on a CPU that has AVX2 and not AVX-512
 
 Builds the command, makes a virtual environment with PyTorch from PyPI beside this file (or takes the one that
 SIMMIM_BENCH_VENV names), and runs ours and theirs in turn, each in a process of its own. In the first round every way of
@@ -17,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -30,6 +32,9 @@ TORCH = "torch==2.15.0"
 # the release that our libtorch backend is linked with
 LIBTORCH = "torch==2.13.0"
 WAYS = ["eager", "sdpa", "compile", "compile-sdpa"]
+
+# what keeps PyTorch and the libraries below it from AVX-512
+AVX2_ONLY = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
 
 # a run beside a peak below this share of the highest one is repeated, so many times in all
 UNDISTURBED, MOST_ATTEMPTS = 0.9, 3
@@ -63,6 +68,7 @@ def main():
     parser.add_argument("--batch", type=int, help="images per step, instead of the workload's own number")
     parser.add_argument("--edits", nargs="*", default=[], metavar="KEY=VALUE", help="changes of the recipes")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for compare.json and compare.md")
+    parser.add_argument("--without-avx512", action="store_true", help="no AVX-512, neither in ours nor in PyTorch")
     parser.add_argument("--run-with", default="", help="a command to put in front of every timed one")
     options = parser.parse_args()
 
@@ -88,13 +94,37 @@ def build(options=None):
     """The release build of the command."""
     if "SIMMIM_BENCH_BINARY" in os.environ:
         return os.environ["SIMMIM_BENCH_BINARY"]
-    command, environment = ["cargo", "build", "--release", "-p", "simmim-cli"], dict(os.environ)
+    command, environment, tree = ["cargo", "build", "--release", "-p", "simmim-cli"], dict(os.environ), ROOT
+    if options is not None and options.without_avx512:
+        tree = without_avx512()
     if is_libtorch(options):
         command += ["--features", "libtorch"]
         environment["PATH"] = os.pathsep.join([str(Path(options.python).parent), environment["PATH"]])
         environment["LIBTORCH_USE_PYTORCH"] = "1"
-    subprocess.run(command, cwd=ROOT, check=True, env=environment)
-    return str(ROOT / "target" / "release" / "simmim")
+    subprocess.run(command, cwd=tree, check=True, env=environment)
+    return str(tree / "target" / "release" / "simmim")
+
+
+def without_avx512():
+    """A copy of the tree whose kernels do not detect AVX-512."""
+    copy = ROOT / "target" / "without-avx512"
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name)
+    kernels = copy / "crates" / "simmim-kernels" / "src"
+    edits = 0
+    for path in kernels.rglob("*.rs"):
+        text = path.read_text(encoding="utf-8")
+        edited = text.replace('"x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", ', "")
+        edited = edited.replace('is_x86_feature_detected!("avx512f")', "false")
+        if edited != text:
+            path.write_text(edited, encoding="utf-8")
+            edits += 1
+    if edits < 10 or "avx512f" in (kernels / "instructions.rs").read_text(encoding="utf-8"):
+        sys.exit("the kernels detect AVX-512 in a way that this script does not know")
+    return copy
 
 
 def python(options):
@@ -208,7 +238,8 @@ def write(options, results):
 
 def table(options, results):
     lines = [
-        f"{platform.processor() or platform.machine()}, {options.threads} threads, PyTorch {results[0]['torch']}, "
+        f"{platform.processor() or platform.machine()}{', without AVX-512' if options.without_avx512 else ''}, "
+        f"{options.threads} threads, PyTorch {results[0]['torch']}, "
         f"{options.rounds} rounds of {options.steps} steps in turn.",
         "",
         "| workload | batch | precision | what | ours, ms | PyTorch, ms | its fastest way | ratio (least to most) "
@@ -231,6 +262,7 @@ def run(options, command, timed=True, may_fail=False):
     command = options.run_with.split() + command if timed else command
     # what is set for other programs must not decide how theirs computes
     environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_CORETYPE")}
+    environment |= AVX2_ONLY if options.without_avx512 else {}
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if ran.returncode != 0:
         say(ran.stderr.strip()[-2000:])

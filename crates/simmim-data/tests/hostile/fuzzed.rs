@@ -1,23 +1,34 @@
-//! Files that fuzzing found (`fuzz/`): each once made a decoder panic, or took too long.
+//! Files that fuzzing found (`fuzz/`): those in folders once made a decoder panic, or took too long; those in archives each
+//! reach code that no other one does.
 
 use std::fs;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use simmim_data::{Error, Source as _, Tiled, Tiling, open};
+use zip::ZipArchive;
 
 use crate::{ONE_AT_A_TIME, taken};
 
 /// Files of a target, each with its name.
 fn files(target: &str) -> Vec<(String, Vec<u8>)> {
     let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../testdata/fuzz")).join(target);
-    let files: Vec<_> = fs::read_dir(folder)
+    let mut grown = ZipArchive::new(fs::File::open(folder.with_extension("zip")).unwrap()).unwrap();
+    let mut files: Vec<_> = fs::read_dir(folder)
         .unwrap()
         .map(|entry| entry.unwrap())
         .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
         .collect();
     assert!(!files.is_empty());
+    for number in 0..grown.len() {
+        let mut file = grown.by_index(number).unwrap();
+        let (name, mut bytes) = (file.name().unwrap().into_owned(), Vec::new());
+        file.read_to_end(&mut bytes).unwrap();
+        files.push((name, bytes));
+    }
+    assert!(files.len() > 100);
     files
 }
 
