@@ -44,6 +44,10 @@ impl Device for CpuDevice {
         Some(note)
     }
 
+    fn divides_state(&self) -> bool {
+        true
+    }
+
     fn product_peak(&self, precision: Precision) -> ProductPeak {
         product_peak::product_peak(precision, self.threads)
     }

@@ -67,19 +67,25 @@ impl<'a> GradientReduction<'a> {
         let mut bucket = std::mem::take(&mut self.bucket);
         self.bucket_len = 0;
         bucket.sort_by_key(|id| id.0);
+        let mut store = cpu.store.borrow_mut();
+        let gradients = &mut store.gradients;
         let mut runs: Vec<RangeInclusive<usize>> = Vec::new();
         for ParameterId(id) in bucket {
             self.is_sent[id] = true;
-            match runs.last_mut().filter(|last| *last.end() + 1 == id) {
+            match runs.last_mut().filter(|last| *last.end() + 1 == id && gradients.are_joined(*last.end(), id)) {
                 Some(last) => *last = *last.start()..=id,
                 None => runs.push(id..=id),
             }
         }
-        let mut store = cpu.store.borrow_mut();
-        runs.into_iter().try_for_each(|parameters| {
-            let gradients = store.gradients_mut(parameters);
-            self.is_finite &= optimizer::sum_of_squares_in(cpu, gradients).is_finite();
-            self.collective.all_reduce_sum(gradients)
+        runs.into_iter().try_for_each(|run| {
+            let values = gradients.run_mut(run.clone());
+            self.is_finite &= optimizer::sum_of_squares_in(cpu, values).is_finite();
+            let Some(lens) = gradients.lens(&run) else { return self.collective.all_reduce_sum(gradients.run_mut(run)) };
+            let mut sorted = gradients.sorted(&run);
+            gradients.is_sent(&run);
+            self.collective.reduce_scatter_sum(&mut sorted, &lens)?;
+            gradients.keep_sums(&run, &sorted);
+            Ok(())
         })
     }
 }

@@ -45,6 +45,7 @@ mod buffer_pool;
 mod chunks;
 mod device;
 mod gradient_reduction;
+mod gradients;
 mod ops;
 mod optimizer;
 mod packed_activations;
@@ -53,6 +54,7 @@ mod pools;
 mod product_peak;
 mod profile;
 mod scratch_pool;
+mod shard;
 mod store;
 mod tape;
 mod tensor;
@@ -68,13 +70,14 @@ use packed_weights::PackedWeights;
 use pools::BufferPools;
 use profile::Profile;
 use simmim_engine::{
-    AttentionBranch, Backend, Collective, CollectiveError, CrossEntropy, Direction, Images, Laplace, LayerNorm, Linear,
+    Alone, AttentionBranch, Backend, Collective, CollectiveError, CrossEntropy, Direction, Images, Laplace, LayerNorm, Linear,
     MlpBranch, OperationTime, Operations, OptimizerStep, ParameterId, ParameterTable, PositionMlp, Precision,
-    Regression, Segment, Slot, SoftLabels,
+    Regression, Segment, Sharding, Slot, SoftLabels,
 };
 use simmim_kernels::dtype::{Bf16, Dtype};
 use simmim_kernels::product::Tile;
 use std::cell::RefCell;
+use std::ops::Range;
 use std::rc::Rc;
 use store::Store;
 use tape::{Gradients, Record, Tape};
@@ -144,11 +147,26 @@ impl Cpu {
     }
 
     /// Makes the optimizer step, and packs the new weights in the type of activations.
-    fn step_in<T: Dtype>(&self, step: &OptimizerStep, factor: f64) {
-        self.timed("adamw and panels", Direction::Step, || {
-            optimizer::adamw_and_panels::<T>(self, step, factor);
-            self.repack::<T>(); // a weight that only an input's gradient reads
-        });
+    ///
+    /// # Errors
+    /// If another rank is lost.
+    fn step_in<T: Dtype>(
+        &self,
+        step: &OptimizerStep,
+        factor: f64,
+        collective: &mut dyn Collective,
+    ) -> Result<(), CollectiveError> {
+        if !self.store.borrow().shard().is_divided() {
+            self.timed("adamw and panels", Direction::Step, || {
+                optimizer::adamw_and_panels::<T>(self, step, factor);
+                self.repack::<T>(); // a weight that only an input's gradient reads
+            });
+            return Ok(());
+        }
+        self.timed("adamw", Direction::Step, || optimizer::adamw_of_part(self, step, factor));
+        self.timed("gather parameters", Direction::Step, || optimizer::gather_values(self, collective))?;
+        self.timed("panels", Direction::Step, || self.repack::<T>());
+        Ok(())
     }
 
     fn is_recording(&self) -> bool {
@@ -362,29 +380,68 @@ impl Backend for Cpu {
         self.run_backward(loss).take(of.node).map_or_else(|| vec![0.0; of.data.len()], |d| d.to_vec())
     }
 
+    fn shard(&self, sharding: Sharding, rank: usize, world: usize) {
+        self.store.borrow_mut().divide(sharding, rank, world);
+    }
+
+    fn kept_bytes(&self, slot: Slot) -> usize {
+        self.store.borrow().bytes(slot)
+    }
+
+    fn gather_parameter(
+        &self,
+        slot: Slot,
+        id: ParameterId,
+        collective: &mut dyn Collective,
+    ) -> Result<Vec<f32>, CollectiveError> {
+        let mut own = self.read_parameter(slot, id);
+        let store = self.store.borrow();
+        let Some(shard) = store.shard_of(slot) else { return Ok(own) };
+        let range = store.range(id);
+        let within = |part: Range<usize>| part.start - range.start..part.end - range.start;
+        let mut sorted = vec![0.0; own.len()];
+        for (part, place) in shard.sorted(range.clone()) {
+            sorted[place].copy_from_slice(&own[within(part.range)]);
+        }
+        collective.all_gather(&mut sorted, &shard.lens(range.clone()))?;
+        for (part, place) in shard.sorted(range.clone()) {
+            own[within(part.range)].copy_from_slice(&sorted[place]);
+        }
+        Ok(own)
+    }
+
     fn read_parameter(&self, slot: Slot, id: ParameterId) -> Vec<f32> {
         self.store.borrow_mut().copy_of(slot, id)
     }
 
     fn write_parameter(&self, slot: Slot, id: ParameterId, values: &[f32]) {
-        self.store.borrow_mut().slot_mut(slot, id).copy_from_slice(values);
+        self.store.borrow_mut().write(slot, id, values);
     }
 
     fn clear_gradients(&self) {
-        self.store.borrow_mut().clear_gradients();
+        self.store.borrow_mut().gradients.clear();
     }
 
     fn step(&self, step: &OptimizerStep) -> CpuTensor {
-        let raw = self.timed("gradient norm", Direction::Step, || optimizer::gradient_norm(self));
+        assert!(!self.store.borrow().shard().is_divided(), "the state is divided over ranks");
+        self.step_on_ranks(step, &mut Alone).expect("a rank alone loses none")
+    }
+
+    fn step_on_ranks(
+        &self,
+        step: &OptimizerStep,
+        collective: &mut dyn Collective,
+    ) -> Result<CpuTensor, CollectiveError> {
+        let raw = self.timed("gradient norm", Direction::Step, || optimizer::gradient_norm(self, collective))?;
         let norm = raw * step.gradient_scale;
         if (norm as f32).is_finite() {
             let factor = step.gradient_scale * step.clip_coefficient(norm);
             match self.precision {
-                Precision::F32 => self.step_in::<f32>(step, factor),
-                Precision::Bf16 => self.step_in::<Bf16>(step, factor),
+                Precision::F32 => self.step_in::<f32>(step, factor, collective)?,
+                Precision::Bf16 => self.step_in::<Bf16>(step, factor, collective)?,
             }
         }
-        self.tensor(&[1], &[norm as f32])
+        Ok(self.tensor(&[1], &[norm as f32]))
     }
 
     fn update_average(&self, decay: f32) {

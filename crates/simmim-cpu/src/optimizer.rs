@@ -9,8 +9,8 @@
 //!  piece 1          panels p to 2p-1              the next steps of every panel
 //! ```
 
-use crate::Cpu;
-use simmim_engine::{OptimizerStep, ParameterId};
+use crate::{Cpu, shard};
+use simmim_engine::{Collective, CollectiveError, OptimizerStep, ParameterId, StepSize};
 use simmim_kernels::adamw::{AdamWStep, adamw};
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::{move_towards, sum_of_squares};
@@ -22,9 +22,31 @@ use std::mem::take;
 /// Values of a piece: so many that starting a task costs little, and so few that workers can share one large weight.
 const PIECE: usize = 1 << 16;
 
-/// The Euclidean norm of all gradients.
-pub(super) fn gradient_norm(cpu: &Cpu) -> f64 {
-    sum_of_squares_in(cpu, cpu.store.borrow_mut().gradients()).sqrt()
+/// Values that are gathered from all ranks at a time, so that they need little memory.
+const GATHERED: usize = 4 << 20;
+
+/// The Euclidean norm of all gradients: the root of a sum over units, which ranks exchange if each has only its own.
+///
+/// # Errors
+/// If another rank is lost.
+pub(super) fn gradient_norm(cpu: &Cpu, collective: &mut dyn Collective) -> Result<f64, CollectiveError> {
+    let mut store = cpu.store.borrow_mut();
+    let len = store.len();
+    let unit = shard::unit(len);
+    let Some(shard) = store.gradients.shard().cloned() else {
+        let units = store.gradients.whole().chunks(unit).collect();
+        return Ok(cpu.threads.map(units, sum_of_squares).iter().sum::<f64>().sqrt());
+    };
+    let sums = store.gradients.sums();
+    let (numbers, units) =
+        shard.own(0..len).map(|part| (part.range.start / unit, &sums[part.place..part.place + part.range.len()])).unzip();
+    let (numbers, units): (Vec<usize>, Vec<&[f32]>) = (numbers, units);
+    let mut squares = vec![0.0; len.div_ceil(unit)];
+    for (number, square) in numbers.into_iter().zip(cpu.threads.map(units, sum_of_squares)) {
+        squares[number] = square;
+    }
+    collective.all_reduce_sum_f64(&mut squares)?; // each is one rank's, and zero on the others
+    Ok(squares.iter().sum::<f64>().sqrt())
 }
 
 /// The sum of the squares of `values`.
@@ -35,9 +57,75 @@ pub(super) fn sum_of_squares_in(cpu: &Cpu, values: &[f32]) -> f64 {
 /// Moves the average toward the values: `average += (1 − decay)·(values − average)`.
 pub(super) fn update_average(cpu: &Cpu, decay: f32) {
     let mut store = cpu.store.borrow_mut();
-    let (average, values) = store.average_and_values();
-    let pieces = average.chunks_mut(PIECE).zip(values.chunks(PIECE)).collect();
+    let (mut average, values, shard) = store.average_and_values();
+    let mut pieces = Vec::new();
+    for part in shard.own(0..values.len()) {
+        let own = split_off_mut(&mut average, part.range.len());
+        pieces.extend(own.chunks_mut(PIECE).zip(values[part.range].chunks(PIECE)));
+    }
     cpu.threads.map(pieces, |(average, values)| move_towards(average, 1.0 - decay, values));
+}
+
+/// Makes one AdamW step of the parameters that this rank keeps the moments of. The values of the others are as before.
+pub(super) fn adamw_of_part(cpu: &Cpu, step: &OptimizerStep, factor: f64) {
+    assert_eq!(step.step_sizes.len(), cpu.table.iter().len(), "one step size per parameter");
+    let mut store = cpu.store.borrow_mut();
+    let buffers = store.step_buffers();
+    let (mut values, mut first, mut second) = (buffers.values, buffers.first, buffers.second);
+    let (mut start, mut place) = (0, 0);
+    let mut pieces = Vec::new();
+    for (range, size) in buffers.ranges.iter().zip(step.step_sizes) {
+        let adamw_step = adamw_step(step, *size, factor);
+        for part in buffers.shard.own(range.clone()) {
+            let len = part.range.len();
+            let gradients_at = if buffers.has_own_gradients { part.place } else { part.range.start };
+            let gradients = &buffers.gradients[gradients_at..gradients_at + len];
+            // what lies before: values of other ranks, and those between parameters
+            split_off_mut(&mut values, part.range.start - start);
+            split_off_mut(&mut first, part.place - place);
+            split_off_mut(&mut second, part.place - place);
+            let values = split_off_mut(&mut values, len);
+            pieces.push((adamw_step, values, gradients, split_off_mut(&mut first, len), split_off_mut(&mut second, len)));
+            (start, place) = (part.range.end, part.place + len);
+        }
+    }
+    cpu.threads.map(pieces, |(step, p, g, m, v)| adamw(&step, p, g, m, v));
+}
+
+/// Replaces all parameters by those of the ranks that made their steps.
+///
+/// # Errors
+/// If another rank is lost.
+pub(super) fn gather_values(cpu: &Cpu, collective: &mut dyn Collective) -> Result<(), CollectiveError> {
+    let mut store = cpu.store.borrow_mut();
+    let shard = store.shard().clone();
+    let values = store.values_mut();
+    for start in (0..values.len()).step_by(GATHERED) {
+        let range = start..values.len().min(start + GATHERED);
+        let lens = shard.lens(range.clone());
+        let mut sorted = vec![0.0; range.len()];
+        for (part, place) in shard.sorted(range.clone()) {
+            sorted[place].copy_from_slice(&values[part.range]);
+        }
+        collective.all_gather(&mut sorted, &lens)?;
+        for (part, place) in shard.sorted(range) {
+            values[part.range].copy_from_slice(&sorted[place]);
+        }
+    }
+    Ok(())
+}
+
+/// A parameter's step.
+fn adamw_step(step: &OptimizerStep, size: StepSize, factor: f64) -> AdamWStep {
+    AdamWStep {
+        lr: size.lr,
+        beta1: step.betas.0,
+        beta2: step.betas.1,
+        eps: step.eps,
+        weight_decay: size.weight_decay,
+        number: step.number,
+        gradient_scale: factor as f32,
+    }
 }
 
 /// Makes one AdamW step of all parameters from their gradients times `factor`, and packs the weights that are packed
@@ -52,15 +140,7 @@ pub(super) fn adamw_and_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep, factor
     let (mut first, mut second) = (buffers.first, buffers.second);
     let mut pieces = Vec::new();
     for (index, (parameter, size)) in cpu.table.iter().zip(step.step_sizes).enumerate() {
-        let adamw_step = AdamWStep {
-            lr: size.lr,
-            beta1: step.betas.0,
-            beta2: step.betas.1,
-            eps: step.eps,
-            weight_decay: size.weight_decay,
-            number: step.number,
-            gradient_scale: factor as f32,
-        };
+        let adamw_step = adamw_step(step, *size, factor);
         let mut left = parameter.range.len();
         let mut panels = step_lanes.remove(&ParameterId(index)).map(|lanes| {
             let (outputs, inputs) = (parameter.shape[0], left / parameter.shape[0]);
@@ -130,13 +210,13 @@ impl<'a> Panels<'a> {
 /// # Panics
 /// If there are fewer.
 fn split_off_mut<'a, T>(slice: &mut &'a mut [T], len: usize) -> &'a mut [T] {
-    slice.split_off_mut(..len).expect("a packed weight has lanes for all its panels")
+    slice.split_off_mut(..len).expect("a packed weight has lanes for all its panels, and a buffer values for all parameters")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use simmim_engine::{Backend, Distance, Linear, Operations, ParameterTable, Precision, Regression, Slot, StepSize};
+    use simmim_engine::{Backend, Distance, Linear, Operations, ParameterTable, Precision, Regression, Slot};
     use simmim_kernels::dtype::Bf16;
 
     /// Trains a layer for a step, and compares its packed weights with those packed from the new values.

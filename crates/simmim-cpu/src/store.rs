@@ -1,12 +1,15 @@
 //! The flat buffers of all parameters: values, gradients, moments and the average. Each parameter starts at a cache line,
 //! so the ranges here are not those of the parameter table.
 //!
-//! Gradients, moments and the average are allocated when they are first needed, so a model that only predicts has none.
+//! Gradients, moments and the average are allocated when they are first needed, so a model that only predicts has none. Where
+//! the training state is divided over ranks, moments and the average are those of the units that this rank keeps.
 
-use simmim_engine::{ParameterId, ParameterTable, Slot};
+use crate::gradients::Gradients;
+use crate::shard::Shard;
+use simmim_engine::{ParameterId, ParameterTable, Sharding, Slot};
 use simmim_kernels::aligned::Aligned;
 use simmim_kernels::product::Accumulator;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 
 /// Each parameter starts at a multiple of so many values, which is the start of a cache line: a kernel with long vectors
 /// or tiles would touch twice as many lines otherwise. The values between two parameters are zero.
@@ -21,10 +24,9 @@ pub(super) struct Store {
     /// Number of the current values: 1, and one more after each change.
     version: u64,
     values: Aligned<f32>,
-    /// Gradients; where `is_cleared` says that they count as zero, the values are those before they were cleared.
-    gradients: Aligned<f32>,
-    /// For each parameter, whether its gradient counts as zero. This saves writing zeros only to add to them.
-    is_cleared: Vec<bool>,
+    pub(super) gradients: Gradients,
+    /// Which moments and averages are kept here.
+    shard: Shard,
     first: Aligned<f32>,
     second: Aligned<f32>,
     /// The moving average of the values; empty as long as it equals them.
@@ -37,8 +39,12 @@ pub(super) struct StepBuffers<'a> {
     pub(super) ranges: &'a [Range<usize>],
     /// The version of the values after the step.
     pub(super) version: u64,
+    /// Which gradients and moments are here.
+    pub(super) shard: &'a Shard,
     pub(super) values: &'a mut [f32],
+    /// Those of all values, or if [`StepBuffers::has_own_gradients`], those that are kept here.
     pub(super) gradients: &'a [f32],
+    pub(super) has_own_gradients: bool,
     pub(super) first: &'a mut [f32],
     pub(super) second: &'a mut [f32],
 }
@@ -54,14 +60,55 @@ impl Store {
         Self {
             version: 1,
             values: Aligned::new(len),
-            gradients: Aligned::default(),
-            is_cleared: vec![true; ranges.len()],
+            gradients: Gradients::new(ranges.clone(), len),
+            shard: Shard::whole(len),
             ranges,
             len,
             first: Aligned::default(),
             second: Aligned::default(),
             average: Aligned::default(),
         }
+    }
+
+    /// Keeps from here on what a rank keeps of the training state.
+    pub(super) fn divide(&mut self, sharding: Sharding, rank: usize, world: usize) {
+        assert!(self.first.is_empty() && self.average.is_empty(), "the state is divided before it is written");
+        match sharding {
+            Sharding::None => (),
+            Sharding::Optimizer => self.shard = Shard::of_rank(self.len, rank, world),
+            Sharding::Gradients => {
+                self.shard = Shard::of_rank(self.len, rank, world);
+                if self.shard.is_divided() {
+                    self.gradients = Gradients::divided(self.ranges.clone(), self.shard.clone());
+                }
+            }
+        }
+    }
+
+    /// Which moments and averages are kept here.
+    pub(super) fn shard(&self) -> &Shard {
+        &self.shard
+    }
+
+    /// How a slot is divided, if it is.
+    pub(super) fn shard_of(&self, slot: Slot) -> Option<&Shard> {
+        match slot {
+            Slot::Values => None,
+            Slot::Gradients => self.gradients.shard(),
+            Slot::FirstMoment | Slot::SecondMoment | Slot::Average => {
+                Some(&self.shard).filter(|shard| shard.is_divided())
+            }
+        }
+    }
+
+    /// Values of a buffer.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Where a parameter lies in the buffers.
+    pub(super) fn range(&self, id: ParameterId) -> Range<usize> {
+        self.ranges[id.0].clone()
     }
 
     /// Changes whenever the values do.
@@ -74,14 +121,15 @@ impl Store {
         &self.values[self.ranges[id.0].clone()]
     }
 
+    /// All values, to be changed.
+    pub(super) fn values_mut(&mut self) -> &mut [f32] {
+        self.version += 1;
+        &mut self.values
+    }
+
     /// A parameter's gradient, to add to.
     pub(super) fn gradient_mut(&mut self, id: ParameterId) -> &mut [f32] {
-        allocate(&mut self.gradients, self.len);
-        let gradient = &mut self.gradients[self.ranges[id.0].clone()];
-        if std::mem::take(&mut self.is_cleared[id.0]) {
-            gradient.fill(0.0);
-        }
-        gradient
+        self.gradients.get_mut(id.0)
     }
 
     /// The gradients of several parameters, and what a product must do with the content of each: overwrite it if it
@@ -93,106 +141,38 @@ impl Store {
         &mut self,
         ids: impl Iterator<Item = ParameterId>,
     ) -> Vec<(&mut [f32], Accumulator<'static>)> {
-        allocate(&mut self.gradients, self.len);
-        let ids: Vec<_> = ids.collect();
-        let accumulators: Vec<_> = ids
-            .iter()
-            .map(|id| if std::mem::take(&mut self.is_cleared[id.0]) { Accumulator::Zero } else { Accumulator::Output })
-            .collect();
-        let ranges: Vec<_> = ids.iter().map(|id| self.ranges[id.0].clone()).collect();
-        // slices are split off in the order of their addresses, and returned in the order of `ids`
-        let mut order: Vec<usize> = (0..ids.len()).collect();
-        order.sort_by_key(|i| ranges[*i].start);
-        let mut slices: Vec<Option<&mut [f32]>> = ids.iter().map(|_| None).collect();
-        let (mut rest, mut offset) = (&mut self.gradients[..], 0);
-        for i in order {
-            let (_, from) = rest.split_at_mut(ranges[i].start - offset);
-            let (slice, after) = from.split_at_mut(ranges[i].len());
-            (slices[i], rest, offset) = (Some(slice), after, ranges[i].end);
-        }
-        slices.into_iter().map(|s| s.expect("every slice was split off")).zip(accumulators).collect()
+        self.gradients.to_accumulate(ids)
     }
 
-    /// Makes all gradients count as zero.
-    pub(super) fn clear_gradients(&mut self) {
-        self.is_cleared.fill(true);
-    }
-
-    /// Writes zeros to the gradients that still count as zero, so that the buffer can be read.
-    pub(super) fn write_cleared_gradients(&mut self) {
-        allocate(&mut self.gradients, self.len);
-        for (range, is_cleared) in self.ranges.iter().zip(&mut self.is_cleared) {
-            if std::mem::take(is_cleared) {
-                self.gradients[range.clone()].fill(0.0);
-            }
-        }
-    }
-
-    /// A copy of a parameter's range of a buffer, which is zero if the buffer is not allocated yet.
+    /// A copy of a parameter's range of a buffer, which is zero where the buffer is not allocated yet or another rank keeps it.
     pub(super) fn copy_of(&mut self, slot: Slot, id: ParameterId) -> Vec<f32> {
         let range = self.ranges[id.0].clone();
-        let buffer = match slot {
-            Slot::Values => &self.values,
-            Slot::Gradients => {
-                self.write_cleared_gradients();
-                &self.gradients
-            }
+        let kept = match slot {
+            Slot::Values => return self.values[range].to_vec(),
+            Slot::Gradients => return self.gradients.copy_of(id.0),
             Slot::FirstMoment => &self.first,
             Slot::SecondMoment => &self.second,
-            Slot::Average if self.average.is_empty() => &self.values,
             Slot::Average => &self.average,
         };
-        if buffer.is_empty() { vec![0.0; range.len()] } else { buffer[range].to_vec() }
-    }
-
-    /// The gradients of consecutive parameters, with the zeros between them.
-    pub(super) fn gradients_mut(&mut self, parameters: RangeInclusive<usize>) -> &mut [f32] {
-        allocate(&mut self.gradients, self.len);
-        for (range, is_cleared) in self.ranges[parameters.clone()].iter().zip(&mut self.is_cleared[parameters.clone()])
-        {
-            if std::mem::take(is_cleared) {
-                self.gradients[range.clone()].fill(0.0);
-            }
+        let mut copy = vec![0.0; range.len()];
+        for part in self.shard.own(range.clone()) {
+            let from = match kept.is_empty() {
+                false => &kept[part.place..part.place + part.range.len()],
+                true if slot == Slot::Average => &self.values[part.range.clone()],
+                true => continue,
+            };
+            copy[part.range.start - range.start..part.range.end - range.start].copy_from_slice(from);
         }
-        &mut self.gradients[self.ranges[*parameters.start()].start..self.ranges[*parameters.end()].end]
+        copy
     }
 
-    /// The average, to be updated, and the values.
-    pub(super) fn average_and_values(&mut self) -> (&mut [f32], &[f32]) {
-        self.allocate_average();
-        (&mut self.average, &self.values)
-    }
-
-    /// Exchanges the values and the average.
-    pub(super) fn swap_average(&mut self) {
-        self.allocate_average();
-        self.version += 1;
-        std::mem::swap(&mut self.values, &mut self.average);
-    }
-
-    fn allocate_average(&mut self) {
-        if self.average.is_empty() {
-            self.average = self.values.clone();
-        }
-    }
-
-    /// All gradients.
-    pub(super) fn gradients(&mut self) -> &[f32] {
-        self.write_cleared_gradients();
-        &self.gradients
-    }
-
-    /// A parameter's range of a buffer, to be written.
-    pub(super) fn slot_mut(&mut self, slot: Slot, id: ParameterId) -> &mut [f32] {
-        let buffer = match slot {
-            Slot::Values => {
-                self.version += 1;
-                &mut self.values
-            }
-            Slot::Gradients => {
-                self.write_cleared_gradients();
-                &mut self.gradients
-            }
+    /// Replaces a parameter's range of a buffer; what another rank keeps is left out.
+    pub(super) fn write(&mut self, slot: Slot, id: ParameterId, values: &[f32]) {
+        let range = self.ranges[id.0].clone();
+        assert_eq!(values.len(), range.len(), "one value per parameter element");
+        let kept = match slot {
+            Slot::Values => return self.values_mut()[range].copy_from_slice(values),
+            Slot::Gradients => return self.gradients.write(id.0, values),
             Slot::FirstMoment => &mut self.first,
             Slot::SecondMoment => &mut self.second,
             Slot::Average => {
@@ -200,24 +180,65 @@ impl Store {
                 &mut self.average
             }
         };
-        allocate(buffer, self.len);
-        &mut buffer[self.ranges[id.0].clone()]
+        allocate(kept, self.shard.kept());
+        for part in self.shard.own(range.clone()) {
+            let from = &values[part.range.start - range.start..part.range.end - range.start];
+            kept[part.place..part.place + from.len()].copy_from_slice(from);
+        }
+    }
+
+    /// The average that is kept, to be updated, all values, and which of these are averaged.
+    pub(super) fn average_and_values(&mut self) -> (&mut [f32], &[f32], &Shard) {
+        self.allocate_average();
+        (&mut self.average, &self.values, &self.shard)
+    }
+
+    /// Exchanges the values and the average.
+    pub(super) fn swap_average(&mut self) {
+        assert!(!self.shard.is_divided(), "the average is divided over ranks");
+        self.allocate_average();
+        self.version += 1;
+        std::mem::swap(&mut self.values, &mut self.average);
+    }
+
+    fn allocate_average(&mut self) {
+        if self.average.is_empty() {
+            allocate(&mut self.average, self.shard.kept());
+            for part in self.shard.own(0..self.len) {
+                self.average[part.place..part.place + part.range.len()].copy_from_slice(&self.values[part.range]);
+            }
+        }
     }
 
     /// The buffers of an optimizer step.
     pub(super) fn step_buffers(&mut self) -> StepBuffers<'_> {
         self.version += 1;
-        self.write_cleared_gradients();
-        allocate(&mut self.first, self.len);
-        allocate(&mut self.second, self.len);
+        let kept = self.shard.kept();
+        allocate(&mut self.first, kept);
+        allocate(&mut self.second, kept);
+        let has_own_gradients = self.gradients.shard().is_some();
         StepBuffers {
             version: self.version,
             ranges: &self.ranges,
+            shard: &self.shard,
             values: &mut self.values,
-            gradients: &self.gradients,
+            gradients: if has_own_gradients { self.gradients.sums() } else { self.gradients.whole() },
+            has_own_gradients,
             first: &mut self.first,
             second: &mut self.second,
         }
+    }
+
+    /// Bytes that are allocated for a buffer.
+    pub(super) fn bytes(&self, slot: Slot) -> usize {
+        let values = match slot {
+            Slot::Values => &self.values,
+            Slot::Gradients => return self.gradients.bytes(),
+            Slot::FirstMoment => &self.first,
+            Slot::SecondMoment => &self.second,
+            Slot::Average => &self.average,
+        };
+        size_of_val(&values[..])
     }
 }
 

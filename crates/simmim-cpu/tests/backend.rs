@@ -30,3 +30,10 @@ fn steps_are_adamw_and_the_average_follows() {
         check::steps(&CpuDevice { threads: 2 }, precision);
     }
 }
+
+#[test]
+fn a_training_state_that_ranks_divide_has_the_bits_of_one_that_each_keeps() {
+    for precision in [Precision::F32, Precision::Bf16] {
+        check::divided_state(&CpuDevice { threads: 1 }, precision);
+    }
+}

@@ -23,6 +23,18 @@ pub enum Slot {
     Average,
 }
 
+/// What of the training state is divided over the ranks, each of which keeps a part (ZeRO, arXiv:1910.02054).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sharding {
+    /// Nothing: every rank keeps all of it.
+    #[default]
+    None,
+    /// AdamW's moments and the average: stage 1.
+    Optimizer,
+    /// Those, and gradients as soon as they are summed: stage 2.
+    Gradients,
+}
+
 /// Learning rate and weight decay of one parameter at one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepSize {
@@ -73,7 +85,8 @@ pub trait Backend: Operations {
 
     /// [`Backend::backward`], then sums the gradients of all ranks. The gradients are summed in buckets, each as
     /// soon as no operation left on the tape can add to it, while the rest of the pass is still to come. Returns whether
-    /// what this rank put in was finite, which the sum does not show; a rank alone does not look.
+    /// what this rank put in was finite, which the sum does not show; a rank alone does not look. Of gradients that are
+    /// divided, this rank gets its part.
     ///
     /// # Errors
     /// If another rank is lost.
@@ -89,10 +102,38 @@ pub trait Backend: Operations {
     /// That of `of`; zeros if nothing used it.
     fn backward_to(&self, loss: &Self::Tensor, of: &Self::Tensor) -> Vec<f32>;
 
-    /// Copies one parameter's part of a flat buffer to the host.
+    /// Divides the training state over `world` ranks, of which this is `rank`: it keeps its part, and the others theirs. Called
+    /// once, before anything but the parameters is written or computed. What is kept has the bits that it has where nothing
+    /// is divided.
+    ///
+    /// # Panics
+    /// If the backend cannot, which [`Device::divides_state`](crate::Device::divides_state) says.
+    fn shard(&self, sharding: Sharding, rank: usize, world: usize) {
+        assert!(sharding == Sharding::None || world == 1, "rank {rank} of {world} keeps all: {sharding:?} is not built here");
+    }
+
+    /// Bytes that this rank holds of a flat buffer now; where a backend does not count them, those of the whole buffer.
+    fn kept_bytes(&self, _slot: Slot) -> usize {
+        size_of::<f32>() * self.table().len()
+    }
+
+    /// [`Backend::read_parameter`] where the state is divided: the parts of all ranks, which all call it.
+    ///
+    /// # Errors
+    /// If another rank is lost.
+    fn gather_parameter(
+        &self,
+        slot: Slot,
+        id: ParameterId,
+        _collective: &mut dyn Collective,
+    ) -> Result<Vec<f32>, CollectiveError> {
+        Ok(self.read_parameter(slot, id))
+    }
+
+    /// Copies one parameter's part of a flat buffer to the host. What other ranks keep of it is zero.
     fn read_parameter(&self, slot: Slot, id: ParameterId) -> Vec<f32>;
 
-    /// Replaces one parameter's part of a flat buffer from the host.
+    /// Replaces one parameter's part of a flat buffer from the host. What other ranks keep of it is left out.
     ///
     /// # Panics
     /// If the length differs from the parameter's.
@@ -122,12 +163,31 @@ pub trait Backend: Operations {
     ///
     /// # Shapes
     /// → `[1]`.
+    ///
+    /// # Panics
+    /// If the state is divided over several ranks: see [`Backend::step_on_ranks`].
     fn step(&self, step: &OptimizerStep) -> Self::Tensor;
+
+    /// [`Backend::step`] of all ranks together: where the state is divided, each one makes the step of its part, and all get
+    /// the new parameters.
+    ///
+    /// # Errors
+    /// If another rank is lost.
+    fn step_on_ranks(
+        &self,
+        step: &OptimizerStep,
+        _collective: &mut dyn Collective,
+    ) -> Result<Self::Tensor, CollectiveError> {
+        Ok(self.step(step))
+    }
 
     /// Moves the average toward the parameters: `average += (1 − decay)·(values − average)`.
     fn update_average(&self, decay: f32);
 
     /// Exchanges the parameters and their average; a second call undoes the first.
+    ///
+    /// # Panics
+    /// If the average is divided over several ranks.
     fn swap_average(&self);
 
     /// The time spent in operations since the last call, in the order of their first use; empty where a backend does not

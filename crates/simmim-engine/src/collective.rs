@@ -4,7 +4,7 @@
 //! Sums are taken in the order of ranks, whatever arrives first, so that every rank gets the same bits in every run.
 
 use half::bf16;
-use std::ops::AddAssign;
+use std::ops::{AddAssign, Range};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// A rank left while others wait for it.
@@ -74,6 +74,26 @@ pub trait Collective {
     /// If a rank is lost.
     fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError>;
 
+    /// [`Collective::all_reduce_sum`] of which each rank gets its part: `lens` are the lengths of the parts of `values`, which lie
+    /// behind each other in the order of ranks. What is in the parts of the others afterwards is of no use.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn reduce_scatter_sum(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError>;
+
+    /// [`Collective::reduce_scatter_sum`] with half the bytes, and the bits of [`Collective::all_reduce_sum_bf16`].
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn reduce_scatter_sum_bf16(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError>;
+
+    /// Replaces each part of `values` by that of the rank whose part it is; `lens` are the lengths of the parts, which lie
+    /// behind each other in the order of ranks.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn all_gather(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError>;
+
     /// Replaces `values` by those of rank `root`.
     ///
     /// # Errors
@@ -127,6 +147,18 @@ impl Collective for Alone {
         Ok(())
     }
 
+    fn reduce_scatter_sum(&mut self, _: &mut [f32], _: &[usize]) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn reduce_scatter_sum_bf16(&mut self, _: &mut [f32], _: &[usize]) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
+    fn all_gather(&mut self, _: &mut [f32], _: &[usize]) -> Result<(), CollectiveError> {
+        Ok(())
+    }
+
     fn broadcast(&mut self, _: &mut [f32], _: usize) -> Result<(), CollectiveError> {
         Ok(())
     }
@@ -162,6 +194,18 @@ impl Collective for SendsBf16<'_> {
 
     fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
         self.0.all_reduce_sum_f64(values)
+    }
+
+    fn reduce_scatter_sum(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
+        self.0.reduce_scatter_sum_bf16(values, lens)
+    }
+
+    fn reduce_scatter_sum_bf16(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
+        self.0.reduce_scatter_sum_bf16(values, lens)
+    }
+
+    fn all_gather(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
+        self.0.all_gather(values, lens)
     }
 
     fn broadcast(&mut self, values: &mut [f32], root: usize) -> Result<(), CollectiveError> {
@@ -279,6 +323,19 @@ impl InProcess {
     }
 }
 
+/// Where the part of a rank lies among parts of these lengths.
+fn part(lens: &[usize], rank: usize) -> Range<usize> {
+    let start = lens[..rank].iter().sum();
+    start..start + lens[rank]
+}
+
+/// Makes what nobody may use unusable, so that a caller who does is found out.
+fn spoil_others(values: &mut [f32], lens: &[usize], rank: usize) {
+    let own = part(lens, rank);
+    values[..own.start].fill(f32::NAN);
+    values[own.end..].fill(f32::NAN);
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Exchange> {
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
@@ -317,6 +374,31 @@ impl Collective for InProcess {
 
     fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
         self.sum_over_ranks(values, f64::to_le_bytes, f64::from_le_bytes)
+    }
+
+    fn reduce_scatter_sum(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
+        self.all_reduce_sum(values)?;
+        spoil_others(values, lens, self.rank);
+        Ok(())
+    }
+
+    fn reduce_scatter_sum_bf16(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
+        self.all_reduce_sum_bf16(values)?;
+        spoil_others(values, lens, self.rank);
+        Ok(())
+    }
+
+    fn all_gather(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
+        let own = &values[part(lens, self.rank)];
+        let all = self.exchange(own.iter().flat_map(|v| v.to_le_bytes()).collect())?;
+        for (rank, bytes) in all.iter().enumerate() {
+            let part = &mut values[part(lens, rank)];
+            assert_eq!(bytes.len(), size_of_val(part), "ranks agree on the lengths of parts");
+            for (value, bytes) in part.iter_mut().zip(bytes.as_chunks().0) {
+                *value = f32::from_le_bytes(*bytes);
+            }
+        }
+        Ok(())
     }
 
     fn broadcast(&mut self, values: &mut [f32], root: usize) -> Result<(), CollectiveError> {
@@ -389,6 +471,24 @@ mod tests {
             values
         });
         assert_eq!(sums, [[2.0, 256.0, 6.0]; 2]);
+    }
+
+    #[test]
+    fn parts_of_a_sum_are_those_of_the_whole_and_parts_are_gathered() {
+        let found = on_ranks(3, |mut ranks| {
+            let rank = ranks.rank();
+            let (mut whole, lens) = ([1.0 + 0.1 * rank as f32; 6], [1, 0, 5]);
+            let (mut parts, mut rounded, mut of_rounded) = (whole, whole, whole);
+            ranks.all_reduce_sum(&mut whole).expect("nobody leaves");
+            ranks.reduce_scatter_sum(&mut parts, &lens).expect("nobody leaves");
+            ranks.all_reduce_sum_bf16(&mut rounded).expect("nobody leaves");
+            SendsBf16(&mut ranks).reduce_scatter_sum(&mut of_rounded, &lens).expect("nobody leaves");
+            let own = part(&lens, rank);
+            assert_eq!((&parts[own.clone()], &of_rounded[own.clone()]), (&whole[own.clone()], &rounded[own]));
+            ranks.all_gather(&mut parts, &lens).expect("nobody leaves");
+            parts == whole
+        });
+        assert_eq!(found, [true; 3]);
     }
 
     #[test]

@@ -29,6 +29,11 @@ pub trait Device: Clone {
         None
     }
 
+    /// Whether its backends can divide the training state over ranks: see [`Backend::shard`].
+    fn divides_state(&self) -> bool {
+        false
+    }
+
     /// Measures the product peak; takes about half a second.
     fn product_peak(&self, precision: Precision) -> ProductPeak;
 }

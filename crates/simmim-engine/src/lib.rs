@@ -26,7 +26,7 @@ mod operations;
 mod parameters;
 mod reference;
 
-pub use backend::{Backend, Direction, OperationTime, OptimizerStep, Slot, StepSize};
+pub use backend::{Backend, Direction, OperationTime, OptimizerStep, Sharding, Slot, StepSize};
 pub use collective::{Activity, Alone, Collective, CollectiveError, InProcess, RankFailure, SendsBf16};
 pub use device::{Accelerator, Device, ProductPeak};
 pub use operations::{

@@ -2,7 +2,7 @@
 
 use crate::failure;
 use crate::header::{Header, first_leaving, first_odd};
-use crate::slices::{sent_bytes, slices, sum_in_order};
+use crate::slices::{gathered_bytes, lens_within, scattered_bytes, sent_bytes, slices, sum_in_order};
 use crate::watch::{Call, OnStall};
 use crate::watching::{Setting, Watching};
 use half::bf16;
@@ -61,12 +61,12 @@ pub enum OpenError {
     NoThread(#[from] std::io::Error),
 }
 
-/// What a rank has sent for sums of gradients.
+/// What a rank has sent for sums of gradients, and of the parameters whose steps it made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
     /// Number of sums.
     pub sums: u64,
-    /// Bytes sent for them, headers aside.
+    /// Bytes sent for them and for what all ranks gather, headers aside.
     pub sent_bytes: u64,
 }
 
@@ -306,6 +306,55 @@ fn sum_over_ranks_in_bf16(ranks: &SimpleCommunicator, values: &mut [f32], sum: &
     values.iter_mut().zip(bits).for_each(|(value, bits)| *value = bf16::from_bits(bits).to_f32());
 }
 
+/// Values that are exchanged at a time where each rank has a part of them, so that little memory is needed.
+const EXCHANGED: usize = 4 << 20;
+
+/// Sums `values` up over the ranks, in the order of ranks, so that each gets its part; `to` and `from` are how values are sent.
+fn sum_parts<V: Copy + Equivalence>(
+    ranks: &SimpleCommunicator,
+    values: &mut [f32],
+    lens: &[usize],
+    to: impl Fn(f32) -> V,
+    from: impl Fn(V) -> f32,
+) {
+    let rank = ranks.rank() as usize;
+    for start in (0..values.len()).step_by(EXCHANGED) {
+        let range = start..values.len().min(start + EXCHANGED);
+        let lens: Vec<i32> = lens_within(lens, range.clone()).into_iter().map(|len| len as i32).collect();
+        let places = starts(&lens);
+        let own_lens = vec![lens[rank]; lens.len()];
+        let values = &mut values[range];
+        let sent: Vec<V> = values.iter().map(|value| to(*value)).collect();
+        let Some(any) = sent.first() else { continue };
+        let mut received = vec![*any; lens[rank] as usize * lens.len()];
+        ranks.all_to_all_varcount_into(
+            &Partition::new(&sent[..], &lens[..], &places[..]),
+            &mut PartitionMut::new(&mut received[..], &own_lens[..], &starts(&own_lens)[..]),
+        );
+        let received: Vec<f32> = received.into_iter().map(&from).collect();
+        sum_in_order(&received, &mut values[places[rank] as usize..][..lens[rank] as usize]);
+    }
+}
+
+/// Replaces each part of `values` by that of its rank.
+fn gather_parts(ranks: &SimpleCommunicator, values: &mut [f32], lens: &[usize]) {
+    let (rank, world) = (ranks.rank() as usize, lens.len());
+    let begins: Vec<usize> = lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect();
+    let at_once = (EXCHANGED / world).max(1);
+    for start in (0..lens.iter().copied().max().unwrap_or(0)).step_by(at_once) {
+        let counts: Vec<i32> = lens.iter().map(|len| len.saturating_sub(start).min(at_once) as i32).collect();
+        let places = starts(&counts);
+        let own = begins[rank] + start;
+        let own = values[own.min(values.len())..][..counts[rank] as usize].to_vec();
+        let mut received = vec![0.0; counts.iter().sum::<i32>() as usize];
+        ranks.all_gather_varcount_into(&own[..], &mut PartitionMut::new(&mut received[..], &counts[..], &places[..]));
+        for (of_rank, begin) in begins.iter().enumerate().filter(|(of_rank, _)| counts[*of_rank] > 0) {
+            let (place, count) = (places[of_rank] as usize, counts[of_rank] as usize);
+            values[begin + start..][..count].copy_from_slice(&received[place..][..count]);
+        }
+    }
+}
+
 impl Collective for MpiRanks {
     fn rank(&self) -> usize {
         self.ranks.rank() as usize
@@ -344,6 +393,35 @@ impl Collective for MpiRanks {
         self.enter(Call::AllReduce, values.len(), 0)?;
         let parts = values.chunks_mut(MOST_VALUES);
         parts.for_each(|part| sum_over_ranks(&self.ranks, part, &mut Vec::new(), &mut Vec::new()));
+        self.leave_call();
+        Ok(())
+    }
+
+    fn reduce_scatter_sum(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
+        self.enter(Call::ReduceScatter, values.len(), 0)?;
+        sum_parts(&self.ranks, values, lens, |value| value, |value| value);
+        self.traffic.sent_bytes += scattered_bytes(lens, size_of::<f32>(), self.rank());
+        self.traffic.sums += 1;
+        self.leave_call();
+        Ok(())
+    }
+
+    fn reduce_scatter_sum_bf16(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
+        self.enter(Call::ReduceScatter, values.len(), 0)?;
+        sum_parts(&self.ranks, values, lens, |v| bf16::from_f32(v).to_bits(), |bits| bf16::from_bits(bits).to_f32());
+        let start: usize = lens[..self.rank()].iter().sum();
+        let own = &mut values[start..start + lens[self.rank()]];
+        own.iter_mut().for_each(|sum| *sum = bf16::from_f32(*sum).to_f32());
+        self.traffic.sent_bytes += scattered_bytes(lens, size_of::<bf16>(), self.rank());
+        self.traffic.sums += 1;
+        self.leave_call();
+        Ok(())
+    }
+
+    fn all_gather(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
+        self.enter(Call::AllGather, values.len(), 0)?;
+        gather_parts(&self.ranks, values, lens);
+        self.traffic.sent_bytes += gathered_bytes(lens, size_of::<f32>(), self.rank());
         self.leave_call();
         Ok(())
     }

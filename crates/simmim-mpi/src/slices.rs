@@ -32,6 +32,28 @@ pub fn sent_bytes(len: usize, size: usize, rank: usize, world: usize) -> u64 {
     ((len - own + own * (world - 1)) * size) as u64
 }
 
+/// How much of each part lies in a range of values, where parts of `lens` values lie behind each other.
+pub fn lens_within(lens: &[usize], range: Range<usize>) -> Vec<usize> {
+    let mut end = 0;
+    let within = |len: &usize| {
+        let part = end..end + len;
+        end = part.end;
+        part.end.min(range.end).saturating_sub(part.start.max(range.start))
+    };
+    lens.iter().map(within).collect()
+}
+
+/// Bytes that a rank sends so that each gets its part of the sums of values of `size` bytes, in parts of `lens` values: what
+/// the others sum up.
+pub fn scattered_bytes(lens: &[usize], size: usize, rank: usize) -> u64 {
+    ((lens.iter().sum::<usize>() - lens[rank]) * size) as u64
+}
+
+/// Bytes that a rank sends so that all get its part of values of `size` bytes.
+pub fn gathered_bytes(lens: &[usize], size: usize, rank: usize) -> u64 {
+    (lens[rank] * (lens.len() - 1) * size) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,6 +71,24 @@ mod tests {
         let mut sum = [9.0f32; 2];
         sum_in_order(&[1.0, 1e8, 1e8, -1e8, -1e8, 1.0], &mut sum);
         assert_eq!(sum, [0.0, 1.0]);
+    }
+
+    #[test]
+    fn parts_are_cut_where_a_range_ends() {
+        assert_eq!(lens_within(&[3, 0, 5, 2], 0..10), [3, 0, 5, 2]);
+        assert_eq!(lens_within(&[3, 0, 5, 2], 2..5), [1, 0, 2, 0]);
+        assert_eq!(lens_within(&[3, 0, 5, 2], 8..10), [0, 0, 0, 2]);
+    }
+
+    #[test]
+    fn scattering_sums_and_gathering_values_sends_as_much_as_an_all_reduce() {
+        for world in [1, 2, 3, 4] {
+            let lens: Vec<usize> = slices(1001, world).iter().map(ExactSizeIterator::len).collect();
+            for rank in 0..world {
+                let both = scattered_bytes(&lens, 4, rank) + gathered_bytes(&lens, 4, rank);
+                assert_eq!(both, sent_bytes(1001, 4, rank, world));
+            }
+        }
     }
 
     #[test]

@@ -25,10 +25,22 @@ pub enum Call {
     Barrier,
     /// The end of the job.
     Leave,
+    /// A sum over all ranks, of which each gets a part.
+    ReduceScatter,
+    /// A part of each rank for all.
+    AllGather,
 }
 
 impl Call {
-    const ALL: [Call; 5] = [Call::None, Call::AllReduce, Call::Broadcast, Call::Barrier, Call::Leave];
+    const ALL: [Call; 7] = [
+        Call::None,
+        Call::AllReduce,
+        Call::Broadcast,
+        Call::Barrier,
+        Call::Leave,
+        Call::ReduceScatter,
+        Call::AllGather,
+    ];
 
     /// Its number on the wire.
     pub fn number(self) -> u64 {
@@ -49,6 +61,8 @@ impl fmt::Display for Call {
             Call::Broadcast => "a broadcast",
             Call::Barrier => "a barrier",
             Call::Leave => "the end of the job",
+            Call::ReduceScatter => "a reduce-scatter",
+            Call::AllGather => "an all-gather",
         })
     }
 }
@@ -93,7 +107,7 @@ impl fmt::Display for Status {
             Call::None if *step == 0 => f.write_str("has not begun its first step"),
             Call::None => write!(f, "computes step {step}"),
             Call::Barrier | Call::Leave => write!(f, "waits in {call} for {} s, step {step}", waiting_ms / 1000),
-            Call::AllReduce | Call::Broadcast => {
+            Call::AllReduce | Call::Broadcast | Call::ReduceScatter | Call::AllGather => {
                 write!(f, "waits in {call} of {len} for {} s, step {step}", waiting_ms / 1000)
             }
         }

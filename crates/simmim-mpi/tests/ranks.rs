@@ -15,6 +15,7 @@ type Case = (&'static str, fn(usize));
 const CASES: &[Case] = &[
     ("sums_have_the_bits_of_ranks_in_one_process", sums_have_the_bits_of_ranks_in_one_process),
     ("a_broadcast_gives_everyone_what_the_root_has", a_broadcast_gives_everyone_what_the_root_has),
+    ("parts_of_sums_have_their_bits_and_parts_are_gathered", parts_of_sums_have_their_bits_and_parts_are_gathered),
     ("a_rank_that_fails_tells_all_others_why", a_rank_that_fails_tells_all_others_why),
     ("a_rank_that_does_something_else_is_named", a_rank_that_does_something_else_is_named),
     ("another_build_is_named", another_build_is_named),
@@ -116,6 +117,36 @@ fn sums_have_the_bits_of_ranks_in_one_process(_: usize) {
     }
     assert_eq!(ranks.traffic().sent_bytes, sent);
     assert_eq!(ranks.leave(None), None);
+}
+
+fn parts_of_sums_have_their_bits_and_parts_are_gathered(_: usize) {
+    let mut ranks = ranks();
+    let (rank, world) = (ranks.rank(), ranks.world());
+    let mut sent = 0;
+    // the last is more than is exchanged at a time; of several ranks, the first has nothing and the last the most
+    for len in [0, 1, 7, 1000, 100_003, (4 << 20) + 5] {
+        let mut lens = vec![0; world];
+        lens[1 % world..].iter_mut().for_each(|part| *part = len / world);
+        lens[world - 1] += len - lens.iter().sum::<usize>();
+        let start: usize = lens[..rank].iter().sum();
+        let own = start..start + lens[rank];
+        let mut whole = on_threads(world, len, |rank, own| rank.all_reduce_sum(own));
+        let rounded = on_threads(world, len, |rank, own| rank.all_reduce_sum_bf16(own));
+        let mut parts = values(rank, len);
+        ranks.reduce_scatter_sum_bf16(&mut parts, &lens).unwrap();
+        if world > 1 {
+            assert!(parts[own.clone()] == rounded[own.clone()], "{len} values in bf16");
+        }
+        let mut parts = values(rank, len);
+        ranks.reduce_scatter_sum(&mut parts, &lens).unwrap();
+        assert!(parts[own.clone()] == whole[own], "{len} values");
+        whole.iter_mut().for_each(|value| *value *= 2.0);
+        parts.iter_mut().for_each(|value| *value *= 2.0);
+        ranks.all_gather(&mut parts, &lens).unwrap();
+        assert!(parts == whole, "{len} values gathered");
+        sent += (len - lens[rank]) * 6 + lens[rank] * (world - 1) * 4;
+    }
+    assert_eq!(ranks.traffic().sent_bytes, sent as u64);
 }
 
 fn a_broadcast_gives_everyone_what_the_root_has(_: usize) {

@@ -4,6 +4,7 @@
 //! A system that promises more than it has, as Linux does up to a point, ends the process later all the same.
 
 use crate::error::{Error, Result};
+use crate::recipe::{Shard, TrainRecipe};
 
 /// Checks that the system gives this many bytes.
 ///
@@ -19,6 +20,20 @@ pub(crate) fn check(what: impl FnOnce() -> String, bytes: u64) -> Result<()> {
 /// The bytes of this many f32 values.
 pub(crate) fn of_values(count: usize) -> u64 {
     4 * count as u64
+}
+
+/// The bytes that one of `world` ranks keeps of so many parameters in training: themselves, gradients, two moments, and the
+/// average. With micro-batches, gradients are whole until the last of them.
+pub(crate) fn of_training(parameters: usize, train: &TrainRecipe, world: usize) -> u64 {
+    let share = parameters.div_ceil(world);
+    let (gradients, states) = match train.shard {
+        Shard::None => (parameters, parameters),
+        Shard::Optimizer => (parameters, share),
+        Shard::Gradients if train.accumulation_steps > 1 && world > 1 => (parameters + share, share),
+        Shard::Gradients => (share, share),
+    };
+    let states = states.saturating_mul(2 + usize::from(train.average_decay > 0.0));
+    of_values(parameters.saturating_add(gradients).saturating_add(states))
 }
 
 #[cfg(test)]

@@ -239,6 +239,91 @@ fn a_run_resumes_with_another_number_of_ranks() {
     assert!(resumed[0].is_finished() && difference < 1e-5 * whole[0].loss.unwrap(), "{difference}");
 }
 
+/// Weights, moments and average of the last checkpoint, as bits.
+fn checkpoint(outcomes: &[Outcome]) -> Vec<u32> {
+    let file = |name: &str| {
+        let file = WeightsFile::read(&outcomes[0].checkpoint.join(name)).unwrap();
+        let names: Vec<String> = file.shapes().into_iter().map(|(name, _)| name).collect();
+        names.iter().flat_map(|name| file.tensor(name).unwrap().unwrap().1).map(f32::to_bits).collect::<Vec<_>>()
+    };
+    ["model.safetensors", "average.safetensors", "optimizer.safetensors"].map(file).concat()
+}
+
+/// Pre-trains on `world` ranks, of which the first stops the run after `most` steps.
+fn pretrain_some(recipe: &str, edits: &[&str], out: &Path, world: usize, most: usize) -> Vec<Outcome> {
+    on_ranks(world, |collective| {
+        let options = options::<Recipe>(recipe, edits, out);
+        let (stop, mut steps) = (AtomicBool::new(false), 0);
+        let mut observe = |event: simmim::train::Event| {
+            if let simmim::train::Event::Stepped { .. } = event {
+                steps += 1;
+                stop.store(steps >= most, std::sync::atomic::Ordering::Relaxed);
+            }
+        };
+        pretrain(&DEVICE, collective, &options, &InitFrom::Scratch, &mut observe, &stop).unwrap()
+    })
+}
+
+/// With its training state divided over ranks, a run ends with the bits that it has on as many ranks that keep all.
+fn divided_state_changes_no_bit(recipe: &str, edits: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    for accumulation in ["train.accumulation_steps=1", "train.accumulation_steps=2"] {
+        for world in [1, 2, 4] {
+            let run = |shard: &str| {
+                let out = folder.path().join(format!("{world} {shard} {accumulation}"));
+                let shard = format!("train.shard={shard}");
+                let layers = ["train.layer_decay=0.7", "train.validate_every_steps=2"];
+                let edits = [edits, &layers, &[accumulation, &shard]].concat();
+                let outcomes = pretrain_some(recipe, &edits, &out, world, usize::MAX);
+                (checkpoint(&outcomes), result(&out, &outcomes).0, outcomes[0].metric("val_loss").unwrap())
+            };
+            let whole = run("none");
+            for shard in ["optimizer", "gradients"] {
+                let divided = run(shard);
+                assert!(divided.0 == whole.0, "{shard} on {world} ranks, {accumulation}: other bits");
+                assert_eq!((divided.1, divided.2), (whole.1.clone(), whole.2), "{shard} on {world} ranks: the log");
+            }
+        }
+    }
+}
+
+#[test]
+fn divided_state_changes_no_bit_of_a_vit() {
+    divided_state_changes_no_bit("pretrain-vit-cifar", VIT);
+}
+
+#[test]
+fn divided_state_changes_no_bit_of_a_swin() {
+    divided_state_changes_no_bit("pretrain-swin-cifar", SWIN);
+}
+
+#[test]
+fn a_run_resumes_with_its_state_divided_otherwise() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, parts: &[(usize, &str, usize)]| {
+        let out = folder.path().join(name);
+        let mut outcomes = Vec::new();
+        for (world, shard, most) in parts {
+            let shard = format!("train.shard={shard}");
+            outcomes = pretrain_some("pretrain-vit-cifar", &[VIT, &[&shard]].concat(), &out, *world, *most);
+        }
+        assert!(outcomes[0].is_finished());
+        checkpoint(&outcomes)
+    };
+    let all = usize::MAX;
+    let whole = run("whole", &[(2, "none", 2), (4, "none", 1), (1, "none", all)]);
+    for (index, parts) in [
+        [(2, "gradients", 2), (4, "gradients", 1), (1, "gradients", all)],
+        [(2, "optimizer", 2), (4, "none", 1), (1, "optimizer", all)],
+        [(2, "none", 2), (4, "gradients", 1), (1, "none", all)],
+    ]
+    .iter()
+    .enumerate()
+    {
+        assert!(run(&index.to_string(), parts) == whole, "{parts:?}: other bits");
+    }
+}
+
 #[test]
 fn a_rank_that_leaves_ends_the_run_of_the_others() {
     let folder = tempfile::tempdir().unwrap();

@@ -12,7 +12,7 @@
 mod cases;
 mod optimizer;
 
-pub use optimizer::steps;
+pub use optimizer::{divided_state, steps};
 
 use crate::backend::{Backend, Slot};
 use crate::collective::InProcess;

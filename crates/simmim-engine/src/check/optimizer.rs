@@ -1,10 +1,11 @@
 //! The rules of an optimizer step: scale, clipping, AdamW, and the average.
 
 use super::{assert_close, numbers};
-use crate::backend::{Backend, OptimizerStep, Slot, StepSize};
+use crate::backend::{Backend, OptimizerStep, Sharding, Slot, StepSize};
+use crate::collective::{Collective, InProcess};
 use crate::device::Device;
 use crate::operations::{Distance, Linear, Operations, Precision, Regression};
-use crate::parameters::ParameterTable;
+use crate::parameters::{ParameterId, ParameterTable};
 
 /// A step scales, clips and updates as AdamW does, leaves everything alone when the norm is not finite, and the next
 /// forward pass sees the new values. The average follows, and is exchanged with the values and back.
@@ -90,4 +91,101 @@ pub fn steps<D: Device>(device: &D, precision: Precision) {
     assert!(forward(&b, false).0 == forward(&open(&average), false).0, "{precision:?}: stale weights after a swap");
     b.swap_average();
     assert!(b.read_slot(Slot::Values) == kept[0] && b.read_slot(Slot::Average) == average);
+}
+
+/// What a rank has after some steps.
+#[derive(PartialEq)]
+struct Trained {
+    /// Parameters, moments and the average, gathered from all ranks.
+    slots: Vec<Vec<f32>>,
+    norms: Vec<f32>,
+    gradients: Vec<f32>,
+    kept_bytes: Vec<usize>,
+}
+
+/// Where the training state is divided over ranks, parameters, moments, average and norms have the bits that they have where
+/// it is not, and each rank keeps only its part: of moments and average, and if they are divided, of gradients.
+///
+/// # Panics
+/// If something differs.
+pub fn divided_state<D: Device + Sync>(device: &D, precision: Precision) {
+    // more than a segment of gradients, and parameters that no unit divides evenly
+    let sizes = [[1003, 1100], [3, 1003], [257, 3]];
+    let of_rank = |mut rank: InProcess, sharding: Sharding| {
+        let mut table = ParameterTable::default();
+        let mut layer = |name: &str, [outputs, inputs]: [usize; 2]| Linear {
+            weight: table.add(&format!("{name}.weight"), &[outputs, inputs]),
+            bias: Some(table.add(&format!("{name}.bias"), &[outputs])),
+        };
+        let layers = [layer("0", sizes[0]), layer("1", sizes[1]), layer("2", sizes[2])];
+        let len = table.len();
+        let ids: Vec<ParameterId> = (0..table.iter().len()).map(ParameterId).collect();
+        let b = device.open(table, precision);
+        b.shard(sharding, rank.rank(), rank.world());
+        b.write_slot(Slot::Values, &numbers(len, 1));
+        b.write_slot(Slot::Average, &numbers(len, 3));
+        let loss = |seed: u64| {
+            b.start(true);
+            let x = b.tensor(&[2, 1100], &numbers(2 * 1100, seed));
+            let y = layers.iter().fold(x, |x, layer| b.linear(&x, layer));
+            let loss = Regression { distance: Distance::L2, target: &[0.0; 514], weight: &[1.0; 2], channels: 257 };
+            b.regression(&y, &loss)
+        };
+        let sizes: Vec<StepSize> =
+            (0..6).map(|i| StepSize { lr: 0.01 * i as f32, weight_decay: 0.1 * (i % 2) as f32 }).collect();
+        let mut norms = Vec::new();
+        for number in 1..=3 {
+            b.clear_gradients();
+            let seed = 10 * number + rank.rank() as u64;
+            b.backward(&loss(seed));
+            b.backward_and_reduce(&loss(100 + seed), &mut rank).expect("nobody leaves");
+            let step = OptimizerStep {
+                number,
+                betas: (0.9, 0.99),
+                eps: 1e-8,
+                gradient_scale: 0.25,
+                clip_norm: Some(3.0),
+                step_sizes: &sizes,
+            };
+            norms.push(b.read(&b.step_on_ranks(&step, &mut rank).expect("nobody leaves"))[0]);
+            b.update_average(0.75);
+        }
+        let mut gather = |slot: Slot| -> Vec<f32> {
+            ids.iter().flat_map(|id| b.gather_parameter(slot, *id, &mut rank).expect("nobody leaves")).collect()
+        };
+        let slots = [Slot::Values, Slot::FirstMoment, Slot::SecondMoment, Slot::Average].map(&mut gather).to_vec();
+        let gradients = gather(Slot::Gradients);
+        let kept = [Slot::FirstMoment, Slot::SecondMoment, Slot::Average, Slot::Gradients];
+        let kept_bytes = kept.map(|slot| b.kept_bytes(slot)).to_vec();
+        // what is read and written again is the same
+        let own = b.read_slot(Slot::FirstMoment);
+        b.write_slot(Slot::FirstMoment, &own);
+        assert!(b.read_slot(Slot::FirstMoment) == own, "what a rank keeps is read and written");
+        Trained { slots, norms, gradients, kept_bytes }
+    };
+    let on_ranks = |world: usize, sharding| -> Vec<Trained> {
+        let of_rank = &of_rank;
+        std::thread::scope(|scope| {
+            let ranks = InProcess::ranks(world).into_iter();
+            let running: Vec<_> = ranks.map(|rank| scope.spawn(move || of_rank(rank, sharding))).collect();
+            running.into_iter().map(|rank| rank.join().expect("no rank panics")).collect()
+        })
+    };
+    for world in [1, 2, 4] {
+        let whole = on_ranks(world, Sharding::None);
+        for sharding in [Sharding::Optimizer, Sharding::Gradients] {
+            for (rank, (found, expected)) in on_ranks(world, sharding).iter().zip(&whole).enumerate() {
+                let what = format!("{sharding:?} on rank {rank} of {world}, {precision:?}");
+                assert!(found.slots == expected.slots, "{what}: other bits");
+                assert!(found.norms == expected.norms, "{what}: {:?}, not {:?}", found.norms, expected.norms);
+                assert!(found.gradients == expected.gradients, "{what}: other gradients");
+                let divided = if sharding == Sharding::Gradients { 4 } else { 3 };
+                for (slot, (kept, all)) in found.kept_bytes.iter().zip(&expected.kept_bytes).enumerate() {
+                    let share = if slot < divided { all / world } else { *all };
+                    // in units, of which there are at least 64
+                    assert!(kept.abs_diff(share) <= all / 64, "{what}: {kept} of {all} bytes of slot {slot}");
+                }
+            }
+        }
+    }
 }

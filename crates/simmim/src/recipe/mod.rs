@@ -35,7 +35,7 @@ pub(crate) use parse::{KINDS, kind_of, typed_and_checked};
 pub use suitable::{Suggestion, suitable};
 pub use target::{NormalizeBy, TargetKind, TargetRecipe};
 pub use tokenizer::{TokenizerRecipe, VaeRecipe};
-pub use train::{DecayGroups, ScheduleKind, TrainRecipe};
+pub use train::{DecayGroups, ScheduleKind, Shard, TrainRecipe};
 
 use crate::encoders::EncoderConfig;
 use crate::error::Result;

@@ -1,6 +1,7 @@
 //! `[train]`: optimizer, schedule, and the intervals of logs, checkpoints and evaluations.
 
 use serde::{Deserialize, Serialize};
+use simmim_engine::Sharding;
 
 /// Optimizer, schedule, and intervals of logs, checkpoints and evaluations. Durations have their unit in the name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,9 @@ pub struct TrainRecipe {
     /// and rounds nothing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reduce_in_bf16: bool,
+    /// What of the training state is divided over ranks, to save memory; with the same result. A rank alone keeps all.
+    #[serde(default, skip_serializing_if = "Shard::is_none")]
+    pub shard: Shard,
     /// Peak learning rate for a batch of 512 images; multiplied by `batch_size / 512`.
     pub base_lr: f64,
     /// Learning rate of the first step, scaled in the same way.
@@ -75,6 +79,34 @@ pub struct TrainRecipe {
     /// Steps between validations; absent: those between checkpoints.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validate_every_steps: Option<u64>,
+}
+
+/// What of the training state is divided over ranks (ZeRO, arXiv:1910.02054).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shard {
+    /// Nothing.
+    #[default]
+    None,
+    /// AdamW's moments, and the average of the weights.
+    Optimizer,
+    /// Those, and gradients once they are summed.
+    Gradients,
+}
+
+impl Shard {
+    fn is_none(&self) -> bool {
+        *self == Shard::None
+    }
+
+    /// The same, as a backend knows it.
+    pub fn sharding(self) -> Sharding {
+        match self {
+            Shard::None => Sharding::None,
+            Shard::Optimizer => Sharding::Optimizer,
+            Shard::Gradients => Sharding::Gradients,
+        }
+    }
 }
 
 /// Shape of the learning-rate curve after the warm-up.

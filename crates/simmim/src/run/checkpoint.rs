@@ -11,7 +11,7 @@ use crate::version::unfit;
 use crate::weights::{WeightsFile, save_slots};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use simmim_engine::{Backend, ParameterTable, Slot};
+use simmim_engine::{ParameterId, ParameterTable, Slot};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::io::ErrorKind;
@@ -80,18 +80,39 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Writes weights, moments and the EMA, if there is one, to a backend.
+    /// Calls `write` with weights, moments and the EMA, if there is one: slot by slot, in the order of [`Checkpoint::slots`],
+    /// and in each in the order of the table.
     ///
     /// # Errors
-    /// If a tensor does not fit the backend's table.
-    pub fn restore<B: Backend>(&self, backend: &B) -> Result<()> {
-        let load = |file: &WeightsFile, prefix: &str, slot: Slot| {
-            file.load(backend.table(), prefix, |id, values| backend.write_parameter(slot, id, values))
-        };
-        load(&self.model, "", Slot::Values)?;
-        load(&self.optimizer, FIRST, Slot::FirstMoment)?;
-        load(&self.optimizer, SECOND, Slot::SecondMoment)?;
-        self.average.as_ref().map_or(Ok(()), |average| load(average, "", Slot::Average))
+    /// If a tensor does not fit the table, or those of `write`.
+    pub fn restore(
+        &self,
+        table: &ParameterTable,
+        write: &mut dyn FnMut(Slot, ParameterId, &[f32]) -> Result<()>,
+    ) -> Result<()> {
+        for slot in self.slots() {
+            let (file, prefix) = match slot {
+                Slot::Values => (&self.model, ""),
+                Slot::FirstMoment => (&self.optimizer, FIRST),
+                Slot::SecondMoment => (&self.optimizer, SECOND),
+                Slot::Average => (self.average.as_ref().expect("it is among the slots"), ""),
+                Slot::Gradients => unreachable!("gradients are not saved"),
+            };
+            let mut written = Ok(());
+            file.load(table, prefix, |id, values| {
+                if written.is_ok() {
+                    written = write(slot, id, values);
+                }
+            })?;
+            written?;
+        }
+        Ok(())
+    }
+
+    /// The slots that it has.
+    pub fn slots(&self) -> Vec<Slot> {
+        let average = self.average.as_ref().map(|_| Slot::Average);
+        [Slot::Values, Slot::FirstMoment, Slot::SecondMoment].into_iter().chain(average).collect()
     }
 
     /// Checks that its tensors have the names and shapes of a table, and are finite.
@@ -108,13 +129,16 @@ pub fn path(run: &Path, steps: u64) -> PathBuf {
     run.join("checkpoints").join(format!("step-{steps}"))
 }
 
-/// Saves `checkpoints/step-N` in a run folder, and deletes all but the newest `keep` checkpoints.
+/// Saves `checkpoints/step-N` in a run folder, and deletes all but the newest `keep` checkpoints. `read` gets the values of
+/// a parameter.
 ///
 /// # Errors
-/// If writing fails, or a value is not finite; older checkpoints are then unchanged, and partial files are removed.
+/// If writing fails, a value is not finite, or those of `read`; older checkpoints are then unchanged, and partial files are
+/// removed.
 pub fn save(
     run: &Path,
-    backend: &impl Backend,
+    table: &ParameterTable,
+    read_parameter: &dyn Fn(Slot, ParameterId) -> Result<Vec<f32>>,
     has_average: bool,
     state: &State,
     metadata: &HashMap<String, String>,
@@ -122,12 +146,12 @@ pub fn save(
 ) -> Result<PathBuf> {
     let folder = run.join("checkpoints");
     let path = path(run, state.steps);
-    if path.join(MANIFEST_FILE).is_file() && read(&path, backend.table()).is_ok() {
+    if path.join(MANIFEST_FILE).is_file() && read(&path, table).is_ok() {
         return Ok(path); // the same step of the same run has the same bits
     }
     let partial = folder.join(format!(".step-{}{PARTIAL}", state.steps));
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let written = write_files(&partial, backend, has_average, state, metadata).and_then(|()| {
+    let written = write_files(&partial, table, read_parameter, has_average, state, metadata).and_then(|()| {
         let _ = fs::remove_dir_all(&path); // a damaged checkpoint of the same name
         fs::rename(&partial, &path).map_err(Error::io(&path))?;
         Ok(sync_folder(&folder)?)
@@ -147,19 +171,22 @@ pub fn save(
 
 fn write_files(
     partial: &Path,
-    backend: &impl Backend,
+    table: &ParameterTable,
+    read_parameter: &dyn Fn(Slot, ParameterId) -> Result<Vec<f32>>,
     has_average: bool,
     state: &State,
     metadata: &HashMap<String, String>,
 ) -> Result<()> {
     let _ = fs::remove_dir_all(partial);
     fs::create_dir_all(partial).map_err(Error::io(partial))?;
-    save_slots(&partial.join(MODEL_FILE), backend, &[("", Slot::Values)], metadata.clone())?;
+    let save = |name, slots: &[(&str, Slot)], metadata| {
+        save_slots(&partial.join(name), table, slots, metadata, read_parameter)
+    };
+    save(MODEL_FILE, &[("", Slot::Values)], metadata.clone())?;
     if has_average {
-        save_slots(&partial.join(AVERAGE_FILE), backend, &[("", Slot::Average)], metadata.clone())?;
+        save(AVERAGE_FILE, &[("", Slot::Average)], metadata.clone())?;
     }
-    let moments = [(FIRST, Slot::FirstMoment), (SECOND, Slot::SecondMoment)];
-    save_slots(&partial.join(OPTIMIZER_FILE), backend, &moments, HashMap::new())?;
+    save(OPTIMIZER_FILE, &[(FIRST, Slot::FirstMoment), (SECOND, Slot::SecondMoment)], HashMap::new())?;
     let text = serde_json::to_vec_pretty(state).expect("numbers serialize");
     write_atomically(&partial.join(STATE_FILE), &text)?;
 
@@ -310,6 +337,7 @@ fn read_state(path: &Path, version: &str) -> Result<State> {
 mod tests {
     use super::*;
     use crate::testing::{TestBackend, open};
+    use simmim_engine::Backend;
 
     fn backend(values: &[f32]) -> TestBackend {
         let mut table = ParameterTable::default();
@@ -321,8 +349,13 @@ mod tests {
         backend
     }
 
+    fn reader(backend: &TestBackend) -> impl Fn(Slot, ParameterId) -> Result<Vec<f32>> {
+        |slot, id| Ok(backend.read_parameter(slot, id))
+    }
+
     fn save_at(run: &Path, backend: &TestBackend, steps: u64) -> PathBuf {
-        save(run, backend, false, &State { steps, ..State::default() }, &HashMap::new(), 2).unwrap()
+        let state = State { steps, ..State::default() };
+        save(run, backend.table(), &reader(backend), false, &state, &HashMap::new(), 2).unwrap()
     }
 
     #[test]
@@ -333,7 +366,8 @@ mod tests {
         let other = backend(&[0.0, 0.0]);
         let (checkpoint, damaged) = newest(run.path(), other.table()).unwrap();
         let checkpoint = checkpoint.unwrap();
-        checkpoint.restore(&other).unwrap();
+        let write = &mut |slot, id, values: &[f32]| Ok(other.write_parameter(slot, id, values));
+        checkpoint.restore(other.table(), write).unwrap();
         assert!(damaged.is_empty());
         assert_eq!(checkpoint.state.steps, 5);
         for slot in [Slot::Values, Slot::FirstMoment, Slot::SecondMoment] {
@@ -424,7 +458,8 @@ mod tests {
             let diverged = backend(&[1.0, -2.0]);
             diverged.write_slot(slot, &[1.0, f32::INFINITY]);
             let state = State { steps: 6, ..State::default() };
-            let error = save(run.path(), &diverged, false, &state, &HashMap::new(), 2).unwrap_err();
+            let (table, read) = (diverged.table(), reader(&diverged));
+            let error = super::save(run.path(), table, &read, false, &state, &HashMap::new(), 2).unwrap_err();
             assert!(is_named(&error), "{error}");
             assert_eq!(fs::read_dir(run.path().join("checkpoints")).unwrap().count(), 1, "step-5 stays, alone");
 

@@ -199,6 +199,7 @@ impl<R: RecipeKind> Resolved<R> {
             "train.checkpoint_every_steps",
             "train.keep_checkpoints",
             "train.log_every_steps",
+            "train.shard",
             "train.validate_every_steps",
             "run.version",
             "run.device",

@@ -145,7 +145,7 @@ impl<B: Backend, T: Task> Learner<B, T> {
             let what = of_ranks("the loss".into(), &diverged, collective.world());
             return Err(Error::NotFinite { step: number, what, value: loss });
         }
-        let gradient_norm = self.update(number, denominator).map_err(|error| match error {
+        let gradient_norm = self.update(collective, number, denominator).map_err(|error| match error {
             Error::NotFinite { step, what, value } => {
                 Error::NotFinite { step, what: of_ranks(what, &diverged, collective.world()), value }
             }
@@ -163,7 +163,7 @@ impl<B: Backend, T: Task> Learner<B, T> {
 
     /// Divides the gradients of the summed loss by `denominator`, clips them and applies them. Returns their norm
     /// before clipping.
-    fn update(&self, number: u64, denominator: f64) -> Result<f64> {
+    fn update(&self, collective: &mut dyn Collective, number: u64, denominator: f64) -> Result<f64> {
         let b = &self.backend;
         let step_size = |group: &Group| match group.is_frozen {
             true => StepSize { lr: 0.0, weight_decay: 0.0 },
@@ -173,17 +173,19 @@ impl<B: Backend, T: Task> Learner<B, T> {
             },
         };
         let step_sizes: Vec<_> = self.groups.iter().map(step_size).collect();
-        let norm = b.step(&OptimizerStep {
+        let step = OptimizerStep {
             number,
             betas: (self.betas.0 as f32, self.betas.1 as f32),
             eps: self.eps as f32,
             gradient_scale: 1.0 / denominator,
             clip_norm: self.clip_norm,
             step_sizes: &step_sizes,
-        });
+        };
+        let norm = b.step_on_ranks(&step, collective)?;
         let norm = b.read(&norm)[0] as f64;
         if !norm.is_finite() {
-            return Err(Error::NotFinite { step: number, what: self.first_nonfinite_gradient(), value: norm });
+            let what = self.first_nonfinite_gradient(collective)?;
+            return Err(Error::NotFinite { step: number, what, value: norm });
         }
         if self.has_average() {
             b.update_average(average_decay(self.average_decay, number) as f32);
@@ -191,13 +193,18 @@ impl<B: Backend, T: Task> Learner<B, T> {
         Ok(norm)
     }
 
-    /// The name of the first gradient that is not finite, for the error.
-    fn first_nonfinite_gradient(&self) -> String {
+    /// The name of the first gradient that is not finite, for the error. Each rank looks at what it keeps of them.
+    fn first_nonfinite_gradient(&self, collective: &mut dyn Collective) -> Result<String> {
         let b = &self.backend;
         let is_nonfinite =
             |id: usize| b.read_parameter(Slot::Gradients, ParameterId(id)).iter().any(|g| !g.is_finite());
-        let found = b.table().iter().enumerate().find(|(id, _)| is_nonfinite(*id));
-        found.map_or("the gradients' norm".into(), |(_, parameter)| format!("the gradient of `{}`", parameter.name))
+        let mut own = (0..b.table().iter().len()).filter(|id| is_nonfinite(*id));
+        let mut found = vec![0.0; collective.world()];
+        found[collective.rank()] = own.next().map_or(f64::INFINITY, |id| id as f64);
+        collective.all_reduce_sum_f64(&mut found)?;
+        let first = found.into_iter().fold(f64::INFINITY, f64::min);
+        let parameter = b.table().iter().nth(first as usize).filter(|_| first.is_finite());
+        Ok(parameter.map_or("the gradients' norm".into(), |parameter| format!("the gradient of `{}`", parameter.name)))
     }
 }
 

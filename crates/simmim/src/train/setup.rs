@@ -3,7 +3,7 @@
 use super::{Event, Options};
 use crate::error::{Error, Result};
 use crate::precision::{self, PrecisionChoice};
-use crate::recipe::RecipeKind;
+use crate::recipe::{RecipeKind, Shard};
 use crate::run::held::{checksum, own_tokenizer};
 use crate::run::{Collection, LockedFolder, Resolved, RunInfo, image_sample};
 use crate::targets::Palette;
@@ -54,6 +54,7 @@ pub(super) fn open<R: RecipeKind>(
     let train = options.recipe.train();
     let per_epoch = Loader::batches_per_epoch(data.len(), train.batch_size);
     check_batch(options, data.len(), per_epoch, collective.world())?;
+    check_shard(train.shard, device, collective.world())?;
     // pre-training sees no labels
     let check = match task_info.classes.is_empty() {
         true => simmim_data::check_readable,
@@ -231,6 +232,19 @@ fn tokenizer<R: RecipeKind>(
             Ok(Some(own))
         }
     }
+}
+
+/// Checks that the device can divide the training state, if the recipe wants it.
+fn check_shard(shard: Shard, device: &impl Device, world: usize) -> Result<()> {
+    if shard == Shard::None || world == 1 || device.divides_state() {
+        return Ok(());
+    }
+    Err(Error::Recipe {
+        key: "train.shard".into(),
+        value: format!("{shard:?}").to_lowercase(),
+        expected: format!("on `{}` every rank keeps the whole training state", device.name()),
+        hint: Some("--set train.shard=none".into()),
+    })
 }
 
 /// Checks that the images fill a batch, and that ranks and micro-batches divide it evenly.

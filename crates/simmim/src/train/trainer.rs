@@ -13,13 +13,14 @@ use super::{Event, Options, Outcome, Schedule};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::precision;
-use crate::recipe::RecipeKind;
+use crate::recipe::{RecipeKind, Shard};
 use crate::run::Collection;
-use crate::run::checkpoint::{self, State};
+use crate::run::checkpoint::{self, Checkpoint, State};
 use crate::weights::RECIPE_KEY;
 use serde_json::json;
 use simmim_data::{Batch, Loader, LoaderConfig, Skipped, Source, Transform};
 use simmim_engine::{Activity, Backend, Collective, Device, ParameterId, ParameterTable, Slot};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,9 +32,6 @@ const LOG_ENTRIES: u64 = 200;
 
 /// Batches that are made ahead.
 const PREFETCH: usize = 2;
-
-/// Values of each parameter in training: itself, its gradient and two moments.
-const VALUES_PER_PARAMETER: usize = 4;
 
 /// Images, at most all, that are counted in advance for the share of unreadable ones, so that a few unreadable images at
 /// the start do not stop a run.
@@ -64,6 +62,8 @@ pub(super) struct Trainer<'a, B: Backend, T> {
     total: u64,
     log_every: u64,
     save_every: u64,
+    /// Whether each rank keeps only its part of moments and average.
+    is_divided: bool,
 }
 
 /// Steps between validations: `train.validate_every_steps`, or those between checkpoints.
@@ -94,7 +94,9 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         check_memory(options, setup, collective.world(), &parameters)?;
         let Parameters { table, groups, activation_bytes: _, initialize } = parameters;
         let backend = device.open(table, setup.precision);
-        let (mut state, mut opened) = (State::default(), None);
+        let (rank, world) = (collective.rank(), collective.world());
+        backend.shard(train.shard.sharding(), rank, world);
+        let (mut state, mut opened, mut start) = (State::default(), None, None);
         if let Some(locked) = setup.folder.take() {
             // before anything is written, because the weights to start from may not fit the model
             let initial_values = match checkpoint::list(&options.out)?.is_empty() {
@@ -105,14 +107,15 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             match (checkpoint::newest(&options.out, backend.table())?, initial_values) {
                 ((Some(checkpoint), damaged), _) => {
                     damaged.iter().for_each(|error| observe(Event::Damaged { error }));
-                    checkpoint.restore(&backend)?;
-                    state = checkpoint.state;
+                    state = checkpoint.state.clone();
+                    start = Some(Start::Checkpoint(checkpoint));
                 }
-                ((None, _), Some(values)) => backend.write_slot(Slot::Values, &values),
+                ((None, _), Some(values)) => start = Some(Start::Values(values)),
                 ((None, _), None) => unreachable!("checkpoints do not vanish from a locked folder"),
             }
         }
-        broadcast_state(collective, &backend, &mut state, train.average_decay > 0.0)?;
+        let has_average = train.average_decay > 0.0;
+        distribute(collective, &backend, start, &mut state, has_average)?;
         observe(Event::Started {
             steps: state.steps,
             total: setup.total,
@@ -149,6 +152,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             total: setup.total,
             log_every: train.log_every_steps.unwrap_or((setup.total / LOG_ENTRIES).max(1)),
             save_every: save_every(setup),
+            is_divided: train.shard != Shard::None && world > 1,
             collective,
         })
     }
@@ -293,20 +297,61 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
 
     /// Runs the evaluations that are due, with the EMA of the weights if there is one.
     fn evaluate(&mut self, observe: &mut dyn FnMut(Event)) -> Result<()> {
-        let (steps, backend) = (self.records.state().steps, self.learner.backend());
-        let mut due: Vec<_> = self.evaluations.iter_mut().filter(|e| e.is_due(steps, self.total)).collect();
-        if due.is_empty() || !self.collective.is_first() {
+        let (steps, has_average) = (self.records.state().steps, self.learner.has_average());
+        let is_first = self.collective.is_first();
+        let mut is_due = is_first && self.evaluations.iter().any(|e| e.is_due(steps, self.total));
+        // of an average that is divided, the first rank needs the parts of all
+        let gathers = self.is_divided && has_average;
+        if gathers {
+            is_due = self.any_rank(is_due)?;
+        }
+        if !is_due {
             return Ok(());
         }
-        self.collective.announce(Activity::Alone(steps));
-        if self.learner.has_average() {
-            backend.swap_average();
+        if is_first {
+            self.collective.announce(Activity::Alone(steps));
         }
-        let done = due.iter_mut().try_for_each(|evaluation| evaluation.evaluate(backend, &mut self.records, observe));
-        if self.learner.has_average() {
-            backend.swap_average();
+        if gathers {
+            self.gather_average()?;
         }
-        done.map_err(|error| error.at_step(steps))
+        if is_first {
+            let backend = self.learner.backend();
+            if has_average && !gathers {
+                backend.swap_average();
+            }
+            let mut due = self.evaluations.iter_mut().filter(|e| e.is_due(steps, self.total));
+            let done = due.try_for_each(|evaluation| evaluation.evaluate(backend, &mut self.records, observe));
+            if has_average && !gathers {
+                backend.swap_average();
+            }
+            done.map_err(|error| error.at_step(steps))?;
+        }
+        if gathers { self.give_weights_back() } else { Ok(()) }
+    }
+
+    /// Replaces the weights of the first rank by the average, of which each rank keeps a part.
+    fn gather_average(&mut self) -> Result<()> {
+        let backend = self.learner.backend();
+        for id in (0..backend.table().iter().len()).map(ParameterId) {
+            let average = backend.gather_parameter(Slot::Average, id, self.collective)?;
+            if self.collective.is_first() {
+                backend.write_parameter(Slot::Values, id, &average);
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the first rank the weights back, which all others have.
+    fn give_weights_back(&mut self) -> Result<()> {
+        let backend = self.learner.backend();
+        for id in (0..backend.table().iter().len()).map(ParameterId) {
+            let mut values = backend.read_parameter(Slot::Values, id);
+            self.collective.broadcast(&mut values, 1)?;
+            if self.collective.is_first() {
+                backend.write_parameter(Slot::Values, id, &values);
+            }
+        }
+        Ok(())
     }
 
     /// Checks that all ranks have the weights of the first one. They make the same steps from the same gradients, so that
@@ -336,16 +381,50 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         self.records.state_mut().seconds = throughput.seconds();
         self.records.flush()?;
         let (run, state) = (self.records.path(), self.records.state());
+        let backend = self.learner.backend();
         if !self.collective.is_first() {
+            if self.is_divided {
+                answer(self.collective, backend)?;
+            }
             return Ok(checkpoint::path(run, state.steps));
         }
         self.collective.announce(Activity::Alone(state.steps));
-        let has_average = self.learner.has_average();
-        let backend = self.learner.backend();
-        let path = checkpoint::save(run, backend, has_average, state, &self.metadata, self.keep_checkpoints)
+        let collective = RefCell::new(&mut *self.collective);
+        let read = |slot: Slot, id: ParameterId| match self.is_divided && slot != Slot::Values {
+            false => Ok(backend.read_parameter(slot, id)),
+            true => ask(&mut **collective.borrow_mut(), backend, slot, id),
+        };
+        let (table, has_average, keep) = (backend.table(), self.learner.has_average(), self.keep_checkpoints);
+        let path = checkpoint::save(run, table, &read, has_average, state, &self.metadata, keep)
             .map_err(|error| error.at_step(state.steps))?;
+        if self.is_divided {
+            self.collective.broadcast_bytes(&mut Vec::new(), 0)?; // nothing more is asked for
+        }
         observe(Event::Saved { path: &path });
         Ok(path)
+    }
+}
+
+/// The slots whose parts the first rank asks for, by their number on the wire.
+const DIVIDED: [Slot; 3] = [Slot::FirstMoment, Slot::SecondMoment, Slot::Average];
+
+/// Gathers a parameter on the first rank, which says to the others what it is about to write: the order of tensors in a file
+/// is that of its format, and one at a time is in memory.
+fn ask<B: Backend>(collective: &mut dyn Collective, backend: &B, slot: Slot, id: ParameterId) -> Result<Vec<f32>> {
+    let number = DIVIDED.iter().position(|divided| *divided == slot).expect("only these are divided");
+    let mut question = [number as u64, id.0 as u64].map(u64::to_le_bytes).concat();
+    collective.broadcast_bytes(&mut question, 0)?;
+    Ok(backend.gather_parameter(slot, id, collective)?)
+}
+
+/// Gives the first rank this one's parts of what it asks for, until it asks for nothing more.
+fn answer<B: Backend>(collective: &mut dyn Collective, backend: &B) -> Result<()> {
+    loop {
+        let mut question = Vec::new();
+        collective.broadcast_bytes(&mut question, 0)?;
+        let [number, id] = *question.as_chunks::<8>().0 else { return Ok(()) };
+        let [number, id] = [number, id].map(|bytes| u64::from_le_bytes(bytes) as usize);
+        backend.gather_parameter(DIVIDED[number], ParameterId(id), collective)?;
     }
 }
 
@@ -364,8 +443,7 @@ fn check_memory<R: RecipeKind, F>(
     let images = values.saturating_mul((PREFETCH.max(options.workers) + 2) as u64);
     let micro_batch = (share / train.accumulation_steps) as u64;
     let activations = micro_batch.saturating_mul(parameters.activation_bytes as u64);
-    let per_parameter = VALUES_PER_PARAMETER + usize::from(train.average_decay > 0.0);
-    let model = memory::of_values(parameters.table.len()).saturating_mul(per_parameter as u64);
+    let model = memory::of_training(parameters.table.len(), train, world);
     let what = || {
         let count = parameters.table.len();
         format!(
@@ -390,26 +468,56 @@ fn of_all_ranks(collective: &mut dyn Collective, own: &[Skipped]) -> Result<Vec<
     Ok(all)
 }
 
-/// Broadcasts parameters, moments, EMA and state from the first rank to all others.
-fn broadcast_state<B: Backend>(
+/// What the first rank starts from.
+enum Start {
+    Values(Vec<f32>),
+    Checkpoint(Checkpoint),
+}
+
+/// Gives all ranks what the first one starts from, of which each keeps its part, and the state.
+fn distribute<B: Backend>(
     collective: &mut dyn Collective,
     backend: &B,
+    start: Option<Start>,
     state: &mut State,
     has_average: bool,
 ) -> Result<()> {
-    if collective.world() == 1 {
-        return Ok(());
-    }
-    let mut text = serde_json::to_vec(state).expect("numbers serialize");
+    let numbers = |slots: &[Slot]| -> Vec<usize> {
+        slots.iter().filter_map(|slot| DIVIDED.iter().position(|divided| divided == slot)).collect()
+    };
+    let slots = match &start {
+        Some(Start::Checkpoint(checkpoint)) => numbers(&checkpoint.slots()),
+        Some(Start::Values(_)) | None => Vec::new(),
+    };
+    let mut text = serde_json::to_vec(&(&*state, slots)).expect("numbers serialize");
     collective.broadcast_bytes(&mut text, 0)?;
-    *state = serde_json::from_slice(&text).expect("the first rank sends its state");
-    let moments = [Slot::FirstMoment, Slot::SecondMoment].into_iter().filter(|_| state.steps > 0);
-    let average = [Slot::Average].into_iter().filter(|_| has_average);
-    for slot in [Slot::Values].into_iter().chain(moments).chain(average) {
+    let (of_first, slots): (State, Vec<usize>) = serde_json::from_slice(&text).expect("the first rank sends its state");
+    if !collective.is_first() {
+        *state = of_first; // numbers of a checkpoint stay as they are where they need not be sent
+    }
+    let mut give = |slot: Slot, id: ParameterId, values: &[f32]| -> Result<()> {
+        let mut values = values.to_vec();
+        collective.broadcast(&mut values, 0)?;
+        backend.write_parameter(slot, id, &values);
+        Ok(())
+    };
+    match start {
+        Some(Start::Checkpoint(checkpoint)) => checkpoint.restore(backend.table(), &mut give)?,
+        Some(Start::Values(values)) => {
+            let mut parameters = backend.table().iter().enumerate();
+            parameters.try_for_each(|(id, p)| give(Slot::Values, ParameterId(id), &values[p.range.clone()]))?;
+        }
+        None => {
+            for slot in [Slot::Values].into_iter().chain(slots.iter().map(|number| DIVIDED[*number])) {
+                let mut parameters = backend.table().iter().enumerate();
+                parameters.try_for_each(|(id, p)| give(slot, ParameterId(id), &vec![0.0; p.range.len()]))?;
+            }
+        }
+    }
+    if has_average && slots.is_empty() {
+        // the average begins at the initial weights, which the first step changes
         for id in (0..backend.table().iter().len()).map(ParameterId) {
-            let mut values = backend.read_parameter(slot, id);
-            collective.broadcast(&mut values, 0)?;
-            backend.write_parameter(slot, id, &values);
+            backend.write_parameter(Slot::Average, id, &backend.read_parameter(Slot::Values, id));
         }
     }
     Ok(())

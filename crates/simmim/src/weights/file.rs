@@ -31,23 +31,25 @@ pub fn save(
     metadata: HashMap<String, String>,
 ) -> Result<()> {
     let prefixes: Vec<&str> = buffers.iter().map(|(prefix, _)| *prefix).collect();
-    write(path, table, &prefixes, metadata, |part, id| Cow::Borrowed(&buffers[part].1[table.get(id).range.clone()]))
+    write(path, table, &prefixes, metadata, |part, id| {
+        Ok(Cow::Borrowed(&buffers[part].1[table.get(id).range.clone()]))
+    })
 }
 
-/// Writes one tensor per parameter and slot of a backend, atomically, and one at a time to save memory. `slots` are
-/// pairs of a name prefix and a slot.
+/// Writes one tensor per parameter and slot, atomically, and one at a time to save memory. `slots` are pairs of a name
+/// prefix and a slot, and `read` gets the values of a parameter.
 ///
 /// # Errors
-/// If a value is not finite, or the file cannot be written.
-pub fn save_slots<B: Backend>(
+/// If a value is not finite, the file cannot be written, or those of `read`.
+pub fn save_slots(
     path: &Path,
-    backend: &B,
+    table: &ParameterTable,
     slots: &[(&str, Slot)],
     metadata: HashMap<String, String>,
+    read: &dyn Fn(Slot, ParameterId) -> Result<Vec<f32>>,
 ) -> Result<()> {
     let prefixes: Vec<&str> = slots.iter().map(|(prefix, _)| *prefix).collect();
-    let values = |part: usize, id| Cow::Owned(backend.read_parameter(slots[part].1, id));
-    write(path, backend.table(), &prefixes, metadata, values)
+    write(path, table, &prefixes, metadata, |part, id| Ok(Cow::Owned(read(slots[part].1, id)?)))
 }
 
 /// [`save`] of one buffer whose tensors have the names of the parameters.
@@ -68,7 +70,8 @@ pub fn save_atomically(
 /// # Errors
 /// If a value is not finite, or the file cannot be written.
 pub fn save_values_atomically<B: Backend>(path: &Path, backend: &B, metadata: HashMap<String, String>) -> Result<()> {
-    save_slots(path, backend, &[("", Slot::Values)], metadata)
+    let read = |slot, id| Ok(backend.read_parameter(slot, id));
+    save_slots(path, backend.table(), &[("", Slot::Values)], metadata, &read)
 }
 
 /// Writes a tensor per prefix and parameter; `values(i, id)` are those of the `i`-th prefix. What is not finite is not
@@ -78,21 +81,31 @@ fn write<'a>(
     table: &ParameterTable,
     prefixes: &[&str],
     metadata: HashMap<String, String>,
-    values: impl Fn(usize, ParameterId) -> Cow<'a, [f32]>,
+    values: impl Fn(usize, ParameterId) -> Result<Cow<'a, [f32]>>,
 ) -> Result<()> {
-    let not_finite = RefCell::new(None);
+    let failed = RefCell::new(None);
     let mut tensors = Vec::new();
     for (part, prefix) in prefixes.iter().enumerate() {
         for (i, parameter) in table.iter().enumerate() {
-            let (values, not_finite, name) = (&values, &not_finite, format!("{prefix}{}", parameter.name));
+            let (values, failed, name) = (&values, &failed, format!("{prefix}{}", parameter.name));
             let checked = {
-                let name = name.clone();
+                let tensor = name.clone();
                 move || {
-                    let values = values(part, ParameterId(i));
-                    if let Some((index, value)) = first_not_finite(&values) {
-                        not_finite.borrow_mut().get_or_insert((name.clone(), index, value));
+                    let zeros = || Cow::Owned(vec![0.0; parameter.range.len()]);
+                    if failed.borrow().is_some() {
+                        return zeros();
                     }
-                    values
+                    let values = values(part, ParameterId(i)).and_then(|values| match first_not_finite(&values) {
+                        None => Ok(values),
+                        Some((index, value)) => {
+                            let (path, tensor) = (path.to_owned(), tensor.clone());
+                            Err(Error::WeightNotFinite { path, tensor, index, value })
+                        }
+                    });
+                    values.unwrap_or_else(|error| {
+                        failed.replace(Some(error));
+                        zeros()
+                    })
                 }
             };
             tensors.push((name, TensorToWrite { parameter, values: checked }));
@@ -103,14 +116,14 @@ fn write<'a>(
             SafeTensorError::IoError(error) => error,
             other => io::Error::other(other),
         })?;
-        match *not_finite.borrow() {
+        match *failed.borrow() {
             None => Ok(()),
             Some(_) => Err(io::ErrorKind::InvalidData.into()), // so that nothing is replaced
         }
     });
-    match not_finite.take() {
+    match failed.take() {
         None => Ok(written?),
-        Some((tensor, index, value)) => Err(Error::WeightNotFinite { path: path.to_owned(), tensor, index, value }),
+        Some(error) => Err(error),
     }
 }
 
