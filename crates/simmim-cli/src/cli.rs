@@ -58,9 +58,30 @@ pub(crate) struct Common {
     #[cfg(feature = "mpi")]
     #[arg(long, global = true, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000), help_heading = "Common options")]
     pub(crate) rank_timeout: Option<u64>,
+    /// Whether ranks sum gradients by a thread of its own while the backward pass goes on, with the same result. By default
+    /// they do where they are on several machines.
+    #[cfg(feature = "mpi")]
+    #[arg(long, global = true, value_enum, value_name = "WHEN", help_heading = "Common options")]
+    pub(crate) overlap: Option<Overlap>,
+    /// Says of each sum of gradients when it was asked for, begun and done: the first rank here, the others in their files.
+    #[cfg(feature = "mpi")]
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub(crate) rank_timeline: bool,
     /// Prints no progress, only warnings and the result.
     #[arg(long, short, global = true, help_heading = "Common options")]
     pub(crate) quiet: bool,
+}
+
+/// When gradients are summed while the backward pass goes on.
+#[cfg(feature = "mpi")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Overlap {
+    /// Where ranks are on several machines.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
 }
 
 impl Common {

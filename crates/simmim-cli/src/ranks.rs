@@ -2,7 +2,7 @@
 
 use crate::cli::Cli;
 #[cfg(feature = "mpi")]
-use crate::cli::Command;
+use crate::cli::{Command, Overlap};
 #[cfg(feature = "mpi")]
 use crate::exit;
 use crate::exit::Exit;
@@ -94,7 +94,15 @@ fn on(
         std::process::exit(Exit::Failed as i32); // the launcher then ends the others
     };
     let identity = identity();
-    let opened = MpiRanks::open(Config { identity: &identity, cores: &cores, patience, on_stall: Box::new(on_stall) });
+    let on_timeline: simmim_mpi::OnLine = Box::new(terminal::line);
+    let opened = MpiRanks::open(Config {
+        identity: &identity,
+        cores: &cores,
+        patience,
+        on_stall: std::sync::Arc::new(on_stall),
+        sums_beside: sums_beside(cli.common.overlap),
+        on_timeline: cli.common.rank_timeline.then_some(on_timeline),
+    });
     let mut ranks = opened.map_err(|error| Error::Input {
         what: error.to_string(),
         hint: Some("install the same build on all machines".into()),
@@ -206,14 +214,16 @@ fn failure(error: &anyhow::Error) -> Option<simmim_engine::RankFailure> {
 #[cfg(feature = "mpi")]
 pub(crate) fn uses_several(command: &Command) -> bool {
     match command {
-        Command::Pretrain(_) | Command::Finetune(_) | Command::Tokenizer(_) => true,
-        Command::Demo(_)
-        | Command::Probe(_)
+        Command::Pretrain(_)
+        | Command::Finetune(_)
+        | Command::Tokenizer(_)
         | Command::Knn(_)
         | Command::Embed(_)
+        | Command::Evaluate(_) => true,
+        Command::Demo(_)
+        | Command::Probe(_)
         | Command::Search(_)
         | Command::Map(_)
-        | Command::Evaluate(_)
         | Command::Reconstruct(_)
         | Command::Masks(_)
         | Command::Palette(_)
@@ -225,6 +235,29 @@ pub(crate) fn uses_several(command: &Command) -> bool {
     }
 }
 
+/// Whether a command trains.
+#[cfg(feature = "mpi")]
+pub(crate) fn trains(command: &Command) -> bool {
+    matches!(command, Command::Pretrain(_) | Command::Finetune(_) | Command::Tokenizer(_))
+}
+
+/// Variables by which launchers tell a process how many of them are on its machine.
+#[cfg(feature = "mpi")]
+const SIZES_HERE: &[&str] = &["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE"];
+
+/// Whether gradients are summed while the backward pass goes on. On one machine the cores do both, so that nothing is gained.
+#[cfg(feature = "mpi")]
+fn sums_beside(overlap: Option<Overlap>) -> bool {
+    match overlap {
+        Some(Overlap::On) => true,
+        Some(Overlap::Off) => false,
+        Some(Overlap::Auto) | None => {
+            let here = SIZES_HERE.iter().find_map(|name| std::env::var(name).ok()?.trim().parse::<usize>().ok());
+            here.is_some_and(|here| here < processes())
+        }
+    }
+}
+
 /// Refuses commands that work in one process only.
 #[cfg(feature = "mpi")]
 fn refuse(command: &Command) -> anyhow::Result<()> {
@@ -232,6 +265,6 @@ fn refuse(command: &Command) -> anyhow::Result<()> {
         return Ok(());
     }
     let what = "this command works in one process, and several were started together".into();
-    let hint = "start it without `mpirun`; pretrain, finetune and tokenizer use several";
+    let hint = "start it without `mpirun`; pretrain, finetune, tokenizer, embed, evaluate and knn use several";
     Err(Error::Input { what, hint: Some(hint.into()) }.into())
 }

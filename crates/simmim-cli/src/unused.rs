@@ -145,13 +145,7 @@ pub(crate) fn refuse(cli: &Cli) -> simmim::Result<()> {
         }
     }
     #[cfg(feature = "mpi")]
-    if common.rank_timeout.is_some() && !crate::ranks::uses_several(&cli.command) {
-        return Err(ignored(
-            "--rank-timeout",
-            uses.command,
-            "it is an option of pretrain, finetune and tokenizer".into(),
-        ));
-    }
+    refuse_of_ranks(cli, uses.command)?;
     for edit in &common.set {
         let key = edit.split('=').next().unwrap_or_default().trim();
         let is_among = |keys: &[&str]| keys.iter().any(|of| *of == key || (of.ends_with('.') && key.starts_with(of)));
@@ -165,6 +159,23 @@ pub(crate) fn refuse(cli: &Cli) -> simmim::Result<()> {
         };
         let hint = format!("{hint}; all keys count in {WHOLE_RECIPES}");
         return Err(ignored(&format!("--set {edit}"), uses.command, hint));
+    }
+    Ok(())
+}
+
+/// Refuses options of ranks where a command does not use several, or does not train.
+#[cfg(feature = "mpi")]
+fn refuse_of_ranks(cli: &Cli, command: &str) -> simmim::Result<()> {
+    let (common, training) = (&cli.common, "pretrain, finetune and tokenizer");
+    let (ranks, trains) = (crate::ranks::uses_several(&cli.command), crate::ranks::trains(&cli.command));
+    for (option, is_given, is_used, users) in [
+        ("--rank-timeout", common.rank_timeout.is_some(), ranks, "pretrain, finetune, tokenizer, embed, evaluate and knn"),
+        ("--overlap", common.overlap.is_some(), trains, training),
+        ("--rank-timeline", common.rank_timeline, trains, training),
+    ] {
+        if is_given && !is_used {
+            return Err(ignored(option, command, format!("it is an option of {users}")));
+        }
     }
     Ok(())
 }

@@ -2,11 +2,12 @@
 //!
 //! The gradient of a parameter is complete when no record left on the tape names the parameter. Complete gradients are
 //! collected in a bucket. When it is full, it is sent as the runs of consecutive parameters that it consists of. These are
-//! few, as the parameters of a transformer block lie next to each other.
+//! few, as the parameters of a transformer block lie next to each other. Where the collective can, sums go on beside the rest of
+//! the pass, on copies.
 
 use crate::tape::Record;
 use crate::{Cpu, optimizer};
-use simmim_engine::{Collective, CollectiveError, ParameterId, ParameterTable};
+use simmim_engine::{Collective, CollectiveError, ParameterId, ParameterTable, Sum};
 use std::ops::RangeInclusive;
 
 /// The least number of values in a bucket. It is so small that the first bucket is sent early, and so large that the
@@ -21,6 +22,8 @@ pub(crate) struct GradientReduction<'a> {
     is_sent: Vec<bool>,
     bucket: Vec<ParameterId>,
     bucket_len: usize,
+    /// Parameters whose sums go on while the backward pass does, in the order in which they were begun.
+    beside: Vec<RangeInclusive<usize>>,
     /// Whether everything that was sent was finite.
     is_finite: bool,
 }
@@ -31,7 +34,7 @@ impl<'a> GradientReduction<'a> {
         let mut records_left = vec![0; table.iter().len()];
         records.iter().flat_map(|record| &record.parameters).for_each(|id| records_left[id.0] += 1);
         let is_sent = vec![false; records_left.len()];
-        Self { collective, records_left, is_sent, bucket: Vec::new(), bucket_len: 0, is_finite: true }
+        Self { collective, records_left, is_sent, bucket: Vec::new(), bucket_len: 0, beside: Vec::new(), is_finite: true }
     }
 
     /// Notes that the backward pass of a record with these parameters is done, and sends the bucket if it is full.
@@ -59,6 +62,7 @@ impl<'a> GradientReduction<'a> {
         let others = (0..self.records_left.len()).filter(|i| !self.is_sent[*i] && !in_bucket.contains(i));
         self.bucket.extend(others.map(ParameterId).collect::<Vec<_>>());
         self.send(cpu)?;
+        self.take_sums(cpu)?;
         Ok(self.is_finite)
     }
 
@@ -80,12 +84,37 @@ impl<'a> GradientReduction<'a> {
         runs.into_iter().try_for_each(|run| {
             let values = gradients.run_mut(run.clone());
             self.is_finite &= optimizer::sum_of_squares_in(cpu, values).is_finite();
-            let Some(lens) = gradients.lens(&run) else { return self.collective.all_reduce_sum(gradients.run_mut(run)) };
+            let lens = gradients.lens(&run);
+            if self.collective.sums_beside() {
+                let values = match &lens {
+                    None => gradients.run_mut(run.clone()).to_vec(),
+                    Some(_) => gradients.sorted(&run),
+                };
+                if lens.is_some() {
+                    gradients.is_sent(&run);
+                }
+                self.beside.push(run);
+                return self.collective.begin_sum(Sum { values, lens, in_bf16: false });
+            }
+            let Some(lens) = lens else { return self.collective.all_reduce_sum(gradients.run_mut(run)) };
             let mut sorted = gradients.sorted(&run);
             gradients.is_sent(&run);
             self.collective.reduce_scatter_sum(&mut sorted, &lens)?;
             gradients.keep_sums(&run, &sorted);
             Ok(())
         })
+    }
+
+    /// Takes the sums that went on beside the backward pass.
+    fn take_sums(&mut self, cpu: &Cpu) -> Result<(), CollectiveError> {
+        let sums = self.collective.finish_sums()?;
+        let gradients = &mut cpu.store.borrow_mut().gradients;
+        for (run, sum) in self.beside.drain(..).zip(sums) {
+            match sum.lens {
+                None => gradients.run_mut(run).copy_from_slice(&sum.values),
+                Some(_) => gradients.keep_sums(&run, &sum.values),
+            }
+        }
+        Ok(())
     }
 }

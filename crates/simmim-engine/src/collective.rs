@@ -47,6 +47,17 @@ pub enum Activity {
     Alone(u64),
 }
 
+/// A sum over all ranks that goes on while they compute.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sum {
+    /// What this rank adds, and then the sum.
+    pub values: Vec<f32>,
+    /// Lengths of the parts if each rank gets only its part, as by [`Collective::reduce_scatter_sum`].
+    pub lens: Option<Vec<usize>>,
+    /// Whether values are rounded to bf16, as by [`Collective::all_reduce_sum_bf16`].
+    pub in_bf16: bool,
+}
+
 /// What the ranks of one training do together. All ranks make the same calls in the same order.
 pub trait Collective {
     /// Number of this rank, from 0.
@@ -87,6 +98,32 @@ pub trait Collective {
     /// If a rank is lost.
     fn reduce_scatter_sum_bf16(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError>;
 
+    /// Whether sums can go on while this rank computes: see [`Collective::begin_sum`].
+    fn sums_beside(&self) -> bool {
+        false
+    }
+
+    /// Begins a sum that goes on while this rank computes. It calls nothing else of the collective before
+    /// [`Collective::finish_sums`].
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    ///
+    /// # Panics
+    /// If [`Collective::sums_beside`] says that none can.
+    fn begin_sum(&mut self, sum: Sum) -> Result<(), CollectiveError> {
+        unreachable!("{} values are summed at once: no sum goes on beside", sum.values.len())
+    }
+
+    /// Waits for the sums that were begun, and returns them in their order. Also called where none was begun, when the
+    /// backward pass is over.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn finish_sums(&mut self) -> Result<Vec<Sum>, CollectiveError> {
+        Ok(Vec::new())
+    }
+
     /// Replaces each part of `values` by that of the rank whose part it is; `lens` are the lengths of the parts, which lie
     /// behind each other in the order of ranks.
     ///
@@ -105,6 +142,13 @@ pub trait Collective {
     /// # Errors
     /// If a rank is lost.
     fn broadcast_bytes(&mut self, bytes: &mut Vec<u8>, root: usize) -> Result<(), CollectiveError>;
+
+    /// What each rank has, in the order of ranks, on the first rank; nothing on the others. Ranks may have different numbers of
+    /// bytes.
+    ///
+    /// # Errors
+    /// If a rank is lost.
+    fn gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError>;
 
     /// Waits until every rank is here.
     ///
@@ -167,6 +211,10 @@ impl Collective for Alone {
         Ok(())
     }
 
+    fn gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        Ok(vec![bytes.to_vec()])
+    }
+
     fn barrier(&mut self) -> Result<(), CollectiveError> {
         Ok(())
     }
@@ -204,6 +252,18 @@ impl Collective for SendsBf16<'_> {
         self.0.reduce_scatter_sum_bf16(values, lens)
     }
 
+    fn sums_beside(&self) -> bool {
+        self.0.sums_beside()
+    }
+
+    fn begin_sum(&mut self, sum: Sum) -> Result<(), CollectiveError> {
+        self.0.begin_sum(Sum { in_bf16: true, ..sum })
+    }
+
+    fn finish_sums(&mut self) -> Result<Vec<Sum>, CollectiveError> {
+        self.0.finish_sums()
+    }
+
     fn all_gather(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
         self.0.all_gather(values, lens)
     }
@@ -214,6 +274,10 @@ impl Collective for SendsBf16<'_> {
 
     fn broadcast_bytes(&mut self, bytes: &mut Vec<u8>, root: usize) -> Result<(), CollectiveError> {
         self.0.broadcast_bytes(bytes, root)
+    }
+
+    fn gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        self.0.gather_bytes(bytes)
     }
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {
@@ -416,6 +480,11 @@ impl Collective for InProcess {
         let own = if self.rank == root { bytes.clone() } else { Vec::new() };
         *bytes = self.exchange(own)?.swap_remove(root);
         Ok(())
+    }
+
+    fn gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let all = self.exchange(bytes.to_vec())?;
+        Ok(if self.rank == 0 { all } else { Vec::new() })
     }
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {

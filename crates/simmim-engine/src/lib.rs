@@ -27,7 +27,7 @@ mod parameters;
 mod reference;
 
 pub use backend::{Backend, Direction, OperationTime, OptimizerStep, Sharding, Slot, StepSize};
-pub use collective::{Activity, Alone, Collective, CollectiveError, InProcess, RankFailure, SendsBf16};
+pub use collective::{Activity, Alone, Collective, CollectiveError, InProcess, RankFailure, SendsBf16, Sum};
 pub use device::{Accelerator, Device, ProductPeak};
 pub use operations::{
     AttentionBranch, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,

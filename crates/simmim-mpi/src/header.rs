@@ -29,10 +29,15 @@ impl Header {
         Self { call: Call::of_number(call), sequence, len, root }
     }
 
-    /// Whether two ranks do the same. Lengths count where both know them.
+    /// Whether two ranks do the same. Lengths count where they must be the same and both know them.
     fn agrees_with(&self, other: &Header) -> bool {
         let same = (self.call, self.sequence, self.root) == (other.call, other.sequence, other.root);
-        same && (self.len == other.len || self.call == Call::Broadcast && (self.len == 0 || other.len == 0))
+        let is_free = match self.call {
+            Call::Broadcast => self.len == 0 || other.len == 0,
+            Call::Gather => true,
+            Call::None | Call::AllReduce | Call::Barrier | Call::Leave | Call::ReduceScatter | Call::AllGather => false,
+        };
+        same && (self.len == other.len || is_free)
     }
 }
 
@@ -67,6 +72,7 @@ mod tests {
         assert_eq!(first_odd(&[sum, sum, header(Call::AllReduce, 9)]), Some(2));
         let [root, receiver] = [5, 0].map(|len| header(Call::Broadcast, len));
         assert_eq!(first_odd(&[root, receiver, receiver]), None);
+        assert_eq!(first_odd(&[1, 0, 9].map(|len| header(Call::Gather, len))), None);
     }
 
     #[test]

@@ -12,13 +12,25 @@ pub mod slices;
 pub mod watch;
 
 #[cfg(feature = "mpi")]
+mod beside;
+#[cfg(feature = "mpi")]
+mod core;
+#[cfg(feature = "mpi")]
+mod exchange;
+#[cfg(feature = "mpi")]
 mod failure;
 #[cfg(feature = "mpi")]
 mod header;
 #[cfg(feature = "mpi")]
+mod outbox;
+#[cfg(feature = "mpi")]
 mod ranks;
+#[cfg(feature = "mpi")]
+mod timeline;
 #[cfg(feature = "mpi")]
 mod watching;
 
 #[cfg(feature = "mpi")]
 pub use ranks::{Config, MpiRanks, OpenError, Traffic};
+#[cfg(feature = "mpi")]
+pub use timeline::OnLine;

@@ -1,31 +1,22 @@
 //! A rank of an MPI job.
 
-use crate::failure;
-use crate::header::{Header, first_leaving, first_odd};
-use crate::slices::{gathered_bytes, lens_within, scattered_bytes, sent_bytes, slices, sum_in_order};
+use crate::beside::{Beside, Span, lock};
+use crate::core::Core;
+use crate::exchange::{Buffers, MOST_VALUES, Waiting, gather_parts, starts, sum_over_ranks};
+use crate::slices::gathered_bytes;
+use crate::timeline::{OnLine, Timeline};
 use crate::watch::{Call, OnStall};
-use crate::watching::{Setting, Watching};
-use half::bf16;
-use mpi::datatype::{Partition, PartitionMut};
+use crate::watching::{Opening, Setting, Shared, Watching};
+use mpi::datatype::PartitionMut;
 use mpi::environment::Universe;
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, CommunicatorCollectives, Equivalence, Root};
-use simmim_engine::{Activity, Collective, CollectiveError, RankFailure};
-use std::ops::AddAssign;
+use mpi::traits::{Communicator, CommunicatorCollectives, Destination, Root, Source};
+use simmim_engine::{Activity, Collective, CollectiveError, RankFailure, Sum};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// At most so many values are given to the library in one call, which counts in 32 bits.
-const MOST_VALUES: usize = 1 << 28;
-
-/// Sums of so few values are not divided: every rank gets all of them.
-const FEW_VALUES: usize = 256;
-
-/// For so long a rank that waits for others asks again at once, and after that it sleeps in between, so that the threads
-/// that load images have its core.
-const SPIN: Duration = Duration::from_micros(200);
-
-/// The sleep.
-const NAP: Duration = Duration::from_micros(50);
+/// Marks bytes that the first rank gathers.
+const TAG: i32 = 2;
 
 /// What a rank is opened with.
 pub struct Config<'a> {
@@ -38,6 +29,11 @@ pub struct Config<'a> {
     /// Called in a thread of its own when the job cannot go on: why, and a line for each rank that this one hears from.
     /// The collective that this rank is in will not return.
     pub on_stall: OnStall,
+    /// Whether gradients are summed while the backward pass goes on, by a thread for it; not if the library allows one
+    /// thread only.
+    pub sums_beside: bool,
+    /// Called with a line for each sum of gradients: when it was asked for, begun and done.
+    pub on_timeline: Option<OnLine>,
 }
 
 /// Why ranks do not begin.
@@ -56,7 +52,7 @@ pub enum OpenError {
         /// The first rank's.
         expected: String,
     },
-    /// There is no thread to watch the others.
+    /// There is no thread to watch the others, or to sum gradients.
     #[error("no thread can be started: {0}")]
     NoThread(#[from] std::io::Error),
 }
@@ -74,16 +70,14 @@ pub struct Traffic {
 /// too.
 pub struct MpiRanks {
     ranks: SimpleCommunicator,
+    core: Arc<Mutex<Core>>,
     watching: Watching,
+    watched: Arc<Shared>,
+    beside: Option<Beside>,
+    timeline: Option<Timeline>,
     names: Vec<String>,
     sharing: usize,
     can_talk: bool,
-    sequence: u64,
-    /// Set once a rank has left; nothing is sent after that.
-    ended: Option<Option<CollectiveError>>,
-    traffic: Traffic,
-    received: Vec<f32>,
-    sum: Vec<f32>,
     /// Ends MPI when it is dropped, as the last of all.
     _universe: Universe,
 }
@@ -94,6 +88,7 @@ impl MpiRanks {
     /// # Errors
     /// If MPI was begun before, a rank has another identity, or no thread can be started.
     pub fn open(config: Config) -> Result<Self, OpenError> {
+        let opening = Opening::watch(config.patience, Arc::clone(&config.on_stall))?;
         let (universe, threading) = mpi::initialize_with_threading(mpi::Threading::Multiple).ok_or(OpenError::Begun)?;
         let ranks = universe.world();
         let host = mpi::environment::processor_name().unwrap_or_default();
@@ -107,6 +102,7 @@ impl MpiRanks {
         let of_machine = texts(&ranks.split_shared(ranks.rank()), config.cores);
         let sharing = of_machine.iter().filter(|cores| *cores == config.cores).count();
         let can_talk = threading == mpi::Threading::Multiple;
+        drop(opening);
         let watching = Watching::start(Setting {
             rank: ranks.rank() as usize,
             names: names.clone(),
@@ -114,19 +110,14 @@ impl MpiRanks {
             can_talk,
             on_stall: config.on_stall,
         })?;
-        Ok(Self {
-            ranks,
-            watching,
-            names,
-            sharing,
-            can_talk,
-            sequence: 0,
-            ended: None,
-            traffic: Traffic::default(),
-            received: Vec::new(),
-            sum: Vec::new(),
-            _universe: universe,
-        })
+        let watched = watching.shared();
+        let core = Arc::new(Mutex::new(Core::new(Arc::clone(&watched))));
+        let beside = match config.sums_beside && can_talk && ranks.size() > 1 {
+            true => Some(Beside::start(Arc::clone(&core))?),
+            false => None,
+        };
+        let timeline = config.on_timeline.map(Timeline::new);
+        Ok(Self { ranks, core, watching, watched, beside, timeline, names, sharing, can_talk, _universe: universe })
     }
 
     /// Each rank with its machine, as in messages.
@@ -153,91 +144,24 @@ impl MpiRanks {
 
     /// What this rank has sent so far.
     pub fn traffic(&self) -> Traffic {
-        self.traffic
+        lock(&self.core).traffic
     }
 
     /// Leaves, together with all others: where they do not leave, they get an error with `failure`. Returns the error if
     /// another rank has failed and this one has not.
     pub fn leave(&mut self, failure: Option<&RankFailure>) -> Option<CollectiveError> {
-        if self.ended.is_none() {
-            let reason = failure.map_or(Vec::new(), failure::to_bytes);
-            let headers = self.meet(Call::Leave, reason.len() as u64, 0);
-            let error = self.reasons(&headers, &reason);
-            self.ended = Some(error.filter(|error| error.failure.is_some()));
-        }
-        self.ended.clone().flatten().filter(|_| failure.is_none())
+        let _ = self.finish_sums(); // those that it has begun, the others wait for
+        lock(&self.core).leave(&self.ranks, failure)
     }
 
-    /// Begins a collective.
-    fn enter(&mut self, call: Call, len: usize, root: usize) -> Result<Vec<Header>, CollectiveError> {
-        if let Some(ended) = &self.ended {
-            return Err(ended.clone().unwrap_or_else(|| CollectiveError::left(self.rank())));
+    /// Sums `values` at once.
+    fn sum(&mut self, values: &mut [f32], lens: Option<&[usize]>, in_bf16: bool) -> Result<(), CollectiveError> {
+        let (count, begun) = (values.len(), Instant::now());
+        lock(&self.core).sum(&self.ranks, Waiting::Busy, values, lens, in_bf16)?;
+        if let Some(timeline) = &mut self.timeline {
+            timeline.add(&[Span { values: count, asked: begun, begun, done: Instant::now() }]);
         }
-        let headers = self.meet(call, len as u64, root as u64);
-        let error = if first_leaving(&headers).is_some() {
-            self.reasons(&headers, &[])
-        } else {
-            first_odd(&headers).map(|rank| self.other_call(rank, &headers))
-        };
-        match error {
-            None => Ok(headers),
-            Some(error) => {
-                self.ended = Some(Some(error.clone()));
-                self.watching.status().call = Call::None;
-                Err(error)
-            }
-        }
-    }
-
-    fn other_call(&self, rank: usize, headers: &[Header]) -> CollectiveError {
-        let said = |header: &Header| format!("{} of {}", header.call, header.len);
-        let other = headers.iter().find(|header| header.call != headers[rank].call || header.len != headers[rank].len);
-        let message = format!(
-            "it is in {}, and others in {}: ranks do different things",
-            said(&headers[rank]),
-            other.map_or("another one".into(), said)
-        );
-        let hint = Some("start all ranks with the same command on the same data".into());
-        CollectiveError { rank, failure: Some(Box::new(RankFailure { message, hint, is_users_fault: true })) }
-    }
-
-    /// Waits for all ranks, each with what it begins.
-    fn meet(&mut self, call: Call, len: u64, root: u64) -> Vec<Header> {
-        self.sequence += 1;
-        let own = Header { call, sequence: self.sequence, len, root };
-        {
-            let mut status = self.watching.status();
-            (status.call, status.len, status.sequence) = (call, len, self.sequence);
-        }
-        let numbers = own.to_numbers();
-        let mut all = vec![0u64; Header::LEN * self.world()];
-        mpi::request::scope(|scope| {
-            let mut waiting = self.ranks.immediate_all_gather_into(scope, &numbers[..], &mut all[..]);
-            let since = Instant::now();
-            while let Err(not_yet) = waiting.test() {
-                waiting = not_yet;
-                if since.elapsed() < SPIN { std::hint::spin_loop() } else { std::thread::sleep(NAP) }
-            }
-        });
-        all.as_chunks().0.iter().map(Header::of_numbers).collect()
-    }
-
-    /// The error of the first rank that leaves and says why, or of the first that leaves. All ranks call it, with their
-    /// own reason.
-    fn reasons(&self, headers: &[Header], own: &[u8]) -> Option<CollectiveError> {
-        let leaving = headers.iter().enumerate().filter(|(_, header)| header.call == Call::Leave);
-        let mut first = None;
-        for (rank, header) in leaving.filter(|(_, header)| header.len > 0) {
-            let mut reason = if rank == self.rank() { own.to_vec() } else { vec![0; header.len as usize] };
-            self.ranks.process_at_rank(rank as i32).broadcast_into(&mut reason[..]);
-            let failure = Some(Box::new(failure::of_bytes(&reason)));
-            first.get_or_insert(CollectiveError { rank, failure });
-        }
-        first.or_else(|| first_leaving(headers).map(CollectiveError::left))
-    }
-
-    fn leave_call(&mut self) {
-        self.watching.status().call = Call::None;
+        Ok(())
     }
 }
 
@@ -253,108 +177,6 @@ fn texts(ranks: &SimpleCommunicator, own: &str) -> Vec<String> {
     starts.iter().zip(&lens).map(text).collect()
 }
 
-/// Where parts of these lengths start, one behind the other.
-fn starts(lens: &[i32]) -> Vec<i32> {
-    lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect()
-}
-
-/// Replaces `values` by their sum over the ranks, in the order of ranks.
-fn sum_over_ranks<V: Copy + Default + AddAssign + Equivalence>(
-    ranks: &SimpleCommunicator,
-    values: &mut [V],
-    received: &mut Vec<V>,
-    sum: &mut Vec<V>,
-) {
-    let (rank, world) = (ranks.rank() as usize, ranks.size() as usize);
-    if values.len() <= FEW_VALUES {
-        received.resize(values.len() * world, V::default());
-        ranks.all_gather_into(&*values, &mut received[..]);
-        return sum_in_order(received, values);
-    }
-    let slices = slices(values.len(), world);
-    let lens: Vec<i32> = slices.iter().map(|slice| slice.len() as i32).collect();
-    let places = starts(&lens);
-    let own = vec![lens[rank]; world];
-    received.resize(slices[rank].len() * world, V::default());
-    sum.resize(slices[rank].len(), V::default());
-    ranks.all_to_all_varcount_into(
-        &Partition::new(&*values, &lens[..], &places[..]),
-        &mut PartitionMut::new(&mut received[..], &own[..], &starts(&own)[..]),
-    );
-    sum_in_order(received, sum);
-    ranks.all_gather_varcount_into(&sum[..], &mut PartitionMut::new(values, &lens[..], &places[..]));
-}
-
-/// The same in bf16: values are rounded before they are sent and added in f32, and the sums are rounded.
-fn sum_over_ranks_in_bf16(ranks: &SimpleCommunicator, values: &mut [f32], sum: &mut Vec<f32>) {
-    let (rank, world) = (ranks.rank() as usize, ranks.size() as usize);
-    let mut bits: Vec<u16> = values.iter().map(|value| bf16::from_f32(*value).to_bits()).collect();
-    let slices = slices(values.len(), world);
-    let lens: Vec<i32> = slices.iter().map(|slice| slice.len() as i32).collect();
-    let places = starts(&lens);
-    let own = vec![lens[rank]; world];
-    let mut received = vec![0u16; slices[rank].len() * world];
-    ranks.all_to_all_varcount_into(
-        &Partition::new(&bits[..], &lens[..], &places[..]),
-        &mut PartitionMut::new(&mut received[..], &own[..], &starts(&own)[..]),
-    );
-    let received: Vec<f32> = received.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect();
-    sum.resize(slices[rank].len(), 0.0);
-    sum_in_order(&received, sum);
-    let sum: Vec<u16> = sum.iter().map(|sum| bf16::from_f32(*sum).to_bits()).collect();
-    ranks.all_gather_varcount_into(&sum[..], &mut PartitionMut::new(&mut bits[..], &lens[..], &places[..]));
-    values.iter_mut().zip(bits).for_each(|(value, bits)| *value = bf16::from_bits(bits).to_f32());
-}
-
-/// Values that are exchanged at a time where each rank has a part of them, so that little memory is needed.
-const EXCHANGED: usize = 4 << 20;
-
-/// Sums `values` up over the ranks, in the order of ranks, so that each gets its part; `to` and `from` are how values are sent.
-fn sum_parts<V: Copy + Equivalence>(
-    ranks: &SimpleCommunicator,
-    values: &mut [f32],
-    lens: &[usize],
-    to: impl Fn(f32) -> V,
-    from: impl Fn(V) -> f32,
-) {
-    let rank = ranks.rank() as usize;
-    for start in (0..values.len()).step_by(EXCHANGED) {
-        let range = start..values.len().min(start + EXCHANGED);
-        let lens: Vec<i32> = lens_within(lens, range.clone()).into_iter().map(|len| len as i32).collect();
-        let places = starts(&lens);
-        let own_lens = vec![lens[rank]; lens.len()];
-        let values = &mut values[range];
-        let sent: Vec<V> = values.iter().map(|value| to(*value)).collect();
-        let Some(any) = sent.first() else { continue };
-        let mut received = vec![*any; lens[rank] as usize * lens.len()];
-        ranks.all_to_all_varcount_into(
-            &Partition::new(&sent[..], &lens[..], &places[..]),
-            &mut PartitionMut::new(&mut received[..], &own_lens[..], &starts(&own_lens)[..]),
-        );
-        let received: Vec<f32> = received.into_iter().map(&from).collect();
-        sum_in_order(&received, &mut values[places[rank] as usize..][..lens[rank] as usize]);
-    }
-}
-
-/// Replaces each part of `values` by that of its rank.
-fn gather_parts(ranks: &SimpleCommunicator, values: &mut [f32], lens: &[usize]) {
-    let (rank, world) = (ranks.rank() as usize, lens.len());
-    let begins: Vec<usize> = lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect();
-    let at_once = (EXCHANGED / world).max(1);
-    for start in (0..lens.iter().copied().max().unwrap_or(0)).step_by(at_once) {
-        let counts: Vec<i32> = lens.iter().map(|len| len.saturating_sub(start).min(at_once) as i32).collect();
-        let places = starts(&counts);
-        let own = begins[rank] + start;
-        let own = values[own.min(values.len())..][..counts[rank] as usize].to_vec();
-        let mut received = vec![0.0; counts.iter().sum::<i32>() as usize];
-        ranks.all_gather_varcount_into(&own[..], &mut PartitionMut::new(&mut received[..], &counts[..], &places[..]));
-        for (of_rank, begin) in begins.iter().enumerate().filter(|(of_rank, _)| counts[*of_rank] > 0) {
-            let (place, count) = (places[of_rank] as usize, counts[of_rank] as usize);
-            values[begin + start..][..count].copy_from_slice(&received[place..][..count]);
-        }
-    }
-}
-
 impl Collective for MpiRanks {
     fn rank(&self) -> usize {
         self.ranks.rank() as usize
@@ -365,97 +187,114 @@ impl Collective for MpiRanks {
     }
 
     fn all_reduce_sum(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
-        self.enter(Call::AllReduce, values.len(), 0)?;
-        for part in values.chunks_mut(MOST_VALUES) {
-            sum_over_ranks(&self.ranks, part, &mut self.received, &mut self.sum);
-            self.traffic.sent_bytes += match part.len() <= FEW_VALUES {
-                true => (size_of_val(part) * (self.world() - 1)) as u64,
-                false => sent_bytes(part.len(), size_of::<f32>(), self.rank(), self.world()),
-            };
-        }
-        self.traffic.sums += 1;
-        self.leave_call();
-        Ok(())
+        self.sum(values, None, false)
     }
 
     fn all_reduce_sum_bf16(&mut self, values: &mut [f32]) -> Result<(), CollectiveError> {
-        self.enter(Call::AllReduce, values.len(), 0)?;
-        for part in values.chunks_mut(MOST_VALUES) {
-            sum_over_ranks_in_bf16(&self.ranks, part, &mut self.sum);
-            self.traffic.sent_bytes += sent_bytes(part.len(), size_of::<bf16>(), self.rank(), self.world());
-        }
-        self.traffic.sums += 1;
-        self.leave_call();
-        Ok(())
-    }
-
-    fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
-        self.enter(Call::AllReduce, values.len(), 0)?;
-        let parts = values.chunks_mut(MOST_VALUES);
-        parts.for_each(|part| sum_over_ranks(&self.ranks, part, &mut Vec::new(), &mut Vec::new()));
-        self.leave_call();
-        Ok(())
+        self.sum(values, None, true)
     }
 
     fn reduce_scatter_sum(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
-        self.enter(Call::ReduceScatter, values.len(), 0)?;
-        sum_parts(&self.ranks, values, lens, |value| value, |value| value);
-        self.traffic.sent_bytes += scattered_bytes(lens, size_of::<f32>(), self.rank());
-        self.traffic.sums += 1;
-        self.leave_call();
-        Ok(())
+        self.sum(values, Some(lens), false)
     }
 
     fn reduce_scatter_sum_bf16(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
-        self.enter(Call::ReduceScatter, values.len(), 0)?;
-        sum_parts(&self.ranks, values, lens, |v| bf16::from_f32(v).to_bits(), |bits| bf16::from_bits(bits).to_f32());
-        let start: usize = lens[..self.rank()].iter().sum();
-        let own = &mut values[start..start + lens[self.rank()]];
-        own.iter_mut().for_each(|sum| *sum = bf16::from_f32(*sum).to_f32());
-        self.traffic.sent_bytes += scattered_bytes(lens, size_of::<bf16>(), self.rank());
-        self.traffic.sums += 1;
-        self.leave_call();
+        self.sum(values, Some(lens), true)
+    }
+
+    fn sums_beside(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    fn begin_sum(&mut self, sum: Sum) -> Result<(), CollectiveError> {
+        self.beside.as_mut().expect("sums can go on beside").begin(sum);
+        Ok(())
+    }
+
+    fn finish_sums(&mut self) -> Result<Vec<Sum>, CollectiveError> {
+        let computed = Instant::now();
+        let (sums, spans) = self.beside.as_mut().map_or((Ok(Vec::new()), Vec::new()), Beside::finish);
+        if let Some(timeline) = &mut self.timeline {
+            timeline.add(&spans);
+            timeline.say(computed);
+        }
+        sums
+    }
+
+    fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
+        let mut core = lock(&self.core);
+        core.enter(&self.ranks, Call::AllReduce, values.len(), 0)?;
+        let parts = values.chunks_mut(MOST_VALUES);
+        parts.for_each(|part| sum_over_ranks(&self.ranks, Waiting::Busy, part, &mut Buffers::default()));
+        core.leave_call();
         Ok(())
     }
 
     fn all_gather(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
-        self.enter(Call::AllGather, values.len(), 0)?;
+        let mut core = lock(&self.core);
+        core.enter(&self.ranks, Call::AllGather, values.len(), 0)?;
         gather_parts(&self.ranks, values, lens);
-        self.traffic.sent_bytes += gathered_bytes(lens, size_of::<f32>(), self.rank());
-        self.leave_call();
+        core.traffic.sent_bytes += gathered_bytes(lens, size_of::<f32>(), self.rank());
+        core.leave_call();
         Ok(())
     }
 
     fn broadcast(&mut self, values: &mut [f32], root: usize) -> Result<(), CollectiveError> {
-        self.enter(Call::Broadcast, values.len(), root)?;
+        let mut core = lock(&self.core);
+        core.enter(&self.ranks, Call::Broadcast, values.len(), root)?;
         let root = self.ranks.process_at_rank(root as i32);
         values.chunks_mut(MOST_VALUES).for_each(|part| root.broadcast_into(part));
-        self.leave_call();
+        core.leave_call();
         Ok(())
     }
 
     fn broadcast_bytes(&mut self, bytes: &mut Vec<u8>, root: usize) -> Result<(), CollectiveError> {
         let len = if self.rank() == root { bytes.len() } else { 0 };
-        let headers = self.enter(Call::Broadcast, len, root)?;
+        let mut core = lock(&self.core);
+        let headers = core.enter(&self.ranks, Call::Broadcast, len, root)?;
         bytes.resize(headers[root].len as usize, 0);
         let root = self.ranks.process_at_rank(root as i32);
         bytes.chunks_mut(MOST_VALUES).for_each(|part| root.broadcast_into(part));
-        self.leave_call();
+        core.leave_call();
         Ok(())
     }
 
+    fn gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
+        let mut core = lock(&self.core);
+        let headers = core.enter(&self.ranks, Call::Gather, bytes.len(), 0)?;
+        let mut all = Vec::new();
+        if self.rank() == 0 {
+            all.push(bytes.to_vec());
+            for (rank, header) in headers.iter().enumerate().skip(1) {
+                let mut of_rank = vec![0; header.len as usize];
+                let sender = self.ranks.process_at_rank(rank as i32);
+                of_rank.chunks_mut(MOST_VALUES).for_each(|part| drop(sender.receive_into_with_tag(part, TAG)));
+                all.push(of_rank);
+            }
+        } else {
+            let first = self.ranks.process_at_rank(0);
+            bytes.chunks(MOST_VALUES).for_each(|part| first.send_with_tag(part, TAG));
+        }
+        core.leave_call();
+        Ok(all)
+    }
+
     fn barrier(&mut self) -> Result<(), CollectiveError> {
-        self.enter(Call::Barrier, 0, 0)?;
-        self.leave_call();
+        let mut core = lock(&self.core);
+        core.enter(&self.ranks, Call::Barrier, 0, 0)?;
+        core.leave_call();
         Ok(())
     }
 
     fn announce(&mut self, activity: Activity) {
-        let mut status = self.watching.status();
+        let mut status = self.watched.status();
         (status.step, status.is_alone) = match activity {
             Activity::Step(step) => (step, false),
             Activity::Alone(steps) => (steps, true),
         };
+        if let (Some(timeline), Activity::Step(step)) = (&mut self.timeline, activity) {
+            timeline.begin(step);
+        }
     }
 }
 
@@ -464,6 +303,7 @@ impl Drop for MpiRanks {
         let panicked =
             RankFailure { message: "it panicked; its own output says where".into(), hint: None, is_users_fault: false };
         self.leave(std::thread::panicking().then_some(&panicked));
+        self.beside.iter_mut().for_each(Beside::stop);
         self.watching.stop();
     }
 }

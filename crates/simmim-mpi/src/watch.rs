@@ -6,6 +6,7 @@
 //! the first one is silent. Time that a rank did not see itself, because it was stopped, does not count.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// So many times longer than for a common step is a rank waited for that works alone.
@@ -29,10 +30,12 @@ pub enum Call {
     ReduceScatter,
     /// A part of each rank for all.
     AllGather,
+    /// Bytes of each rank for the first one.
+    Gather,
 }
 
 impl Call {
-    const ALL: [Call; 7] = [
+    const ALL: [Call; 8] = [
         Call::None,
         Call::AllReduce,
         Call::Broadcast,
@@ -40,6 +43,7 @@ impl Call {
         Call::Leave,
         Call::ReduceScatter,
         Call::AllGather,
+        Call::Gather,
     ];
 
     /// Its number on the wire.
@@ -63,6 +67,7 @@ impl fmt::Display for Call {
             Call::Leave => "the end of the job",
             Call::ReduceScatter => "a reduce-scatter",
             Call::AllGather => "an all-gather",
+            Call::Gather => "a gather",
         })
     }
 }
@@ -107,7 +112,7 @@ impl fmt::Display for Status {
             Call::None if *step == 0 => f.write_str("has not begun its first step"),
             Call::None => write!(f, "computes step {step}"),
             Call::Barrier | Call::Leave => write!(f, "waits in {call} for {} s, step {step}", waiting_ms / 1000),
-            Call::AllReduce | Call::Broadcast | Call::ReduceScatter | Call::AllGather => {
+            Call::AllReduce | Call::Broadcast | Call::ReduceScatter | Call::AllGather | Call::Gather => {
                 write!(f, "waits in {call} of {len} for {} s, step {step}", waiting_ms / 1000)
             }
         }
@@ -149,6 +154,11 @@ pub enum Stall {
         /// What the rank that has been waiting longest waits in.
         waits: String,
     },
+    /// MPI has not begun: a rank does not come.
+    Opening {
+        /// For how long.
+        waited_s: u64,
+    },
     /// This rank waits, and does not know for whom, because the library allows no thread to ask.
     Waiting {
         /// What it waits in.
@@ -172,13 +182,17 @@ impl fmt::Display for Stall {
                     "all ranks are in the same collective, which does not end: the network between them fails ({waits})"
                 )
             }
+            Stall::Opening { waited_s } => write!(
+                f,
+                "MPI has not begun after {waited_s} s: a rank was not started or hangs, or the network between ranks is cut"
+            ),
             Stall::Waiting { waits } => write!(f, "this rank {waits}: another rank hangs, or the network to it is cut"),
         }
     }
 }
 
 /// What is done when a job cannot go on; it gets why, and a line for each rank that this one hears from.
-pub type OnStall = Box<dyn Fn(&Stall, &[String]) + Send>;
+pub type OnStall = Arc<dyn Fn(&Stall, &[String]) + Send + Sync>;
 
 /// What `rank` finds wrong when it sees all ranks like this. Only the first rank hears from all; the others judge the
 /// first one, and later than it, so that it can say who is silent.

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test says where it fails")]
 
-use simmim_engine::{Activity, Collective, CollectiveError, InProcess, RankFailure};
+use simmim_engine::{Activity, Collective, CollectiveError, InProcess, RankFailure, Sum};
 use simmim_mpi::slices::sent_bytes;
 use simmim_mpi::{Config, MpiRanks, OpenError};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// A name, and what a rank does.
@@ -21,6 +22,8 @@ const CASES: &[Case] = &[
     ("another_build_is_named", another_build_is_named),
     ("a_rank_that_does_not_come_is_named", a_rank_that_does_not_come_is_named),
     ("a_rank_that_works_alone_is_waited_for", a_rank_that_works_alone_is_waited_for),
+    ("a_rank_that_never_comes_is_noticed_before_mpi_begins", a_rank_that_never_comes_is_noticed_before_mpi_begins),
+    ("sums_beside_have_the_same_bits", sums_beside_have_the_same_bits),
 ];
 
 fn main() {
@@ -36,6 +39,7 @@ fn main() {
                 .args(["--allow-run-as-root", "--oversubscribe", "-n", world])
                 .arg(std::env::current_exe().unwrap())
                 .env("SIMMIM_MPI_CASE", name)
+                .envs(name.contains("beside").then_some(("SIMMIM_MPI_BESIDE", "1")))
                 .output()
                 .expect("mpirun starts: Open MPI is installed");
             let is_fine = output.status.success();
@@ -52,11 +56,12 @@ fn main() {
 fn open(
     identity: &str,
     patience: Duration,
-    on_stall: impl Fn(&str, &[String]) + Send + 'static,
+    on_stall: impl Fn(&str, &[String]) + Send + Sync + 'static,
 ) -> Result<MpiRanks, OpenError> {
     let on_stall =
-        Box::new(move |stall: &simmim_mpi::watch::Stall, lines: &[String]| on_stall(&stall.to_string(), lines));
-    MpiRanks::open(Config { identity, cores: "0-1", patience, on_stall })
+        Arc::new(move |stall: &simmim_mpi::watch::Stall, lines: &[String]| on_stall(&stall.to_string(), lines));
+    let sums_beside = std::env::var_os("SIMMIM_MPI_BESIDE").is_some();
+    MpiRanks::open(Config { identity, cores: "0-1", patience, on_stall, sums_beside, on_timeline: None })
 }
 
 fn ranks() -> MpiRanks {
@@ -163,6 +168,10 @@ fn a_broadcast_gives_everyone_what_the_root_has(_: usize) {
     }
     ranks.broadcast_bytes(&mut nothing, 0).unwrap();
     assert!(nothing.is_empty());
+    let of_rank = |rank: usize| vec![rank as u8; 100_000 * (rank % 3)];
+    let gathered = ranks.gather_bytes(&of_rank(rank)).unwrap();
+    let expected: Vec<Vec<u8>> = if rank == 0 { (0..=last).map(of_rank).collect() } else { Vec::new() };
+    assert!(gathered == expected);
 }
 
 fn a_rank_that_fails_tells_all_others_why(_: usize) {
@@ -208,8 +217,8 @@ fn another_build_is_named(rank: usize) {
 
 /// The last rank does not come for 4 s, where it is waited for 1 s; what is said on the first rank is returned.
 fn wait_for_the_last(activity: Activity) -> Vec<(String, Vec<String>)> {
-    let said = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
-    let to_say = std::sync::Arc::clone(&said);
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let to_say = Arc::clone(&said);
     let mut ranks = open("1", Duration::from_secs(1), move |stall, lines| {
         to_say.lock().unwrap().push((stall.to_owned(), lines.to_vec()));
     })
@@ -241,4 +250,62 @@ fn a_rank_that_does_not_come_is_named(rank: usize) {
 
 fn a_rank_that_works_alone_is_waited_for(_: usize) {
     assert_eq!(wait_for_the_last(Activity::Alone(7)), []);
+}
+
+fn a_rank_that_never_comes_is_noticed_before_mpi_begins(rank: usize) {
+    let world: usize = std::env::var("OMPI_COMM_WORLD_SIZE").unwrap().parse().unwrap();
+    if rank + 1 == world && world > 1 {
+        std::thread::sleep(Duration::from_secs(3)); // and then it does, so that the test ends
+    }
+    let said = Arc::new(Mutex::new(Vec::new()));
+    let to_say = Arc::clone(&said);
+    let ranks = open("1", Duration::from_secs(1), move |stall, _| to_say.lock().unwrap().push(stall.to_owned()));
+    drop(ranks.unwrap());
+    let said = said.lock().unwrap().clone();
+    if world > 1 && rank + 1 < world {
+        assert!(said[0].starts_with("MPI has not begun after 1 s"), "{said:?}");
+    } else {
+        assert!(said.iter().all(|said| !said.contains("has not begun")), "{said:?}");
+    }
+}
+
+fn sums_beside_have_the_same_bits(_: usize) {
+    let mut ranks = ranks();
+    let (rank, world) = (ranks.rank(), ranks.world());
+    assert_eq!(ranks.sums_beside(), world > 1);
+    if world == 1 {
+        return;
+    }
+    let mut sent = 0;
+    for round in 0..3 {
+        let lens = [300, 0, 100_003, 7];
+        for len in lens {
+            let parts: Vec<usize> = simmim_mpi::slices::slices(len, world).iter().map(ExactSizeIterator::len).collect();
+            for (lens, in_bf16) in [(None, false), (None, true), (Some(parts.clone()), false), (Some(parts), true)] {
+                ranks.begin_sum(Sum { values: values(rank, len), lens, in_bf16 }).unwrap();
+            }
+        }
+        let mut sums = ranks.finish_sums().unwrap().into_iter();
+        for len in lens {
+            for kind in 0..4 {
+                let Sum { values: found, .. } = sums.next().unwrap();
+                let expected = on_threads(world, len, match kind % 2 {
+                    0 => |rank, own| rank.all_reduce_sum(own),
+                    _ => |rank, own| rank.all_reduce_sum_bf16(own),
+                });
+                let own = if kind < 2 { 0..len } else { simmim_mpi::slices::slices(len, world)[rank].clone() };
+                assert!(found[own.clone()] == expected[own], "{len} values, kind {kind}, round {round}");
+            }
+        }
+        assert!(sums.next().is_none());
+        sent += 1;
+        ranks.barrier().unwrap(); // other collectives go on in between
+    }
+    assert_eq!(ranks.traffic().sums, 16 * sent);
+    // one rank leaves while the others sum
+    if rank + 1 == world {
+        return;
+    }
+    ranks.begin_sum(Sum { values: vec![1.0; 1000], lens: None, in_bf16: false }).unwrap();
+    assert_eq!(ranks.finish_sums().unwrap_err(), CollectiveError::left(world - 1));
 }

@@ -8,10 +8,15 @@ use crate::exit::Exit;
 use crate::interrupt;
 use serde_json::json;
 use simmim::Error;
-use simmim::evaluation::{Embedded, Embedding, EmbeddingEvent, FeatureKind, embed};
-use simmim_engine::Device;
+use simmim::evaluation::{Embedded, Embedding, EmbeddingEvent, FeatureKind, embed_on_ranks};
+use simmim_engine::{Collective, Device};
 
-pub(crate) fn run(common: &Common, args: &EmbedArgs, device: &impl Device) -> anyhow::Result<Exit> {
+pub(crate) fn run(
+    common: &Common,
+    args: &EmbedArgs,
+    device: &impl Device,
+    ranks: &mut dyn Collective,
+) -> anyhow::Result<Exit> {
     let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), args.channels.map(Into::into), device)?;
     let source = open_data(common, &args.data, encoder.decoding())?;
     simmim_data::check_readable(source.as_ref()).map_err(Error::from)?;
@@ -21,7 +26,8 @@ pub(crate) fn run(common: &Common, args: &EmbedArgs, device: &impl Device) -> an
     let embedding = Embedding { kind, out: &args.out, workers: args.workers.count(common), stop: &stop };
     let total = source.len();
     let mut progress = Counting::new(common.quiet, total);
-    let embedded = embed(&encoder, &source, &embedding, &mut |event| match event {
+    let is_first = ranks.is_first();
+    let embedded = embed_on_ranks(&encoder, &source, &embedding, ranks, &mut |event| match event {
         EmbeddingEvent::Progress { done } => progress.on(done),
         EmbeddingEvent::Resumed { done } => {
             progress.begin_at(done);
@@ -35,6 +41,9 @@ pub(crate) fn run(common: &Common, args: &EmbedArgs, device: &impl Device) -> an
     });
     progress.finish();
     let embedded = match embedded? {
+        // the first rank says what was done
+        Embedded::Whole(_) if !is_first => return Ok(Exit::Done),
+        Embedded::Stopped { .. } if !is_first => return Ok(Exit::Interrupted),
         Embedded::Whole(files) => files,
         Embedded::Stopped { done } => {
             crate::terminal::line(&format!("features of {done} of {total} images are kept; the same command goes on"));

@@ -7,16 +7,24 @@ use serde_json::json;
 use simmim::evaluation::FinetunedModel;
 use simmim::precision;
 use simmim_data::without_secrets;
-use simmim_engine::Device;
+use simmim_engine::{Collective, Device};
 
-pub(crate) fn run(common: &Common, args: &EvaluateArgs, device: &impl Device) -> anyhow::Result<Exit> {
+pub(crate) fn run(
+    common: &Common,
+    args: &EvaluateArgs,
+    device: &impl Device,
+    ranks: &mut dyn Collective,
+) -> anyhow::Result<Exit> {
     let (precision, _) = precision::choose(common.precision(), device);
     let model = FinetunedModel::load(&args.from, &common.set, device, precision)?;
     warn_of_damaged(model.damaged());
     say_import(common, model.import());
     let source = open_data(common, &args.data, model.resolved().recipe.data.decoding())?;
     let data = without_secrets(&args.data);
-    let report = model.evaluate(source, &data, args.workers.count(common))?;
+    let report = model.evaluate_on_ranks(source, &data, args.workers.count(common), ranks)?;
+    if !ranks.is_first() {
+        return Ok(Exit::Done);
+    }
     let skipped = warn_of_unreadable(&report.skipped);
     let names = &model.resolved().run.classes;
     let per_class = report.confusion.per_class();

@@ -8,7 +8,7 @@ use simmim::recipe::LabelsPerImage;
 use simmim::weights::ChannelRule;
 use simmim::{Error, precision, recipe};
 use simmim_data::{Source, without_secrets};
-use simmim_engine::Device;
+use simmim_engine::{Collective, Device};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,7 +49,12 @@ pub(super) fn encoder<D: Device>(
     Ok(encoder)
 }
 
-pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device) -> anyhow::Result<Frozen> {
+pub(super) fn features(
+    common: &Common,
+    args: &FrozenArgs,
+    device: &impl Device,
+    ranks: &mut dyn Collective,
+) -> anyhow::Result<Frozen> {
     let mut encoder = encoder(common, &args.from, args.recipe.as_deref(), args.channels.map(Into::into), device)?;
     let open = |spec: &str| open_data(common, spec, encoder.decoding());
     let (train, val) = (open(&args.data)?, open(&args.val)?);
@@ -62,14 +67,14 @@ pub(super) fn features(common: &Common, args: &FrozenArgs, device: &impl Device)
     encoder.measure(train.as_ref())?;
     let cache = args.cache.clone().or_else(|| cache_of(Path::new(&args.from)));
     let extraction = Extraction { block: args.layer, cache: cache.as_deref(), workers: args.workers.count(common) };
-    let of = |source: Arc<dyn Source>, what: &str| -> anyhow::Result<Features> {
+    let mut of = |source: Arc<dyn Source>, what: &str| -> anyhow::Result<Features> {
         let all = source.len();
         let mut progress = |done: usize| {
             if !common.quiet && done.is_multiple_of(LINE_EVERY) {
                 crate::terminal::line(&format!("{what}: features of {done} of {all} images"));
             }
         };
-        let features = encoder.features(source, &extraction, &mut progress)?;
+        let features = encoder.features_on_ranks(source, &extraction, ranks, &mut progress)?;
         if let Some(reason) = &features.not_cached {
             crate::terminal::line(&format!(
                 "warning: the features of `{what}` are not kept for the next time: {reason}"

@@ -7,14 +7,14 @@ use crate::exit::Exit;
 use serde_json::{Value, json};
 use simmim::Error;
 use simmim::evaluation::{Accuracy, Probe, ProbedRate, best_rate, probe};
-use simmim_engine::Device;
+use simmim_engine::{Alone, Device};
 
 pub(crate) fn run(common: &Common, args: &ProbeArgs, device: &impl Device) -> anyhow::Result<Exit> {
     if let Some(rate) = args.rates.iter().find(|rate| !(**rate > 0.0 && rate.is_finite())) {
         let hint = Some("for example --rates 1e-3,1e-2".into());
         return Err(Error::Input { what: format!("the learning rate `{rate}` is not above 0"), hint }.into());
     }
-    let Frozen { train, val, classes, skipped } = features(common, &args.frozen, device)?;
+    let Frozen { train, val, classes, skipped } = features(common, &args.frozen, device, &mut Alone)?;
     let default = Probe::default();
     let config = Probe {
         epochs: args.epochs as usize,

@@ -1,16 +1,20 @@
 //! Evaluation of a classifier: top-1, top-5, loss, mean average precision and the confusion matrix.
 
+use super::feature_cache::names_and_classes;
+use super::features::weights_checksum;
 use super::ranks::{Place, average_precision};
+use super::shares::{Pass, check_like_first_rank, each_batch};
+use super::stream::FeatureBatch;
 use super::{Accuracy, Confusion, relabeled};
 use crate::classifier::Classifier;
 use crate::encoders::ForwardContext;
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, FinetuneRecipe, edit};
-use crate::run::Resolved;
+use crate::run::{Resolved, image_sample};
 use crate::weights::{Builder, Import, LoadedWeights};
-use simmim_data::{OrderedPass, Skipped, Source, Transform};
-use simmim_engine::{Backend, Device, Images, Labels, Precision};
+use simmim_data::{Batch, Skipped, Source, Transform};
+use simmim_engine::{Alone, Backend, Collective, Device, Images, Labels, Precision};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -51,6 +55,19 @@ pub fn classify<B: Backend>(
     batch_size: usize,
     workers: usize,
 ) -> Result<ClassificationReport> {
+    classify_on_ranks((b, model), &mut Alone, source, transform, labels, batch_size, workers)
+}
+
+/// [`classify`] on all ranks, each of which computes the scores of its share of the batches. The first one has the report.
+fn classify_on_ranks<B: Backend>(
+    (b, model): (&B, &Classifier),
+    collective: &mut dyn Collective,
+    source: Arc<dyn Source>,
+    transform: Transform,
+    labels: Labels,
+    batch_size: usize,
+    workers: usize,
+) -> Result<ClassificationReport> {
     let started = Instant::now();
     let classes = model.classes();
     let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
@@ -68,16 +85,19 @@ pub fn classify<B: Backend>(
         images_per_second: 0.0,
     };
     let mut scores: Vec<(Vec<f32>, Vec<usize>)> = Vec::new();
-    for batch in OrderedPass::new(Arc::clone(&source), transform, batch_size, workers)? {
-        let batch = batch?;
-        report.skipped.extend(batch.skipped);
-        if batch.samples.is_empty() {
-            continue;
+    let compute = |batch: Batch| {
+        let Batch { samples, labels, skipped, images: pixels, .. } = batch;
+        let mut scores = FeatureBatch { samples, labels, skipped, shape: vec![classes], values: Vec::new() };
+        if !scores.samples.is_empty() {
+            b.start(false);
+            let images = Images { pixels: &pixels, count: scores.samples.len(), channels, height, width };
+            scores.values = b.read(&model.logits(b, &images, &mut ForwardContext::evaluate()));
         }
-        b.start(false);
-        let images = Images { pixels: &batch.images, count: batch.samples.len(), channels, height, width };
-        let logits = b.read(&model.logits(b, &images, &mut ForwardContext::evaluate()));
-        for (logits, sample) in logits.chunks_exact(classes).zip(&batch.samples) {
+        Ok(scores)
+    };
+    let take = |batch: FeatureBatch| {
+        report.skipped.extend(batch.skipped);
+        for (logits, sample) in batch.values.chunks_exact(classes).zip(&batch.samples) {
             let own_labels = source.labels(*sample);
             let place = Place::of(logits, &own_labels).map_err(|found| Error::OutputNotFinite {
                 what: format!("the score of class `{}`", source.classes()[found.index]),
@@ -91,6 +111,12 @@ pub fn classify<B: Backend>(
                 scores.push((logits.to_vec(), own_labels));
             }
         }
+        Ok(())
+    };
+    let pass = Pass { source: Arc::clone(&source), transform, batch: batch_size, workers, first: 0 };
+    each_batch(pass, collective, compute, take, || false)?;
+    if !collective.is_first() {
+        return Ok(report);
     }
     some_readable(report.accuracy.images, &report.skipped)?;
     report.mean_average_precision = (labels == Labels::Many).then(|| mean_average_precision(&scores, classes));
@@ -202,12 +228,42 @@ impl<B: Backend> FinetunedModel<B> {
     /// # Errors
     /// If their classes are not those of the model, or they cannot be read.
     pub fn evaluate(&self, source: Arc<dyn Source>, description: &str, workers: usize) -> Result<ClassificationReport> {
+        self.evaluate_on_ranks(source, description, workers, &mut Alone)
+    }
+
+    /// [`FinetunedModel::evaluate`] on all ranks, each of which classifies its share of the images. The first one has the report,
+    /// with the numbers of one process to the bit.
+    ///
+    /// # Errors
+    /// Those of [`FinetunedModel::evaluate`], and if a rank is lost or was started with something else.
+    pub fn evaluate_on_ranks(
+        &self,
+        source: Arc<dyn Source>,
+        description: &str,
+        workers: usize,
+        collective: &mut dyn Collective,
+    ) -> Result<ClassificationReport> {
         simmim_data::check_classes_readable(source.as_ref())?;
         let recipe = &self.resolved.recipe;
         let per_image = recipe.labels.per_image;
         let source = relabeled(source, description, &self.resolved.run.classes, per_image)?;
         let transform = recipe.evaluation_transform(self.resolved.run.normalization());
-        classify(&self.backend, &self.model, source, transform, per_image.loss(), BATCH, workers)
+        check_like_first_rank(collective, || self.identity(source.as_ref(), &transform))?;
+        let model = (&self.backend, &self.model);
+        classify_on_ranks(model, collective, source, transform, per_image.loss(), BATCH, workers)
+    }
+
+    /// What scores depend on, by name.
+    fn identity(&self, source: &dyn Source, transform: &Transform) -> Vec<(String, String)> {
+        let parts = [
+            ("checksum of the weights", format!("{:08x}", weights_checksum(&self.backend))),
+            ("number of images", source.len().to_string()),
+            ("checksum of the names and labels", format!("{:08x}", names_and_classes(source))),
+            ("checksum of some of the pixels", image_sample::of_source(source)),
+            ("precision", format!("{:?}", self.backend.precision())),
+            ("preparation of the images", format!("{transform:?}")),
+        ];
+        parts.map(|(name, value)| (name.to_owned(), value)).to_vec()
     }
 }
 

@@ -2,11 +2,11 @@
 
 use super::FrozenEncoder;
 use super::classification::some_readable;
-use super::stream::FeatureKind;
+use super::stream::{FeatureBatch, FeatureKind};
 use crate::error::Result;
 use crate::memory;
 use simmim_data::{Skipped, Source};
-use simmim_engine::Device;
+use simmim_engine::{Alone, Device};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -43,8 +43,7 @@ impl<D: Device> FrozenEncoder<D> {
     ) -> Result<Option<CollectedFeatures>> {
         self.check_kind(kind)?;
         let mut collected = CollectedFeatures::default();
-        let mut is_stopped = false;
-        self.stream(source, kind, workers, 0, |batch| {
+        let take = |batch: FeatureBatch| {
             if !batch.samples.is_empty() {
                 let [width] = batch.shape[..] else { panic!("an image has one vector, not {:?}", batch.shape) };
                 if collected.width == 0 {
@@ -59,10 +58,9 @@ impl<D: Device> FrozenEncoder<D> {
             collected.samples.extend(batch.samples);
             collected.skipped.extend(batch.skipped);
             progress(collected.samples.len() + collected.skipped.len());
-            is_stopped = stop.load(Ordering::Relaxed);
-            Ok(!is_stopped)
-        })?;
-        if is_stopped {
+            Ok(())
+        };
+        if self.stream(&mut Alone, source, kind, workers, 0, take, || stop.load(Ordering::Relaxed))? {
             return Ok(None);
         }
         some_readable(collected.samples.len(), &collected.skipped)?;

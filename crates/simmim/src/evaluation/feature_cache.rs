@@ -10,7 +10,7 @@ use crate::run::files::remove_leftovers;
 use crate::run::image_sample;
 use crate::weights::{self, WeightsFile};
 use simmim_data::{Encoded, Source};
-use simmim_engine::ParameterTable;
+use simmim_engine::{Collective, ParameterTable};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -110,6 +110,16 @@ impl Summed {
             }
             read();
         });
+    }
+
+    /// Takes in the checksums of the images that other ranks have read.
+    pub(super) fn gather(&self, collective: &mut dyn Collective) -> Result<()> {
+        if collective.world() > 1 {
+            let mut all: Vec<f64> = self.sums.iter().map(|sum| f64::from(sum.load(Ordering::Relaxed))).collect();
+            collective.all_reduce_sum_f64(&mut all)?; // each image was read by one rank
+            all.iter().zip(&self.sums).for_each(|(sum, own)| own.store(*sum as u32, Ordering::Relaxed));
+        }
+        Ok(())
     }
 
     /// The checksum of the pixels of all images.

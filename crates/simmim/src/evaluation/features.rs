@@ -2,6 +2,7 @@
 
 use super::classification::some_readable;
 use super::feature_cache::{FeatureCache, Summed, names_and_classes};
+use super::shares::check_like_first_rank;
 use super::stream::{FeatureBatch, FeatureKind, FeatureTokens, compute, stream};
 use crate::encoders::{Encode, Encoder, EncoderSpec, Role};
 use crate::error::{Error, Result};
@@ -10,7 +11,9 @@ use crate::recipe::{AnyRecipe, DataRecipe, edit_any};
 use crate::run::{RunInfo, image_sample};
 use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
 use simmim_data::{Augmentation, Decoding, Normalization, Skipped, Source, Transform};
-use simmim_engine::{Backend, Device, Images, Operations, ParameterId, Precision, Slot};
+use simmim_engine::{
+    Activity, Alone, Backend, Collective, Device, Images, Operations, ParameterId, Precision, Slot,
+};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,7 +33,7 @@ pub struct FrozenEncoder<D: Device> {
 }
 
 /// Features of labeled images.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Features {
     /// Width of a feature vector, `D`.
     pub width: usize,
@@ -48,6 +51,15 @@ impl Features {
     /// Number of images, `N`.
     pub fn len(&self) -> usize {
         self.labels.len()
+    }
+
+    /// Gives all ranks those of the first one.
+    fn broadcast(&mut self, collective: &mut dyn Collective) -> Result<()> {
+        let mut text = serde_json::to_vec(&(self.width, &self.labels)).expect("numbers serialize");
+        collective.broadcast_bytes(&mut text, 0)?;
+        (self.width, self.labels) = serde_json::from_slice(&text).expect("the first rank sends its features");
+        self.values.resize(self.width * self.labels.len(), 0.0);
+        Ok(collective.broadcast(&mut self.values, 0)?)
     }
 
     /// Whether there is no image.
@@ -189,20 +201,51 @@ impl<D: Device> FrozenEncoder<D> {
         extraction: &Extraction,
         progress: &mut dyn FnMut(usize),
     ) -> Result<Features> {
+        self.features_on_ranks(source, extraction, &mut Alone, progress)
+    }
+
+    /// [`FrozenEncoder::features`] that all ranks compute together, and get. The first one has the cache, and calls
+    /// `progress`.
+    ///
+    /// # Errors
+    /// Those of [`FrozenEncoder::features`], and if a rank is lost or was started with something else.
+    ///
+    /// # Panics
+    /// If the normalization is not known: see [`FrozenEncoder::measure`].
+    pub fn features_on_ranks(
+        &self,
+        source: Arc<dyn Source>,
+        extraction: &Extraction,
+        collective: &mut dyn Collective,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Features> {
         self.check_kind(FeatureKind { tokens: FeatureTokens::Mean, block: extraction.block })?;
         let transform = self.transform();
         let (block, workers) = (extraction.block, extraction.workers);
+        let kind = FeatureKind { tokens: FeatureTokens::Mean, block };
+        check_like_first_rank(collective, || self.identity(&source, kind))?;
         let source = Arc::new(Summed::new(source));
-        let cache =
-            extraction.cache.map(|folder| FeatureCache::new(folder, &self.made_by(&transform, block), &*source));
-        if let Some(features) = cache.as_ref().and_then(|cache| cache.read(&source, workers)) {
-            return Ok(features);
-        }
-        let images: Arc<dyn Source> = Arc::<Summed>::clone(&source);
-        let mut features = extract(&self.backend, &self.encoder, images, transform, block, workers, progress)?;
-        if let Some(cache) = cache.filter(|_| features.skipped.is_empty()) {
-            features.not_cached = cache.write(&features, &source).err().map(|error| error.to_string());
-        }
+        let cache = extraction.cache.filter(|_| collective.is_first());
+        let cache = cache.map(|folder| FeatureCache::new(folder, &self.made_by(&transform, block), &*source));
+        collective.announce(Activity::Alone(0)); // the first rank compares all images with the cache
+        let kept = cache.as_ref().and_then(|cache| cache.read(&source, workers));
+        let mut is_kept = [f64::from(u8::from(kept.is_some()))];
+        collective.all_reduce_sum_f64(&mut is_kept)?;
+        let mut features = match (kept, is_kept[0] > 0.0) {
+            (Some(kept), _) => kept,
+            (None, true) => Features::default(), // on its way from the first rank
+            (None, false) => {
+                let images: Arc<dyn Source> = Arc::<Summed>::clone(&source);
+                let model = (&self.backend, &self.encoder);
+                let mut features = extract_on_ranks(model, collective, images, transform, block, workers, progress)?;
+                source.gather(collective)?;
+                if let Some(cache) = cache.filter(|_| features.skipped.is_empty()) {
+                    features.not_cached = cache.write(&features, &source).err().map(|error| error.to_string());
+                }
+                features
+            }
+        };
+        features.broadcast(collective)?;
         Ok(features)
     }
 
@@ -230,13 +273,16 @@ impl<D: Device> FrozenEncoder<D> {
     /// Computes features of the images of a source in its order, from image `first` on, as [`stream`] does.
     pub(super) fn stream(
         &self,
+        collective: &mut dyn Collective,
         source: &Arc<dyn Source>,
         kind: FeatureKind,
         workers: usize,
         first: usize,
-        take: impl FnMut(FeatureBatch) -> Result<bool>,
-    ) -> Result<()> {
-        stream(&self.backend, &self.encoder, source, self.transform(), kind, workers, first, take)
+        take: impl FnMut(FeatureBatch) -> Result<()>,
+        is_stopping: impl Fn() -> bool,
+    ) -> Result<bool> {
+        let model = (&self.backend, &self.encoder);
+        stream(model, collective, source, self.transform(), kind, workers, first, take, is_stopping)
     }
 
     /// The sizes of the encoder.
@@ -269,16 +315,9 @@ impl<D: Device> FrozenEncoder<D> {
         format!("{version} {encoder} {:08x} {transform:?} {block:?} {precision:?}", self.checksum())
     }
 
-    /// A checksum of all weights.
+    /// A checksum of the weights.
     fn checksum(&self) -> u32 {
-        let mut sum = 0;
-        for (i, parameter) in self.backend.table().iter().enumerate() {
-            sum = crc32c::crc32c_append(sum, parameter.name.as_bytes());
-            for value in self.backend.read_parameter(Slot::Values, ParameterId(i)) {
-                sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
-            }
-        }
-        sum
+        weights_checksum(&self.backend)
     }
 
     /// All that features of these images depend on, each part with its name. Of the pixels, those of a few images.
@@ -298,6 +337,18 @@ impl<D: Device> FrozenEncoder<D> {
     }
 }
 
+/// A checksum of the names and values of all parameters.
+pub(super) fn weights_checksum<B: Backend>(b: &B) -> u32 {
+    let mut sum = 0;
+    for (i, parameter) in b.table().iter().enumerate() {
+        sum = crc32c::crc32c_append(sum, parameter.name.as_bytes());
+        for value in b.read_parameter(Slot::Values, ParameterId(i)) {
+            sum = crc32c::crc32c_append(sum, &value.to_le_bytes());
+        }
+    }
+    sum
+}
+
 /// Extracts features of all images of a labeled source, one vector per image: the pooled output of the encoder, or the
 /// mean over the feature map of a block. `progress` is called with the number of images done.
 ///
@@ -315,10 +366,22 @@ pub fn extract<B: Backend>(
     workers: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Features> {
-    let mut features =
-        Features { width: 0, values: Vec::new(), labels: Vec::new(), skipped: Vec::new(), not_cached: None };
+    extract_on_ranks((b, encoder), &mut Alone, source, transform, block, workers, progress)
+}
+
+/// [`extract`] on all ranks; the first one has the result.
+fn extract_on_ranks<B: Backend>(
+    model: (&B, &Encoder),
+    collective: &mut dyn Collective,
+    source: Arc<dyn Source>,
+    transform: Transform,
+    block: Option<usize>,
+    workers: usize,
+    progress: &mut dyn FnMut(usize),
+) -> Result<Features> {
+    let mut features = Features::default();
     let kind = FeatureKind { tokens: FeatureTokens::Mean, block };
-    stream(b, encoder, &source, transform, kind, workers, 0, |batch| {
+    let take = |batch: FeatureBatch| {
         features.skipped.extend(batch.skipped);
         if let [width] = batch.shape[..] {
             features.width = width;
@@ -326,13 +389,13 @@ pub fn extract<B: Backend>(
             features.labels.extend(batch.labels.iter().map(|label| label.expect("every image has a label")));
             progress(features.len());
         }
-        Ok(true)
-    })?;
+        Ok(())
+    };
+    stream(model, collective, &source, transform, kind, workers, 0, take, || false)?;
     some_readable(features.len(), &features.skipped)?;
     Ok(features)
 }
 
-/// The error for a model without a transformer encoder.
 fn no_encoder() -> Error {
     Error::Input {
         what: "a tokenizer has no encoder whose features could be extracted".into(),

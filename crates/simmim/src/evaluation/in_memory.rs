@@ -1,10 +1,10 @@
 //! Features of a few images, in memory: for programs that have the images and use the features at once.
 
 use super::features::FrozenEncoder;
-use super::stream::{BATCH, FeatureKind};
+use super::stream::{BATCH, FeatureBatch, FeatureKind};
 use crate::error::{Error, Result};
 use simmim_data::{Skipped, Source};
-use simmim_engine::{Device, Images};
+use simmim_engine::{Alone, Device, Images};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -37,14 +37,15 @@ impl<D: Device> FrozenEncoder<D> {
     ) -> Result<Option<Embeddings>> {
         self.check_kind(kind)?;
         let mut found = Embeddings::default();
-        self.stream(source, kind, workers, 0, |batch| {
+        let take = |batch: FeatureBatch| {
             if !batch.samples.is_empty() {
                 found.shape = batch.shape;
                 found.values.extend(batch.values);
             }
             found.unreadable.extend(batch.skipped);
-            Ok(!stop.load(Ordering::Relaxed))
-        })?;
+            Ok(())
+        };
+        self.stream(&mut Alone, source, kind, workers, 0, take, || stop.load(Ordering::Relaxed))?;
         Ok((!stop.load(Ordering::Relaxed)).then_some(found))
     }
 

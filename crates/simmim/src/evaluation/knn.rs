@@ -8,7 +8,7 @@
 use super::cosines::{CosineBank, scale_to_unit};
 use super::ranks::Place;
 use super::{Accuracy, Features};
-use simmim_engine::Device;
+use simmim_engine::{Alone, Collective, CollectiveError, Device};
 
 /// Settings of the k-NN classifier.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,28 +35,56 @@ const BATCH: usize = 128;
 /// # Panics
 /// If the widths of the features differ, the bank is empty, or a feature is not finite.
 pub fn knn(bank: &Features, queries: &Features, neighbors: Neighbors, device: &impl Device) -> Accuracy {
+    knn_on_ranks(bank, queries, neighbors, device, &mut Alone).expect("a rank alone loses none")
+}
+
+/// [`knn`] on all ranks, which have the same features: each one classifies its share of the queries. The first one has the
+/// accuracy, with the bits of one process.
+///
+/// # Errors
+/// If a rank is lost.
+///
+/// # Panics
+/// As [`knn`].
+pub fn knn_on_ranks(
+    bank: &Features,
+    queries: &Features,
+    neighbors: Neighbors,
+    device: &impl Device,
+    collective: &mut dyn Collective,
+) -> Result<Accuracy, CollectiveError> {
     assert_eq!(bank.width, queries.width, "features of one encoder have one width");
     assert!(!bank.is_empty(), "there are neighbors");
     let cosine_bank = CosineBank::new(&unit_rows(bank), bank.width, device);
     let query_rows = unit_rows(queries);
-    let mut accuracy = Accuracy::default();
-    for (rows, labels) in query_rows.chunks(BATCH * bank.width).zip(queries.labels.chunks(BATCH)) {
+    // whole batches, as one process has them
+    let share = queries.len().div_ceil(BATCH).div_ceil(collective.world()) * BATCH;
+    let own = (share * collective.rank()).min(queries.len())..(share * (collective.rank() + 1)).min(queries.len());
+    let (rows, labels) = (&query_rows[own.start * bank.width..own.end * bank.width], &queries.labels[own]);
+    let mut places: Vec<Option<Place>> = Vec::with_capacity(labels.len());
+    for (rows, labels) in rows.chunks(BATCH * bank.width).zip(labels.chunks(BATCH)) {
         let cosines = cosine_bank.cosines(rows); // [Q, N]
         let per_thread = labels.len().div_ceil(device.threads().max(1));
-        let places = |(cosines, labels): (&[f32], &[usize])| -> Vec<Option<Place>> {
+        let places_of = |(cosines, labels): (&[f32], &[usize])| -> Vec<Option<Place>> {
             let each = cosines.chunks_exact(bank.len()).zip(labels);
             each.map(|(cosines, label)| place(cosines, &bank.labels, *label, neighbors)).collect()
         };
         let parts = cosines.chunks(per_thread * bank.len()).zip(labels.chunks(per_thread));
         std::thread::scope(|scope| {
-            let running: Vec<_> = parts.map(|part| scope.spawn(move || places(part))).collect();
-            // in the order of the queries: a sum in another order may differ in its last bits
+            let running: Vec<_> = parts.map(|part| scope.spawn(move || places_of(part))).collect();
             for thread in running {
-                thread.join().expect("a vote does not panic").into_iter().for_each(|place| accuracy.count(place));
+                places.extend(thread.join().expect("a vote does not panic"));
             }
         });
     }
-    accuracy
+    // in the order of the queries: a sum in another order may differ in its last bits
+    let mut accuracy = Accuracy::default();
+    let own = serde_json::to_vec(&places).expect("numbers serialize");
+    for of_rank in collective.gather_bytes(&own)? {
+        let places: Vec<Option<Place>> = serde_json::from_slice(&of_rank).expect("a rank sends its places");
+        places.into_iter().for_each(|place| accuracy.count(place));
+    }
+    Ok(accuracy)
 }
 
 /// The place of `label` among the classes that the neighbors name; `None` if they do not name it.

@@ -4,6 +4,7 @@
 //! the tied, each as likely as any other. So a model that knows nothing scores as well as chance, and the same in every
 //! run, where a fixed order would favor some classes and `>=` all of them. Scores that are not finite have no rank.
 
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 
 /// A score that is not finite, and so has no rank.
@@ -17,7 +18,7 @@ pub struct NotFinite {
 
 /// The places that the labels of an image may take when the scores of all classes are ranked, highest first. Of several
 /// labels, the highest counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Number of classes with a higher score.
     higher: usize,

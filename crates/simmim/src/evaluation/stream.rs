@@ -1,11 +1,12 @@
 //! Features of images, batch by batch: what k-NN, probes and `embed` all compute.
 
+use super::shares::{Pass, each_batch};
 use crate::encoders::{Encode, Encoder, ForwardContext, VisibleTokens};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::weights::first_not_finite;
-use simmim_data::{Batch, OrderedPass, Skipped, Source, Transform};
-use simmim_engine::{Backend, Images};
+use simmim_data::{Batch, Skipped, Source, Transform};
+use simmim_engine::{Backend, Collective, Images};
 use std::sync::Arc;
 
 /// Images per batch.
@@ -45,30 +46,32 @@ pub(super) struct FeatureBatch {
     pub(super) values: Vec<f32>,
 }
 
-/// Computes features of the images of a source in its order, from image `first` on, and passes them to `take`, which returns
-/// whether to go on.
+/// Computes features of the images of a source, from image `first` on, on all ranks, and passes them to `take` on the first
+/// one, in the order of the source. Returns whether it ended early because `is_stopping` was true on a rank.
 ///
 /// # Errors
-/// If reading fails for another reason than an unreadable image, a feature is not finite, or those of `take`.
+/// If reading fails for another reason than an unreadable image, a feature is not finite, those of `take`, or if a rank is
+/// lost.
 ///
 /// # Panics
 /// If `first` is neither the first image of a batch nor behind the last one.
 pub(super) fn stream<B: Backend>(
-    b: &B,
-    encoder: &Encoder,
+    (b, encoder): (&B, &Encoder),
+    collective: &mut dyn Collective,
     source: &Arc<dyn Source>,
     transform: Transform,
     kind: FeatureKind,
     workers: usize,
     first: usize,
-    mut take: impl FnMut(FeatureBatch) -> Result<bool>,
-) -> Result<()> {
+    take: impl FnMut(FeatureBatch) -> Result<()>,
+    is_stopping: impl Fn() -> bool,
+) -> Result<bool> {
     let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
     let what = || format!("{BATCH} images of {height} × {width} px");
     let images = memory::of_values(BATCH * channels * height * width);
     memory::check(what, images.saturating_mul(workers as u64 + 2))?;
-    for batch in OrderedPass::from(first, Arc::clone(source), transform, BATCH, workers)? {
-        let Batch { samples, labels, skipped, images: pixels, .. } = batch?;
+    let compute = |batch: Batch| {
+        let Batch { samples, labels, skipped, images: pixels, .. } = batch;
         let mut features = FeatureBatch { samples, labels, skipped, shape: Vec::new(), values: Vec::new() };
         if !features.samples.is_empty() {
             let images = Images { pixels: &pixels, count: features.samples.len(), channels, height, width };
@@ -77,19 +80,20 @@ pub(super) fn stream<B: Backend>(
             features.shape = b.shape(&computed)[1..].to_vec();
             features.values = b.read(&computed);
         }
-        if let Some((index, value)) = first_not_finite(&features.values) {
-            let of_image: usize = features.shape.iter().product();
-            return Err(Error::OutputNotFinite {
-                what: format!("feature {}", index % of_image),
-                image: source.name(features.samples[index / of_image]),
-                value: value.into(),
-            });
+        match first_not_finite(&features.values) {
+            None => Ok(features),
+            Some((index, value)) => {
+                let of_image: usize = features.shape.iter().product();
+                Err(Error::OutputNotFinite {
+                    what: format!("feature {}", index % of_image),
+                    image: source.name(features.samples[index / of_image]),
+                    value: value.into(),
+                })
+            }
         }
-        if !take(features)? {
-            break;
-        }
-    }
-    Ok(())
+    };
+    let pass = Pass { source: Arc::clone(source), transform, batch: BATCH, workers, first };
+    each_batch(pass, collective, compute, take, is_stopping)
 }
 
 /// Features of images, `[B, D]` or `[B, h·w, D]`.

@@ -9,12 +9,13 @@ mod partial;
 
 use super::FrozenEncoder;
 use super::classification::some_readable;
+use super::shares::check_like_first_rank;
 use super::stream::{BATCH, FeatureBatch, FeatureKind};
 use crate::error::{Error, Result};
 use crate::run::files::{replace, write_atomically};
 use partial::Partial;
 use simmim_data::{Skipped, Source};
-use simmim_engine::Device;
+use simmim_engine::{Activity, Alone, Collective, Device};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -97,6 +98,24 @@ pub fn embed<D: Device>(
     embedding: &Embedding,
     watch: &mut dyn FnMut(EmbeddingEvent),
 ) -> Result<Embedded> {
+    embed_on_ranks(encoder, source, embedding, &mut Alone, watch)
+}
+
+/// [`embed`] on all ranks, each of which computes its share of the rows. The first one writes them, calls `watch` and knows what
+/// was written. The files have the same bits on any number of ranks, and a pass goes on with another number.
+///
+/// # Errors
+/// Those of [`embed`], and if a rank is lost or was started with something else.
+///
+/// # Panics
+/// If the normalization is not known: see [`FrozenEncoder::measure`].
+pub fn embed_on_ranks<D: Device>(
+    encoder: &FrozenEncoder<D>,
+    source: &Arc<dyn Source>,
+    embedding: &Embedding,
+    collective: &mut dyn Collective,
+    watch: &mut dyn FnMut(EmbeddingEvent),
+) -> Result<Embedded> {
     let Embedding { kind, out, workers, stop } = *embedding;
     let format = Format::of(out)?;
     format.check(source.as_ref())?;
@@ -105,6 +124,20 @@ pub fn embed<D: Device>(
         let hint = Some("name a file in it, such as `features.npy`".into());
         return Err(Error::Input { what: format!("`{}` is a folder", out.display()), hint });
     }
+    check_like_first_rank(collective, || encoder.identity(source, kind))?;
+    if !collective.is_first() {
+        let mut first = Vec::new();
+        collective.broadcast_bytes(&mut first, 0)?;
+        let first = u64::from_le_bytes(*first.first_chunk().expect("the first rank sends a number")) as usize;
+        let take = |_| Ok(()); // only the first rank takes rows
+        let is_stopped =
+            encoder.stream(collective, source, kind, workers, first, take, || stop.load(Ordering::Relaxed))?;
+        return Ok(match is_stopped {
+            true => Embedded::Stopped { done: 0 },
+            false => Embedded::Whole(EmbeddedFiles::default()),
+        });
+    }
+    collective.announce(Activity::Alone(0));
     let (mut partial, begins_anew) = Partial::open(out, encoder.identity(source, kind), BATCH, source.len())?;
     if let Some(why) = begins_anew {
         watch(EmbeddingEvent::BeganAnew { why });
@@ -112,21 +145,22 @@ pub fn embed<D: Device>(
     if partial.done() > 0 {
         watch(EmbeddingEvent::Resumed { done: partial.done() });
     }
-    let mut is_stopped = false;
-    let passed = encoder.stream(source, kind, workers, partial.done(), |batch| {
+    let first = partial.done();
+    collective.broadcast_bytes(&mut (first as u64).to_le_bytes().to_vec(), 0)?;
+    let take = |batch: FeatureBatch| {
         let FeatureBatch { samples, skipped, shape, values, .. } = batch;
         partial.add(samples.len(), &shape, &values, &skipped)?;
         watch(EmbeddingEvent::Progress { done: partial.done() });
-        is_stopped = stop.load(Ordering::Relaxed);
-        Ok(!is_stopped)
-    });
-    let passed = passed.and_then(|()| match is_stopped && partial.done() < source.len() {
+        Ok(())
+    };
+    let passed = encoder.stream(collective, source, kind, workers, first, take, || stop.load(Ordering::Relaxed));
+    let passed = passed.and_then(|is_stopped| match is_stopped && partial.done() < source.len() {
         true => Ok(()),
         false => some_readable(partial.images(), &partial.unreadable()),
     });
     match passed {
-        // of what the system refuses, the rows are of use when it no longer does
-        Err(error @ (Error::Io(_) | Error::Memory { .. })) => Err(error),
+        // of what the system refuses, and of ranks that leave, the rows are of use when they no longer do
+        Err(error @ (Error::Io(_) | Error::Memory { .. } | Error::Rank(_))) => Err(error),
         Err(error) => {
             let _ = partial.remove(); // the first error matters more
             Err(error)
