@@ -4,6 +4,7 @@ use crate::commands::{passed_over_notes, passed_over_warnings};
 use crate::terminal::{self, escaped};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simmim::train::Event;
+use simmim_engine::Slot;
 use std::time::{Duration, Instant};
 
 /// Time between lines if stderr is not a terminal.
@@ -102,6 +103,14 @@ impl Progress {
                 let (frozen, parameters) = (short(*frozen), short(*parameters));
                 self.say(&format!("frozen: {frozen} of {parameters} parameters"));
             }
+            Event::Kept { slots } => {
+                let each: Vec<String> = slots
+                    .iter()
+                    .filter(|(_, bytes)| *bytes > 0)
+                    .map(|(slot, bytes)| format!("{} {:.1} MB", name_of(*slot), *bytes as f64 / 1e6))
+                    .collect();
+                self.say(&format!("this rank keeps {}", each.join(", ")));
+            }
             Event::Saved { path } => self.say(&format!("saved {}", path.display())),
             Event::Skipped { name, reason } => self.warn(&format!("warning: skipped `{name}`: {reason}")),
             Event::Unreadable { collection, images, replaced } => {
@@ -140,6 +149,16 @@ fn short(parameters: usize) -> String {
     match parameters {
         0..100_000 => parameters.to_string(),
         _ => format!("{:.2} M", parameters as f64 / 1e6),
+    }
+}
+
+fn name_of(slot: Slot) -> &'static str {
+    match slot {
+        Slot::Values => "parameters",
+        Slot::Gradients => "gradients",
+        Slot::FirstMoment => "first moments",
+        Slot::SecondMoment => "second moments",
+        Slot::Average => "average",
     }
 }
 

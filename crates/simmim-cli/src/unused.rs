@@ -169,7 +169,12 @@ fn refuse_of_ranks(cli: &Cli, command: &str) -> simmim::Result<()> {
     let (common, training) = (&cli.common, "pretrain, finetune and tokenizer");
     let (ranks, trains) = (crate::ranks::uses_several(&cli.command), crate::ranks::trains(&cli.command));
     for (option, is_given, is_used, users) in [
-        ("--rank-timeout", common.rank_timeout.is_some(), ranks, "pretrain, finetune, tokenizer, embed, evaluate and knn"),
+        (
+            "--rank-timeout",
+            common.rank_timeout.is_some(),
+            ranks,
+            "pretrain, finetune, tokenizer, embed, evaluate and knn",
+        ),
         ("--overlap", common.overlap.is_some(), trains, training),
         ("--rank-timeline", common.rank_timeline, trains, training),
     ] {

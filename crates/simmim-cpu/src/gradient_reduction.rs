@@ -34,7 +34,15 @@ impl<'a> GradientReduction<'a> {
         let mut records_left = vec![0; table.iter().len()];
         records.iter().flat_map(|record| &record.parameters).for_each(|id| records_left[id.0] += 1);
         let is_sent = vec![false; records_left.len()];
-        Self { collective, records_left, is_sent, bucket: Vec::new(), bucket_len: 0, beside: Vec::new(), is_finite: true }
+        Self {
+            collective,
+            records_left,
+            is_sent,
+            bucket: Vec::new(),
+            bucket_len: 0,
+            beside: Vec::new(),
+            is_finite: true,
+        }
     }
 
     /// Notes that the backward pass of a record with these parameters is done, and sends the bucket if it is full.

@@ -70,8 +70,8 @@ use packed_weights::PackedWeights;
 use pools::BufferPools;
 use profile::Profile;
 use simmim_engine::{
-    Alone, AttentionBranch, Backend, Collective, CollectiveError, CrossEntropy, Direction, Images, Laplace, LayerNorm, Linear,
-    MlpBranch, OperationTime, Operations, OptimizerStep, ParameterId, ParameterTable, PositionMlp, Precision,
+    Alone, AttentionBranch, Backend, Collective, CollectiveError, CrossEntropy, Direction, Images, Laplace, LayerNorm,
+    Linear, MlpBranch, OperationTime, Operations, OptimizerStep, ParameterId, ParameterTable, PositionMlp, Precision,
     Regression, Segment, Sharding, Slot, SoftLabels,
 };
 use simmim_kernels::dtype::{Bf16, Dtype};

@@ -38,8 +38,10 @@ pub(super) fn gradient_norm(cpu: &Cpu, collective: &mut dyn Collective) -> Resul
         return Ok(cpu.threads.map(units, sum_of_squares).iter().sum::<f64>().sqrt());
     };
     let sums = store.gradients.sums();
-    let (numbers, units) =
-        shard.own(0..len).map(|part| (part.range.start / unit, &sums[part.place..part.place + part.range.len()])).unzip();
+    let (numbers, units) = shard
+        .own(0..len)
+        .map(|part| (part.range.start / unit, &sums[part.place..part.place + part.range.len()]))
+        .unzip();
     let (numbers, units): (Vec<usize>, Vec<&[f32]>) = (numbers, units);
     let mut squares = vec![0.0; len.div_ceil(unit)];
     for (number, square) in numbers.into_iter().zip(cpu.threads.map(units, sum_of_squares)) {
@@ -85,7 +87,13 @@ pub(super) fn adamw_of_part(cpu: &Cpu, step: &OptimizerStep, factor: f64) {
             split_off_mut(&mut first, part.place - place);
             split_off_mut(&mut second, part.place - place);
             let values = split_off_mut(&mut values, len);
-            pieces.push((adamw_step, values, gradients, split_off_mut(&mut first, len), split_off_mut(&mut second, len)));
+            pieces.push((
+                adamw_step,
+                values,
+                gradients,
+                split_off_mut(&mut first, len),
+                split_off_mut(&mut second, len),
+            ));
             (start, place) = (part.range.end, part.place + len);
         }
     }
@@ -210,7 +218,9 @@ impl<'a> Panels<'a> {
 /// # Panics
 /// If there are fewer.
 fn split_off_mut<'a, T>(slice: &mut &'a mut [T], len: usize) -> &'a mut [T] {
-    slice.split_off_mut(..len).expect("a packed weight has lanes for all its panels, and a buffer values for all parameters")
+    slice
+        .split_off_mut(..len)
+        .expect("a packed weight has lanes for all its panels, and a buffer values for all parameters")
 }
 
 #[cfg(test)]

@@ -98,8 +98,7 @@ impl Shard {
     /// The values of a range sorted by the ranks that keep them. `take` gets each part in turn, and where it goes.
     pub(crate) fn sorted(&self, range: Range<usize>) -> impl Iterator<Item = (Part, Range<usize>)> + use<> {
         let lens = self.lens(range.clone());
-        let mut next: Vec<usize> =
-            lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect();
+        let mut next: Vec<usize> = lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect();
         self.parts(range).map(move |part| {
             let start = next[part.rank];
             next[part.rank] += part.range.len();
@@ -136,7 +135,8 @@ mod tests {
     fn a_range_is_sorted_by_ranks() {
         // units of 16: those of rank 1 are 16..32 and 48..64
         let shard = Shard::of_rank(64, 1, 2);
-        let found: Vec<_> = shard.sorted(8..60).map(|(part, sorted)| (part.rank, part.range, part.place, sorted)).collect();
+        let found: Vec<_> =
+            shard.sorted(8..60).map(|(part, sorted)| (part.rank, part.range, part.place, sorted)).collect();
         assert_eq!(
             found,
             [(0, 8..16, 8, 0..8), (1, 16..32, 0, 24..40), (0, 32..48, 16, 8..24), (1, 48..60, 16, 40..52)]

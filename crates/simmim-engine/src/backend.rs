@@ -109,7 +109,10 @@ pub trait Backend: Operations {
     /// # Panics
     /// If the backend cannot, which [`Device::divides_state`](crate::Device::divides_state) says.
     fn shard(&self, sharding: Sharding, rank: usize, world: usize) {
-        assert!(sharding == Sharding::None || world == 1, "rank {rank} of {world} keeps all: {sharding:?} is not built here");
+        assert!(
+            sharding == Sharding::None || world == 1,
+            "rank {rank} of {world} keeps all: {sharding:?} is not built here"
+        );
     }
 
     /// Bytes that this rank holds of a flat buffer now; where a backend does not count them, those of the whole buffer.

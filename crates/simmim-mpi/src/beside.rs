@@ -1,7 +1,7 @@
 //! The thread that sums gradients while its rank computes, and when it did so.
 
-use crate::core::Core;
 use crate::exchange::Waiting;
+use crate::protocol::Protocol;
 use mpi::topology::SimpleCommunicator;
 use simmim_engine::{CollectiveError, Sum};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -28,14 +28,14 @@ pub(crate) struct Beside {
 
 impl Beside {
     /// Starts the thread, which sums what it is given, one after the other.
-    pub(crate) fn start(core: Arc<Mutex<Core>>) -> std::io::Result<Self> {
+    pub(crate) fn start(protocol: Arc<Mutex<Protocol>>) -> std::io::Result<Self> {
         let ((asked, to_sum), (give_back, done)) = (channel::<(Sum, Instant)>(), channel());
         let work = move || {
             let ranks = SimpleCommunicator::world();
             for (mut sum, asked) in to_sum {
                 let (values, begun) = (sum.values.len(), Instant::now());
                 let Sum { values: summed, lens, in_bf16 } = &mut sum;
-                let result = lock(&core).sum(&ranks, Waiting::Napping, summed, lens.as_deref(), *in_bf16);
+                let result = lock(&protocol).sum(&ranks, Waiting::Napping, summed, lens.as_deref(), *in_bf16);
                 let span = Span { values, asked, begun, done: Instant::now() };
                 if give_back.send((result.map(|()| sum), span)).is_err() {
                     return; // the rank is gone
@@ -72,6 +72,6 @@ impl Beside {
 }
 
 /// The state that threads share.
-pub(crate) fn lock(core: &Mutex<Core>) -> MutexGuard<'_, Core> {
-    core.lock().unwrap_or_else(PoisonError::into_inner)
+pub(crate) fn lock(protocol: &Mutex<Protocol>) -> MutexGuard<'_, Core> {
+    protocol.lock().unwrap_or_else(PoisonError::into_inner)
 }

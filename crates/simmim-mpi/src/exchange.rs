@@ -106,9 +106,10 @@ pub(crate) fn sum_over_ranks<V: Copy + Default + AddAssign + Equivalence>(
     let lens: Vec<i32> = slices(values.len(), world).iter().map(|slice| slice.len() as i32).collect();
     received.resize(lens[rank] as usize * world, V::default());
     sum.resize(lens[rank] as usize, V::default());
-    all_to_all(ranks, waiting, (&*values, &lens), (&mut received[..], &vec![lens[rank]; world]));
+    let own = vec![lens[rank]; world];
+    all_to_all(ranks, waiting, (&*values, &lens[..]), (&mut received[..], &own[..]));
     sum_in_order(received, sum);
-    all_gather(ranks, waiting, &sum[..], (values, &lens));
+    all_gather(ranks, waiting, &sum[..], (values, &lens[..]));
 }
 
 /// The same in bf16: values are rounded before they are sent and added in f32, and the sums are rounded.
@@ -122,12 +123,13 @@ pub(crate) fn sum_over_ranks_in_bf16(
     let mut bits: Vec<u16> = values.iter().map(|value| bf16::from_f32(*value).to_bits()).collect();
     let lens: Vec<i32> = slices(values.len(), world).iter().map(|slice| slice.len() as i32).collect();
     let mut received = vec![0u16; lens[rank] as usize * world];
-    all_to_all(ranks, waiting, (&bits[..], &lens), (&mut received[..], &vec![lens[rank]; world]));
+    let own = vec![lens[rank]; world];
+    all_to_all(ranks, waiting, (&bits[..], &lens[..]), (&mut received[..], &own[..]));
     let received: Vec<f32> = received.into_iter().map(|bits| bf16::from_bits(bits).to_f32()).collect();
     sum.resize(lens[rank] as usize, 0.0);
     sum_in_order(&received, sum);
     let sum: Vec<u16> = sum.iter().map(|sum| bf16::from_f32(*sum).to_bits()).collect();
-    all_gather(ranks, waiting, &sum[..], (&mut bits[..], &lens));
+    all_gather(ranks, waiting, &sum[..], (&mut bits[..], &lens[..]));
     values.iter_mut().zip(bits).for_each(|(value, bits)| *value = bf16::from_bits(bits).to_f32());
 }
 
@@ -147,7 +149,8 @@ pub(crate) fn sum_parts<V: Copy + Equivalence>(
         let values = &mut values[range];
         let sent: Vec<V> = values.iter().map(|value| to(*value)).collect();
         let mut received = vec![sent[0]; lens[rank] as usize * lens.len()];
-        all_to_all(ranks, waiting, (&sent[..], &lens), (&mut received[..], &vec![lens[rank]; lens.len()]));
+        let own = vec![lens[rank]; lens.len()];
+        all_to_all(ranks, waiting, (&sent[..], &lens[..]), (&mut received[..], &own[..]));
         let received: Vec<f32> = received.into_iter().map(&from).collect();
         sum_in_order(&received, &mut values[starts(&lens)[rank] as usize..][..lens[rank] as usize]);
     }
@@ -163,7 +166,7 @@ pub(crate) fn gather_parts(ranks: &SimpleCommunicator, values: &mut [f32], lens:
         let own = (begins[rank] + start).min(values.len());
         let own = values[own..][..counts[rank] as usize].to_vec();
         let mut received = vec![0.0; counts.iter().sum::<i32>() as usize];
-        all_gather(ranks, Waiting::Busy, &own[..], (&mut received[..], &counts));
+        all_gather(ranks, Waiting::Busy, &own[..], (&mut received[..], &counts[..]));
         let places = starts(&counts);
         for of_rank in (0..world).filter(|of_rank| counts[*of_rank] > 0) {
             let (place, count) = (places[of_rank] as usize, counts[of_rank] as usize);

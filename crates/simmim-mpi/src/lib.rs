@@ -14,8 +14,6 @@ pub mod watch;
 #[cfg(feature = "mpi")]
 mod beside;
 #[cfg(feature = "mpi")]
-mod core;
-#[cfg(feature = "mpi")]
 mod exchange;
 #[cfg(feature = "mpi")]
 mod failure;
@@ -23,6 +21,8 @@ mod failure;
 mod header;
 #[cfg(feature = "mpi")]
 mod outbox;
+#[cfg(feature = "mpi")]
+mod protocol;
 #[cfg(feature = "mpi")]
 mod ranks;
 #[cfg(feature = "mpi")]

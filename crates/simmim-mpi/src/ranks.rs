@@ -1,8 +1,8 @@
 //! A rank of an MPI job.
 
 use crate::beside::{Beside, Span, lock};
-use crate::core::Core;
 use crate::exchange::{Buffers, MOST_VALUES, Waiting, gather_parts, starts, sum_over_ranks};
+use crate::protocol::Protocol;
 use crate::slices::gathered_bytes;
 use crate::timeline::{OnLine, Timeline};
 use crate::watch::{Call, OnStall};
@@ -70,7 +70,7 @@ pub struct Traffic {
 /// too.
 pub struct MpiRanks {
     ranks: SimpleCommunicator,
-    core: Arc<Mutex<Core>>,
+    protocol: Arc<Mutex<Protocol>>,
     watching: Watching,
     watched: Arc<Shared>,
     beside: Option<Beside>,
@@ -111,13 +111,13 @@ impl MpiRanks {
             on_stall: config.on_stall,
         })?;
         let watched = watching.shared();
-        let core = Arc::new(Mutex::new(Core::new(Arc::clone(&watched))));
+        let protocol = Arc::new(Mutex::new(Protocol::new(Arc::clone(&watched))));
         let beside = match config.sums_beside && can_talk && ranks.size() > 1 {
-            true => Some(Beside::start(Arc::clone(&core))?),
+            true => Some(Beside::start(Arc::clone(&protocol))?),
             false => None,
         };
         let timeline = config.on_timeline.map(Timeline::new);
-        Ok(Self { ranks, core, watching, watched, beside, timeline, names, sharing, can_talk, _universe: universe })
+        Ok(Self { ranks, protocol, watching, watched, beside, timeline, names, sharing, can_talk, _universe: universe })
     }
 
     /// Each rank with its machine, as in messages.
@@ -144,20 +144,20 @@ impl MpiRanks {
 
     /// What this rank has sent so far.
     pub fn traffic(&self) -> Traffic {
-        lock(&self.core).traffic
+        lock(&self.protocol).traffic
     }
 
     /// Leaves, together with all others: where they do not leave, they get an error with `failure`. Returns the error if
     /// another rank has failed and this one has not.
     pub fn leave(&mut self, failure: Option<&RankFailure>) -> Option<CollectiveError> {
         let _ = self.finish_sums(); // those that it has begun, the others wait for
-        lock(&self.core).leave(&self.ranks, failure)
+        lock(&self.protocol).leave(&self.ranks, failure)
     }
 
     /// Sums `values` at once.
     fn sum(&mut self, values: &mut [f32], lens: Option<&[usize]>, in_bf16: bool) -> Result<(), CollectiveError> {
         let (count, begun) = (values.len(), Instant::now());
-        lock(&self.core).sum(&self.ranks, Waiting::Busy, values, lens, in_bf16)?;
+        lock(&self.protocol).sum(&self.ranks, Waiting::Busy, values, lens, in_bf16)?;
         if let Some(timeline) = &mut self.timeline {
             timeline.add(&[Span { values: count, asked: begun, begun, done: Instant::now() }]);
         }
@@ -222,67 +222,69 @@ impl Collective for MpiRanks {
     }
 
     fn all_reduce_sum_f64(&mut self, values: &mut [f64]) -> Result<(), CollectiveError> {
-        let mut core = lock(&self.core);
-        core.enter(&self.ranks, Call::AllReduce, values.len(), 0)?;
+        let mut protocol = lock(&self.protocol);
+        protocol.enter(&self.ranks, Call::AllReduce, values.len(), 0)?;
         let parts = values.chunks_mut(MOST_VALUES);
         parts.for_each(|part| sum_over_ranks(&self.ranks, Waiting::Busy, part, &mut Buffers::default()));
-        core.leave_call();
+        protocol.leave_call();
         Ok(())
     }
 
     fn all_gather(&mut self, values: &mut [f32], lens: &[usize]) -> Result<(), CollectiveError> {
-        let mut core = lock(&self.core);
-        core.enter(&self.ranks, Call::AllGather, values.len(), 0)?;
+        let mut protocol = lock(&self.protocol);
+        protocol.enter(&self.ranks, Call::AllGather, values.len(), 0)?;
         gather_parts(&self.ranks, values, lens);
-        core.traffic.sent_bytes += gathered_bytes(lens, size_of::<f32>(), self.rank());
-        core.leave_call();
+        protocol.traffic.sent_bytes += gathered_bytes(lens, size_of::<f32>(), self.rank());
+        protocol.leave_call();
         Ok(())
     }
 
     fn broadcast(&mut self, values: &mut [f32], root: usize) -> Result<(), CollectiveError> {
-        let mut core = lock(&self.core);
-        core.enter(&self.ranks, Call::Broadcast, values.len(), root)?;
+        let mut protocol = lock(&self.protocol);
+        protocol.enter(&self.ranks, Call::Broadcast, values.len(), root)?;
         let root = self.ranks.process_at_rank(root as i32);
         values.chunks_mut(MOST_VALUES).for_each(|part| root.broadcast_into(part));
-        core.leave_call();
+        protocol.leave_call();
         Ok(())
     }
 
     fn broadcast_bytes(&mut self, bytes: &mut Vec<u8>, root: usize) -> Result<(), CollectiveError> {
         let len = if self.rank() == root { bytes.len() } else { 0 };
-        let mut core = lock(&self.core);
-        let headers = core.enter(&self.ranks, Call::Broadcast, len, root)?;
+        let mut protocol = lock(&self.protocol);
+        let headers = protocol.enter(&self.ranks, Call::Broadcast, len, root)?;
         bytes.resize(headers[root].len as usize, 0);
         let root = self.ranks.process_at_rank(root as i32);
         bytes.chunks_mut(MOST_VALUES).for_each(|part| root.broadcast_into(part));
-        core.leave_call();
+        protocol.leave_call();
         Ok(())
     }
 
     fn gather_bytes(&mut self, bytes: &[u8]) -> Result<Vec<Vec<u8>>, CollectiveError> {
-        let mut core = lock(&self.core);
-        let headers = core.enter(&self.ranks, Call::Gather, bytes.len(), 0)?;
+        let mut protocol = lock(&self.protocol);
+        let headers = protocol.enter(&self.ranks, Call::Gather, bytes.len(), 0)?;
         let mut all = Vec::new();
         if self.rank() == 0 {
             all.push(bytes.to_vec());
             for (rank, header) in headers.iter().enumerate().skip(1) {
                 let mut of_rank = vec![0; header.len as usize];
                 let sender = self.ranks.process_at_rank(rank as i32);
-                of_rank.chunks_mut(MOST_VALUES).for_each(|part| drop(sender.receive_into_with_tag(part, TAG)));
+                for part in of_rank.chunks_mut(MOST_VALUES) {
+                    sender.receive_into_with_tag(part, TAG);
+                }
                 all.push(of_rank);
             }
         } else {
             let first = self.ranks.process_at_rank(0);
             bytes.chunks(MOST_VALUES).for_each(|part| first.send_with_tag(part, TAG));
         }
-        core.leave_call();
+        protocol.leave_call();
         Ok(all)
     }
 
     fn barrier(&mut self) -> Result<(), CollectiveError> {
-        let mut core = lock(&self.core);
-        core.enter(&self.ranks, Call::Barrier, 0, 0)?;
-        core.leave_call();
+        let mut protocol = lock(&self.protocol);
+        protocol.enter(&self.ranks, Call::Barrier, 0, 0)?;
+        protocol.leave_call();
         Ok(())
     }
 

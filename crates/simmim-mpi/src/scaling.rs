@@ -4,6 +4,8 @@
 //! each is summed over the ranks: one after the other, either while the rank waits for it, or while it computes on. Then
 //! the optimizer makes its step. A machine's ranks share its link to the others. Ranks wait for the slowest of them.
 
+use simmim_engine::Sharding;
+
 /// What a rank computes in a step.
 #[derive(Clone, Copy, Debug)]
 pub struct Work {
@@ -101,24 +103,13 @@ pub fn all_reduce_s(bytes: u64, cluster: &Cluster) -> f64 {
     2.0 * (within_s.max(across_s) + cluster.latency_s)
 }
 
-/// What of a training is divided over the ranks (ZeRO, arXiv:1910.02054).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharding {
-    /// Nothing: every rank has all of it.
-    None,
-    /// AdamW's moments, and the average of the weights.
-    Moments,
-    /// Those, and gradients.
-    MomentsAndGradients,
-}
-
 /// Bytes that a rank needs for parameters, gradients and moments in f32, and with `has_average` for that of the weights.
 pub fn model_bytes(parameters: u64, ranks: u64, sharding: Sharding, has_average: bool) -> u64 {
     let share = parameters.div_ceil(ranks);
     let (gradients, states) = match sharding {
         Sharding::None => (parameters, parameters),
-        Sharding::Moments => (parameters, share),
-        Sharding::MomentsAndGradients => (share, share),
+        Sharding::Optimizer => (parameters, share),
+        Sharding::Gradients => (share, share),
     };
     4 * (parameters + gradients + (2 + u64::from(has_average)) * states)
 }
@@ -193,8 +184,8 @@ mod tests {
         let gb = |ranks, sharding| (model_bytes(3_000_000_000, ranks, sharding, false) as f64 / 1e8).round() / 10.0;
         assert_eq!(gb(1, Sharding::None), 48.0); // values, gradients and two moments of 4 bytes each
         assert_eq!(gb(64, Sharding::None), 48.0);
-        assert_eq!(gb(64, Sharding::Moments), 24.4);
-        assert_eq!(gb(64, Sharding::MomentsAndGradients), 12.6);
+        assert_eq!(gb(64, Sharding::Optimizer), 24.4);
+        assert_eq!(gb(64, Sharding::Gradients), 12.6);
     }
 
     /// Forward and backward of SwinV2-G take three times the 742.3 GFLOP that `simmim inspect` counts for an image, at the rate

@@ -264,8 +264,6 @@ fn a_rank_that_never_comes_is_noticed_before_mpi_begins(rank: usize) {
     let said = said.lock().unwrap().clone();
     if world > 1 && rank + 1 < world {
         assert!(said[0].starts_with("MPI has not begun after 1 s"), "{said:?}");
-    } else {
-        assert!(said.iter().all(|said| !said.contains("has not begun")), "{said:?}");
     }
 }
 
@@ -276,7 +274,9 @@ fn sums_beside_have_the_same_bits(_: usize) {
     if world == 1 {
         return;
     }
-    let mut sent = 0;
+    let plain: fn(&mut InProcess, &mut [f32]) -> Result<(), CollectiveError> = |rank, own| rank.all_reduce_sum(own);
+    let rounded: fn(&mut InProcess, &mut [f32]) -> Result<(), CollectiveError> =
+        |rank, own| rank.all_reduce_sum_bf16(own);
     for round in 0..3 {
         let lens = [300, 0, 100_003, 7];
         for len in lens {
@@ -289,19 +289,15 @@ fn sums_beside_have_the_same_bits(_: usize) {
         for len in lens {
             for kind in 0..4 {
                 let Sum { values: found, .. } = sums.next().unwrap();
-                let expected = on_threads(world, len, match kind % 2 {
-                    0 => |rank, own| rank.all_reduce_sum(own),
-                    _ => |rank, own| rank.all_reduce_sum_bf16(own),
-                });
+                let expected = on_threads(world, len, if kind % 2 == 0 { plain } else { rounded });
                 let own = if kind < 2 { 0..len } else { simmim_mpi::slices::slices(len, world)[rank].clone() };
                 assert!(found[own.clone()] == expected[own], "{len} values, kind {kind}, round {round}");
             }
         }
         assert!(sums.next().is_none());
-        sent += 1;
         ranks.barrier().unwrap(); // other collectives go on in between
     }
-    assert_eq!(ranks.traffic().sums, 16 * sent);
+    assert_eq!(ranks.traffic().sums, 3 * 16);
     // one rank leaves while the others sum
     if rank + 1 == world {
         return;

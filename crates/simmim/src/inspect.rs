@@ -3,8 +3,9 @@
 use crate::classifier::Classifier;
 use crate::encoders::{Encode, Encoder, EncoderSpec, activation_bytes};
 use crate::error::Result;
+use crate::memory;
 use crate::model::SimMim;
-use crate::recipe::{AnyRecipe, HeadKind, HeadRecipe, Recipe, TokenizerRecipe};
+use crate::recipe::{AnyRecipe, HeadKind, HeadRecipe, Recipe, Shard, TokenizerRecipe, TrainRecipe};
 use crate::targets::Colors;
 use crate::tokenizer::DiscreteVae;
 use crate::weights::Builder;
@@ -60,6 +61,13 @@ pub fn heads(recipe: &Recipe, device: &impl Device) -> Result<Vec<HeadSummary>> 
         Ok(head(&recipe, &model, &builder.finish().0))
     };
     HeadKind::ALL.into_iter().map(with).collect()
+}
+
+/// Memory that each of `world` ranks needs for so many parameters in training: themselves, their gradients, AdamW's moments and
+/// the average, if the recipe has one, in units of 2²⁰ bytes; `shard` says what of it they divide.
+pub fn state_mb(parameters: usize, train: &TrainRecipe, shard: Shard, world: usize) -> f64 {
+    let train = TrainRecipe { shard, ..train.clone() };
+    memory::of_training(parameters, &train, world) as f64 / (1u64 << 20) as f64
 }
 
 /// Summarizes the model of a recipe, without allocating its parameters.
@@ -160,6 +168,26 @@ mod tests {
         let block = 7_087_872 - 768 + 1_536;
         let expected = 12 * block + 590_592 + 1_536 + 1_536 + 732 * 12 + 590_592;
         assert_eq!(summary.parameters, expected);
+    }
+
+    #[test]
+    fn ranks_divide_the_memory_of_the_training_state() {
+        let recipe = resolve("pretrain-vit-b16-224", &[]).unwrap();
+        let mb = |shard, world, edit: fn(&mut TrainRecipe)| {
+            let mut train = recipe.train.clone();
+            edit(&mut train);
+            state_mb(1 << 20, &train, shard, world)
+        };
+        let whole = |train: &mut TrainRecipe| (train.accumulation_steps, train.average_decay) = (1, 0.0);
+        let averaged = |train: &mut TrainRecipe| (train.accumulation_steps, train.average_decay) = (1, 0.99);
+        let in_parts = |train: &mut TrainRecipe| (train.accumulation_steps, train.average_decay) = (2, 0.99);
+        // of 4 bytes a value: parameters, gradients, two moments, and the average
+        let [none, optimizer, gradients] = [Shard::None, Shard::Optimizer, Shard::Gradients];
+        assert_eq!([none, optimizer, gradients].map(|shard| mb(shard, 1, averaged)), [20.0; 3]);
+        assert_eq!([none, optimizer, gradients].map(|shard| mb(shard, 4, whole)), [16.0, 10.0, 7.0]);
+        assert_eq!([none, optimizer, gradients].map(|shard| mb(shard, 4, averaged)), [20.0, 11.0, 8.0]);
+        // until the last micro-batch, each rank has whole gradients
+        assert_eq!(mb(gradients, 4, in_parts), 12.0);
     }
 
     #[test]

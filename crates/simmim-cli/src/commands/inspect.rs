@@ -9,7 +9,7 @@ use crate::unused::{ignored, refuse_edits};
 use serde_json::{Value, json};
 use simmim::inspect;
 use simmim::inspect::HeadSummary;
-use simmim::recipe::{self, AnyRecipe, BUILT_IN, Recipe};
+use simmim::recipe::{self, AnyRecipe, BUILT_IN, Recipe, Shard};
 use simmim::run::checkpoint;
 use simmim::run::{located, read_any_resolved, read_log};
 use simmim::weights::WeightsFile;
@@ -66,6 +66,9 @@ fn refuse_data_options(args: &InspectArgs) -> simmim::Result<()> {
 /// Number of classes that is assumed for a classifier if only its recipe is known: that of ImageNet-1K.
 const IMAGENET_CLASSES: usize = 1000;
 
+/// Number of ranks that the memory of a divided training state is shown for.
+const RANKS: usize = 8;
+
 fn describe_recipe(name: &str, edits: &[String], device: &impl Device) -> anyhow::Result<(String, Value)> {
     let recipe = recipe::resolve_any(name, edits)?;
     let model = inspect::any_model(&recipe, IMAGENET_CLASSES, device)?;
@@ -80,6 +83,17 @@ fn describe_recipe(name: &str, edits: &[String], device: &impl Device) -> anyhow
             "MB per image        {f32:>12.1}  (activations of a training step in f32; {bf16:.1} in bf16; an estimate)\n"
         )
     });
+    let train = recipe.train();
+    let state = |shard, world| inspect::state_mb(model.parameters, train, shard, world);
+    let state_mb = [state(Shard::None, 1), state(Shard::Optimizer, RANKS), state(Shard::Gradients, RANKS)];
+    let memory = format!(
+        "{memory}\
+         MB of the state     {:>12.1}  (parameters, gradients, moments{}; on each of {RANKS} ranks {:.1} with train.shard=optimizer, {:.1} with gradients)\n",
+        state_mb[0],
+        if train.average_decay > 0.0 { ", average" } else { "" },
+        state_mb[1],
+        state_mb[2]
+    );
     let prose = format!(
         "{name}\n\n\
          parameters          {:>12}  ({:.2} M)\n\
@@ -111,6 +125,7 @@ fn describe_recipe(name: &str, edits: &[String], device: &impl Device) -> anyhow
         "encoder_parameters": model.encoder_parameters,
         "gflops_per_image": model.gflops_per_image,
         "activation_mb_per_image": model.activation_mb_per_image.map(|[f32, bf16]| json!({ "f32": f32, "bf16": bf16 })),
+        "state_mb": json!({ "alone": state_mb[0], "on_ranks": RANKS, "optimizer": state_mb[1], "gradients": state_mb[2] }),
         "heads": heads.iter().map(head_json).collect::<Vec<_>>(),
         "recipe": recipe,
     });

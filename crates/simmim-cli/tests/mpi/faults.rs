@@ -60,6 +60,20 @@ fn a_rank_that_is_killed_ends_the_job_which_resumes() {
 }
 
 #[test]
+fn a_rank_that_is_killed_takes_its_part_of_the_state_along_and_the_job_resumes() {
+    let _one = one_job();
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let divided = ["--set", "train.shard=gradients", "--overlap", "on"].map(str::to_owned);
+    let mut command = on_ranks(2, &[arguments(&out), divided.to_vec()].concat());
+    let job = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_checkpoint(&out, 20);
+    signal("KILL", rank_pids(&job)[1]);
+    assert_ne!(end_of(job).code, Some(0));
+    resumes(folder.path(), &out);
+}
+
+#[test]
 fn a_rank_that_is_stopped_is_named() {
     let _one = one_job();
     let folder = tempfile::tempdir().unwrap();

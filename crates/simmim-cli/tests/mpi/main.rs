@@ -4,4 +4,5 @@
 
 mod faults;
 mod same_training;
+mod shares;
 mod support;

@@ -94,6 +94,61 @@ fn one_two_and_four_ranks_pretrain_the_same_swin() {
     check("pretrain-swin-cifar", SWIN);
 }
 
+/// Bytes that the second rank says it has sent.
+fn sent(out: &Path) -> usize {
+    let log = fs::read_to_string(out.join("ranks/rank-1.log")).unwrap();
+    let line = log.lines().find(|line| line.contains(" bytes sent for ")).unwrap();
+    line.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// With its training state divided, and with sums beside the backward pass, ranks train to the same bits, and send what the
+/// theory says.
+fn check_divided(recipe: &str, edits: &[&str]) {
+    let _one = one_job();
+    let edits = [edits, &["train.max_steps=4", "train.validate_every_steps=2"]].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let files = ["model.safetensors", "average.safetensors", "optimizer.safetensors"];
+    for world in [2, 4] {
+        let run = |shard: &str, overlap: &str| {
+            let out = folder.path().join(format!("{world}-{shard}-{overlap}"));
+            let mut arguments = pretrain(recipe, &out, &[&edits[..], &[&format!("train.shard={shard}")]].concat());
+            arguments.extend(["--overlap", overlap, "--rank-timeline"].map(str::to_owned));
+            let ran = succeeds(&mut on_ranks(world, &arguments));
+            assert!(ran.stderr.contains("step 4: backward pass over at"), "{ran:#?}");
+            let parameters = values(&last(&out, files[0])).len();
+            let bits: Vec<Vec<u32>> =
+                files.iter().map(|file| values(&last(&out, file)).iter().map(|v| v.to_bits()).collect()).collect();
+            let sent = sent(&out) as f64 / (4 * 4 * parameters) as f64; // of the bytes of all parameters at each step
+            (bits, sent)
+        };
+        let (whole, sent_whole) = run("none", "off");
+        let share = (world - 1) as f64 / world as f64;
+        for (shard, overlap, theory) in
+            [("none", "on", 2.0), ("optimizer", "off", 3.0), ("gradients", "off", 2.0), ("gradients", "on", 2.0)]
+        {
+            let (bits, sent) = run(shard, overlap);
+            assert!(bits == whole, "{shard} on {world} ranks, overlap {overlap}: other bits");
+            // beside the four steps, two moments and the average are gathered for the checkpoint of the end, and the average for
+            // the evaluations after steps 0, 2 and 4
+            let gathered = if shard == "none" { 0.0 } else { 6.0 / 4.0 };
+            let expected = share * (theory + gathered);
+            // the zeros between parameters are sent too, and ranks keep units of which there are a few hundred
+            assert!((0.97..1.12).contains(&(sent / expected)), "{shard} on {world} ranks: {sent}, not {expected}");
+        }
+        assert!((1.0..1.12).contains(&(sent_whole / (2.0 * share))), "{sent_whole}");
+    }
+}
+
+#[test]
+fn ranks_that_divide_their_state_pretrain_the_same_vit() {
+    check_divided("pretrain-vit-cifar", VIT);
+}
+
+#[test]
+fn ranks_that_divide_their_state_pretrain_the_same_swin() {
+    check_divided("pretrain-swin-cifar", SWIN);
+}
+
 #[test]
 fn two_ranks_fine_tune_the_same_with_mixed_images() {
     let _one = one_job();

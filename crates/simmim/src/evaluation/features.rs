@@ -11,9 +11,7 @@ use crate::recipe::{AnyRecipe, DataRecipe, edit_any};
 use crate::run::{RunInfo, image_sample};
 use crate::weights::{Builder, InitFrom, LoadedWeights, Pretrained, Transfer, initial_values, transfer};
 use simmim_data::{Augmentation, Decoding, Normalization, Skipped, Source, Transform};
-use simmim_engine::{
-    Activity, Alone, Backend, Collective, Device, Images, Operations, ParameterId, Precision, Slot,
-};
+use simmim_engine::{Activity, Alone, Backend, Collective, Device, Images, Operations, ParameterId, Precision, Slot};
 use std::path::Path;
 use std::sync::Arc;
 

@@ -185,8 +185,7 @@ mod tests {
             found.push((batch.samples, batch.values));
             Ok(())
         };
-        let is_stopped =
-            each_batch(pass, collective, compute, take, || count.load(Ordering::Relaxed) >= most).unwrap();
+        let is_stopped = each_batch(pass, collective, compute, take, || count.load(Ordering::Relaxed) >= most).unwrap();
         (found, is_stopped)
     }
 
@@ -225,8 +224,7 @@ mod tests {
     fn a_batch_survives_the_wire() {
         let skipped = vec![Skipped { index: 7, name: "naïve\u{1b}".into(), reason: "is cut".into() }];
         let values = vec![1.5, -0.0, f32::MIN_POSITIVE];
-        let batch =
-            FeatureBatch { samples: vec![8, 9], labels: vec![Some(3), None], skipped, shape: vec![3], values };
+        let batch = FeatureBatch { samples: vec![8, 9], labels: vec![Some(3), None], skipped, shape: vec![3], values };
         let found = of_bytes(&to_bytes(&batch));
         assert_eq!((&found.samples, &found.labels, &found.shape), (&batch.samples, &batch.labels, &batch.shape));
         assert_eq!((found.values, found.skipped), (batch.values, batch.skipped));

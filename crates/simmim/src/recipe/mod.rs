@@ -113,6 +113,15 @@ impl AnyRecipe {
         }
     }
 
+    /// Optimizer, schedule and intervals.
+    pub fn train(&self) -> &TrainRecipe {
+        match self {
+            AnyRecipe::Pretrain(recipe) => &recipe.train,
+            AnyRecipe::Finetune(recipe) => &recipe.train,
+            AnyRecipe::Tokenizer(recipe) => &recipe.train,
+        }
+    }
+
     /// Images and their crop.
     pub fn data(&self) -> &DataRecipe {
         match self {

@@ -14,7 +14,7 @@ use serde_json::Value;
 use simmim_engine::{ParameterId, ParameterTable, Slot};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// Weights of the model, with the parameter names of the published checkpoints.
@@ -202,8 +202,20 @@ fn write_files(
 }
 
 fn entry(path: &Path) -> Result<FileEntry> {
-    let bytes = fs::read(path).map_err(Error::io(path))?;
-    Ok(FileEntry { bytes: bytes.len() as u64, crc32c: crc32c::crc32c(&bytes) })
+    let mut file = fs::File::open(path).map_err(Error::io(path))?;
+    // in blocks, because moments take twice the memory of the weights
+    let (mut entry, mut block) = (FileEntry { bytes: 0, crc32c: 0 }, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut block) {
+            Ok(0) => return Ok(entry),
+            Ok(read) => {
+                entry.bytes += read as u64;
+                entry.crc32c = crc32c::crc32c_append(entry.crc32c, &block[..read]);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => (),
+            Err(error) => return Err(Error::io(path)(error)),
+        }
+    }
 }
 
 /// Removes checkpoints of which a killed process wrote only a part. No other process may work on the run. Failures are

@@ -41,6 +41,7 @@ use crate::run::Collection;
 use crate::run::checkpoint::Metrics;
 use crate::weights::Transfer;
 use simmim_data::{PassedOver, Source};
+use simmim_engine::Slot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -196,6 +197,11 @@ pub enum Event<'a> {
         frozen: usize,
         /// Number of values of all.
         parameters: usize,
+    },
+    /// A run on several ranks has ended, or stopped.
+    Kept {
+        /// Bytes of each part of the training state that this rank holds.
+        slots: &'a [(Slot, usize)],
     },
     /// A checkpoint was saved.
     Saved {

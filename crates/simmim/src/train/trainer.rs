@@ -228,6 +228,10 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         }
         self.collective.barrier()?; // no rank reports success before the first one has saved
         self.records.sum_up_unreadable(observe);
+        if self.collective.world() > 1 {
+            let slots = [Slot::Values, Slot::Gradients, Slot::FirstMoment, Slot::SecondMoment, Slot::Average];
+            observe(Event::Kept { slots: &slots.map(|slot| (slot, self.learner.backend().kept_bytes(slot))) });
+        }
         let state = self.records.state();
         Ok(Outcome {
             steps: state.steps,

@@ -31,9 +31,7 @@ pub fn save(
     metadata: HashMap<String, String>,
 ) -> Result<()> {
     let prefixes: Vec<&str> = buffers.iter().map(|(prefix, _)| *prefix).collect();
-    write(path, table, &prefixes, metadata, |part, id| {
-        Ok(Cow::Borrowed(&buffers[part].1[table.get(id).range.clone()]))
-    })
+    write(path, table, &prefixes, metadata, |part, id| Ok(Cow::Borrowed(&buffers[part].1[table.get(id).range.clone()])))
 }
 
 /// Writes one tensor per parameter and slot, atomically, and one at a time to save memory. `slots` are pairs of a name

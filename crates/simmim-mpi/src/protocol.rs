@@ -17,7 +17,7 @@ use simmim_engine::{CollectiveError, RankFailure};
 use std::sync::Arc;
 
 /// The state of a rank's collectives.
-pub(crate) struct Core {
+pub(crate) struct Protocol {
     watched: Arc<Shared>,
     sequence: u64,
     /// Set once a rank has left; nothing is sent after that.
@@ -27,7 +27,7 @@ pub(crate) struct Core {
     sum: Vec<f32>,
 }
 
-impl Core {
+impl Protocol {
     pub(crate) fn new(watched: Arc<Shared>) -> Self {
         let (buffers, sum) = (Buffers::default(), Vec::new());
         Self { watched, sequence: 0, ended: None, traffic: Traffic::default(), buffers, sum }
