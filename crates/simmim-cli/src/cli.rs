@@ -273,7 +273,7 @@ pub(crate) struct FrozenArgs {
     #[arg(long, value_enum)]
     pub(crate) channels: Option<Channels>,
     /// Block whose output is used, from 1 (8 for ViT-B in the paper); by default the output of the encoder.
-    #[arg(long, value_name = "BLOCK")]
+    #[arg(long, visible_alias = "block", value_name = "BLOCK")]
     pub(crate) layer: Option<usize>,
     /// Folder in which features are cached, by default `features` in the run folder.
     #[arg(long, value_name = "DIR", value_parser = paths::path())]
@@ -327,7 +327,7 @@ pub(crate) struct EmbedArgs {
     #[arg(long, value_enum)]
     pub(crate) channels: Option<Channels>,
     /// What is written of each image.
-    #[arg(long, value_enum, default_value_t = Features::Mean)]
+    #[arg(long, visible_alias = "tokens", value_enum, default_value_t = Features::Mean)]
     pub(crate) features: Features,
     /// Block whose output is used, from 1; by default the output of the encoder.
     #[arg(long, value_name = "BLOCK")]
@@ -568,9 +568,9 @@ pub(crate) struct BenchArgs {
     /// Times only AdamW on this number of parameters, and a copy that moves as many bytes.
     #[arg(long, value_name = "N", value_parser = at_least_one, num_args = 0..=1, default_missing_value = "86000000", conflicts_with_all = ["peak", "recipe", "steps"])]
     pub(crate) adamw: Option<usize>,
-    /// Measures only how fast images of this data set are loaded: decoded, cropped and normalized as the recipe says.
-    /// A step is a second here.
-    #[arg(long, value_name = "DATA", conflicts_with_all = ["peak", "forward", "adamw"])]
+    /// Measures only how fast images of this data set, or their tiles, are loaded: decoded, cropped and normalized as the recipe
+    /// says. --steps are seconds here.
+    #[arg(long, value_name = "DATA", value_parser = paths::data, conflicts_with_all = ["peak", "forward", "adamw"])]
     pub(crate) data: Option<String>,
 }
 

@@ -106,6 +106,12 @@ impl Uses {
                     "data.crop_scale",
                     "data.crop_ratio",
                     "data.flip",
+                    "data.normalization",
+                    "data.window",
+                    "data.tile",
+                    "data.tile_stride",
+                    "data.tile_content",
+                    "data.tiles_per_picture",
                     "train.batch_size",
                 ]),
                 ..none("bench --data")

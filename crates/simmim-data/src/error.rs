@@ -184,6 +184,14 @@ pub enum Error {
         /// Its content.
         text: String,
     },
+    /// Several class numbers where one is read.
+    #[error("the label of `{member}` is `{labels}`, several class numbers, of which a list has one")]
+    SeveralLabels {
+        /// The image with the label.
+        member: String,
+        /// The label.
+        labels: String,
+    },
     /// A class number that is too high for the list of classes.
     #[error("the label {label} of `{member}` is not below the {classes} classes of `classes.json`")]
     LabelOutOfRange {

@@ -60,7 +60,10 @@ impl Error {
                 second.display()
             )),
             Self::UnknownClass { .. } => Some("`classes.json` lists the name of every class, in order".into()),
-            Self::BadLabel { .. } => Some("a `.cls` member holds one integer from 0 up".into()),
+            Self::BadLabel { .. } => Some("a `.cls` member holds class numbers from 0 up, as `3` or `1, 7`".into()),
+            Self::SeveralLabels { .. } => {
+                Some("images of several classes are read from tar shards, whose `.cls` members may hold `1, 7`".into())
+            }
             Self::LabelOutOfRange { .. } => Some("`classes.json` lists the name of every class, in order".into()),
             Self::TooManyClasses { .. } => Some("number the classes from 0 up".into()),
             Self::BadClassNames { .. } => Some("as in `[\"cat\", \"dog\"]`".into()),
@@ -127,6 +130,7 @@ impl Error {
             | Self::Splits { .. }
             | Self::UnknownClass { .. }
             | Self::BadLabel { .. }
+            | Self::SeveralLabels { .. }
             | Self::LabelOutOfRange { .. }
             | Self::TooManyClasses { .. }
             | Self::BadClassNames { .. }

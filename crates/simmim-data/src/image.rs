@@ -133,7 +133,9 @@ impl Image {
         match (&mut self.pixels, &part.pixels) {
             (Pixels::U8(pixels), Pixels::U8(part)) => paste(pixels, row, part, part_row, top, start),
             (Pixels::F32(pixels), Pixels::F32(part)) => paste(pixels, row, part, part_row, top, start),
-            (Pixels::U8(_), Pixels::F32(_)) | (Pixels::F32(_), Pixels::U8(_)) => panic!("both have bytes or both floats"),
+            (Pixels::U8(_), Pixels::F32(_)) | (Pixels::F32(_), Pixels::U8(_)) => {
+                panic!("both have bytes or both floats")
+            }
         }
     }
 

@@ -24,7 +24,7 @@ pub(crate) struct CollectionArgs {
     #[arg(long, value_enum, default_value_t = Tokens::Mean, requires = "from")]
     pub(crate) tokens: Tokens,
     /// Block whose output is used, from 1; by default the output of the encoder.
-    #[arg(long, value_name = "BLOCK", requires = "from")]
+    #[arg(long, visible_alias = "layer", value_name = "BLOCK", requires = "from")]
     pub(crate) block: Option<usize>,
     /// Recipe of the encoder, if the weights do not contain it.
     #[arg(long, value_name = "NAME|FILE", requires = "from", value_parser = paths::name)]

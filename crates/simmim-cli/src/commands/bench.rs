@@ -60,6 +60,7 @@ fn in_mb(bytes: u64) -> f64 {
 fn describe_loader(common: &Common, args: &BenchArgs, data: &str) -> anyhow::Result<(String, Map<String, Value>)> {
     let (recipe, threads) = (recipe::resolve(&args.recipe, &common.set)?, common.threads());
     let source = simmim_data::open(data, recipe.data.decoding()).map_err(simmim::Error::from)?;
+    let source = recipe.data.tiled(source, common.seed(), threads)?;
     let (height, width) = recipe.data.image_size.height_and_width();
     let speed = loader_speed(source, &recipe, threads, args.steps)?;
     let mut prose = format!(

@@ -1,6 +1,6 @@
 //! `simmim evaluate`.
 
-use super::{open_data, print_result, say_import, warn_of_damaged, warn_of_unreadable};
+use super::{open_training_data, print_result, say_import, warn_of_damaged, warn_of_unreadable};
 use crate::cli::{Common, EvaluateArgs};
 use crate::exit::Exit;
 use serde_json::json;
@@ -19,7 +19,7 @@ pub(crate) fn run(
     let model = FinetunedModel::load(&args.from, &common.set, device, precision)?;
     warn_of_damaged(model.damaged());
     say_import(common, model.import());
-    let source = open_data(common, &args.data, model.resolved().recipe.data.decoding())?;
+    let source = open_training_data(common, &args.data, &model.resolved().recipe.data)?;
     let data = without_secrets(&args.data);
     let report = model.evaluate_on_ranks(source, &data, args.workers.count(common), ranks)?;
     if !ranks.is_first() {

@@ -25,7 +25,9 @@ pub(crate) fn run(
         "top1": metric("top1"),
         "top5": metric("top5"),
         "images": options.val.as_ref().map_or(0, |val| val.source.len()),
+        "mean_average_precision": metric("mean_average_precision"),
         "best_top1": metric("best_top1"),
+        "best_mean_average_precision": metric("best_mean_average_precision"),
         "best_step": metric("best_step").map(|step| step as u64),
         "val_loss": metric("val_loss"),
         "steps": outcome.steps,
@@ -38,10 +40,14 @@ pub(crate) fn run(
         "best": metric("best_top1").map(|_| options.out.join(BEST_FILE)),
         "report": outcome.report,
     });
-    let accuracy = match (metric("top1"), metric("best_top1")) {
-        (Some(top1), Some(best)) => format!("top-1 {top1:.2} % (best {best:.2} %)\n"),
-        (_, _) => String::new(),
+    let scores = [
+        ("mean average precision", "mean_average_precision", "best_mean_average_precision"),
+        ("top-1", "top1", "best_top1"),
+    ];
+    let of = |(name, last, best): (&str, &str, &str)| {
+        Some(format!("{name} {:.2} % (best {:.2} %)\n", metric(last)?, metric(best)?))
     };
+    let accuracy = scores.into_iter().find_map(of).unwrap_or_default();
     let done = format!("{accuracy}done: open {}", outcome.report.display());
     print_end(common, (outcome.steps, outcome.total_steps), &done, &json)
 }

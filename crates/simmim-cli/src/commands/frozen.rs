@@ -37,6 +37,11 @@ pub(super) fn encoder<D: Device>(
     let (precision, _) = precision::choose(common.precision(), device);
     let encoder = FrozenEncoder::load(&init_from, recipe, &common.set, device, precision, common.seed())?;
     warn_of_damaged(encoder.damaged());
+    if let Some(tile) = encoder.tile() {
+        crate::terminal::line(&format!(
+            "warning: the recipe cuts pictures into tiles of {tile} px, and features are of whole pictures here"
+        ));
+    }
     if let Some(transfer) = encoder.transfer().filter(|report| {
         !(common.quiet
             || report.import.is_none()

@@ -58,9 +58,10 @@ pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Resu
         let _ = write!(prose, "recipe that suits   {recipe}: {title}\n  {command}\n");
     }
     let mut json = json(&scan, &*source);
-    json["tiles"] = counts.map_or(Value::Null, |TileCounts { pictures, least, most }| {
-        json!({ "pictures": pictures, "per_picture": [least, most] })
-    });
+    json["tiles"] = counts.map_or(
+        Value::Null,
+        |TileCounts { pictures, least, most }| json!({ "pictures": pictures, "per_picture": [least, most] }),
+    );
     json["suggestion"] = suggestion.map_or(Value::Null, |suggestion| {
         json!({
             "recipe": suggestion.recipe,
@@ -69,7 +70,8 @@ pub(super) fn describe_data(common: &Common, args: &InspectArgs) -> anyhow::Resu
         })
     });
     if let Some(path) = &args.html {
-        let collection = Collection { data: &what, source: &*source, scan: &scan, tiles: tiles.as_deref(), seed: common.seed() };
+        let collection =
+            Collection { data: &what, source: &*source, scan: &scan, tiles: tiles.as_deref(), seed: common.seed() };
         collection_page(&collection).write(path).map_err(Error::from)?;
         let _ = writeln!(prose, "page                open {}", path.display());
         json["report"] = json!(path);

@@ -67,11 +67,13 @@ impl Outputs {
     }
 }
 
-/// The number of the name that leads to the same existing file as a path. Only names that end alike are looked up.
+/// The number of the name that leads to the same existing file as a path. Only those of files of one name are looked up.
 pub(super) fn is_among<'a>(path: &Path, mut names: impl Iterator<Item = &'a str>) -> Option<usize> {
     let real = path.canonicalize().ok()?;
-    let end = real.file_name()?.to_str()?;
-    names.position(|name| name.ends_with(end) && Path::new(name).canonicalize().is_ok_and(|name| name == real))
+    let end = real.file_name()?;
+    names.position(|name| {
+        Path::new(name).file_name() == Some(end) && Path::new(name).canonicalize().is_ok_and(|name| name == real)
+    })
 }
 
 /// Makes the folder of a file that is written after a long time, and tries whether a file can be written there.

@@ -196,6 +196,7 @@ impl<D: Device> Search<'_, D> {
             for skipped in &collected.skipped {
                 line(&format!("warning: skipped `{}`: {}", skipped.name, skipped.reason));
                 given.failed.push(json!({ "image": skipped.name, "error": skipped.reason }));
+                exit = exit::worse(exit, Exit::Usage);
             }
             for (sample, values) in collected.samples.iter().zip(collected.values.chunks(collected.width)) {
                 let name = source.name(*sample);

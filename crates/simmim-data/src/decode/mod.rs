@@ -14,11 +14,11 @@ mod tiff;
 mod tiff_jpeg;
 mod tiff_windows;
 
+use std::io::{Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::format::Format;
 pub(crate) use self::pieces::Pieces;
-pub(crate) use self::tiff::size as tiff_size;
 pub(crate) use self::tiff_windows::Windows;
 use crate::error::{Error, Result, panic_message};
 use crate::image::{Image, Pixels, Stored};
@@ -83,11 +83,7 @@ pub(crate) fn decode_stored(
     let Some(format) = Format::of(bytes) else {
         return Err(format::unknown(bytes, name));
     };
-    // a broken file on which a decoder panics is an error of this file and must not end the run
-    let (image, depth) =
-        catch_unwind(AssertUnwindSafe(|| format.decode(bytes, name, decoding, reduction))).map_err(|payload| {
-            Error::DecoderPanicked { name: name.to_owned(), format: format.name(), message: panic_message(&*payload) }
-        })??;
+    let (image, depth) = guarded(format, name, || format.decode(bytes, name, decoding, reduction))?;
     if image.height == 0 || image.width == 0 {
         let Image { height, width, .. } = image;
         return Err(Error::NoPixels { name: name.to_owned(), height, width });
@@ -105,15 +101,27 @@ pub(crate) fn size(bytes: &[u8], name: &str, decoding: Decoding) -> Result<[usiz
     let Some(format) = Format::of(bytes) else {
         return Err(format::unknown(bytes, name));
     };
-    let size = catch_unwind(|| format.size(bytes, name)).map_err(|payload| Error::DecoderPanicked {
-        name: name.to_owned(),
-        format: format.name(),
-        message: panic_message(&*payload),
-    })??;
-    match size {
+    match guarded(format, name, || format.size(bytes, name))? {
         Some(size) => Ok(size),
         None => decode(bytes, name, decoding).map(|image| [image.height, image.width]),
     }
+}
+
+/// Calls a decoder. A broken file on which it panics is an error of this file and must not end the run.
+fn guarded<T>(format: Format, name: &str, decode: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|payload| {
+        let message = panic_message(&*payload);
+        Err(Error::DecoderPanicked { name: name.to_owned(), format: format.name(), message })
+    })
+}
+
+/// Height and width of a TIFF file, of which only the header is read.
+///
+/// # Errors
+///
+/// [`Error::Decode`] or [`Error::DecoderPanicked`], with `name`.
+pub(crate) fn tiff_size(file: impl Read + Seek, name: &str) -> Result<[usize; 2]> {
+    guarded(Format::Tiff, name, || tiff::size(file, name))
 }
 
 /// Whether a file that begins with these bytes is a TIFF file.

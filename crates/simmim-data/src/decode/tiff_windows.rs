@@ -1,6 +1,7 @@
 //! Parts of a TIFF file, of which only the tiles or strips that they touch are read.
 
 use super::tiff::Page;
+use super::{Format, guarded};
 use crate::error::Result;
 use crate::image::{Image, Rectangle};
 use crate::source::Reader;
@@ -18,9 +19,9 @@ impl Windows {
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`] with `name`.
+    /// [`Error::Decode`] or [`Error::DecoderPanicked`] with `name`.
     pub(crate) fn open(file: Reader, name: &str, wanted: usize) -> Result<Option<Self>> {
-        let page = Page::open(file, name)?;
+        let page = guarded(Format::Tiff, name, || Page::open(file, name))?;
         let is_simple = page.bits >= 8 && !page.is_planar && page.orientation == 1;
         Ok(is_simple.then(|| Self { page, name: name.to_owned(), wanted }))
     }
@@ -34,8 +35,9 @@ impl Windows {
     ///
     /// # Errors
     ///
-    /// [`Error::Decode`], [`Error::TooLarge`], [`Error::NotFinite`] or [`Error::Channels`].
+    /// [`Error::Decode`], [`Error::TooLarge`], [`Error::NotFinite`], [`Error::Channels`] or [`Error::DecoderPanicked`].
     pub(crate) fn cut(&mut self, part: Rectangle) -> Result<Image> {
-        self.page.part(part, self.wanted, &self.name)
+        let Self { page, name, wanted } = self;
+        guarded(Format::Tiff, name, || page.part(part, *wanted, name))
     }
 }

@@ -70,6 +70,10 @@ pub(super) fn numbered(
     member: &dyn Fn(usize) -> String,
 ) -> Result<Classes> {
     let texts = || labels.iter().filter_map(|label| label.as_deref());
+    let several = labels.iter().enumerate().find(|(_, label)| label.as_deref().is_some_and(are_numbers));
+    if let Some((index, Some(label))) = several {
+        return Err(Error::SeveralLabels { member: member(index), labels: label.clone() });
+    }
     if texts().all(|label| label.parse::<usize>().is_ok()) {
         let labels: Vec<Option<usize>> = labels.iter().map(|label| label.as_ref()?.parse().ok()).collect();
         let classes = names::of(labels.iter().copied(), given, member)?;
@@ -92,6 +96,17 @@ pub(super) fn numbered(
     };
     let labels = labels.iter().enumerate().map(of_sample).collect::<Result<_>>()?;
     Ok(Classes { labels, classes })
+}
+
+/// Whether this is a list of several class numbers, which would else be the name of a class.
+fn are_numbers(label: &str) -> bool {
+    let mut parts = label.split([',', ';', '|', ' ']).filter(|part| !part.is_empty());
+    let (mut count, mut are_all) = (0, true);
+    parts.by_ref().for_each(|part| {
+        count += 1;
+        are_all &= part.parse::<usize>().is_ok();
+    });
+    count > 1 && are_all
 }
 
 /// Reads the rows of a list. Rows without a path are passed over.

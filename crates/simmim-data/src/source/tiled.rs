@@ -161,6 +161,18 @@ impl Tiled {
         Ok((pieces.size(), pieces.overview(most_px)?))
     }
 
+    /// The error of a picture that could not be read when tiles were listed. If it can be now, it is left out all the same: its
+    /// tiles would change the numbers of all others.
+    fn why_unread(&self, picture: usize) -> Error {
+        match self.source.encoded(picture).and_then(Encoded::pieces) {
+            Err(error) => error,
+            Ok(_) => {
+                let reason = "it could not be read when its tiles were listed".to_owned();
+                Error::Decode { name: self.source.name(picture), reason }
+            }
+        }
+    }
+
     /// The part of a picture.
     fn cut(&self, picture: usize, part: Rectangle) -> Result<Image> {
         let kept = |decoded: &VecDeque<(usize, Arc<Image>)>| {
@@ -208,7 +220,7 @@ impl Source for Tiled {
         let Tile { picture, part } = self.tiles[index];
         match part {
             Part::Of(part) => Ok(Encoded::pixels(self.cut(picture, part)?, self.name(index))),
-            Part::Unread => self.source.encoded(picture),
+            Part::Unread => Err(self.why_unread(picture)),
             Part::TooMany => Err(Error::TooManyTiles { name: self.name(index), limit: MOST_TILES }),
         }
     }

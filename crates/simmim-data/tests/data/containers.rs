@@ -102,6 +102,10 @@ fn lists_that_are_wrong_say_where() {
         "l.csv`, line 3: it has 1 fields where the first line has 2",
     );
     check_refused("l.jsonl", "{\"path\": \"0.png\"}\n{\"path\": \n", "l.jsonl`, line 2: it is not a JSON object");
+    for labels in ["1, 7", "1|7", "0;1", "3 4 5"] {
+        let list = format!("path,label\n0.png,1\n1.png,\"{labels}\"\n");
+        check_refused("l.csv", &list, &format!("1.png` is `{labels}`, several class numbers"));
+    }
     check_refused("l.jsonl", "{\"path\": 7}\n", "line 1: the path `7` is not text");
     check_refused(
         "l.jsonl",

@@ -38,7 +38,9 @@ pub fn loader_images_per_second(recipe: &Recipe, workers: usize) -> Result<f64> 
 /// If the source does not fill a batch, or too many images cannot be read.
 pub fn loader_speed(source: Arc<dyn Source>, recipe: &Recipe, workers: usize, rounds: usize) -> Result<LoaderSpeed> {
     let augmentation = Augmentation::RandomResizedCrop(recipe.data.random_resized_crop());
-    let transform = recipe.data.transform(augmentation, Normalization::none(recipe.data.channels));
+    // any values take the same time
+    let normalization = recipe.data.known_normalization().unwrap_or_else(|| Normalization::none(recipe.data.channels));
+    let transform = recipe.data.transform(augmentation, normalization);
     let batch_size = recipe.train.batch_size.min(source.len()).min(32);
     let config = LoaderConfig { batch_size, rank: 0, world: 1, seed: 0, workers, shuffle: true, prefetch: 2 };
     let mut loader = Loader::new(source, transform, config, 0)?;

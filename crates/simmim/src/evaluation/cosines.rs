@@ -6,21 +6,30 @@ use simmim_engine::{Backend, Device, Linear, Operations, ParameterTable, Precisi
 pub(crate) struct CosineBank<D: Device> {
     backend: D::Backend,
     linear: Linear,
+    rows: usize,
     width: usize,
 }
 
 impl<D: Device> CosineBank<D> {
-    /// A bank of rows of unit length or zeros, `[N, D]`.
+    /// A bank of `rows` rows of zeros.
     ///
     /// # Panics
     /// If there is no row.
-    pub(crate) fn new(unit_rows: &[f32], width: usize, device: &D) -> Self {
-        assert!(!unit_rows.is_empty(), "a bank has rows");
+    pub(crate) fn new(rows: usize, width: usize, device: &D) -> Self {
+        assert!(rows > 0, "a bank has rows");
         let mut table = ParameterTable::default();
-        let linear = Linear { weight: table.add("bank", &[unit_rows.len() / width, width]), bias: None };
-        let backend = device.open(table, Precision::F32);
-        backend.write_slot(Slot::Values, unit_rows);
-        Self { backend, linear, width }
+        let linear = Linear { weight: table.add("bank", &[rows, width]), bias: None };
+        Self { backend: device.open(table, Precision::F32), linear, rows, width }
+    }
+
+    /// Number of rows, `N`.
+    pub(crate) fn len(&self) -> usize {
+        self.rows
+    }
+
+    /// Replaces the rows, `[N, D]`, each of which has unit length or is zero.
+    pub(crate) fn fill(&self, unit_rows: &[f32]) {
+        self.backend.write_slot(Slot::Values, unit_rows);
     }
 
     /// The cosine of each query with each row of the bank, `[Q, N]`. A row of zeros has the cosine 0 with all others.

@@ -164,6 +164,11 @@ impl<D: Device> FrozenEncoder<D> {
         self.data.decoding()
     }
 
+    /// The side of the tiles, in pixels, that the weights were trained on, if they were.
+    pub fn tile(&self) -> Option<usize> {
+        self.data.tile
+    }
+
     /// Which parameters were loaded, adapted or initialized.
     pub fn transfer(&self) -> Option<&Transfer> {
         self.transfer.as_ref()

@@ -55,7 +55,8 @@ pub fn knn_on_ranks(
 ) -> Result<Accuracy, CollectiveError> {
     assert_eq!(bank.width, queries.width, "features of one encoder have one width");
     assert!(!bank.is_empty(), "there are neighbors");
-    let cosine_bank = CosineBank::new(&unit_rows(bank), bank.width, device);
+    let cosine_bank = CosineBank::new(bank.len(), bank.width, device);
+    cosine_bank.fill(&unit_rows(bank));
     let query_rows = unit_rows(queries);
     // whole batches, as one process has them
     let share = queries.len().div_ceil(BATCH).div_ceil(collective.world()) * BATCH;

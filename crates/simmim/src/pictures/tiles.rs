@@ -39,7 +39,8 @@ pub(crate) fn with_tiles(overview: &Image, size: [usize; 2], tiles: &[[usize; 4]
     for (color, _) in colors.iter_mut().zip(is_outside).filter(|(_, is_outside)| *is_outside) {
         *color = color.map(|value| value / DARKER);
     }
-    for (rows, columns) in places.into_iter().filter(|(rows, columns)| rows.len().min(columns.len()) >= LEAST_BORDERED) {
+    for (rows, columns) in places.into_iter().filter(|(rows, columns)| rows.len().min(columns.len()) >= LEAST_BORDERED)
+    {
         for y in [rows.start, rows.end - 1] {
             colors[y * width..][columns.clone()].fill(BORDER);
         }

@@ -94,6 +94,13 @@ pub enum Shard {
     Gradients,
 }
 
+impl TrainRecipe {
+    /// Images that one of `world` ranks computes at a time.
+    pub(crate) fn micro_batch(&self, world: usize) -> usize {
+        self.batch_size / (world * self.accumulation_steps)
+    }
+}
+
 impl Shard {
     fn is_none(&self) -> bool {
         *self == Shard::None

@@ -71,8 +71,13 @@ fn numbers(log: &[LogEntry], resolved: &Resolved<FinetuneRecipe>, state: &State,
         numbers.push(number("top-5", percent(top5), None));
         numbers.push(number("held-out loss", format!("{loss:.4}"), None));
     }
-    if let (Some(top1), Some(step)) = (metric("best_top1"), metric("best_step")) {
-        numbers.push(number("best top-1", percent(top1), Some(format!("after step {step}"))));
+    if let Some(mean) = metric("mean_average_precision") {
+        numbers.push(number("mean average precision", percent(mean), Some("over the classes".into())));
+    }
+    let best = ["best_mean_average_precision", "best_top1"].into_iter().find_map(|name| Some((name, metric(name)?)));
+    if let (Some((name, best)), Some(step)) = (best, metric("best_step")) {
+        let label = if name == "best_top1" { "best top-1" } else { "best mean average precision" };
+        numbers.push(number(label, percent(best), Some(format!("after step {step}"))));
     }
     let run = &resolved.run;
     let speed = points(log, "images_per_second").last().map_or("–".into(), |p| format!("{:.0}", p.1));

@@ -12,6 +12,9 @@ use std::sync::atomic::AtomicBool;
 /// Rows that all later ones are compared with at a time.
 const CHUNK: usize = 1 << 16;
 
+/// What the cosine of a row with itself may be below 1, as its length is rounded.
+const ROUNDING: f32 = 1e-6;
+
 /// Images that are nearly the same.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SimilarGroup {
@@ -19,8 +22,8 @@ pub struct SimilarGroup {
     pub rows: Vec<Nearest>,
 }
 
-/// Finds the groups of rows whose cosine is at least `threshold`, in the order of their first rows. Rows of zeros are like
-/// none. `progress` is called with the number of pairs done. Returns `None` if `stop` was set.
+/// Finds the groups of rows whose cosine is at least `threshold`, but for [`ROUNDING`], in the order of their first rows. Rows of
+/// zeros are like none. `progress` is called with the number of pairs done. Returns `None` if `stop` was set.
 ///
 /// # Errors
 /// If a row cannot be read or is not finite.
@@ -35,6 +38,8 @@ pub fn similar_groups(
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Vec<SimilarGroup>>> {
     assert!(threshold > 0.0, "the threshold {threshold} is above 0");
+    // a row of zeros has no cosine but 0
+    let least = (threshold - ROUNDING).max(f32::MIN_POSITIVE);
     let mut groups = Groups::apart(rows.len());
     let mut pairs = 0;
     for start in (0..rows.len()).step_by(CHUNK) {
@@ -45,7 +50,7 @@ pub fn similar_groups(
             let mut alike: Vec<(usize, Vec<usize>)> = batch.clone().map(|query| (start + query, Vec::new())).collect();
             on_threads(device, &mut alike, cosines, others.len(), &|(query, alike), cosines| {
                 let behind = (*query + 1).saturating_sub(others.start).min(cosines.len());
-                let found = cosines.iter().enumerate().skip(behind).filter(|(_, cosine)| **cosine >= threshold);
+                let found = cosines.iter().enumerate().skip(behind).filter(|(_, cosine)| **cosine >= least);
                 alike.extend(found.map(|(at, _)| others.start + at));
             });
             for (query, others) in alike {

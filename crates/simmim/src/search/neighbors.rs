@@ -10,12 +10,15 @@ use simmim_engine::Device;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Queries that the whole bank is read for: at 384 features, 100 MB.
+/// Queries that the whole bank is read for, at most: at 384 features, 100 MB. Their neighbors may take [`MOST_FOUND`] too.
 const CHUNK: usize = 1 << 16;
-/// Rows of the bank, and queries, of one product. The rows are read once for every few queries: at 384 features they are 0.8 MB,
+/// Neighbors of all queries that are in memory, 128 MB.
+const MOST_FOUND: usize = 1 << 23;
+/// Rows of the bank of one product. They are read once for every few queries: at 384 features they are 0.8 MB,
 /// which stay in the cache of a core.
 const BANK_ROWS: usize = 512;
-const BATCH: usize = 512;
+/// Of more queries at a time, the threads are started less often.
+const BATCH: usize = 2048;
 
 /// One neighbor.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -66,8 +69,9 @@ pub fn nearest(
             rows.len()
         }
     };
-    for start in (0..count).step_by(CHUNK) {
-        let chunk = start..count.min(start + CHUNK);
+    let together = CHUNK.min((MOST_FOUND / k.max(1)).max(1));
+    for start in (0..count).step_by(together) {
+        let chunk = start..count.min(start + together);
         let (unit_queries, own) = match queries {
             Queries::All => (bank.unit_block(chunk.clone())?, chunk.clone().map(Some).collect()),
             Queries::Given { values, rows } => {
@@ -105,9 +109,15 @@ pub(super) fn each_product(
     mut each: impl FnMut(&[f32], Range<usize>, Range<usize>),
 ) -> Result<bool> {
     let width = bank.width();
+    // one for all blocks of a size: a new one would start threads
+    let mut block: Option<CosineBank<_>> = None;
     for start in (first..bank.len()).step_by(BANK_ROWS) {
         let rows = start..bank.len().min(start + BANK_ROWS);
-        let block = CosineBank::new(&bank.unit_block(rows.clone())?, width, device);
+        let block = match &mut block {
+            Some(block) if block.len() == rows.len() => block,
+            other => other.insert(CosineBank::new(rows.len(), width, device)),
+        };
+        block.fill(&bank.unit_block(rows.clone())?);
         for (number, batch) in unit_queries.chunks(BATCH * width).enumerate() {
             if stop.load(Ordering::Relaxed) {
                 return Ok(false);
@@ -287,6 +297,17 @@ mod tests {
         let error = nearest(&bank, Queries::All, 1, &CpuDevice { threads: 1 }, &stop, &mut |_| (), &mut |_, _| Ok(()));
         let error = error.unwrap_err().to_string();
         assert!(error.contains("feature 2 is NaN for `11.png`"), "{error}");
+    }
+
+    #[test]
+    fn equal_rows_have_the_greatest_similarity_however_lengths_are_rounded() {
+        let (width, count) = (384, 40);
+        let mut values = drawn(count, width);
+        values.extend_from_within(..);
+        let (bank, stop) = (rows(width, values), AtomicBool::new(false));
+        let groups = similar_groups(&bank, 1.0, &CpuDevice { threads: 1 }, &stop, &mut |_| ()).unwrap().unwrap();
+        let found: Vec<Vec<usize>> = groups.iter().map(|g| g.rows.iter().map(|near| near.row).collect()).collect();
+        assert_eq!(found, (0..count).map(|row| vec![row, row + count]).collect::<Vec<_>>());
     }
 
     #[test]

@@ -43,9 +43,10 @@ pub fn finetune<D: Device>(
     stop: &AtomicBool,
 ) -> Result<Outcome> {
     let recipe = &options.recipe;
-    let share = recipe.train.batch_size / collective.world();
+    let world = collective.world();
+    let share = recipe.train.batch_size / world;
     if recipe.augment.mixes() && !share.is_multiple_of(2) {
-        let expected = format!("images are mixed in pairs: each of {} ranks needs an even number", collective.world());
+        let expected = format!("images are mixed in pairs: each of {world} ranks needs an even number");
         let hint = "or switch mixing off by `--set augment.mix_probability=0.0`".into();
         return Err(wrong("train.batch_size", recipe.train.batch_size, expected, Some(hint)));
     }
@@ -90,6 +91,7 @@ pub fn finetune<D: Device>(
         resolved: resolved.clone(),
         model,
         workers: options.workers,
+        batch_size: recipe.train.micro_batch(world),
         held_out,
         last: None,
         every: validate_every(&setup),
@@ -179,6 +181,8 @@ struct AccuracyEvaluation {
     resolved: Resolved<FinetuneRecipe>,
     model: Rc<Classifier>,
     workers: usize,
+    /// Images that are classified at a time.
+    batch_size: usize,
     held_out: Option<Arc<dyn Source>>,
     /// The last evaluation of the held-out images by this process.
     last: Option<ClassificationReport>,
@@ -190,9 +194,8 @@ impl AccuracyEvaluation {
     fn classify<B: Backend>(&self, b: &B, source: &Arc<dyn Source>) -> Result<ClassificationReport> {
         let recipe = &self.resolved.recipe;
         let transform = recipe.evaluation_transform(self.resolved.run.normalization());
-        let batch_size = recipe.train.batch_size / recipe.train.accumulation_steps;
         let labels = recipe.labels.per_image.loss();
-        classify(b, &self.model, Arc::clone(source), transform, labels, batch_size, self.workers)
+        classify(b, &self.model, Arc::clone(source), transform, labels, self.batch_size, self.workers)
     }
 
     fn write_page(&self, records: &mut Records) -> Result<()> {
@@ -201,11 +204,19 @@ impl AccuracyEvaluation {
         Ok(page.write(&records.path().join("report.html"))?)
     }
 
-    fn keep_best<B: Backend>(&self, b: &B, records: &mut Records, top1: f64) -> Result<()> {
-        if records.metric("best_top1").is_some_and(|best| best >= top1) {
+    /// Keeps the weights with the highest accuracy; where an image may have several labels, with the highest mean average
+    /// precision.
+    fn keep_best<B: Backend>(&self, b: &B, records: &mut Records, done: &ClassificationReport) -> Result<()> {
+        let top1 = done.accuracy.top1();
+        let (name, score) = match done.mean_average_precision {
+            Some(mean) => ("best_mean_average_precision", mean),
+            None => ("best_top1", top1),
+        };
+        if records.metric(name).is_some_and(|best| best >= score) {
             return Ok(());
         }
         records.set_metric("best_top1", top1);
+        records.set_metric(name, score);
         records.set_metric("best_step", records.state().steps as f64);
         let metadata = HashMap::from([(RECIPE_KEY.to_owned(), self.resolved.to_weights_metadata())]);
         weights::save_values_atomically(&records.path().join(BEST_FILE), b, metadata)
@@ -225,11 +236,18 @@ impl<B: Backend> Evaluation<B> for AccuracyEvaluation {
             records.count_unreadable(Collection::HeldOut, &done.skipped, steps, observe)?;
             let (loss, top1, top5) = (done.loss, done.accuracy.top1(), done.accuracy.top5());
             observe(Event::Classified { steps, loss, top1, top5 });
+            let mut scalars = vec![("loss/held-out", loss), ("top1", top1), ("top5", top5)];
+            scalars.extend(done.mean_average_precision.map(|mean| ("mean_average_precision", mean)));
             records.log_metrics(
-                &[("val_loss", Some(loss)), ("top1", Some(top1)), ("top5", Some(top5))],
-                &[("loss/held-out", loss), ("top1", top1), ("top5", top5)],
+                &[
+                    ("val_loss", Some(loss)),
+                    ("top1", Some(top1)),
+                    ("top5", Some(top5)),
+                    ("mean_average_precision", done.mean_average_precision),
+                ],
+                &scalars,
             )?;
-            self.keep_best(b, records, top1)?;
+            self.keep_best(b, records, &done)?;
             self.last = Some(done);
         }
         self.write_page(records)

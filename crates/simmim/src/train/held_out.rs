@@ -62,17 +62,17 @@ impl HeldOut {
         memory::check(what, memory::of_values(data.channels * height * width).saturating_mul(kept))
     }
 
-    /// Decodes the images once; unreadable images are left out.
+    /// Decodes the images once; unreadable images are left out. One of `world` ranks evaluates as many at a time as it trains on.
     ///
     /// # Errors
     /// If reading fails for a reason other than an unreadable image.
-    pub(super) fn new(options: &Options, resolved: &Resolved, model: &SimMim) -> Result<Self> {
+    pub(super) fn new(options: &Options, resolved: &Resolved, model: &SimMim, world: usize) -> Result<Self> {
         let recipe = &resolved.recipe;
         let source = Arc::clone(&options.val.as_ref().unwrap_or(&options.data).source);
         let subset = Arc::new(Subset::spread(source, MAX_IMAGES));
         let transform = recipe.data.transform(Augmentation::Center, resolved.run.normalization());
         let (strategy, grid) = (strategy(&recipe.mask), mask_grid(recipe));
-        let batch_size = recipe.train.batch_size / recipe.train.accumulation_steps;
+        let batch_size = recipe.train.micro_batch(world);
         let (mut pixels, mut masks, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
         for batch in OrderedPass::new(subset, transform, batch_size, options.workers)? {
             let batch = batch?;

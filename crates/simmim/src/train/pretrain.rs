@@ -80,6 +80,7 @@ pub fn pretrain<D: Device>(
     }
     HeldOut::check_memory(options)?;
     let resolved = setup.resolved.clone();
+    let world = collective.world();
     let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
     say_start(&trainer, transferred.as_ref(), observe);
     observe(Event::Head { head: &head });
@@ -90,7 +91,7 @@ pub fn pretrain<D: Device>(
         trainer.add_evaluation(monitor);
     }
     if trainer.is_first_rank() {
-        let held_out = HeldOut::new(options, &resolved, &model)?;
+        let held_out = HeldOut::new(options, &resolved, &model, world)?;
         if options.val.is_some() {
             let steps = trainer.records_mut().state().steps;
             trainer.records_mut().count_unreadable(Collection::HeldOut, held_out.skipped(), steps, observe)?;

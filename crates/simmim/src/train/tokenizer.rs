@@ -57,12 +57,13 @@ pub fn train_tokenizer<D: Device>(
     ReconstructionEval::check_memory(shown, &recipe.data)?;
     let resolved = setup.resolved.clone();
     let normalization = resolved.run.normalization();
+    let world = collective.world();
     let mut trainer = Trainer::begin(options, &mut setup, device, collective, parameters, task, observe)?;
     if trainer.is_first_rank() {
         // without held-out images, training images with a center crop
         let source = Arc::clone(&options.val.as_ref().unwrap_or(&options.data).source);
         let transform = recipe.data.transform(Augmentation::Center, normalization.clone());
-        let images = ReconstructionEval::new(source, transform, recipe.train.batch_size, options.workers)?;
+        let images = ReconstructionEval::new(source, transform, recipe.train.micro_batch(world), options.workers)?;
         if options.val.is_some() {
             let steps = trainer.records_mut().state().steps;
             trainer.records_mut().count_unreadable(Collection::HeldOut, images.skipped(), steps, observe)?;

@@ -38,7 +38,7 @@ pub fn adapt(from: &Path, edits: &[String], channels: Option<ChannelRule>, out: 
     let Some((recipe, mut run)) = weights.resolved.clone() else {
         return Err(Error::Input {
             what: format!("`{}` is of no convention that this program knows", weights.file.path().display()),
-            hint: Some("`simmim inspect FILE` shows what is in it; README.md lists what can be imported".into()),
+            hint: Some("`simmim inspect FILE` shows what is in it; docs/WEIGHTS.md lists what can be imported".into()),
         });
     };
     let recipe = edit_any(&weights.file.path().display().to_string(), recipe, edits)?;

@@ -128,7 +128,7 @@ impl Convention {
     pub(super) fn to_ours(&self, file: &WeightsFile) -> Result<Ours> {
         let not_ours = |what: String| Error::Input {
             what: format!("`{}`, taken as {}: {what}", file.path().display(), self.name),
-            hint: Some("`simmim inspect FILE` shows what is in it; README.md lists what can be imported".into()),
+            hint: Some("`simmim inspect FILE` shows what is in it; docs/WEIGHTS.md lists what can be imported".into()),
         };
         let mut stored: BTreeMap<String, String> = BTreeMap::new();
         for (name, _) in file.shapes() {
