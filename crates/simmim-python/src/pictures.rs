@@ -9,8 +9,8 @@ use std::path::PathBuf;
 pub(crate) enum Picture {
     /// Bytes, 0 to 255, `[H, W, C]`.
     Bytes { pixels: Vec<u8>, shape: (usize, usize, usize) },
-    /// Numbers from 0 to 1, `[H, W, C]`.
-    Numbers { numbers: Vec<f32>, shape: (usize, usize, usize) },
+    /// The bytes of `f32` numbers from 0 to 1, `[H, W, C]`.
+    Floats { floats: Vec<u8>, shape: (usize, usize, usize) },
     /// A file.
     File { path: PathBuf },
 }
@@ -34,7 +34,7 @@ impl Source for Pictures {
     fn name(&self, index: usize) -> String {
         match &self.pictures[index] {
             Picture::File { path } => path.display().to_string(),
-            Picture::Bytes { .. } | Picture::Numbers { .. } => format!("images[{index}]"),
+            Picture::Bytes { .. } | Picture::Floats { .. } => format!("images[{index}]"),
         }
     }
 
@@ -45,7 +45,10 @@ impl Source for Pictures {
         };
         Ok(match &self.pictures[index] {
             Picture::Bytes { pixels, shape } => of_pixels(*shape, Pixels::U8(pixels.clone())),
-            Picture::Numbers { numbers, shape } => of_pixels(*shape, Pixels::F32(numbers.clone())),
+            Picture::Floats { floats, shape } => {
+                let values = floats.as_chunks().0.iter().map(|value| f32::from_ne_bytes(*value));
+                of_pixels(*shape, Pixels::F32(values.collect()))
+            }
             Picture::File { path } => {
                 let bytes = std::fs::read(path).map_err(|cause| Error::Read { path: path.clone(), cause })?;
                 Encoded::file(bytes, self.decoding.channels, self.name(index)).with_decoding(self.decoding)

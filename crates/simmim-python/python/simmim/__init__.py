@@ -158,8 +158,8 @@ class _Bytes:
 
 
 @dataclass
-class _Numbers:
-    numbers: list[float]
+class _Floats:
+    floats: bytes
     shape: tuple[int, ...]
 
 
@@ -168,7 +168,7 @@ def _array(found: tuple[bytearray, list[int]]) -> NDArray[numpy.float32]:
     return numpy.frombuffer(values, numpy.float32).reshape(shape)
 
 
-def _picture(image: Any, index: int) -> _File | _Bytes | _Numbers:
+def _picture(image: Any, index: int) -> _File | _Bytes | _Floats:
     if isinstance(image, (str, os.PathLike)):
         return _File(os.fspath(image))
     if hasattr(image, "getexif"):
@@ -181,7 +181,7 @@ def _picture(image: Any, index: int) -> _File | _Bytes | _Numbers:
             "hint: give a path, a PIL image, or an array [H, W, C] of uint8 or uint16"
         )
     if array.dtype == numpy.uint16:
-        return _Numbers((array.astype(numpy.float32) / 65535).ravel().tolist(), array.shape)
+        return _Floats((array.astype(numpy.float32) / 65535).tobytes(), array.shape)
     return _Bytes(numpy.ascontiguousarray(array).tobytes(), array.shape)
 
 
