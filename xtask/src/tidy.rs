@@ -23,6 +23,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/simmim-kernels/src/avx512/softmax.rs",
     "crates/simmim-kernels/src/peak.rs",
     "crates/simmim-kernels/src/product/amx.rs",
+    "crates/simmim-kernels/src/product/avx2.rs",
     "crates/simmim-kernels/src/product/avx512.rs",
     "crates/simmim-kernels/src/product/mod.rs",
     "crates/simmim-kernels/src/product/portable.rs",

@@ -31,6 +31,8 @@
 mod amx;
 mod amx_model;
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod portable;
 mod tile;

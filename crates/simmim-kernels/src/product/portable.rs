@@ -1,4 +1,4 @@
-//! Tiles for AVX2, NEON and any other CPU, written as arithmetic on arrays that the compiler keeps in registers.
+//! Tiles for NEON and any other CPU, written as arithmetic on arrays that the compiler keeps in registers.
 
 use super::{TileAccumulator, TileJob, TileKernel};
 use crate::math::mul_add;
@@ -6,28 +6,11 @@ use crate::math::mul_add;
 /// Columns of a tile.
 pub(super) const WIDTH: usize = 16;
 
-#[cfg(target_arch = "x86_64")]
-pub(super) const AVX2_F32: [TileKernel; 6] =
-    [avx2::<1, false>, avx2::<2, false>, avx2::<3, false>, avx2::<4, false>, avx2::<5, false>, avx2::<6, false>];
-
-#[cfg(target_arch = "x86_64")]
-pub(super) const AVX2_BF16: [TileKernel; 6] =
-    [avx2::<1, true>, avx2::<2, true>, avx2::<3, true>, avx2::<4, true>, avx2::<5, true>, avx2::<6, true>];
-
 pub(super) const F32: [TileKernel; 6] =
     [plain::<1, false>, plain::<2, false>, plain::<3, false>, plain::<4, false>, plain::<5, false>, plain::<6, false>];
 
 pub(super) const BF16: [TileKernel; 6] =
     [plain::<1, true>, plain::<2, true>, plain::<3, true>, plain::<4, true>, plain::<5, true>, plain::<6, true>];
-
-/// # Safety
-/// As [`TileKernel`] says.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const HEIGHT: usize, const IS_BF16: bool>(job: &TileJob) {
-    // SAFETY: the caller promises what `tile` asks for.
-    unsafe { tile::<HEIGHT, IS_BF16, true>(job) }
-}
 
 /// # Safety
 /// As [`TileKernel`] says.

@@ -3,7 +3,7 @@
 use super::amx_model::AmxModel;
 use super::{TileKernel, portable, tiles};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx512};
+use super::{amx, avx2, avx512};
 use crate::dtype::{Dtype, DtypeKind};
 use crate::instructions::Instructions;
 use crate::pack::PackedLayout;
@@ -112,7 +112,7 @@ impl Tile {
             #[cfg(target_arch = "x86_64")]
             Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512 => 48,
             #[cfg(target_arch = "x86_64")]
-            Instructions::Avx2 => portable::WIDTH,
+            Instructions::Avx2 => avx2::WIDTH,
             Instructions::AmxModel | Instructions::Portable => portable::WIDTH,
         }
     }
@@ -135,9 +135,9 @@ impl Tile {
             #[cfg(target_arch = "x86_64")]
             (Instructions::Avx512, DtypeKind::Bf16) => Unit::Vectors(&avx512::WIDENED),
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx2, DtypeKind::F32) => Unit::Vectors(&portable::AVX2_F32),
+            (Instructions::Avx2, DtypeKind::F32) => Unit::Vectors(&avx2::F32),
             #[cfg(target_arch = "x86_64")]
-            (Instructions::Avx2, DtypeKind::Bf16) => Unit::Vectors(&portable::AVX2_BF16),
+            (Instructions::Avx2, DtypeKind::Bf16) => Unit::Vectors(&avx2::BF16),
             (Instructions::AmxModel | Instructions::Portable, DtypeKind::F32) => Unit::Vectors(&portable::F32),
             (Instructions::Portable, DtypeKind::Bf16) => Unit::Vectors(&portable::BF16),
         }

@@ -1,0 +1,191 @@
+//! Tiles of 6 × 16 sums, which take 12 of the 16 registers of AVX2.
+//!
+//! In each step of the depth, two vectors of the panel are loaded, and one lane of each row of A is broadcast and multiplied
+//! with them. A panel of at most 8 columns takes one vector. Written out, because the compiler stores sums that it is left to
+//! arrange itself once in every step, which halves the speed.
+
+use super::{TileAccumulator, TileJob, TileKernel};
+use std::arch::x86_64::{
+    __m256, __m256i, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpgt_epi32, _mm256_fmadd_ps,
+    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setr_epi32, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+};
+
+/// Lanes of a vector.
+const LANES: usize = 8;
+
+/// Lanes of a panel.
+pub(super) const WIDTH: usize = 16;
+
+pub(super) const F32: [TileKernel; 6] =
+    [f32_tile::<1>, f32_tile::<2>, f32_tile::<3>, f32_tile::<4>, f32_tile::<5>, f32_tile::<6>];
+
+/// bf16 operands, whose halves of a lane are widened to f32.
+pub(super) const BF16: [TileKernel; 6] =
+    [bf16_tile::<1>, bf16_tile::<2>, bf16_tile::<3>, bf16_tile::<4>, bf16_tile::<5>, bf16_tile::<6>];
+
+/// # Safety
+/// As [`TileKernel`] says.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_tile<const HEIGHT: usize>(job: &TileJob) {
+    // SAFETY: the caller promises what these functions ask for.
+    unsafe {
+        match job.columns.div_ceil(LANES) {
+            1 => f32_vectors::<HEIGHT, 1>(job),
+            _ => f32_vectors::<HEIGHT, 2>(job),
+        }
+    }
+}
+
+/// # Safety
+/// As [`TileKernel`] says.
+#[target_feature(enable = "avx2,fma")]
+unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
+    // SAFETY: the caller promises what these functions ask for.
+    unsafe {
+        match job.columns.div_ceil(LANES) {
+            1 => bf16_vectors::<HEIGHT, 1>(job),
+            _ => bf16_vectors::<HEIGHT, 2>(job),
+        }
+    }
+}
+
+/// # Safety
+/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
+    let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEIGHT];
+    let (a_row, a_step) = (job.a_row, job.a_step);
+    for segment in 0..job.segments {
+        // SAFETY: the caller promises that these lanes may be read.
+        unsafe {
+            let mut a = job.a.add(segment * job.a_segment).cast::<f32>();
+            let mut b = job.b.add(segment * job.b_segment).cast::<f32>();
+            for _ in 0..job.steps {
+                let vectors: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(v * LANES)));
+                for i in 0..HEIGHT {
+                    let lane = _mm256_set1_ps(*a.add(i * a_row));
+                    for v in 0..VECTORS {
+                        sums[i][v] = _mm256_fmadd_ps(lane, vectors[v], sums[i][v]);
+                    }
+                }
+                a = a.wrapping_add(a_step);
+                b = b.add(WIDTH);
+            }
+        }
+    }
+    // SAFETY: the caller promises what `store` asks for.
+    unsafe { store(job, &sums) }
+}
+
+/// The lower halves of all lanes first, then the upper ones, because both together take too many registers.
+///
+/// # Safety
+/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn bf16_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
+    let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEIGHT];
+    let (a_row, a_step) = (job.a_row, job.a_step);
+    for segment in 0..job.segments {
+        // SAFETY: the caller promises that these lanes may be read. Lanes of A are read unaligned, as rows of bf16 may start
+        // in the middle of a word.
+        unsafe {
+            let mut a = job.a.add(segment * job.a_segment).cast::<i32>();
+            let mut b = job.b.add(segment * job.b_segment);
+            for _ in 0..job.steps {
+                add_halves::<false, HEIGHT, VECTORS>(&mut sums, a, a_row, b);
+                add_halves::<true, HEIGHT, VECTORS>(&mut sums, a, a_row, b);
+                a = a.wrapping_add(a_step);
+                b = b.add(WIDTH);
+            }
+        }
+    }
+    // SAFETY: the caller promises what `store` asks for.
+    unsafe { store(job, &sums) }
+}
+
+/// Adds the products of the lower or the upper halves of the lanes of one step.
+///
+/// # Safety
+/// A lane of each row from `a` on and all of the panel from `b` on may be read.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn add_halves<const UPPER: bool, const HEIGHT: usize, const VECTORS: usize>(
+    sums: &mut [[__m256; VECTORS]; HEIGHT],
+    a: *const i32,
+    a_row: usize,
+    b: *const u32,
+) {
+    // SAFETY: the caller promises that these lanes may be read.
+    unsafe {
+        let vectors: [__m256; VECTORS] =
+            std::array::from_fn(|v| half::<UPPER>(_mm256_loadu_si256(b.add(v * LANES).cast())));
+        for i in 0..HEIGHT {
+            let lane = half::<UPPER>(_mm256_set1_epi32(a.add(i * a_row).read_unaligned()));
+            for v in 0..VECTORS {
+                sums[i][v] = _mm256_fmadd_ps(lane, vectors[v], sums[i][v]);
+            }
+        }
+    }
+}
+
+/// The lower or the upper halves of lanes as f32.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn half<const UPPER: bool>(lanes: __m256i) -> __m256 {
+    if UPPER {
+        _mm256_castsi256_ps(_mm256_and_si256(lanes, _mm256_set1_epi32(0xffff_0000u32 as i32)))
+    } else {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(lanes))
+    }
+}
+
+/// Adds sums to the accumulator and stores them.
+///
+/// # Safety
+/// `c` and the accumulator are as [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES`
+/// columns.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: &[[__m256; VECTORS]; HEIGHT]) {
+    for v in 0..VECTORS {
+        let left = v * LANES;
+        let used = (job.columns - left).min(LANES);
+        for i in 0..HEIGHT {
+            // SAFETY: `used` keeps reads and writes within `columns` values of a row or of the bias, as the caller promises.
+            unsafe {
+                let c = job.c.add(i * job.c_stride + left);
+                let sum = match job.accumulator {
+                    TileAccumulator::Zero => sums[i][v],
+                    TileAccumulator::Output => _mm256_add_ps(load(c, used), sums[i][v]),
+                    TileAccumulator::Bias(bias) => _mm256_add_ps(sums[i][v], load(bias.add(left), used)),
+                };
+                if used == LANES {
+                    _mm256_storeu_ps(c, sum);
+                } else {
+                    _mm256_maskstore_ps(c, mask(used), sum);
+                }
+            }
+        }
+    }
+}
+
+/// Loads the first `used` lanes of a vector; the others are zeros. Masks are slow, so whole vectors do without.
+///
+/// # Safety
+/// These lanes may be read.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn load(from: *const f32, used: usize) -> __m256 {
+    // SAFETY: the caller promises that these lanes may be read.
+    unsafe { if used == LANES { _mm256_loadu_ps(from) } else { _mm256_maskload_ps(from, mask(used)) } }
+}
+
+/// A mask of the first `used` lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn mask(used: usize) -> __m256i {
+    _mm256_cmpgt_epi32(_mm256_set1_epi32(used as i32), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7))
+}
