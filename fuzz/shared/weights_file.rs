@@ -12,13 +12,13 @@ use zip::{CompressionMethod, ZipWriter};
 const KINDS: [&str; 5] = ["torch", "pickle", "safetensors", "header", "index"];
 
 /// The kind of file that the first of some bytes stands for, and the others.
-pub fn kind(bytes: &[u8]) -> Option<(&'static str, &[u8])> {
+pub(crate) fn kind(bytes: &[u8]) -> Option<(&'static str, &[u8])> {
     let (kind, content) = bytes.split_first()?;
     Some((KINDS[usize::from(*kind) % KINDS.len()], content))
 }
 
 /// Writes a file of this kind into a folder.
-pub fn write(folder: &Path, kind: &str, content: &[u8]) -> PathBuf {
+pub(crate) fn write(folder: &Path, kind: &str, content: &[u8]) -> PathBuf {
     match kind {
         "torch" => written(folder.join("w.pth"), content),
         "pickle" => archive_of(folder.join("w.pth"), content),
