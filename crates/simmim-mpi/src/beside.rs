@@ -72,6 +72,6 @@ impl Beside {
 }
 
 /// The state that threads share.
-pub(crate) fn lock(protocol: &Mutex<Protocol>) -> MutexGuard<'_, Core> {
+pub(crate) fn lock(protocol: &Mutex<Protocol>) -> MutexGuard<'_, Protocol> {
     protocol.lock().unwrap_or_else(PoisonError::into_inner)
 }

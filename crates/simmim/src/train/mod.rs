@@ -5,6 +5,7 @@
 //! `finetune.rs` and `tokenizer.rs` each hold one task and the set-up of its run.
 
 mod annealing;
+mod divided;
 mod finetune;
 pub mod groups;
 mod held_out;
