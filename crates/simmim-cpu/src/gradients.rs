@@ -89,7 +89,7 @@ impl Gradients {
     ///
     /// # Panics
     /// If a parameter is named twice.
-    pub(crate) fn to_accumulate(
+    pub(crate) fn for_products(
         &mut self,
         ids: impl Iterator<Item = ParameterId>,
     ) -> Vec<(&mut [f32], Accumulator<'static>)> {

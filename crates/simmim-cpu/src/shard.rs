@@ -95,7 +95,7 @@ impl Shard {
         start..start + lens[self.rank]
     }
 
-    /// The values of a range sorted by the ranks that keep them. `take` gets each part in turn, and where it goes.
+    /// The parts of a range, and where each lies when values are sorted by the ranks that keep them.
     pub(crate) fn sorted(&self, range: Range<usize>) -> impl Iterator<Item = (Part, Range<usize>)> + use<> {
         let lens = self.lens(range.clone());
         let mut next: Vec<usize> = lens.iter().scan(0, |end, len| Some(std::mem::replace(end, *end + len))).collect();

@@ -141,7 +141,7 @@ impl Store {
         &mut self,
         ids: impl Iterator<Item = ParameterId>,
     ) -> Vec<(&mut [f32], Accumulator<'static>)> {
-        self.gradients.to_accumulate(ids)
+        self.gradients.for_products(ids)
     }
 
     /// A copy of a parameter's range of a buffer, which is zero where the buffer is not allocated yet or another rank keeps it.

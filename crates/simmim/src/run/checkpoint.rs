@@ -88,7 +88,7 @@ impl Checkpoint {
     pub fn restore(
         &self,
         table: &ParameterTable,
-        write: &mut dyn FnMut(Slot, ParameterId, &[f32]) -> Result<()>,
+        mut write: impl FnMut(Slot, ParameterId, &[f32]) -> Result<()>,
     ) -> Result<()> {
         for slot in self.slots() {
             let (file, prefix) = match slot {

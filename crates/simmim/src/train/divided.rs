@@ -36,7 +36,7 @@ pub(super) fn answer<B: Backend>(collective: &mut dyn Collective, backend: &B) -
 /// What the first rank starts from.
 pub(super) enum Start {
     Values(Vec<f32>),
-    Checkpoint(Checkpoint),
+    Checkpoint(Box<Checkpoint>),
 }
 
 /// Gives all ranks what the first one starts from, of which each keeps its part, and the state.

@@ -109,7 +109,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
                 ((Some(checkpoint), damaged), _) => {
                     damaged.iter().for_each(|error| observe(Event::Damaged { error }));
                     state = checkpoint.state.clone();
-                    start = Some(Start::Checkpoint(checkpoint));
+                    start = Some(Start::Checkpoint(Box::new(checkpoint)));
                 }
                 ((None, _), Some(values)) => start = Some(Start::Values(values)),
                 ((None, _), None) => unreachable!("checkpoints do not vanish from a locked folder"),
