@@ -166,8 +166,11 @@ mod tests {
         idx_from_bytes(&[&header[..], &(0..IMAGES as u8).collect::<Vec<_>>()].concat(), None, 1).unwrap()
     }
 
+    /// Samples and values of a batch.
+    type Taken = (Vec<usize>, Vec<f32>);
+
     /// The batches that the first rank takes from image `first` on, of a pass that stops after `most` of them.
-    fn taken(collective: &mut dyn Collective, first: usize, most: usize) -> (Vec<(Vec<usize>, Vec<f32>)>, bool) {
+    fn taken(collective: &mut dyn Collective, first: usize, most: usize) -> (Vec<Taken>, bool) {
         let transform = Transform {
             height: 1,
             width: 1,
