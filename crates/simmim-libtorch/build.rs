@@ -1,4 +1,4 @@
-//! Compiles the one file of C++ and says where libtorch lies: to the tests of this crate, and to whoever depends on it.
+//! Compiles the C++ and says where libtorch lies: to the tests of this crate, and to whoever depends on it.
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
@@ -8,7 +8,8 @@ fn main() {
 
 #[cfg(feature = "tch")]
 fn build() {
-    println!("cargo:rerun-if-changed=src/shim.cpp");
+    let files = ["src/shim.cpp", "src/streams.cpp", "src/recorded_graph.cpp"];
+    files.iter().chain(&["src/caught.h"]).for_each(|file| println!("cargo:rerun-if-changed={file}"));
     // torch-sys found it
     let lib = std::env::var("DEP_TCH_LIBTORCH_LIB").expect("torch-sys says where libtorch lies");
     let include = std::path::Path::new(&lib).join("../include");
@@ -20,7 +21,7 @@ fn build() {
         .include(&include)
         .std("c++17")
         .flag_if_supported("-Wno-deprecated")
-        .file("src/shim.cpp")
+        .files(files)
         .compile("simmim_shim");
     if !windows {
         println!("cargo:lib={lib}");

@@ -16,7 +16,7 @@ const PACKAGES: &[&str] =
     &["-p", "simmim-libtorch", "-p", "simmim-cli", "--features", "simmim-cli/libtorch", "--locked"];
 
 /// Tests of the backend, which run on any of its devices.
-const TESTS: &[&str] = &["--test", "backend", "--test", "parity", "--test", "steps"];
+const TESTS: &[&str] = &["--test", "backend", "--test", "parity", "--test", "steps", "--test", "graphs"];
 
 /// Builds the command with libtorch, for those who use it.
 pub(crate) fn build(root: &Path) -> Result<()> {
@@ -45,7 +45,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         }
     };
     cargo(root, &python, &[&["clippy", "--all-targets"], PACKAGES, &["--", "--deny", "warnings"]].concat())?;
-    cargo(root, &python, &[&["test"], PACKAGES, TESTS, &["--lib", "--test", "libtorch"]].concat())?;
+    cargo(root, &python, &[&["test"], PACKAGES, TESTS, &["--lib", "--bins", "--test", "libtorch"]].concat())?;
     eprintln!("── libtorch: {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
 }

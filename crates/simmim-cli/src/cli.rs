@@ -40,6 +40,16 @@ pub(crate) struct Common {
     /// why.
     #[arg(long, global = true, value_enum, help_heading = "Common options")]
     pub(crate) precision: Option<Precision>,
+    /// Lets products of f32 on NVIDIA's GPUs round their operands to TF32, which is faster; without it, f32 is f32. With bf16 it
+    /// changes little, since few products are f32 then.
+    #[cfg(feature = "libtorch")]
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub(crate) tf32: bool,
+    /// Records the passes of training steps once and replays them, as CUDA graphs: it changes no result, and takes work off the
+    /// host where models are small.
+    #[cfg(feature = "libtorch")]
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub(crate) graphs: bool,
     /// Number of compute threads, by default one per core (of several ranks, their share of them); on the device cpu it
     /// changes no result.
     #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..), help_heading = "Common options")]

@@ -22,21 +22,55 @@ pub(crate) fn run(cli: &mut Cli) -> anyhow::Result<Exit> {
     unused::refuse(cli)?;
     ranks::with(cli, |cli, ranks| match cli.common.device() {
         #[cfg(feature = "libtorch")]
-        "auto" if LibtorchDevice::has_cuda() => on_libtorch(cli, &format!("cuda:{}", ranks::number_here()), ranks),
-        "auto" | "cpu" => on(cli, &CpuDevice { threads: cli.common.threads() }, ranks),
+        "auto" if unused::computes(&cli.command) && LibtorchDevice::gpus() > 0 => on_libtorch(cli, "cuda", ranks),
+        "auto" | "cpu" => {
+            refuse_options_of_gpus(cli)?;
+            on(cli, &CpuDevice { threads: cli.common.threads() }, ranks)
+        }
         #[cfg(feature = "libtorch")]
         other if is_of_libtorch(other) => on_libtorch(cli, other, ranks),
         other => Err(unknown(other).into()),
     })
 }
 
-/// Runs a command on a device of libtorch, whose memory may run out.
+/// Runs a command on a device of libtorch, whose memory may run out. `cuda` is the GPU of this rank.
 #[cfg(feature = "libtorch")]
 fn on_libtorch(cli: &Cli, name: &str, ranks: &mut dyn Collective) -> anyhow::Result<Exit> {
-    let device = LibtorchDevice::new(name, cli.common.threads())
+    let name = match (name, if name == "cuda" { LibtorchDevice::gpus() } else { 0 }) {
+        ("cuda", gpus @ 1..) => &format!("cuda:{}", ranks::gpu_of_rank(gpus)?),
+        (name, _) => name,
+    };
+    let (common, threads) = (&cli.common, cli.common.threads());
+    let device = LibtorchDevice::new(name, threads)
+        .and_then(|device| if common.tf32 { device.with_tf32() } else { Ok(device) })
+        .and_then(|device| if common.graphs { device.with_graphs() } else { Ok(device) })
         .map_err(|error| Error::Input { what: error.to_string(), hint: Some(error.hint()) })?;
+    if ranks.world() > 1 && ranks.is_first() && !cli.common.quiet {
+        crate::terminal::line("gradients of the ranks are summed through the memory of the host, not by NCCL");
+    }
     simmim_libtorch::guarded(|| on(cli, &device, ranks))
         .unwrap_or_else(|error| Err(Error::DeviceMemory { reason: error.reason }.into()))
+}
+
+/// Refuses what the CPU's backend does not have.
+///
+/// # Errors
+/// If an option asks for it.
+#[cfg(feature = "libtorch")]
+fn refuse_options_of_gpus(cli: &Cli) -> simmim::Result<()> {
+    let asked = [("--tf32", cli.common.tf32), ("--graphs", cli.common.graphs)].into_iter().find(|(_, is_asked)| *is_asked);
+    match asked {
+        None => Ok(()),
+        Some((option, _)) => Err(Error::Input {
+            what: format!("`{option}`: the device is `cpu`, which has nothing of the kind"),
+            hint: Some("leave it out, or name a GPU: `--device cuda:0`".into()),
+        }),
+    }
+}
+
+#[cfg(not(feature = "libtorch"))]
+fn refuse_options_of_gpus(_: &Cli) -> simmim::Result<()> {
+    Ok(())
 }
 
 #[cfg(feature = "libtorch")]

@@ -49,10 +49,35 @@ fn number() -> usize {
 const NUMBERS_HERE: &[&str] =
     &["OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "MV2_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"];
 
-/// This process's number among those on the same machine, which is the number of the accelerator that it takes.
+/// Variables by which launchers hide GPUs from a process.
 #[cfg(feature = "libtorch")]
-pub(crate) fn number_here() -> usize {
-    NUMBERS_HERE.iter().find_map(|name| std::env::var(name).ok()?.trim().parse().ok()).unwrap_or(0)
+const VISIBLE_GPUS: &[&str] = &["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"];
+
+/// The number of the GPU that this process takes, of those that it sees: its own number on this machine, or the only one that a
+/// launcher gave it.
+///
+/// # Errors
+/// If there are more ranks here than GPUs.
+#[cfg(feature = "libtorch")]
+pub(crate) fn gpu_of_rank(gpus: usize) -> simmim::Result<usize> {
+    let number = NUMBERS_HERE.iter().find_map(|name| std::env::var(name).ok()?.trim().parse().ok()).unwrap_or(0);
+    let is_given = VISIBLE_GPUS.iter().any(|name| std::env::var_os(name).is_some());
+    own_gpu(number, gpus, is_given).ok_or_else(|| Error::Input {
+        what: format!("rank {number} of this machine has no GPU of its own, since there {}", match gpus {
+            1 => "is 1".to_owned(),
+            gpus => format!("are {gpus}"),
+        }),
+        hint: Some("start as many ranks on a machine as it has GPUs, or let all share one: `--device cuda:0`".into()),
+    })
+}
+
+#[cfg(feature = "libtorch")]
+fn own_gpu(number: usize, gpus: usize, is_given: bool) -> Option<usize> {
+    match number < gpus {
+        true => Some(number),
+        false if gpus == 1 && is_given => Some(0),
+        false => None,
+    }
 }
 
 #[cfg(not(feature = "mpi"))]
@@ -278,4 +303,17 @@ fn refuse(command: &Command) -> anyhow::Result<()> {
     let what = "this command works in one process, and several were started together".into();
     let hint = "start it without `mpirun`; pretrain, finetune, tokenizer, embed, evaluate and knn use several";
     Err(Error::Input { what, hint: Some(hint.into()) }.into())
+}
+
+#[cfg(all(test, feature = "libtorch"))]
+mod tests {
+    use super::own_gpu;
+
+    #[test]
+    fn each_rank_of_a_machine_has_a_gpu_of_its_own() {
+        assert_eq!([0, 1, 2].map(|number| own_gpu(number, 2, false)), [Some(0), Some(1), None]);
+        // a launcher shows each process its own one, as `srun --gpus-per-task=1` does
+        assert_eq!(own_gpu(3, 1, true), Some(0));
+        assert_eq!([own_gpu(3, 1, false), own_gpu(3, 2, true)], [None, None]);
+    }
 }

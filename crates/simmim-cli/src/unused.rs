@@ -7,8 +7,16 @@ use simmim::Error;
 const COMPUTING: &str =
     "demo, pretrain, finetune, probe, knn, embed, search, map, evaluate, reconstruct, tokenizer and bench";
 
+/// Commands that compute on a device, or say what is known of it.
+const KNOWING_THE_DEVICE: &str =
+    "demo, pretrain, finetune, probe, knn, embed, search, map, evaluate, reconstruct, tokenizer, bench and `inspect RECIPE`";
+
 /// Commands that draw something at random.
 const DRAWING: &str = "demo, pretrain, finetune, probe, knn, embed, search, map, reconstruct, masks, palette, tokenizer, inspect with --html or --recipe, and bench without --peak, --adamw or --data";
+
+/// Commands that make training steps.
+#[cfg(feature = "libtorch")]
+const TRAINING: &str = "demo, pretrain, finetune, tokenizer, and bench without --peak, --forward, --adamw or --data";
 
 /// Where all keys of a recipe count.
 const WHOLE_RECIPES: &str = "pretrain, finetune, tokenizer, demo, `inspect RECIPE` and `recipes NAME`";
@@ -17,8 +25,10 @@ const WHOLE_RECIPES: &str = "pretrain, finetune, tokenizer, demo, `inspect RECIP
 struct Uses {
     /// The command as it is called in errors.
     command: &'static str,
-    /// `--device` and `--threads`.
-    computes: bool,
+    /// `--device`.
+    device: bool,
+    /// `--threads`.
+    threads: bool,
     precision: bool,
     seed: bool,
     keys: Keys,
@@ -33,8 +43,15 @@ enum Keys {
 
 impl Uses {
     fn of(command: &Command) -> Self {
-        let training = |command| Self { command, computes: true, precision: true, seed: true, keys: Keys::All };
-        let none = |command| Self { command, computes: false, precision: false, seed: false, keys: Keys::Only(&[]) };
+        let training = |command| Self { command, device: true, threads: true, precision: true, seed: true, keys: Keys::All };
+        let none = |command| Self {
+            command,
+            device: false,
+            threads: false,
+            precision: false,
+            seed: false,
+            keys: Keys::Only(&[]),
+        };
         let frozen = |command| Self {
             keys: Keys::Only(&[
                 "encoder.",
@@ -58,7 +75,8 @@ impl Uses {
             Command::Search(_) => frozen("search"),
             Command::Map(_) => frozen("map"),
             Command::Evaluate(_) => Self {
-                computes: true,
+                device: true,
+                threads: true,
                 precision: true,
                 keys: Keys::Only(&["evaluate.", "augment.interpolation"]),
                 ..none("evaluate")
@@ -95,11 +113,12 @@ impl Uses {
                 ..none("inspect --recipe")
             },
             // whether it is a recipe is known later
-            Command::Inspect(args) => Self { seed: args.html.is_some(), keys: Keys::All, ..none("inspect") },
-            Command::Bench(args) if args.peak => Self { computes: true, precision: true, ..none("bench --peak") },
-            Command::Bench(args) if args.adamw.is_some() => Self { computes: true, ..none("bench --adamw") },
+            Command::Inspect(args) => Self { device: true, seed: args.html.is_some(), keys: Keys::All, ..none("inspect") },
+            Command::Bench(args) if args.peak => Self { device: true, threads: true, precision: true, ..none("bench --peak") },
+            Command::Bench(args) if args.adamw.is_some() => Self { device: true, threads: true, ..none("bench --adamw") },
             Command::Bench(args) if args.data.is_some() => Self {
-                computes: true,
+                device: true,
+                threads: true,
                 keys: Keys::Only(&[
                     "data.image_size",
                     "data.channels",
@@ -141,10 +160,19 @@ impl Uses {
 pub(crate) fn refuse(cli: &Cli) -> simmim::Result<()> {
     let (common, uses) = (&cli.common, Uses::of(&cli.command));
     for (option, is_given, is_used, users) in [
-        ("--device", common.device.is_some(), uses.computes, COMPUTING),
-        ("--threads", common.threads.is_some(), uses.computes, COMPUTING),
+        ("--device", common.device.is_some(), uses.device, KNOWING_THE_DEVICE),
+        ("--threads", common.threads.is_some(), uses.threads, COMPUTING),
         ("--precision", common.precision.is_some(), uses.precision, COMPUTING),
         ("--seed", common.seed.is_some(), uses.seed, DRAWING),
+    ] {
+        if is_given && !is_used {
+            return Err(ignored(option, uses.command, format!("it is an option of {users}")));
+        }
+    }
+    #[cfg(feature = "libtorch")]
+    for (option, is_given, is_used, users) in [
+        ("--tf32", common.tf32, uses.precision, COMPUTING),
+        ("--graphs", common.graphs, trains(&cli.command), TRAINING),
     ] {
         if is_given && !is_used {
             return Err(ignored(option, uses.command, format!("it is an option of {users}")));
@@ -189,6 +217,35 @@ fn refuse_of_ranks(cli: &Cli, command: &str) -> simmim::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether a command makes training steps by a device's backend.
+#[cfg(feature = "libtorch")]
+fn trains(command: &Command) -> bool {
+    match command {
+        Command::Demo(_) | Command::Pretrain(_) | Command::Finetune(_) | Command::Tokenizer(_) => true,
+        Command::Bench(args) => !args.peak && !args.forward && args.adamw.is_none() && args.data.is_none(),
+        Command::Probe(_)
+        | Command::Knn(_)
+        | Command::Embed(_)
+        | Command::Search(_)
+        | Command::Map(_)
+        | Command::Evaluate(_)
+        | Command::Reconstruct(_)
+        | Command::Masks(_)
+        | Command::Palette(_)
+        | Command::Export(_)
+        | Command::Import(_)
+        | Command::Inspect(_)
+        | Command::Recipes(_) => false,
+    }
+}
+
+/// Whether a command computes on a device, also if none is named.
+#[cfg(feature = "libtorch")]
+pub(crate) fn computes(command: &Command) -> bool {
+    // to load images wants threads and no device
+    Uses::of(command).threads && !matches!(command, Command::Bench(args) if args.data.is_some())
 }
 
 /// The error for an option that would change nothing.

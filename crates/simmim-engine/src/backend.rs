@@ -76,12 +76,23 @@ pub trait Backend: Operations {
     /// The arithmetic in use.
     fn precision(&self) -> Precision;
 
+    /// Whether calls return before the device has done what they ask for. Then only a caller that reads values waits.
+    fn is_asynchronous(&self) -> bool {
+        false
+    }
+
     /// Forgets the tape; records from here on if `recording`.
     fn start(&self, recording: bool);
 
     /// Adds the gradients of a scalar to every parameter's, and forgets the tape. The scalar is not read: on a device
     /// that computes asynchronously nothing waits for it.
     fn backward(&self, loss: &Self::Tensor);
+
+    /// Whether the pass that has just ended computed nothing, because a backend that expected another one noticed too late: then
+    /// it is to be done again, from [`Backend::start`] on.
+    fn must_repeat(&self) -> bool {
+        false
+    }
 
     /// [`Backend::backward`], then sums the gradients of all ranks. The gradients are summed in buckets, each as
     /// soon as no operation left on the tape can add to it, while the rest of the pass is still to come. Returns whether

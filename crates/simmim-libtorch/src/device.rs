@@ -1,6 +1,6 @@
 //! libtorch's devices: whether one is there, what it is called, how it opens a backend.
 
-use crate::{Libtorch, LibtorchError, product_peak, shim};
+use crate::{Libtorch, LibtorchError, product_peak, shim, streams};
 use simmim_engine::{Accelerator, Device, ParameterTable, Precision, ProductPeak};
 
 /// The library that registers NVIDIA's GPUs with libtorch, or AMD's, by the names of the systems that have it.
@@ -11,6 +11,8 @@ const GPU_LIBRARIES: [&std::ffi::CStr; 2] = [c"libtorch_cuda.so", c"libtorch_hip
 pub struct LibtorchDevice {
     device: tch::Device,
     threads: usize,
+    has_tf32: bool,
+    has_graphs: bool,
 }
 
 impl LibtorchDevice {
@@ -42,12 +44,34 @@ impl LibtorchDevice {
             }
         }
         tch::set_num_threads(threads.max(1) as i32);
-        Ok(Self { device, threads: threads.max(1) })
+        Ok(Self { device, threads: threads.max(1), has_tf32: false, has_graphs: false })
     }
 
-    /// Whether there is a GPU that `cuda` can compute on.
-    pub fn has_cuda() -> bool {
-        GPU_LIBRARIES.iter().any(|library| shim::load(library)) && gpus() > 0
+    /// The same, with products of f32 that round their operands to TF32's 10 bits of mantissa.
+    ///
+    /// # Errors
+    /// If it is no GPU of CUDA.
+    pub fn with_tf32(self) -> Result<Self, LibtorchError> {
+        match self.device {
+            tch::Device::Cuda(_) => Ok(Self { has_tf32: true, ..self }),
+            tch::Device::Cpu | tch::Device::Mps | tch::Device::Vulkan => Err(LibtorchError::NoTf32(self.name())),
+        }
+    }
+
+    /// The same, with passes that are recorded once and replayed.
+    ///
+    /// # Errors
+    /// If this libtorch has no graphs for it.
+    pub fn with_graphs(self) -> Result<Self, LibtorchError> {
+        match streams::has_graphs(&tch::Tensor::zeros([1], (tch::Kind::Float, self.device))) {
+            true => Ok(Self { has_graphs: true, ..self }),
+            false => Err(LibtorchError::NoGraphs(self.name())),
+        }
+    }
+
+    /// Number of GPUs that `cuda` can compute on. Loads the library for them, a gigabyte.
+    pub fn gpus() -> usize {
+        if GPU_LIBRARIES.iter().any(|library| shim::load(library)) { gpus() } else { 0 }
     }
 
     pub(crate) fn is_cpu(&self) -> bool {
@@ -116,7 +140,8 @@ impl Device for LibtorchDevice {
     }
 
     fn open(&self, table: ParameterTable, precision: Precision) -> Libtorch {
-        Libtorch::new(table, precision, self.device)
+        streams::allow_tf32(self.has_tf32);
+        Libtorch::new(table, precision, self.device, self.has_graphs)
     }
 
     fn fastest_precision(&self) -> (Precision, String) {
@@ -127,8 +152,11 @@ impl Device for LibtorchDevice {
         }
     }
 
-    fn precision_note(&self, _: Precision) -> Option<String> {
-        None
+    fn precision_note(&self, precision: Precision) -> Option<String> {
+        match precision {
+            Precision::F32 => self.has_tf32.then(|| "products round to TF32".into()),
+            Precision::Bf16 => None,
+        }
     }
 
     fn accelerator(&self) -> Option<Accelerator> {
@@ -150,6 +178,7 @@ impl Device for LibtorchDevice {
     }
 
     fn product_peak(&self, precision: Precision) -> ProductPeak {
+        streams::allow_tf32(self.has_tf32);
         product_peak::product_peak(self, precision)
     }
 }
@@ -173,6 +202,19 @@ mod tests {
         for name in ["cuda:x", "cuda:", "tpu", "libtorch-cpu:1", "mps:0"] {
             assert_eq!(LibtorchDevice::new(name, 1), Err(LibtorchError::UnknownDevice(name.into())));
         }
+    }
+
+    #[test]
+    fn tf32_and_graphs_are_refused_where_they_are_not() {
+        let cpu = LibtorchDevice::new("libtorch-cpu", 1).unwrap();
+        let error = cpu.with_tf32().unwrap_err();
+        assert!(error.to_string().contains("`libtorch-cpu`") && error.hint().contains("cuda"), "{error}");
+        let error = cpu.with_graphs().unwrap_err();
+        assert!(error.to_string().contains("`libtorch-cpu`") && error.hint().contains("cuda"), "{error}");
+        streams::allow_tf32(true);
+        assert!(streams::allows_tf32());
+        streams::allow_tf32(false);
+        assert!(!streams::allows_tf32());
     }
 
     #[test]

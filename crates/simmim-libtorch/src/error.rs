@@ -31,6 +31,12 @@ pub enum LibtorchError {
     /// No driver, or no GPU.
     #[error("device `{0}`: libtorch finds no GPU, or no driver for it")]
     NoGpu(String),
+    /// It does not know TF32.
+    #[error("device `{0}` has no TF32")]
+    NoTf32(String),
+    /// It cannot record work.
+    #[error("device `{0}`: this libtorch has no graphs for it")]
+    NoGraphs(String),
     /// There are fewer GPUs.
     #[error("device `{device}`: there {}", match .count { 1 => "is 1 GPU".to_owned(), n => format!("are {n} GPUs") })]
     NoSuchIndex {
@@ -65,6 +71,8 @@ impl LibtorchError {
             Self::NoGpu(_) => {
                 "`nvidia-smi` (`rocminfo` for AMD) must list a GPU; `--device libtorch-cpu` computes on the CPU".into()
             }
+            Self::NoTf32(_) => "leave out `--tf32`, which is for NVIDIA's GPUs: `--device cuda:N`".into(),
+            Self::NoGraphs(_) => "leave out `--graphs`, which is for GPUs: `--device cuda:N`".into(),
             Self::NoSuchIndex { count, .. } => {
                 format!("GPUs are numbered from 0: `--device cuda:{}` is the last one", count.saturating_sub(1))
             }

@@ -17,6 +17,7 @@
 mod device;
 mod error;
 mod gradient_reduction;
+mod graphs;
 mod layouts;
 mod ops;
 mod optimizer;
@@ -24,13 +25,17 @@ mod product_peak;
 #[allow(unsafe_code, reason = "calls of C++")]
 mod shim;
 mod store;
+#[allow(unsafe_code, reason = "calls of C++")]
+mod streams;
 mod transfer;
 
 pub use device::LibtorchDevice;
 pub use error::{LibtorchError, OutOfMemory, guarded};
-pub use shim::count_operators;
+pub use shim::{OperatorUse, count_operators};
+pub use streams::record_graphs_on_the_cpu;
 pub use transfer::Transfers;
 
+use graphs::Graphs;
 use layouts::Layouts;
 use simmim_engine::{
     AttentionBranch, Backend, Collective, CollectiveError, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch,
@@ -59,6 +64,9 @@ struct State {
     /// The position bias that was looked up last, since blocks may share it.
     expanded_bias: RefCell<Option<ops::position_bias::ExpandedBias>>,
     transfers: Cell<Counted>,
+    /// A value on the device, by which the shim knows it.
+    place: Tensor,
+    graphs: RefCell<Graphs>,
 }
 
 /// A tensor of [`Libtorch`]: f32, on the device.
@@ -72,7 +80,7 @@ impl Clone for LibtorchTensor {
 
 impl Libtorch {
     /// A backend for the parameters of `table`, all of them zero.
-    fn new(table: ParameterTable, precision: Precision, device: tch::Device) -> Self {
+    fn new(table: ParameterTable, precision: Precision, device: tch::Device, has_graphs: bool) -> Self {
         let state = State {
             store: RefCell::new(Store::new(&table, device)),
             table,
@@ -82,6 +90,8 @@ impl Libtorch {
             layouts: RefCell::default(),
             expanded_bias: RefCell::default(),
             transfers: Cell::default(),
+            place: Tensor::zeros([1], (Kind::Float, device)),
+            graphs: RefCell::new(Graphs::new(has_graphs)),
         };
         Self { state: Rc::new(state) }
     }
@@ -89,6 +99,11 @@ impl Libtorch {
     /// How often values crossed between host and device since the backend was opened.
     pub fn transfers(&self) -> Transfers {
         self.state.transfers.get()
+    }
+
+    /// How many passes were replayed since the backend was opened.
+    pub fn replays(&self) -> u64 {
+        self.state.graphs.borrow().replays()
     }
 
     fn is_recording(&self) -> bool {
@@ -106,8 +121,21 @@ impl Libtorch {
     }
 
     /// Runs an operation, and records it if a tape is recording.
+    ///
+    /// `run` must not bring anything from the host that differs from pass to pass: where passes are replayed it does not run.
     fn op(&self, run: impl FnOnce() -> Tensor) -> LibtorchTensor {
-        LibtorchTensor(if self.is_recording() { with_grad(run) } else { no_grad(run) })
+        self.op_of(&[], run)
+    }
+
+    /// Runs an operation that depends on these numbers.
+    fn op_of(&self, numbers: &[f64], run: impl FnOnce() -> Tensor) -> LibtorchTensor {
+        let run = || if self.is_recording() { with_grad(run) } else { no_grad(run) };
+        LibtorchTensor(self.computed(numbers, run))
+    }
+
+    /// Images' factors, `[B, 1, 1]`.
+    fn upload_scale(&self, scale: Option<&[f32]>) -> Option<Tensor> {
+        scale.map(|scale| self.upload(&[scale.len() as i64, 1, 1], scale))
     }
 
     /// A parameter as a leaf of the graph.
@@ -142,6 +170,7 @@ impl Operations for Libtorch {
     type Tensor = LibtorchTensor;
 
     fn tensor(&self, shape: &[usize], data: &[f32]) -> LibtorchTensor {
+        self.no_graph_can();
         let tensor = self.upload(&sizes(shape), data);
         LibtorchTensor(if self.is_recording() { tensor.set_requires_grad(true) } else { tensor })
     }
@@ -163,11 +192,13 @@ impl Operations for Libtorch {
     }
 
     fn patch_embed(&self, images: &Images, patch: (usize, usize), linear: &Linear) -> LibtorchTensor {
-        self.op(|| ops::patch_embed::forward(self, images, patch, linear))
+        let pixels = self.upload(&sizes(&[images.count, images.channels, images.height, images.width]), images.pixels);
+        self.op(|| ops::patch_embed::forward(self, &pixels, patch, linear))
     }
 
     fn mask_tokens(&self, x: &LibtorchTensor, hidden: &[bool], mask_token: ParameterId) -> LibtorchTensor {
-        self.op(|| ops::tokens::mask(self, &x.0, hidden, mask_token))
+        let hidden = self.upload(&[x.0.size()[0], x.0.size()[1], 1], hidden);
+        self.op(|| ops::tokens::mask(self, &x.0, &hidden, mask_token))
     }
 
     fn prepend_tokens(&self, x: &LibtorchTensor, tokens: ParameterId) -> LibtorchTensor {
@@ -186,15 +217,18 @@ impl Operations for Libtorch {
         drop_path_scale: Option<&[f32]>,
     ) -> LibtorchTensor {
         let table = bias_table.map(|table| &table.0);
-        self.op(|| ops::attention_branch::forward(self, &x.0, branch, table, drop_path_scale))
+        let scale = self.upload_scale(drop_path_scale);
+        self.op(|| ops::attention_branch::forward(self, &x.0, branch, table, scale.as_ref()))
     }
 
     fn continuous_position_bias(&self, offsets: &[f32], mlp: &PositionMlp) -> LibtorchTensor {
-        self.op(|| ops::position_bias::continuous(self, offsets, mlp))
+        let offsets = self.upload(&[offsets.len() as i64 / 2, 2], offsets);
+        self.op(|| ops::position_bias::continuous(self, &offsets, mlp))
     }
 
     fn mlp_branch(&self, x: &LibtorchTensor, branch: &MlpBranch, drop_path_scale: Option<&[f32]>) -> LibtorchTensor {
-        self.op(|| ops::mlp_branch::forward(self, &x.0, branch, drop_path_scale))
+        let scale = self.upload_scale(drop_path_scale);
+        self.op(|| ops::mlp_branch::forward(self, &x.0, branch, scale.as_ref()))
     }
 
     fn recompute(&self, x: &LibtorchTensor, segment: Segment<Self>) -> LibtorchTensor {
@@ -220,7 +254,10 @@ impl Operations for Libtorch {
     }
 
     fn gather_rows(&self, x: &LibtorchTensor, rows: &[u32]) -> LibtorchTensor {
-        self.op(|| ops::tokens::gather_rows(self, &x.0, rows))
+        let sources = x.0.numel() / x.0.size().last().map_or(1, |width| *width as usize);
+        let rows: Vec<Option<usize>> = rows.iter().map(|row| Some(*row as usize)).collect();
+        let permutation = self.permutation(&rows, sources);
+        self.op(|| permutation.apply(&x.0.flatten(0, -2)))
     }
 
     fn mean_tokens(&self, x: &LibtorchTensor) -> LibtorchTensor {
@@ -228,15 +265,19 @@ impl Operations for Libtorch {
     }
 
     fn regression(&self, prediction: &LibtorchTensor, loss: &Regression) -> LibtorchTensor {
-        self.op(|| ops::losses::regression(self, &prediction.0, loss))
+        let inputs = ops::losses::regression_inputs(self, &prediction.0, loss);
+        self.op(|| ops::losses::regression(&prediction.0, loss, &inputs))
     }
 
     fn cross_entropy(&self, logits: &LibtorchTensor, loss: &CrossEntropy) -> LibtorchTensor {
-        self.op(|| ops::losses::cross_entropy(self, &logits.0, loss))
+        let inputs = ops::losses::cross_entropy_inputs(self, &logits.0, loss);
+        self.op(|| ops::losses::cross_entropy(&logits.0, loss, &inputs))
     }
 
     fn soft_labels(&self, logits: &LibtorchTensor, loss: &SoftLabels) -> LibtorchTensor {
-        self.op(|| ops::losses::soft_labels(self, &logits.0, loss))
+        let size = logits.0.size();
+        let [target, weight] = [loss.target, loss.weight].map(|values| self.upload(&size, values));
+        self.op(|| ops::losses::soft_labels(&logits.0, loss.labels, &target, &weight))
     }
 
     fn convolution(&self, x: &LibtorchTensor, linear: &Linear) -> LibtorchTensor {
@@ -256,18 +297,18 @@ impl Operations for Libtorch {
     }
 
     fn add(&self, x: &LibtorchTensor, factor: f32, y: &LibtorchTensor) -> LibtorchTensor {
-        self.op(|| &x.0 + f64::from(factor) * &y.0)
+        self.op_of(&[f64::from(factor)], || &x.0 + f64::from(factor) * &y.0)
     }
 
     fn gumbel_softmax(&self, logits: &LibtorchTensor, noise: &[f32], temperature: f32) -> LibtorchTensor {
-        self.op(|| {
-            let noise = self.upload(&logits.0.size(), noise);
-            ((&logits.0 + noise) / f64::from(temperature)).softmax(-1, Kind::Float)
-        })
+        let noise = self.upload(&logits.0.size(), noise);
+        let temperature = f64::from(temperature);
+        self.op_of(&[temperature], || ((&logits.0 + noise) / temperature).softmax(-1, Kind::Float))
     }
 
     fn laplace(&self, prediction: &LibtorchTensor, loss: &Laplace) -> LibtorchTensor {
-        self.op(|| ops::losses::laplace(self, &prediction.0, loss))
+        let target = self.upload(&ops::losses::half_as_wide(&prediction.0), loss.target);
+        self.op(|| ops::losses::laplace(&prediction.0, &target))
     }
 
     fn uniform_divergence(&self, logits: &LibtorchTensor) -> LibtorchTensor {
@@ -284,18 +325,21 @@ impl Backend for Libtorch {
         self.state.precision
     }
 
+    fn is_asynchronous(&self) -> bool {
+        true // also of the CPU, where it is not, so that all devices go the same way
+    }
+
     fn start(&self, recording: bool) {
         self.state.is_recording.set(recording);
         self.state.expanded_bias.take();
         self.state.layouts.borrow_mut().forget_unused();
+        self.begin_pass(recording);
     }
 
     fn backward(&self, loss: &LibtorchTensor) {
         assert_eq!(loss.0.numel(), 1, "only a scalar can be differentiated");
         self.state.expanded_bias.take();
-        if loss.0.requires_grad() {
-            shim::backward(&loss.0, None, false);
-        }
+        self.end_pass(&loss.0);
     }
 
     fn backward_and_reduce(
@@ -304,7 +348,10 @@ impl Backend for Libtorch {
         collective: &mut dyn Collective,
     ) -> Result<bool, CollectiveError> {
         self.backward(loss);
-        if collective.world() == 1 { Ok(true) } else { gradient_reduction::reduce(self, collective) }
+        match collective.world() == 1 || self.must_repeat() {
+            true => Ok(true),
+            false => gradient_reduction::reduce(self, collective),
+        }
     }
 
     fn backward_to(&self, loss: &LibtorchTensor, of: &LibtorchTensor) -> Vec<f32> {
@@ -324,7 +371,12 @@ impl Backend for Libtorch {
         no_grad(|| part.copy_(&values));
     }
 
+    fn must_repeat(&self) -> bool {
+        self.state.graphs.borrow().must_repeat()
+    }
+
     fn clear_gradients(&self) {
+        self.state.graphs.borrow_mut().gradients_are_clear();
         self.state.store.borrow().clear_gradients();
     }
 

@@ -1,6 +1,6 @@
 // What the binding `tch` lacks: functions that pick rows with a backward pass that picks rows too, segments that are
-// recomputed in the backward pass, a backward pass from a given gradient, the optimizer that libtorch fuses, a count of
-// operators, and what is known of an accelerator.
+// recomputed in the backward pass, a backward pass from a given gradient, the optimizer that libtorch fuses, what
+// operators ran, and what is known of an accelerator.
 //
 // Every function returns null, or a message that `simmim_free` takes: no exception crosses into Rust. A tensor is a pointer
 // to an `at::Tensor`, as in `torch-sys`; one that is returned belongs to the caller.
@@ -14,33 +14,25 @@
 #include <torch/custom_class.h>
 #include <torch/headeronly/version.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <optional>
 #include <string>
+#include <vector>
 #ifndef _WIN32
 #include <dlfcn.h>
 #endif
+
+#include "caught.h"
 
 namespace {
 
 using at::Tensor;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
-
-template <typename F>
-char* caught(F&& run) {
-  try {
-    run();
-    return nullptr;
-  } catch (const std::exception& error) {
-    return strdup(error.what());
-  } catch (...) {
-    return strdup("libtorch failed and does not say why");
-  }
-}
 
 std::optional<Tensor> optional(const Tensor* tensor) {
   return tensor == nullptr ? std::nullopt : std::optional<Tensor>(*tensor);
@@ -105,9 +97,43 @@ struct Recompute : torch::autograd::Function<Recompute> {
   }
 };
 
-// Names of operators and how often they ran, while they are counted.
+// How often an operator ran while they are counted, and how long without those that it called.
+struct Use {
+  int64_t count = 0;
+  int64_t nanoseconds = 0;
+};
+
 std::mutex counting;
-std::map<std::string, int64_t> counts;
+std::map<std::string, Use> uses;
+
+using Clock = std::chrono::steady_clock;
+
+// The operators that run in this thread, each inside the one before it: how long those that they called took.
+thread_local std::vector<Clock::duration> inner;
+
+struct Started : at::ObserverContext {
+  Clock::time_point at = Clock::now();
+};
+
+std::unique_ptr<at::ObserverContext> operator_starts(const at::RecordFunction&) {
+  inner.push_back({});
+  return std::make_unique<Started>();
+}
+
+void operator_ends(const at::RecordFunction& function, at::ObserverContext* context) {
+  const auto took = Clock::now() - static_cast<Started*>(context)->at;
+  const auto within = inner.empty() ? Clock::duration() : inner.back();
+  if (!inner.empty()) {
+    inner.pop_back();
+  }
+  if (!inner.empty()) {
+    inner.back() += took;
+  }
+  std::lock_guard<std::mutex> lock(counting);
+  Use& use = uses[function.name()];
+  use.count++;
+  use.nanoseconds += std::chrono::duration_cast<std::chrono::nanoseconds>(took - within).count();
+}
 
 at::DeviceIndex index_of(int index) {
   return static_cast<at::DeviceIndex>(index);
@@ -158,6 +184,15 @@ char* simmim_set_gradient(Tensor* leaf, const Tensor* gradient) {
   return caught([&] { leaf->mutable_grad() = optional(gradient).value_or(Tensor()); });
 }
 
+// What keeps a tensor does not keep what it was computed from.
+char* simmim_forget_graph(Tensor* tensor) {
+  return caught([&] {
+    if (!tensor->is_view()) {
+      tensor->detach_();
+    }
+  });
+}
+
 char* simmim_norm(const Tensor* const* tensors, size_t count, Tensor** norm) {
   return caught([&] {
     at::NoGradGuard no_grad;
@@ -189,26 +224,21 @@ char* simmim_start_counting(uint64_t* handle) {
   return caught([&] {
     {
       std::lock_guard<std::mutex> lock(counting);
-      counts.clear();
+      uses.clear();
     }
-    auto count = [](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {
-      std::lock_guard<std::mutex> lock(counting);
-      counts[function.name()]++;
-      return nullptr;
-    };
-    auto callback = at::RecordFunctionCallback(count).scopes({at::RecordScope::FUNCTION});
-    *handle = at::addGlobalCallback(callback);
+    auto callback = at::RecordFunctionCallback(operator_starts, operator_ends);
+    *handle = at::addGlobalCallback(callback.scopes({at::RecordScope::FUNCTION}));
   });
 }
 
-// Lines of a name, a blank and a number.
+// Lines of a name, how often and how many nanoseconds.
 char* simmim_stop_counting(uint64_t handle, char** lines) {
   return caught([&] {
     at::removeCallback(handle);
     std::lock_guard<std::mutex> lock(counting);
     std::string text;
-    for (const auto& [name, count] : counts) {
-      text += name + " " + std::to_string(count) + "\n";
+    for (const auto& [name, use] : uses) {
+      text += name + " " + std::to_string(use.count) + " " + std::to_string(use.nanoseconds) + "\n";
     }
     *lines = strdup(text.c_str());
   });

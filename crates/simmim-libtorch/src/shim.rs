@@ -31,6 +31,7 @@ unsafe extern "C" {
     ) -> *mut c_char;
     fn simmim_backward(output: *const C_tensor, d_output: *const C_tensor, keeps_graph: bool) -> *mut c_char;
     fn simmim_set_gradient(leaf: *mut C_tensor, gradient: *const C_tensor) -> *mut c_char;
+    fn simmim_forget_graph(tensor: *mut C_tensor) -> *mut c_char;
     fn simmim_norm(tensors: *const *const C_tensor, count: usize, norm: *mut *mut C_tensor) -> *mut c_char;
     fn simmim_fused_adamw(
         tensors: *const *const C_tensor,
@@ -71,13 +72,13 @@ fn result(message: *mut c_char) -> Result<(), String> {
 /// Operations cannot fail in the traits, so that what libtorch refuses ends as it does in the binding: in a panic, which
 /// [`crate::guarded`] turns into an error if memory ran out.
 #[track_caller]
-fn must(message: *mut c_char) {
+pub(crate) fn must(message: *mut c_char) {
     if let Err(text) = result(message) {
         panic!("libtorch: {text}");
     }
 }
 
-fn taken(tensor: *mut C_tensor) -> Tensor {
+pub(crate) fn taken(tensor: *mut C_tensor) -> Tensor {
     // SAFETY: the shim returned it for its caller to own
     unsafe { Tensor::from_ptr(tensor) }
 }
@@ -185,6 +186,12 @@ pub(crate) fn set_gradient(leaf: &Tensor, gradient: Option<&Tensor>) {
     must(unsafe { simmim_set_gradient(leaf.as_ptr().cast_mut(), pointer(gradient)) });
 }
 
+/// Makes a tensor, in all its handles, a value that was computed from nothing.
+pub(crate) fn forget_graph(tensor: &Tensor) {
+    // SAFETY: the tensor is alive
+    must(unsafe { simmim_forget_graph(tensor.as_ptr().cast_mut()) });
+}
+
 /// The norm of all values of some tensors together.
 pub(crate) fn norm(tensors: &[Tensor]) -> Tensor {
     let pointers: Vec<_> = tensors.iter().map(Tensor::as_ptr).collect();
@@ -227,8 +234,19 @@ pub(crate) fn fused_adamw(lists: [&[Tensor]; 4], lr: f64, weight_decay: f64, ste
     });
 }
 
-/// Runs something and counts the operators of libtorch that it calls, in all threads.
-pub fn count_operators<T>(run: impl FnOnce() -> T) -> (T, Vec<(String, u64)>) {
+/// How an operator of libtorch was used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OperatorUse {
+    /// Its name.
+    pub name: String,
+    /// How often it ran.
+    pub count: u64,
+    /// Seconds of the host in all, without those of operators that it called.
+    pub seconds: f64,
+}
+
+/// Runs something and says which operators of libtorch it calls, in all threads.
+pub fn count_operators<T>(run: impl FnOnce() -> T) -> (T, Vec<OperatorUse>) {
     let (mut handle, mut lines) = (0, null_mut());
     // SAFETY: the place is valid
     must(unsafe { simmim_start_counting(&mut handle) });
@@ -236,11 +254,12 @@ pub fn count_operators<T>(run: impl FnOnce() -> T) -> (T, Vec<(String, u64)>) {
     // SAFETY: the handle is that of the start
     must(unsafe { simmim_stop_counting(handle, &mut lines) });
     let text = take_text(lines);
-    let count = |line: &str| {
-        let (name, count) = line.rsplit_once(' ')?;
-        Some((name.to_owned(), count.parse().ok()?))
+    let used = |line: &str| {
+        let [name, count, nanoseconds] = line.split(' ').collect::<Vec<_>>()[..] else { return None };
+        let seconds = nanoseconds.parse::<f64>().ok()? / 1e9;
+        Some(OperatorUse { name: name.to_owned(), count: count.parse().ok()?, seconds })
     };
-    (done, text.lines().filter_map(count).collect())
+    (done, text.lines().filter_map(used).collect())
 }
 
 /// The version whose headers this crate was built with.

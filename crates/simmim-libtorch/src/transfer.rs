@@ -1,6 +1,6 @@
 //! The only places where values cross between host and device. They are counted.
 
-use crate::Libtorch;
+use crate::{Libtorch, streams};
 use tch::kind::Element;
 use tch::{Device, Kind, Tensor, no_grad};
 
@@ -14,7 +14,8 @@ pub struct Transfers {
 }
 
 impl Libtorch {
-    /// A tensor on the device that holds `data`. For a GPU the copy is from pinned memory, so that the host does not wait.
+    /// A tensor on the device that holds `data`. For a GPU the copy is from pinned memory and beside what the GPU computes, so
+    /// that neither waits.
     ///
     /// # Panics
     /// If `data` does not fill `shape`.
@@ -23,22 +24,19 @@ impl Libtorch {
         let mut transfers = self.state.transfers.get();
         transfers.uploads += 1;
         self.state.transfers.set(transfers);
-        no_grad(|| {
-            let host = Tensor::from_slice(data).view(shape);
-            match self.state.device {
-                Device::Cpu => host,
-                Device::Cuda(_) => {
-                    host.pin_memory(self.state.device).to_device_(self.state.device, T::KIND, true, false)
-                }
-                Device::Mps | Device::Vulkan => host.to_device(self.state.device),
-            }
-        })
+        let fresh = no_grad(|| match self.state.device {
+            Device::Cpu => Tensor::from_slice(data).view(shape),
+            Device::Cuda(_) => streams::upload(shape, data, &self.state.place),
+            Device::Mps | Device::Vulkan => Tensor::from_slice(data).view(shape).to_device(self.state.device),
+        });
+        self.given(shape, T::KIND, fresh)
     }
 
     /// The values of a tensor on the host.
     pub(crate) fn download(&self, tensor: &Tensor) -> Vec<f32> {
         let mut transfers = self.state.transfers.get();
         transfers.downloads += 1;
+        self.no_graph_can();
         self.state.transfers.set(transfers);
         no_grad(|| {
             let host = tensor.detach().to_kind(Kind::Float).to_device(Device::Cpu).contiguous().view(-1);

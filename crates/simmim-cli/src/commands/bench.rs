@@ -29,27 +29,40 @@ pub(crate) fn run(common: &Common, args: &BenchArgs, device: &impl Device) -> an
         describe_recipe(common, args, device)?
     };
     if args.data.is_none() {
-        json.insert("device".into(), json!(device.name()));
-        if let Some(accelerator) = device.accelerator() {
-            prose = format!("{}\n\n{}", prose.trim_end(), describe_accelerator(&device.name(), &accelerator));
-            json.insert("device_model".into(), json!(accelerator.model));
-            json.insert("device_memory_mb".into(), json!(accelerator.memory_bytes.map(in_mb)));
-            json.insert("device_most_used_mb".into(), json!(accelerator.most_used_bytes.map(in_mb)));
+        let accelerator = device.accelerator();
+        if let Some(accelerator) = &accelerator {
+            prose = format!("{}\n\n{}\n", prose.trim_end(), describe_device(&device.name(), Some(accelerator)));
         }
+        json.extend(device_json(&device.name(), accelerator.as_ref()));
     }
     print_result(common.json, prose.trim_end(), &Value::Object(json))?;
     Ok(Exit::Done)
 }
 
-fn describe_accelerator(name: &str, accelerator: &Accelerator) -> String {
+/// The line of a device: its name, its model and its memory, where they are known.
+pub(super) fn describe_device(name: &str, accelerator: Option<&Accelerator>) -> String {
     let memory =
         |what: &str, bytes: Option<u64>| bytes.map_or(String::new(), |b| format!(", {:.0} MB {what}", in_mb(b)));
-    format!(
-        "device              {name}{}{}{}\n",
-        accelerator.model.as_ref().map_or(String::new(), |model| format!(", {model}")),
-        memory("of memory", accelerator.memory_bytes),
-        memory("used at most", accelerator.most_used_bytes)
-    )
+    let known = accelerator.map_or(String::new(), |accelerator| {
+        format!(
+            "{}{}{}",
+            accelerator.model.as_ref().map_or(String::new(), |model| format!(", {model}")),
+            memory("of memory", accelerator.memory_bytes),
+            memory("used at most", accelerator.most_used_bytes.filter(|bytes| *bytes > 0))
+        )
+    });
+    format!("device              {name}{known}")
+}
+
+/// The same as fields.
+pub(super) fn device_json(name: &str, accelerator: Option<&Accelerator>) -> Map<String, Value> {
+    let mut fields = Map::from_iter([("device".to_owned(), json!(name))]);
+    if let Some(accelerator) = accelerator {
+        fields.insert("device_model".into(), json!(accelerator.model));
+        fields.insert("device_memory_mb".into(), json!(accelerator.memory_bytes.map(in_mb)));
+        fields.insert("device_most_used_mb".into(), json!(accelerator.most_used_bytes.map(in_mb)));
+    }
+    fields
 }
 
 /// In units of 2²⁰ bytes.

@@ -1,19 +1,21 @@
 //! `simmim inspect`.
 
+use super::bench::{describe_device, device_json};
 use super::inspect_data::describe_data;
 use super::print_result;
 use crate::cli::{Common, InspectArgs};
 use crate::exit::Exit;
 use crate::terminal::escaped;
 use crate::unused::{ignored, refuse_edits};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use simmim::inspect;
-use simmim::inspect::HeadSummary;
+use simmim::inspect::{HeadSummary, ModelSummary};
+use simmim::precision;
 use simmim::recipe::{self, AnyRecipe, BUILT_IN, Recipe, Shard};
 use simmim::run::checkpoint;
 use simmim::run::{located, read_any_resolved, read_log};
 use simmim::weights::WeightsFile;
-use simmim_engine::Device;
+use simmim_engine::{Accelerator, Device, Precision};
 use std::path::Path;
 
 pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> anyhow::Result<Exit> {
@@ -33,8 +35,11 @@ pub(crate) fn run(common: &Common, args: &InspectArgs, device: &impl Device) -> 
     if !is_data {
         refuse_data_options(args)?;
     }
+    if common.device.is_some() && !is_recipe {
+        return Err(ignored("--device", "inspect", "it is for recipes, whose memory a device may have".into()).into());
+    }
     let (prose, json) = if is_recipe {
-        describe_recipe(&args.what, &common.set, device)?
+        describe_recipe(common, &args.what, device)?
     } else if is_run {
         describe_run(path, device)?
     } else if is_weights {
@@ -69,8 +74,8 @@ const IMAGENET_CLASSES: usize = 1000;
 /// Number of ranks that the memory of a divided training state is shown for.
 const RANKS: usize = 8;
 
-fn describe_recipe(name: &str, edits: &[String], device: &impl Device) -> anyhow::Result<(String, Value)> {
-    let recipe = recipe::resolve_any(name, edits)?;
+fn describe_recipe(common: &Common, name: &str, device: &impl Device) -> anyhow::Result<(String, Value)> {
+    let recipe = recipe::resolve_any(name, &common.set)?;
     let model = inspect::any_model(&recipe, IMAGENET_CLASSES, device)?;
     let (height, width) = model.spec.image_px;
     let rows = model.shapes.iter().map(|(name, shape)| format!("  {name:60} {shape:?}\n"));
@@ -94,12 +99,14 @@ fn describe_recipe(name: &str, edits: &[String], device: &impl Device) -> anyhow
         state_mb[1],
         state_mb[2]
     );
+    let of_device = common.device.is_some().then(|| OfDevice::new(device, &model));
+    let device_rows = of_device.as_ref().map_or(String::new(), OfDevice::rows);
     let prose = format!(
         "{name}\n\n\
          parameters          {:>12}  ({:.2} M)\n\
          of the encoder      {:>12}\n\
          GFLOP per image     {:>12.3}  (forward pass; a multiply-add counts as two)\n\
-         {memory}\
+         {memory}{device_rows}\
          input               {height} × {width} × {}\n{}\n{}",
         model.parameters,
         model.parameters as f64 / 1e6,
@@ -120,7 +127,7 @@ fn describe_recipe(name: &str, edits: &[String], device: &impl Device) -> anyhow
         },
         rows.collect::<String>()
     );
-    let json = json!({
+    let mut json = json!({
         "parameters": model.parameters,
         "encoder_parameters": model.encoder_parameters,
         "gflops_per_image": model.gflops_per_image,
@@ -129,7 +136,50 @@ fn describe_recipe(name: &str, edits: &[String], device: &impl Device) -> anyhow
         "heads": heads.iter().map(head_json).collect::<Vec<_>>(),
         "recipe": recipe,
     });
+    if let (Value::Object(fields), Some(of_device)) = (&mut json, &of_device) {
+        fields.extend(of_device.json());
+    }
     Ok((prose, json))
+}
+
+/// What a device has for a model.
+struct OfDevice {
+    name: String,
+    accelerator: Option<Accelerator>,
+    precision: Precision,
+    /// How many images of a training step its memory may hold at a time.
+    images: Option<u64>,
+}
+
+impl OfDevice {
+    fn new(device: &impl Device, model: &ModelSummary) -> Self {
+        let (accelerator, (precision, _)) = (device.accelerator(), device.fastest_precision());
+        let memory = accelerator.as_ref().and_then(|accelerator| accelerator.memory_bytes);
+        let per_image = model.activation_mb_per_image.map(|[f32, bf16]| match precision {
+            Precision::F32 => f32,
+            Precision::Bf16 => bf16,
+        });
+        let images = memory.zip(per_image).map(|(memory, mb)| {
+            // each parameter has a gradient and two moments
+            let left = memory.saturating_sub(16 * model.parameters as u64);
+            (left as f64 / (mb * f64::from(1 << 20))) as u64
+        });
+        Self { name: device.name(), accelerator, precision, images }
+    }
+
+    fn rows(&self) -> String {
+        let precision = precision::name(self.precision);
+        let images = self.images.map_or(String::new(), |images| {
+            format!("images on it        {images:>12}  (of a training step in {precision}; an estimate)\n")
+        });
+        format!("{}\n{images}", describe_device(&self.name, self.accelerator.as_ref()))
+    }
+
+    fn json(&self) -> Map<String, Value> {
+        let mut fields = device_json(&self.name, self.accelerator.as_ref());
+        fields.insert("device_images".into(), json!(self.images));
+        fields
+    }
 }
 
 /// A table of all heads.

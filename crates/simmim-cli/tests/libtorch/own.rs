@@ -30,6 +30,55 @@ fn devices_that_are_not_there_are_refused_before_anything_is_written() {
 }
 
 #[test]
+fn a_program_without_its_other_half_says_so() {
+    let (folder, _) = scratch();
+    let alone = folder.path().join("simmim");
+    std::fs::copy(env!("CARGO_BIN_EXE_simmim"), &alone).unwrap();
+    let mut command = Command::new(&alone);
+    command.arg("recipes");
+    refuses(command, "simmim-libtorch` cannot be started", "beside this program");
+}
+
+#[test]
+fn what_a_device_does_not_have_is_refused() {
+    let (_folder, run) = scratch();
+    let command = pretrain(&fashion(), &run, &[]);
+    for (device, option, error) in [
+        ("libtorch-cpu", "--tf32", "device `libtorch-cpu` has no TF32"),
+        ("libtorch-cpu", "--graphs", "device `libtorch-cpu`: this libtorch has no graphs for it"),
+        ("cpu", "--tf32", "`--tf32`: the device is `cpu`"),
+        ("cpu", "--graphs", "`--graphs`: the device is `cpu`"),
+    ] {
+        let mut command = on(device, &command);
+        command.arg(option);
+        refuses(command, error, "leave ");
+    }
+    assert!(!run.exists());
+    refuses(simmim(["evaluate", "--from=run", "--data=d", "--graphs"]), "`--graphs` changes nothing in", "pretrain");
+}
+
+#[test]
+fn a_recipe_is_inspected_for_a_device() {
+    let of_device = json(simmim(["inspect", "demo", "--device=libtorch-cpu"]));
+    assert_eq!((&of_device["device"], of_device["device_images"].is_null()), (&"libtorch-cpu".into(), true));
+    refuses(simmim(["inspect", &fashion(), "--device=libtorch-cpu"]), "`--device` changes nothing in", "recipes");
+}
+
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn commands_that_compute_nothing_load_no_library_for_gpus() {
+    let loads = |arguments: &[&str]| {
+        let mut command = on("auto", &simmim(arguments));
+        command.env("LD_DEBUG", "files"); // glibc then says on stderr which libraries it loads
+        succeeds(command).stderr.contains("libtorch_cuda")
+    };
+    assert!(!loads(&["inspect", "demo"]));
+    assert!(!loads(&["bench", "--data", &fashion(), "--recipe=demo", "--steps=1"]));
+    // which is seen where it is loaded
+    assert!(loads(&["bench", "--peak"]));
+}
+
+#[test]
 fn the_benchmark_names_the_device() {
     let result = json(simmim(["bench", "--peak"]));
     assert_eq!(result["device"], "libtorch-cpu");

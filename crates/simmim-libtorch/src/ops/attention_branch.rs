@@ -17,7 +17,7 @@ pub(crate) fn forward(
     x: &Tensor,
     branch: &AttentionBranch,
     table: Option<&Tensor>,
-    drop_path_scale: Option<&[f32]>,
+    drop_path_scale: Option<&Tensor>,
 ) -> Tensor {
     let [images, tokens, width] = x.size()[..] else { panic!("expected [B, N, D], got {:?}", x.size()) };
     let heads = branch.heads as i64;

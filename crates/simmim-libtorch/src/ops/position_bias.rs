@@ -13,8 +13,7 @@ pub(crate) struct ExpandedBias {
 }
 
 /// SwinV2's bias, computed in f32 as in the official code: offsets `[T, 2]` → `[T, A]`.
-pub(crate) fn continuous(b: &Libtorch, offsets: &[f32], mlp: &PositionMlp) -> Tensor {
-    let offsets = b.upload(&[offsets.len() as i64 / 2, 2], offsets);
+pub(crate) fn continuous(b: &Libtorch, offsets: &Tensor, mlp: &PositionMlp) -> Tensor {
     let hidden = offsets.linear(&b.leaf(mlp.fc1_weight), Some(&b.leaf(mlp.fc1_bias))).relu();
     16.0 * hidden.linear(&b.leaf(mlp.fc2_weight), None::<Tensor>).sigmoid()
 }

@@ -12,7 +12,7 @@ pub(crate) fn add(
     y: &Tensor,
     (norm, order): (&LayerNorm, NormOrder),
     layer_scale: Option<ParameterId>,
-    drop_path_scale: Option<&[f32]>,
+    drop_path_scale: Option<&Tensor>,
 ) -> Tensor {
     let y = match order {
         NormOrder::Pre => y.shallow_clone(),
@@ -24,7 +24,7 @@ pub(crate) fn add(
         None => y,
     };
     let y = match drop_path_scale {
-        Some(scale) => y * b.upload(&[scale.len() as i64, 1, 1], scale),
+        Some(scale) => y * scale,
         None => y,
     };
     x + y

@@ -16,7 +16,7 @@ pub use times::Times;
 
 use crate::encoders::{Encode, ForwardContext, VisibleTokens, activation_bytes};
 use crate::error::Result;
-use crate::memory as foreseen;
+use crate::memory::{self as foreseen, Foreseen};
 use crate::model::SimMim;
 use crate::precision::{self, PrecisionChoice};
 use crate::ranges::wrong;
@@ -239,7 +239,7 @@ impl<D: Device> Bench<D> {
         let (table, inits) = builder.finish();
         let groups = groups::groups(&table, model.encoder(), &recipe.train);
         let (precision, precision_reason) = precision::choose(options.precision, device);
-        check_memory(recipe, &model, table.len(), precision, does)?;
+        check_memory(recipe, &model, table.len(), precision, does, device)?;
         let backend = device.open(table, precision);
         initialize(&backend, &inits, options.seed);
         let (height, width) = recipe.data.image_size.height_and_width();
@@ -316,7 +316,14 @@ impl<D: Device> Bench<D> {
 
 /// Checks that there is memory for a model and a batch. Steps keep the activations of all blocks of a micro-batch, forward
 /// passes those of one block of all images.
-fn check_memory(recipe: &Recipe, model: &SimMim, parameters: usize, precision: Precision, does: Does) -> Result<()> {
+fn check_memory(
+    recipe: &Recipe,
+    model: &SimMim,
+    parameters: usize,
+    precision: Precision,
+    does: Does,
+    device: &impl Device,
+) -> Result<()> {
     let (height, width) = recipe.data.image_size.height_and_width();
     let (batch_size, train) = (recipe.train.batch_size, &recipe.train);
     let blocks = model.encoder().block_activations();
@@ -332,7 +339,7 @@ fn check_memory(recipe: &Recipe, model: &SimMim, parameters: usize, precision: P
     let images = foreseen::of_values(recipe.data.channels * height * width).saturating_mul(batch_size as u64);
     let values = foreseen::of_values(parameters).saturating_mul(per_parameter);
     let what = || format!("a model of {parameters} parameters with {batch_size} images of {height} × {width} px");
-    foreseen::check(what, values.saturating_add(activations).saturating_add(images))
+    foreseen::check_on(device, what, &Foreseen { on_host: images, values, activations })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::task::Task;
 use crate::error::{Error, Result};
 use crate::recipe::TrainRecipe;
 use simmim_data::Batch;
-use simmim_engine::{Backend, Collective, OptimizerStep, ParameterId, SendsBf16, Slot, StepSize};
+use simmim_engine::{Alone, Backend, Collective, OptimizerStep, ParameterId, SendsBf16, Slot, StepSize};
 
 /// A phase of a step that has just ended. `Forward` and `Backward` occur once per micro-batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +54,33 @@ pub struct Stepped {
     pub skipped: u64,
 }
 
+/// A step whose work is given to the device. Its numbers may not be known yet.
+#[derive(Debug)]
+pub struct Queued<T> {
+    /// Number of ranks that want to stop.
+    pub ranks_stopping: usize,
+    /// Unreadable images of this batch, over all ranks.
+    pub skipped: u64,
+    number: u64,
+    lr: f64,
+    numbers: Numbers<T>,
+}
+
+/// Loss and norm of a step.
+#[derive(Debug)]
+enum Numbers<T> {
+    Known {
+        loss: f64,
+        gradient_norm: f64,
+    },
+    /// The summed loss of each micro-batch, what their sum is divided by, and the norm.
+    OnDevice {
+        sums: Vec<T>,
+        denominator: f64,
+        norm: T,
+    },
+}
+
 impl<B: Backend, T: Task> Learner<B, T> {
     /// A learner; `groups` has the group of each parameter in the order of the backend's table.
     pub fn new(backend: B, task: T, train: &TrainRecipe, schedule: Schedule, groups: Vec<Group>) -> Self {
@@ -93,11 +120,10 @@ impl<B: Backend, T: Task> Learner<B, T> {
         self.average_decay > 0.0
     }
 
-    /// Does step `number`, counted from 1, on this rank's share of a batch. `is_stopping` is whether this rank wants to
-    /// stop. `done` is called after each phase.
+    /// [`Learner::queue`], then [`Learner::read`].
     ///
     /// # Errors
-    /// If the loss or a gradient is not finite, in which case the parameters are unchanged, or a rank is lost.
+    /// Those of both.
     pub fn step(
         &self,
         collective: &mut dyn Collective,
@@ -106,6 +132,24 @@ impl<B: Backend, T: Task> Learner<B, T> {
         is_stopping: bool,
         done: &mut dyn FnMut(Phase),
     ) -> Result<Stepped> {
+        let queued = self.queue(collective, batch, number, is_stopping, done)?;
+        self.read(queued)
+    }
+
+    /// Does step `number`, counted from 1, on this rank's share of a batch. `is_stopping` is whether this rank wants to
+    /// stop. `done` is called after each phase. A rank alone does not wait for a device that computes asynchronously.
+    ///
+    /// # Errors
+    /// If a rank is lost, or the loss or a gradient is not finite, in which case the parameters are unchanged; where nothing
+    /// is waited for, [`Learner::read`] says so later, and parameters are unchanged if the norm is not finite.
+    pub fn queue(
+        &self,
+        collective: &mut dyn Collective,
+        batch: &mut Batch,
+        number: u64,
+        is_stopping: bool,
+        done: &mut dyn FnMut(Phase),
+    ) -> Result<Queued<B::Tensor>> {
         let b = &self.backend;
         b.clear_gradients();
         let inputs = self.task.prepare(batch);
@@ -114,19 +158,38 @@ impl<B: Backend, T: Task> Learner<B, T> {
         assert_eq!(micro_batch * self.accumulation_steps, batch.samples.len(), "micro-batches are of one size");
         let (mut sums, mut weight, mut is_finite) = (Vec::with_capacity(self.accumulation_steps), 0.0, true);
         for i in 0..self.accumulation_steps {
-            b.start(true);
-            let loss = self.task.loss(b, batch, &inputs, i * micro_batch..(i + 1) * micro_batch);
-            done(Phase::Forward);
-            match i + 1 == self.accumulation_steps {
-                false => b.backward(&loss.sum),
-                true if self.reduce_in_bf16 => {
-                    is_finite = b.backward_and_reduce(&loss.sum, &mut SendsBf16(collective))?;
+            let loss = loop {
+                b.start(true);
+                let loss = self.task.loss(b, batch, &inputs, i * micro_batch..(i + 1) * micro_batch);
+                done(Phase::Forward);
+                match i + 1 == self.accumulation_steps {
+                    false => b.backward(&loss.sum),
+                    true if self.reduce_in_bf16 => {
+                        is_finite = b.backward_and_reduce(&loss.sum, &mut SendsBf16(collective))?;
+                    }
+                    true => is_finite = b.backward_and_reduce(&loss.sum, collective)?,
                 }
-                true => is_finite = b.backward_and_reduce(&loss.sum, collective)?,
-            }
-            done(Phase::Backward);
+                done(Phase::Backward);
+                if !b.must_repeat() {
+                    break loss;
+                }
+            };
             weight += loss.weight;
             sums.push(loss.sum);
+        }
+        let lr = self.schedule.lr_of_step(number);
+        if collective.world() == 1 && b.is_asynchronous() {
+            let denominator = self.task.denominator(weight);
+            let norm = self.update(collective, number, denominator)?;
+            self.update_average(number);
+            done(Phase::Stepped);
+            return Ok(Queued {
+                ranks_stopping: usize::from(is_stopping),
+                skipped: batch.skipped.len() as u64,
+                number,
+                lr,
+                numbers: Numbers::OnDevice { sums, denominator, norm },
+            });
         }
         // one all-reduce for everything that all ranks need
         let sum: f64 = sums.iter().map(|sum| b.read(sum)[0] as f64).sum();
@@ -145,26 +208,51 @@ impl<B: Backend, T: Task> Learner<B, T> {
             let what = of_ranks("the loss".into(), &diverged, collective.world());
             return Err(Error::NotFinite { step: number, what, value: loss });
         }
-        let gradient_norm = self.update(collective, number, denominator).map_err(|error| match error {
-            Error::NotFinite { step, what, value } => {
-                Error::NotFinite { step, what: of_ranks(what, &diverged, collective.world()), value }
-            }
-            other => other,
-        })?;
+        let gradient_norm = b.read(&self.update(collective, number, denominator)?)[0] as f64;
+        if !gradient_norm.is_finite() {
+            let what = of_ranks(self.first_nonfinite_gradient(collective)?, &diverged, collective.world());
+            return Err(Error::NotFinite { step: number, what, value: gradient_norm });
+        }
+        self.update_average(number);
         done(Phase::Stepped);
-        Ok(Stepped {
-            loss,
-            gradient_norm,
-            lr: self.schedule.lr_of_step(number),
+        Ok(Queued {
             ranks_stopping: ranks_stopping as usize,
             skipped: skipped as u64,
+            number,
+            lr,
+            numbers: Numbers::Known { loss, gradient_norm },
         })
     }
 
+    /// The result of a step, for which the device is waited for if it computes asynchronously.
+    ///
+    /// # Errors
+    /// If the loss or the norm of the gradients is not finite.
+    pub fn read(&self, queued: Queued<B::Tensor>) -> Result<Stepped> {
+        let Queued { ranks_stopping, skipped, number, lr, numbers } = queued;
+        let (loss, gradient_norm) = match numbers {
+            Numbers::Known { loss, gradient_norm } => (loss, gradient_norm),
+            Numbers::OnDevice { sums, denominator, norm } => {
+                let b = &self.backend;
+                let loss = sums.iter().map(|sum| b.read(sum)[0] as f64).sum::<f64>() / denominator;
+                if !loss.is_finite() {
+                    return Err(Error::NotFinite { step: number, what: "the loss".into(), value: loss });
+                }
+                let norm = b.read(&norm)[0] as f64;
+                if !norm.is_finite() {
+                    // the gradients may be those of a later step, of the same parameters
+                    let what = self.first_nonfinite_gradient(&mut Alone)?;
+                    return Err(Error::NotFinite { step: number, what, value: norm });
+                }
+                (loss, norm)
+            }
+        };
+        Ok(Stepped { loss, gradient_norm, lr, ranks_stopping, skipped })
+    }
+
     /// Divides the gradients of the summed loss by `denominator`, clips them and applies them. Returns their norm
-    /// before clipping.
-    fn update(&self, collective: &mut dyn Collective, number: u64, denominator: f64) -> Result<f64> {
-        let b = &self.backend;
+    /// before clipping; where it is not finite, nothing changes.
+    fn update(&self, collective: &mut dyn Collective, number: u64, denominator: f64) -> Result<B::Tensor> {
         let step_size = |group: &Group| match group.is_frozen {
             true => StepSize { lr: 0.0, weight_decay: 0.0 },
             false => StepSize {
@@ -181,16 +269,13 @@ impl<B: Backend, T: Task> Learner<B, T> {
             clip_norm: self.clip_norm,
             step_sizes: &step_sizes,
         };
-        let norm = b.step_on_ranks(&step, collective)?;
-        let norm = b.read(&norm)[0] as f64;
-        if !norm.is_finite() {
-            let what = self.first_nonfinite_gradient(collective)?;
-            return Err(Error::NotFinite { step: number, what, value: norm });
-        }
+        Ok(self.backend.step_on_ranks(&step, collective)?)
+    }
+
+    fn update_average(&self, number: u64) {
         if self.has_average() {
-            b.update_average(average_decay(self.average_decay, number) as f32);
+            self.backend.update_average(average_decay(self.average_decay, number) as f32);
         }
-        Ok(norm)
     }
 
     /// The name of the first gradient that is not finite, for the error. Each rank looks at what it keeps of them.
@@ -233,7 +318,7 @@ mod tests {
     use crate::targets::Colors;
     use crate::train::{Pretraining, groups};
     use crate::weights::{Builder, initialize};
-    use simmim_engine::{Alone, InProcess, Operations};
+    use simmim_engine::{InProcess, Operations};
     use std::rc::Rc;
 
     const IMAGES: usize = 4;

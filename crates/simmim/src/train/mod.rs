@@ -24,7 +24,7 @@ mod trainer;
 
 pub use finetune::{BEST_FILE, finetune};
 pub use groups::Group;
-pub use learner::{Learner, Phase, Stepped};
+pub use learner::{Learner, Phase, Queued, Stepped};
 pub use monitor::FeatureQuality;
 pub use pretrain::{Pretraining, pretrain};
 pub use reconstruction_eval::TokenizerReport;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-/// Number of steps that the recent throughput is averaged over.
+/// Number of counts that the recent throughput is averaged over: of a step each, or of all that a device was not waited for.
 const SPEED_WINDOW: usize = 20;
 
 /// Elapsed time of a run, and the throughput of this process.
@@ -29,7 +29,7 @@ impl Throughput {
         Self { before_s, since: Instant::now(), images: 0, seconds: 0.0, recent: VecDeque::new() }
     }
 
-    /// Counts a step that began at `started` and then waited for its images.
+    /// Counts the images of steps that began at `started` and waited for images in all.
     pub(super) fn count(&mut self, images: usize, started: Instant, waited_s: f64) {
         let seconds = started.elapsed().as_secs_f64();
         self.images += images;

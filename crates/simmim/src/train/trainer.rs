@@ -12,7 +12,7 @@ use super::task::{Evaluation, Task};
 use super::throughput::Throughput;
 use super::{Event, Options, Outcome, Schedule};
 use crate::error::{Error, Result};
-use crate::memory;
+use crate::memory::{self, Foreseen};
 use crate::precision;
 use crate::recipe::{RecipeKind, Shard};
 use crate::run::Collection;
@@ -33,6 +33,10 @@ const LOG_ENTRIES: u64 = 200;
 
 /// Batches that are made ahead.
 const PREFETCH: usize = 2;
+
+/// Steps at most whose loss a device that computes asynchronously is not asked for. Each question is a gap in its work, and a
+/// loss that is not finite should not be found out hours later.
+const MOST_UNREAD: usize = 32;
 
 /// Images, at most all, that are counted in advance for the share of unreadable ones, so that a few unreadable images at
 /// the start do not stop a run.
@@ -92,7 +96,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         observe: &mut dyn FnMut(Event),
     ) -> Result<Self> {
         let (train, run) = (options.recipe.train(), &setup.resolved.run);
-        check_memory(options, setup, collective.world(), &parameters)?;
+        check_memory(options, setup, device, collective.world(), &parameters)?;
         let Parameters { table, groups, activation_bytes: _, initialize } = parameters;
         let backend = device.open(table, setup.precision);
         let (rank, world) = (collective.rank(), collective.world());
@@ -194,6 +198,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             self.evaluate(observe)?;
         }
         let mut is_stopping = self.any_rank(stop.load(Ordering::Relaxed))?;
+        let (mut unread, mut unread_since) = (Vec::new(), None);
         while self.records.state().steps < self.total && !is_stopping {
             self.collective.announce(Activity::Step(self.records.state().steps + 1));
             let started = Instant::now();
@@ -201,21 +206,38 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             let waited_s = started.elapsed().as_secs_f64();
             let number = self.records.state().steps + 1;
             let wants_to_stop = stop.load(Ordering::Relaxed);
-            let stepped = self.learner.step(self.collective, &mut batch, number, wants_to_stop, &mut |_| ())?;
-            is_stopping = stepped.ranks_stopping > 0;
-            self.count_skipped(&batch, stepped.skipped, observe)?;
-            throughput.count(self.loader.batch_size, started, waited_s);
-
+            let queued = self.learner.queue(self.collective, &mut batch, number, wants_to_stop, &mut |_| ())?;
+            is_stopping = queued.ranks_stopping > 0;
+            self.count_skipped(&batch, queued.skipped, observe)?;
+            unread.push((number, queued));
+            let is_last = number == self.total;
+            let is_logged = number.is_multiple_of(self.log_every) || is_last;
+            let is_saved = number.is_multiple_of(self.save_every) || is_last || is_stopping;
+            let is_evaluated = self.evaluations.iter().any(|evaluation| evaluation.is_due(number, self.total));
+            let is_asked = is_logged || is_saved || is_evaluated || unread.len() == MOST_UNREAD;
+            let (began, waited) = *unread_since.insert(match unread_since {
+                Some((began, waited)) => (began, waited + waited_s),
+                None => (started, waited_s),
+            });
+            let mut read = Vec::new();
+            if is_asked || !self.learner.backend().is_asynchronous() {
+                for (number, queued) in unread.drain(..) {
+                    read.push((number, self.learner.read(queued)?));
+                }
+                throughput.count(read.len() * self.loader.batch_size, began, waited);
+                unread_since = None;
+            }
             let state = self.records.state_mut();
             state.steps = number;
-            state.loss_sum += stepped.loss;
-            state.loss_count += 1;
             state.seconds = throughput.seconds();
-            let (loss, lr) = (stepped.loss, stepped.lr);
-            observe(Event::Stepped { steps: number, loss, lr, images_per_second: throughput.recent_speed() });
-            let is_last = number == self.total;
-            if number.is_multiple_of(self.log_every) || is_last {
-                self.log(batch.epoch, &stepped, &throughput)?;
+            for (steps, Stepped { loss, lr, .. }) in &read {
+                state.loss_sum += loss;
+                state.loss_count += 1;
+                let images_per_second = throughput.recent_speed();
+                observe(Event::Stepped { steps: *steps, loss: *loss, lr: *lr, images_per_second });
+            }
+            if let Some((_, stepped)) = read.last().filter(|_| is_logged) {
+                self.log(batch.epoch, stepped, &throughput)?;
             }
             loader.recycle(batch.images);
             self.evaluate(observe)?;
@@ -414,6 +436,7 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
 fn check_memory<R: RecipeKind, F>(
     options: &Options<R>,
     setup: &Setup<R>,
+    device: &impl Device,
     world: usize,
     parameters: &Parameters<F>,
 ) -> Result<()> {
@@ -434,7 +457,7 @@ fn check_memory<R: RecipeKind, F>(
             precision::name(setup.precision)
         )
     };
-    memory::check(what, model.saturating_add(activations).saturating_add(images))
+    memory::check_on(device, what, &Foreseen { on_host: images, values: model, activations })
 }
 
 /// The unreadable images of all ranks, in the order of ranks.
