@@ -2,8 +2,8 @@
 # Checks and measures the libtorch backend on a device, beside PyTorch: bench/gpu.sh [cuda:0 | mps | libtorch-cpu]
 #
 # Tests of operations, fixtures and steps; then time, memory and share of the peak of pre-training steps in bf16 and f32, beside a
-# PyTorch script on the same device in turn, eager, with fused attention, and compiled; then the operators of a step. Results are in
-# bench/results/gpu. On libtorch-cpu sizes are tiny: that shows that this script works, and nothing else.
+# PyTorch script on the same device in turn, eager, with fused attention, and compiled; then steps with graphs and in TF32, and the
+# kernels of a step. Results are in bench/results/gpu. On libtorch-cpu sizes are tiny: that shows that this script works, and nothing else.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 device=${1:-cuda:0}
@@ -37,6 +37,10 @@ echo "── profile of a step"
 for recipe in "${recipes[@]}"; do
     command=("$SIMMIM_BENCH_BINARY" bench --recipe "$recipe" --device "$device" --set "train.batch_size=$batch" --steps 1)
     "${command[@]}" | tee "$out/$recipe.txt"
+    if [ "${device%%:*}" = cuda ]; then
+        "${command[@]}" --graphs | tee "$out/$recipe-graphs.txt"
+        "${command[@]}" --precision f32 --tf32 | tee "$out/$recipe-tf32.txt"
+    fi
     if command -v nsys >/dev/null && [ "${device%%:*}" = cuda ]; then
         nsys profile --force-overwrite true --output "$out/$recipe" --stats true "${command[@]}" > "$out/$recipe-nsys.txt"
     else

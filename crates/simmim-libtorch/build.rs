@@ -20,6 +20,8 @@ fn build() {
         .include(include.join("torch/csrc/api/include"))
         .include(&include)
         .std("c++17")
+        // libtorch is built so, and some assertions in its headers read what only other builds write
+        .define("NDEBUG", None)
         .flag_if_supported("-Wno-deprecated")
         .files(files)
         .compile("simmim_shim");

@@ -29,6 +29,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/simmim-kernels/src/product/portable.rs",
     "crates/simmim-kernels/src/product/tiles.rs",
     "crates/simmim-libtorch/src/shim.rs",
+    "crates/simmim-libtorch/src/streams.rs",
 ];
 
 /// What only the command line may do: print, end the process, read arguments and the environment.

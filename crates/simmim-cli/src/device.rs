@@ -58,7 +58,8 @@ fn on_libtorch(cli: &Cli, name: &str, ranks: &mut dyn Collective) -> anyhow::Res
 /// If an option asks for it.
 #[cfg(feature = "libtorch")]
 fn refuse_options_of_gpus(cli: &Cli) -> simmim::Result<()> {
-    let asked = [("--tf32", cli.common.tf32), ("--graphs", cli.common.graphs)].into_iter().find(|(_, is_asked)| *is_asked);
+    let asked =
+        [("--tf32", cli.common.tf32), ("--graphs", cli.common.graphs)].into_iter().find(|(_, is_asked)| *is_asked);
     match asked {
         None => Ok(()),
         Some((option, _)) => Err(Error::Input {

@@ -63,10 +63,13 @@ pub(crate) fn gpu_of_rank(gpus: usize) -> simmim::Result<usize> {
     let number = NUMBERS_HERE.iter().find_map(|name| std::env::var(name).ok()?.trim().parse().ok()).unwrap_or(0);
     let is_given = VISIBLE_GPUS.iter().any(|name| std::env::var_os(name).is_some());
     own_gpu(number, gpus, is_given).ok_or_else(|| Error::Input {
-        what: format!("rank {number} of this machine has no GPU of its own, since there {}", match gpus {
-            1 => "is 1".to_owned(),
-            gpus => format!("are {gpus}"),
-        }),
+        what: format!(
+            "rank {number} of this machine has no GPU of its own, since there {}",
+            match gpus {
+                1 => "is 1".to_owned(),
+                gpus => format!("are {gpus}"),
+            }
+        ),
         hint: Some("start as many ranks on a machine as it has GPUs, or let all share one: `--device cuda:0`".into()),
     })
 }

@@ -8,8 +8,7 @@ const COMPUTING: &str =
     "demo, pretrain, finetune, probe, knn, embed, search, map, evaluate, reconstruct, tokenizer and bench";
 
 /// Commands that compute on a device, or say what is known of it.
-const KNOWING_THE_DEVICE: &str =
-    "demo, pretrain, finetune, probe, knn, embed, search, map, evaluate, reconstruct, tokenizer, bench and `inspect RECIPE`";
+const KNOWING_THE_DEVICE: &str = "demo, pretrain, finetune, probe, knn, embed, search, map, evaluate, reconstruct, tokenizer, bench and `inspect RECIPE`";
 
 /// Commands that draw something at random.
 const DRAWING: &str = "demo, pretrain, finetune, probe, knn, embed, search, map, reconstruct, masks, palette, tokenizer, inspect with --html or --recipe, and bench without --peak, --adamw or --data";
@@ -43,7 +42,8 @@ enum Keys {
 
 impl Uses {
     fn of(command: &Command) -> Self {
-        let training = |command| Self { command, device: true, threads: true, precision: true, seed: true, keys: Keys::All };
+        let training =
+            |command| Self { command, device: true, threads: true, precision: true, seed: true, keys: Keys::All };
         let none = |command| Self {
             command,
             device: false,
@@ -113,9 +113,15 @@ impl Uses {
                 ..none("inspect --recipe")
             },
             // whether it is a recipe is known later
-            Command::Inspect(args) => Self { device: true, seed: args.html.is_some(), keys: Keys::All, ..none("inspect") },
-            Command::Bench(args) if args.peak => Self { device: true, threads: true, precision: true, ..none("bench --peak") },
-            Command::Bench(args) if args.adamw.is_some() => Self { device: true, threads: true, ..none("bench --adamw") },
+            Command::Inspect(args) => {
+                Self { device: true, seed: args.html.is_some(), keys: Keys::All, ..none("inspect") }
+            }
+            Command::Bench(args) if args.peak => {
+                Self { device: true, threads: true, precision: true, ..none("bench --peak") }
+            }
+            Command::Bench(args) if args.adamw.is_some() => {
+                Self { device: true, threads: true, ..none("bench --adamw") }
+            }
             Command::Bench(args) if args.data.is_some() => Self {
                 device: true,
                 threads: true,

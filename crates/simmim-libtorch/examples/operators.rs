@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a program that shows how a step is made")]
 
+use simmim::bench::Times;
 use simmim::model::SimMim;
 use simmim::recipe;
 use simmim::targets::Colors;
@@ -14,8 +15,10 @@ use simmim_libtorch::{LibtorchDevice, count_operators};
 use std::rc::Rc;
 use std::time::Instant;
 
-/// Steps that are timed, after as many that are not.
-const STEPS: u64 = 3;
+/// Steps before the first timed one, timed ones, and those whose operators are counted.
+const WARM_UP: u64 = 3;
+const TIMED: u64 = 5;
+const COUNTED: u64 = 2;
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -42,20 +45,23 @@ fn main() {
     };
     let task = Pretraining::new(&recipe, model, 0);
     let learner = Learner::new(backend, task, &recipe.train, Schedule::constant(1e-5), groups);
-    let mut steps = |first: u64| {
-        let started = Instant::now();
-        for number in first..first + STEPS {
+    let mut number = 0;
+    let mut steps = |count: u64| {
+        let times = (0..count).map(|_| {
+            number += 1;
+            let started = Instant::now();
             learner.step(&mut Alone, &mut batch, number, false, &mut |_| ()).unwrap();
-        }
-        started.elapsed().as_secs_f64() * 1e3 / STEPS as f64
+            started.elapsed().as_secs_f64() * 1e3
+        });
+        Times::new(times.collect())
     };
-    steps(1);
-    let ms = steps(1 + STEPS);
-    let (_, mut operators) = count_operators(|| steps(1 + 2 * STEPS));
+    steps(WARM_UP);
+    let times = steps(TIMED);
+    let (_, mut operators) = count_operators(|| steps(COUNTED));
     operators.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    println!("a step takes {ms:.1} ms");
+    println!("a step takes {:.1} ms ({:.1} to {:.1})", times.median(), times.least(), times.most());
     for operator in operators.iter().take(40) {
-        let ms = operator.seconds * 1e3 / STEPS as f64;
-        println!("{ms:>9.2} ms {:>7} times  {}", operator.count / STEPS, operator.name);
+        let ms = operator.seconds * 1e3 / COUNTED as f64;
+        println!("{ms:>9.2} ms {:>7} times  {}", operator.count / COUNTED, operator.name);
     }
 }

@@ -258,6 +258,11 @@ impl Libtorch {
         }
     }
 
+    /// Whether what is queued is being recorded. Nothing may be brought to the device then.
+    pub(crate) fn is_recording_graph(&self) -> bool {
+        matches!(self.state.graphs.borrow().now, Now::Recording(_))
+    }
+
     /// What came from the host, where an operation of this pass reads it.
     pub(crate) fn given(&self, shape: &[i64], kind: Kind, fresh: Tensor) -> Tensor {
         let mut graphs = self.state.graphs.borrow_mut();

@@ -85,9 +85,11 @@ void ends(const at::RecordFunction& function, at::ObserverContext* context) {
   if (!call || --depth > 0 || calls == nullptr) {
     return;
   }
+  at::DisableRecordFunctionGuard unseen;
   for (const auto& output : const_cast<at::RecordFunction&>(function).outputs()) {
     for (const auto& tensor : tensors_of(output)) {
-      call->outputs.push_back(tensor);
+      // the place, whatever becomes of the tensor
+      call->outputs.push_back(tensor.defined() ? tensor.detach() : tensor);
     }
   }
   calls->push_back(std::move(*call));

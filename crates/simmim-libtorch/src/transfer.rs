@@ -26,6 +26,8 @@ impl Libtorch {
         self.state.transfers.set(transfers);
         let fresh = no_grad(|| match self.state.device {
             Device::Cpu => Tensor::from_slice(data).view(shape),
+            // it is brought to the device when the recording has ended
+            _ if self.is_recording_graph() => Tensor::from_slice(data).view(shape),
             Device::Cuda(_) => streams::upload(shape, data, &self.state.place),
             Device::Mps | Device::Vulkan => Tensor::from_slice(data).view(shape).to_device(self.state.device),
         });

@@ -16,10 +16,11 @@ fn every_operation_equals_the_reference_in_f32() {
 
 #[test]
 fn every_operation_is_near_the_reference_in_bf16() {
-    // bf16 has 8 bits of mantissa, an error of up to 4e-3 per rounding. As of PyTorch's autocast, what products return is
-    // rounded too: scores, their gradients, the sums over heads. The CPU backend keeps those in f32 and is held to 5e-2; here
-    // the gradient of a logit scale, in which many terms cancel, is off by 7e-2
-    check::operations(&[device()], Precision::Bf16, 1e-1);
+    // bf16 has 8 bits of mantissa, an error of up to 4e-3 per rounding, and sums in which many terms cancel have more. As of PyTorch's
+    // autocast, what products return is rounded too: scores, their gradients, the sums over heads. The CPU backend keeps those in f32
+    // and is held to 5e-2. Autocast itself (2.13, the cosine attention of these cases, against f64) is off by up to 5.7e-2, and by up
+    // to 7e-2 with other numbers, in the gradient of a logit scale; so is this
+    check::operations(&[device()], Precision::Bf16, 8e-2);
 }
 
 #[test]

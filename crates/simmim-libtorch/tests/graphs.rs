@@ -16,7 +16,13 @@ use std::rc::Rc;
 const STEPS: u64 = 8;
 
 /// The loss of each step, all weights at the end, and how many passes were replayed.
-fn train(name: &str, edits: &[&str], precision: Precision, images_of: &[usize], has_graphs: bool) -> (Vec<f64>, Vec<f32>, u64) {
+fn train(
+    name: &str,
+    edits: &[&str],
+    precision: Precision,
+    images_of: &[usize],
+    has_graphs: bool,
+) -> (Vec<f64>, Vec<f32>, u64) {
     let edits: Vec<String> = edits.iter().map(|edit| (*edit).to_owned()).collect();
     let recipe = recipe::resolve(name, &edits).unwrap();
     let device = std::env::var("SIMMIM_LIBTORCH_DEVICE").unwrap_or("libtorch-cpu".into());

@@ -76,7 +76,8 @@ fn count(name: &str, edits: &[&str]) -> Counted {
     let stepped = b.transfers();
     assert!(b.read(&loss)[0].is_finite() && b.read(&norm)[0] > 0.0);
     assert!(operators.iter().any(|operator| operator.name == "aten::linear" && operator.count > 4), "{operators:?}");
-    let waits = operators.iter().filter(|operator| WAITING.contains(&operator.name.as_str())).map(|operator| operator.count);
+    let waits =
+        operators.iter().filter(|operator| WAITING.contains(&operator.name.as_str())).map(|operator| operator.count);
     Counted { passes: between(start, passed), step: between(passed, stepped), waiting_in_passes: waits.sum() }
 }
 

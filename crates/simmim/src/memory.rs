@@ -116,7 +116,8 @@ mod tests {
         assert!(check_on(&DEVICE, what, &takes(1, 1, no_host)).is_err());
         check_on(&WithMemory(None), what, &takes(1, no_host, no_host)).unwrap();
         check_on(&WithMemory(Some(8_000_000_000)), what, &takes(1, 6_000_000_000, 4_000_000_000)).unwrap();
-        let error = check_on(&WithMemory(Some(8_000_000_000)), what, &takes(1, 7_000_000_000, 4_000_000_000)).unwrap_err();
+        let error =
+            check_on(&WithMemory(Some(8_000_000_000)), what, &takes(1, 7_000_000_000, 4_000_000_000)).unwrap_err();
         assert!(error.to_string().contains("a model takes 9.0 GB of its 8.0 GB"), "{error}");
         let error = check_on(&WithMemory(Some(8_000_000_000)), what, &takes(no_host, 1, 1)).unwrap_err();
         assert!(matches!(error, Error::Memory { .. }), "{error}");

@@ -31,15 +31,16 @@ pub(crate) fn forward(
     let a = a.view([images * windows, slots, width]);
     let qkv = a.linear(&b.operand(branch.qkv), qkv_bias(b, branch).as_ref()); // [B·windows, M, 3D]
     let qkv = qkv.view([images * windows, slots, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]);
-    let [q, k, v] = [0, 1, 2].map(|part| qkv.select(0, part)); // [B·windows, A, M, E]
+    // their gradients are put together once, where those of three selections would be added to zeros
+    let [q, k, v] = &qkv.unbind(0)[..] else { unreachable!("there are three parts") }; // [B·windows, A, M, E]
     let bias = bias(b, branch, table); // [windows or 1, A, M, M]
     let o = match branch.similarity {
         Similarity::ScaledDot => {
-            attend(b, [&q, &k, &v], bias.as_ref(), &Scale::Number(((width / heads) as f64).powf(-0.5)))
+            attend(b, [q, k, v], bias.as_ref(), &Scale::Number(((width / heads) as f64).powf(-0.5)))
         }
         Similarity::Cosine { logit_scale } => {
             let scale = b.leaf(logit_scale).clamp_max(MAX_LOGIT_SCALE.ln()).exp(); // [A, 1, 1]
-            attend(b, [&unit(&q), &unit(&k), &v], bias.as_ref(), &Scale::OfHead(scale))
+            attend(b, [&unit(q), &unit(k), v], bias.as_ref(), &Scale::OfHead(scale))
         }
     };
     let o = o.transpose(1, 2).reshape([-1, width]); // [B·windows·M, D]

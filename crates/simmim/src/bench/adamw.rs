@@ -2,7 +2,7 @@
 
 use super::Times;
 use crate::error::Result;
-use crate::memory;
+use crate::memory::{self, Foreseen};
 use simmim_engine::{Backend, Device, Operations, OptimizerStep, ParameterTable, Precision, Slot, StepSize};
 use std::time::Instant;
 
@@ -39,7 +39,8 @@ impl AdamWSpeed {
 /// If there is no memory for them.
 pub fn adamw(parameters: usize, device: &impl Device) -> Result<AdamWSpeed> {
     let bytes = (BYTES_KEPT as u64).saturating_mul(parameters as u64);
-    memory::check(|| format!("AdamW on {parameters} values"), bytes)?;
+    let foreseen = Foreseen { on_host: 0, values: bytes, activations: 0 };
+    memory::check_on(device, || format!("AdamW on {parameters} values"), &foreseen)?;
     Ok(AdamWSpeed { parameters, step: steps(parameters, device), copy: copies(parameters, device.threads()) })
 }
 
