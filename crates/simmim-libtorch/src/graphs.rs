@@ -272,7 +272,8 @@ impl Libtorch {
         }
         let adds = usize::from(graphs.adds);
         let (progress, inputs) = match &mut graphs.now {
-            Now::Plain | Now::Warming { .. } => return fresh,
+            // one that was not brought there, because a recording has just been given up
+            Now::Plain | Now::Warming { .. } => return fresh.to_device(self.state.device),
             Now::Recording(recording) => (&mut recording.progress, &recording.inputs),
             Now::Replaying(progress) => {
                 let recorded = graphs.passes[adds].recorded.as_ref().expect("it is replayed");
