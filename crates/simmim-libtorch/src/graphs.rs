@@ -165,10 +165,12 @@ impl Libtorch {
         if !is_recording || !graphs.is_on {
             return;
         }
+        // work that adds to gradients finds them where the graph of the first pass leaves them
+        let may_record = !graphs.adds || graphs.passes[0].recorded.is_some();
         let pass = &mut graphs.passes[usize::from(graphs.adds)];
         graphs.now = match (&pass.recorded, pass.warm.take()) {
             (Some(_), _) => Now::Replaying(Progress::default()),
-            (None, Some((calls, WARM_UP..))) => {
+            (None, Some((calls, WARM_UP..))) if may_record => {
                 let inputs = calls.iter().filter_map(|call| match call {
                     Call::Upload { shape, kind } => Some(Tensor::zeros(shape, (*kind, self.state.device))),
                     Call::Operation { .. } => None,
@@ -187,26 +189,18 @@ impl Libtorch {
 
     /// Ends a pass: adds the gradients of the loss.
     pub(crate) fn end_pass(&self, loss: &Tensor) {
-        let differentiate = || {
-            if loss.requires_grad() {
-                shim::backward(loss, None, false);
-            }
+        let (now, adds, must_repeat) = {
+            let mut graphs = self.state.graphs.borrow_mut();
+            let adds = usize::from(std::mem::replace(&mut graphs.adds, true));
+            (std::mem::replace(&mut graphs.now, Now::Plain), adds, graphs.must_repeat)
         };
-        let mut graphs = self.state.graphs.borrow_mut();
-        let graphs = &mut *graphs;
-        let adds = usize::from(graphs.adds);
-        graphs.adds = true;
-        match std::mem::replace(&mut graphs.now, Now::Plain) {
-            Now::Plain if graphs.must_repeat => graphs.adds = adds == 1,
-            Now::Plain => {
-                differentiate();
-                // who keeps the loss does not keep its graph
-                shim::forget_graph(loss);
-            }
+        // segments that are recomputed in the backward pass are operations too
+        match now {
+            Now::Plain if must_repeat => self.state.graphs.borrow_mut().adds = adds == 1,
+            Now::Plain => self.differentiate(loss),
             Now::Warming { calls } => {
-                differentiate();
-                shim::forget_graph(loss);
-                let pass = &mut graphs.passes[adds];
+                self.differentiate(loss);
+                let pass = &mut self.state.graphs.borrow_mut().passes[adds];
                 pass.warm = match pass.warm.take() {
                     Some((before, times)) if before == calls => Some((before, times + 1)),
                     Some(_) | None => Some((calls, 1)),
@@ -216,30 +210,46 @@ impl Libtorch {
                 let Recording { graph, calls, inputs, placeholders, progress } = *recording;
                 if progress.calls != calls.len() {
                     graph.end();
-                    graphs.give_up();
-                    (graphs.must_repeat, graphs.adds) = (true, adds == 1);
+                    self.was_shorter(adds);
                     return;
                 }
-                differentiate();
+                if loss.requires_grad() {
+                    shim::backward(loss, None, false);
+                }
                 graph.end();
-                let store = self.state.store.borrow();
                 let gradient = |leaf: &Tensor| Some(leaf.grad()).filter(Tensor::defined);
-                let gradients = store.leaves().iter().map(gradient).collect();
+                let gradients = self.state.store.borrow().leaves().iter().map(gradient).collect();
                 let recorded = Recorded { calls, graph, inputs, placeholders, loss: loss.detach(), gradients };
                 self.replay(&recorded, &progress.given, loss);
-                graphs.passes[adds].recorded = Some(recorded);
+                self.state.graphs.borrow_mut().passes[adds].recorded = Some(recorded);
             }
             Now::Replaying(progress) => {
+                let mut graphs = self.state.graphs.borrow_mut();
                 let recorded = graphs.passes[adds].recorded.as_ref().expect("it is replayed");
                 if progress.calls != recorded.calls.len() {
-                    graphs.give_up();
-                    (graphs.must_repeat, graphs.adds) = (true, adds == 1);
+                    drop(graphs);
+                    self.was_shorter(adds);
                     return;
                 }
-                graphs.replays += 1;
                 self.replay(recorded, &progress.given, loss);
+                graphs.replays += 1;
             }
         }
+    }
+
+    fn differentiate(&self, loss: &Tensor) {
+        if loss.requires_grad() {
+            shim::backward(loss, None, false);
+        }
+        // who keeps the loss does not keep what it was computed from
+        shim::forget_graph(loss);
+    }
+
+    /// A pass ended before the calls that were expected of it did.
+    fn was_shorter(&self, adds: usize) {
+        let mut graphs = self.state.graphs.borrow_mut();
+        graphs.give_up();
+        (graphs.must_repeat, graphs.adds) = (true, adds == 1);
     }
 
     fn replay(&self, recorded: &Recorded, given: &[Tensor], loss: &Tensor) {
