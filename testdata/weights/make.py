@@ -21,6 +21,8 @@ from transformers import (
     Dinov2Model,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
+    DINOv3ViTConfig,
+    DINOv3ViTModel,
     SwinConfig,
     SwinForImageClassification,
     SwinForMaskedImageModeling,
@@ -132,6 +134,24 @@ def mae(model, pixels):
     return {"input": pixels, "features": model.vit(pixels, noise=order).last_hidden_state[:, 1:]}
 
 
+def facebook_dinov3(state):
+    """Tensors of timm's DINOv3 with SwiGLU under the names of facebookresearch/dinov3, which timm reads as well."""
+    names = {"reg_token": "storage_tokens", "gamma_1": "ls1.gamma", "gamma_2": "ls2.gamma"}
+    names |= {"mlp.fc1_g": "mlp.w1", "mlp.fc1_x": "mlp.w2", "mlp.fc2": "mlp.w3"}
+    theirs = {"rope_embed.periods": torch.ones(2), "mask_token": torch.zeros(1, 16)}
+    for name, tensor in state.items():
+        if name.endswith("q_bias"):
+            block = name.removesuffix("q_bias")
+            value = state[f"{block}v_bias"]
+            theirs[f"{block}qkv.bias"] = torch.cat([tensor, torch.zeros_like(value), value])
+            theirs[f"{block}qkv.bias_mask"] = torch.ones(3 * len(value))
+        elif not name.endswith("v_bias"):
+            for ours, other in names.items():
+                name = name.replace(ours, other)
+            theirs[name] = tensor.clone()
+    return theirs
+
+
 def make():
     transformers_model("hf-vit", ViTForMaskedImageModeling(ViTConfig(**VIT, encoder_stride=4)), masked, 1)
     transformers_model("hf-vit-later", ViTModel(ViTConfig(**VIT)), tokens, 2, state=lambda m: m.state_dict())
@@ -179,6 +199,32 @@ def make():
     dino = {**TIMM_VIT, "num_classes": 0}
     timm_model("timm-dinov2", "vit_small_patch14_dinov2", dino, dinov2, 18)
     timm_model("timm-dinov2-registers", "vit_small_patch14_reg4_dinov2", dino, dinov2, 19)
+
+    # MLPs with SwiGLU, in the names of files and in those of version 5
+    sizes = {key: value for key, value in VIT.items() if key != "intermediate_size"} | dict(mlp_ratio=2)
+    gated = Dinov2Config(**sizes, use_swiglu_ffn=True)
+    transformers_model("hf-dinov2-swiglu", Dinov2Model(gated), all_tokens, 20)
+    gated = Dinov2WithRegistersConfig(**sizes, use_swiglu_ffn=True, num_register_tokens=3)
+    model = Dinov2WithRegistersModel(gated)
+    transformers_model("hf-dinov2-swiglu-later", model, all_tokens, 21, state=lambda m: m.state_dict())
+    # fc1 has twice the hidden values
+    timm_model("timm-dinov2-swiglu", "vit_giant_patch14_dinov2", {**dino, "mlp_ratio": 3.0}, dinov2, 22)
+
+    # rotary positions; heads of 8 values, so that pairs of neighbors and of halves are others
+    dino = {**VIT, "num_attention_heads": 2, "layer_norm_eps": 1e-5}
+    plain = DINOv3ViTConfig(**dino, num_register_tokens=2)
+    transformers_model("hf-dinov3", DINOv3ViTModel(plain), all_tokens, 23)
+    gated = {**dino, "intermediate_size": 24, "use_gated_mlp": True, "hidden_act": "silu", "rope_theta": 30.0}
+    gated = DINOv3ViTConfig(**gated, query_bias=False, value_bias=False)
+    transformers_model("hf-dinov3-swiglu-later", DINOv3ViTModel(gated), all_tokens, 24, state=lambda m: m.state_dict())
+    dino = {**TIMM_VIT, "num_heads": 2, "num_classes": 0}
+    timm_model("timm-dinov3", "vit_small_patch16_dinov3", dino, dinov2, 25)
+    gated = {**dino, "mlp_ratio": 1.5}
+    model = timm_model("timm-dinov3-swiglu", "vit_small_plus_patch16_dinov3_qkvb", gated, dinov2, 26)
+    folder = FOLDER / "facebook-dinov3-swiglu"
+    folder.mkdir(exist_ok=True)
+    save_file(facebook_dinov3(model.state_dict()), folder / "model.safetensors")
+    (folder / "expected.safetensors").write_bytes((FOLDER / "timm-dinov3-swiglu" / "expected.safetensors").read_bytes())
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import simmim
 import timm
 import torch
 import transformers
-from common import ROOT, SWIN_PRETRAINING, VIT, Checks, logged, trained
+from common import ALONE, REGISTERS, ROOT, ROTARY, SWIGLU, SWIN_PRETRAINING, VIT, Checks, logged, trained
 from common import simmim as command
 from PIL import Image
 from safetensors import safe_open
@@ -111,7 +111,9 @@ def of_run(checks, name, recipe, edits, folder):
             pictures = [Image.fromarray(image) for image in images]
             checks.near(f"{name}: its image processor", processor(pictures, return_tensors="pt")["pixel_values"], pixels)
         with torch.no_grad():
-            hidden = model.base_model(pixels).last_hidden_state if form == "hf" else model.forward_features(pixels)
+            # of DINOv3, `base_model` is the blocks alone
+            core = model if kind.endswith("Model") else getattr(model, "base_model", None)
+            hidden = core(pixels).last_hidden_state if form == "hf" else model.forward_features(pixels)
             hidden = hidden.flatten(1, 2) if hidden.ndim == 4 else hidden
             side = int(hidden.shape[1] ** 0.5)
             tokens = patch_tokens(hidden, side * side)
@@ -138,6 +140,11 @@ def main():
         small = [
             ("ViT with positions alone", "pretrain-vit-cifar", VIT + ["encoder.position_bias=none"]),
             ("ViT with tables", "pretrain-vit-cifar", VIT),
+            ("ViT with registers", "pretrain-vit-cifar", VIT + ALONE + REGISTERS),
+            ("ViT with SwiGLU", "pretrain-vit-cifar", VIT + ALONE + SWIGLU),
+            ("ViT with registers and SwiGLU", "pretrain-vit-cifar", VIT + ALONE + REGISTERS + SWIGLU),
+            ("ViT with rotary positions", "pretrain-vit-cifar", VIT + ROTARY + ["encoder.qkv_bias=false"]),
+            ("ViT with rotary positions, registers, SwiGLU", "pretrain-vit-cifar", VIT + ROTARY + REGISTERS + SWIGLU),
             ("Swin", "pretrain-swin-t-192", SWIN_PRETRAINING),
             ("SwinV2", "pretrain-swin-t-192", SWIN_PRETRAINING + v2),
         ]

@@ -32,6 +32,8 @@ def main():
             if not (folder / "config.json").exists():
                 source = folder / "ours.safetensors"
                 edits = ["--set=encoder.heads=4", "--set=data.image_size=16"]
+                if "dinov3" in name:
+                    edits = ["--set=encoder.heads=2", "--set=data.image_size=16", "--set=encoder.rotary_base=100"]
                 command("import", folder / "model.safetensors", "--out", source, *edits)
             encoder = simmim.load(source, precision="f32")
             if "features" in expected:

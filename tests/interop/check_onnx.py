@@ -13,7 +13,7 @@ import onnxruntime
 import simmim
 import torch
 from check_exports import fixture, transformers_model
-from common import SWIN, SWIN_PRETRAINING, VIT, Checks, trained
+from common import ALONE, REGISTERS, ROTARY, SWIGLU, SWIN, SWIN_PRETRAINING, VIT, Checks, trained
 from common import simmim as command
 
 BATCHES = (1, 3, 8)
@@ -59,6 +59,8 @@ def main():
         ("ViT with a shared table", "pretrain-vit-cifar", VIT + ["encoder.position_bias=shared"], {}),
         ("ViT with positions alone", "pretrain-vit-cifar", VIT + ["encoder.position_bias=none"], {}),
         ("ViT without scales and biases", "pretrain-vit-cifar", VIT + ["encoder.layer_scale=0", "encoder.qkv_bias=false"], {}),
+        ("ViT with registers and SwiGLU", "pretrain-vit-cifar", VIT + ALONE + REGISTERS + SWIGLU, {}),
+        ("ViT with rotary positions of 32 × 48 px", "pretrain-vit-cifar", VIT + ROTARY + REGISTERS + wide, {"size": (32, 48)}),
         ("ViT of 32 × 48 px", "pretrain-vit-cifar", VIT + wide, {"size": (32, 48)}),
         ("ViT of 5 channels", "pretrain-vit-cifar", VIT + ["data.normalization=measured", "data.channels=5"], {"channels": 5}),
         ("Swin", "pretrain-swin-t-192", SWIN_PRETRAINING, {}),

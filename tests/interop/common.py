@@ -13,6 +13,11 @@ NEAR = 1e-4
 
 # small models of every architecture for images of 32 pixels, as recipe and edits
 VIT = ["encoder.width=32", "encoder.depth=2", "encoder.heads=4"]
+# further options of the ViT
+ALONE = ["encoder.position_bias=none"]
+REGISTERS = ["encoder.registers=3"]
+SWIGLU = ["encoder.mlp=swiglu", "encoder.mlp_ratio=1.5"]
+ROTARY = ALONE + ["encoder.absolute_positions=false", "encoder.rotary_base=100", "encoder.norm_eps=1e-5"]
 SWIN = ["encoder.width=16", "encoder.depths=[2, 2]", "encoder.heads=[2, 4]", "encoder.window=4"]
 SWIN_PRETRAINING = SWIN + ["data.image_size=32", "mask.unit_px=8"]
 

@@ -30,8 +30,9 @@ pub use backend::{Backend, Direction, OperationTime, OptimizerStep, Sharding, Sl
 pub use collective::{Activity, Alone, Collective, CollectiveError, InProcess, RankFailure, SendsBf16, Sum};
 pub use device::{Accelerator, Device, ProductPeak};
 pub use operations::{
-    AttentionBranch, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
-    Operations, PositionMlp, Precision, QkvBias, Regression, Segment, Similarity, SoftLabels, Windows,
+    Activation, AttentionBranch, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch,
+    NormOrder, Operations, PositionMlp, Precision, QkvBias, Regression, Rotary, Segment, Similarity, SoftLabels,
+    Windows,
 };
 pub use parameters::{Parameter, ParameterId, ParameterTable};
 pub use reference::{Reference, ReferenceTensor};

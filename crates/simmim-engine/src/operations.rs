@@ -145,6 +145,19 @@ impl Windows {
     }
 }
 
+/// Rotary positions (arXiv:2104.09864): queries and keys are turned by angles that depend on the place of their token, so that
+/// their product depends on where the tokens are to each other.
+///
+/// Value `i` of a head is paired with value `i + E/2`: `a' = a·cos − b·sin`, `b' = b·cos + a·sin`. A token without a place,
+/// such as a class token, has cosines of 1 and sines of 0.
+#[derive(Clone, Debug)]
+pub struct Rotary {
+    /// Cosines of the angles, `[N, E/2]`.
+    pub cosines: Rc<[f32]>,
+    /// Their sines, `[N, E/2]`.
+    pub sines: Rc<[f32]>,
+}
+
 /// The attention half of a block: norm → qkv → attention → projection → layer scale → drop path → residual.
 #[derive(Clone, Debug)]
 pub struct AttentionBranch {
@@ -168,6 +181,8 @@ pub struct AttentionBranch {
     pub windows: Windows,
     /// `[M, M]`: the row of the bias table for each pair of slots; used if a table is given.
     pub bias_index: Rc<[u32]>,
+    /// How queries and keys are turned before they are compared; only where a window is the whole image.
+    pub rotary: Option<Rotary>,
 }
 
 impl AttentionBranch {
@@ -187,15 +202,27 @@ impl AttentionBranch {
     }
 }
 
-/// The MLP half of a block: norm → linear → GELU → linear → layer scale → drop path → residual.
+/// What is between the two linear layers of an MLP with `hidden` values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// The exact GELU of each value.
+    Gelu,
+    /// SwiGLU (arXiv:2002.05202): the first layer has `2·hidden` outputs, of which `silu` of the first half multiplies the
+    /// second, with `silu(x) = x·sigmoid(x)`.
+    SwiGlu,
+}
+
+/// The MLP half of a block: norm → linear → activation → linear → layer scale → drop path → residual.
 #[derive(Clone, Copy, Debug)]
 pub struct MlpBranch {
     /// The branch's normalization.
     pub norm: LayerNorm,
     /// Where it stands.
     pub order: NormOrder,
-    /// First linear layer, `[hidden, D]`.
+    /// First linear layer, `[hidden, D]`, or `[2·hidden, D]` for SwiGLU.
     pub fc1: Linear,
+    /// What follows it.
+    pub activation: Activation,
     /// Second linear layer, `[D, hidden]`.
     pub fc2: Linear,
     /// Scale of the branch, `[D]`.

@@ -70,7 +70,9 @@ pub mod pooling;
 pub mod product;
 mod reductions;
 pub mod relu;
+pub mod rotary;
 pub mod softmax;
+pub mod swiglu;
 
 #[cfg(test)]
 mod testing;

@@ -4,7 +4,7 @@
 //! The engine shares such tables by `Rc`, so that their address tells them apart as long as they are kept here too.
 
 use crate::Libtorch;
-use simmim_engine::{AttentionBranch, Windows};
+use simmim_engine::{AttentionBranch, Rotary, Windows};
 use std::collections::HashMap;
 use std::rc::Rc;
 use tch::{Kind, Tensor};
@@ -50,6 +50,7 @@ pub(crate) struct Layouts {
     windows: HashMap<(usize, usize), Made<[u32], Permutation>>,
     bias_indices: HashMap<usize, Made<[u32], Tensor>>,
     masks: HashMap<usize, Made<[Option<u32>], Tensor>>,
+    angles: HashMap<usize, Made<[f32], Tensor>>,
 }
 
 impl Layouts {
@@ -58,6 +59,7 @@ impl Layouts {
         self.windows.retain(|_, (slots, _)| Rc::strong_count(slots) > 1);
         self.bias_indices.retain(|_, (index, _)| Rc::strong_count(index) > 1);
         self.masks.retain(|_, (mask_of, _)| Rc::strong_count(mask_of) > 1);
+        self.angles.retain(|_, (cosines, _)| Rc::strong_count(cosines) > 1);
     }
 }
 
@@ -113,6 +115,18 @@ impl Libtorch {
         let made = Rc::new(self.upload(&[rows.len() as i64], &rows));
         let kept = (Rc::clone(index), Rc::clone(&made));
         self.state.layouts.borrow_mut().bias_indices.insert(address(index), kept);
+        made
+    }
+
+    /// Cosines and sines of rotary positions, `[2, N, E/2]`.
+    pub(crate) fn angles(&self, rotary: &Rotary, tokens: i64) -> Rc<Tensor> {
+        if let Some((_, kept)) = self.state.layouts.borrow().angles.get(&address(&rotary.cosines)) {
+            return Rc::clone(kept);
+        }
+        let half = rotary.cosines.len() as i64 / tokens;
+        let made = Rc::new(self.upload(&[2, tokens, half], &[&*rotary.cosines, &*rotary.sines].concat()));
+        let kept = (Rc::clone(&rotary.cosines), Rc::clone(&made));
+        self.state.layouts.borrow_mut().angles.insert(address(&rotary.cosines), kept);
         made
     }
 

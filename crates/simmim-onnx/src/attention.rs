@@ -2,7 +2,7 @@
 
 use crate::graph::{integer, integers};
 use crate::recorder::{Recorded, Recorder};
-use simmim_engine::{AttentionBranch, Operations, QkvBias, Similarity, Windows};
+use simmim_engine::{AttentionBranch, Operations, QkvBias, Rotary, Similarity, Windows};
 
 /// The least norm that a query or key is divided by, as PyTorch's `normalize`.
 const LEAST_NORM: f32 = 1e-12;
@@ -30,13 +30,17 @@ impl Recorder {
             }
         };
         let by_head = |part: &Recorded| self.reshape(part, &[count, m, heads, head_width]);
-        let [query, key, value] = self.split_in_three(&qkv).each_ref().map(by_head); // [B·W, M, A, E]
+        let [query, key, value] = self.split::<3>(&qkv).each_ref().map(by_head); // [B·W, M, A, E]
         let (query, key) = match branch.similarity {
             Similarity::ScaledDot => (self.with_numbers("Mul", &query, &[], &[1.0 / (head_width as f32).sqrt()]), key),
             Similarity::Cosine { logit_scale } => {
                 let scales: Vec<f32> = self.value(logit_scale).iter().map(|s| s.min(100f32.ln()).exp()).collect();
                 (self.with_numbers("Mul", &self.normalized(&query), &[heads, 1], &scales), self.normalized(&key))
             }
+        };
+        let (query, key) = match &branch.rotary {
+            None => (query, key),
+            Some(rotary) => (self.rotated(&query, rotary), self.rotated(&key, rotary)),
         };
         let (query, value) = (self.transpose(&query, &[0, 2, 1, 3]), self.transpose(&value, &[0, 2, 1, 3]));
         let key = self.transpose(&key, &[0, 2, 3, 1]); // [B·W, A, E, M]
@@ -62,6 +66,18 @@ impl Recorder {
                 self.gather(&mixed, &slot_of[..tokens]) // [B, N, D]
             }
         }
+    }
+
+    /// Queries or keys `[B, N, A, E]`, turned by the angles of their tokens.
+    fn rotated(&self, x: &Recorded, rotary: &Rotary) -> Recorded {
+        let [_, tokens, _, width] = x.shape[..] else { panic!("expected [B, N, A, E], got {:?}", x.shape) };
+        let half = width / 2;
+        assert_eq!(rotary.cosines.len(), tokens * half, "rotary positions are of windows that are the whole image");
+        let [first, second] = self.split(x);
+        let by = |part: &Recorded, factors: &[f32]| self.with_numbers("Mul", part, &[tokens, 1, half], factors);
+        let real = self.join("Sub", &by(&first, &rotary.cosines), &by(&second, &rotary.sines));
+        let imaginary = self.join("Add", &by(&second, &rotary.cosines), &by(&first, &rotary.sines));
+        self.apply("Concat", &real, &[&imaginary.name], vec![integer("axis", -1)], &x.shape)
     }
 
     /// The tokens and, if a window reads it, a padding token of zeros behind them.

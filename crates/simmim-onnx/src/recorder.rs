@@ -6,8 +6,8 @@ use crate::messages::{
     TensorTypeProto, TypeProto, ValueInfoProto,
 };
 use simmim_engine::{
-    AttentionBranch, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, NormOrder, Operations, ParameterId,
-    ParameterTable, PositionMlp, Regression, Segment, SoftLabels,
+    Activation, AttentionBranch, CrossEntropy, Images, Laplace, LayerNorm, Linear, MlpBranch, NormOrder, Operations,
+    ParameterId, ParameterTable, PositionMlp, Regression, Segment, SoftLabels,
 };
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -165,14 +165,20 @@ impl Recorder {
         self.apply("Gather", x, &[&index], vec![integer("axis", 1)], &[images, rows.len(), width])
     }
 
-    /// Splits the last axis into three equal parts.
-    pub(crate) fn split_in_three(&self, x: &Recorded) -> [Recorded; 3] {
+    /// Splits the last axis into equal parts.
+    pub(crate) fn split<const PARTS: usize>(&self, x: &Recorded) -> [Recorded; PARTS] {
         let attributes = vec![integer("axis", -1)];
-        let names = self.graph.borrow_mut().node_of_many("Split", &[&x.name], attributes, 3);
+        let names = self.graph.borrow_mut().node_of_many("Split", &[&x.name], attributes, PARTS);
         let mut shape = x.shape.clone();
-        *shape.last_mut().expect("a tensor has at least one axis") /= 3;
-        let part = |name: &String| Recorded { name: name.as_str().into(), shape: shape.clone(), ..x.clone() };
-        [part(&names[0]), part(&names[1]), part(&names[2])]
+        *shape.last_mut().expect("a tensor has at least one axis") /= PARTS;
+        std::array::from_fn(|i| Recorded { name: names[i].as_str().into(), shape: shape.clone(), ..x.clone() })
+    }
+
+    /// The first half of the last axis by its sigmoid, times the second.
+    fn swiglu(&self, x: &Recorded) -> Recorded {
+        let [gate, value] = self.split(x);
+        let share = self.apply("Sigmoid", &gate, &[], Vec::new(), &gate.shape);
+        self.join("Mul", &self.join("Mul", &gate, &share), &value)
     }
 
     /// The product with a weight `[out, in]`.
@@ -327,7 +333,12 @@ impl Operations for Recorder {
 
     fn mlp_branch(&self, x: &Recorded, branch: &MlpBranch, drop_path_scale: Option<&[f32]>) -> Recorded {
         self.residual(x, &branch.norm, branch.order, branch.layer_scale, drop_path_scale, |x| {
-            self.linear(&self.gelu(&self.linear(x, &branch.fc1)), &branch.fc2)
+            let first = self.linear(x, &branch.fc1);
+            let hidden = match branch.activation {
+                Activation::Gelu => self.gelu(&first),
+                Activation::SwiGlu => self.swiglu(&first),
+            };
+            self.linear(&hidden, &branch.fc2)
         })
     }
 

@@ -3,14 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a broken fixture may well panic, and says where")]
 
+use serde_json::json;
 use simmim::Error;
 use simmim::classifier::Classifier;
-use simmim::encoders::{Encode, Encoder, EncoderConfig, ForwardContext, Role, VisibleTokens, VitConfig};
+use simmim::encoders::{Encode, Encoder, EncoderConfig, ForwardContext, Mlp, Role, VisibleTokens, VitConfig};
 use simmim::masks::{Grid, Mask};
 use simmim::model::SimMim;
 use simmim::recipe::{AnyRecipe, Recipe};
 use simmim::targets::Colors;
-use simmim::weights::{Builder, LoadedWeights, Pretrained, WeightsFile};
+use simmim::weights::{Builder, Format, LoadedWeights, Pretrained, WeightsFile, adapt, export};
 use simmim_cpu::CpuDevice;
 use simmim_engine::{Backend, Images, Operations, Precision};
 use std::path::{Path, PathBuf};
@@ -148,7 +149,7 @@ fn dinov2_gives_equal_features_and_class_tokens() {
         let (recipe, _) = weights.resolved.clone().unwrap();
         let Some(EncoderConfig::Vit(config)) = recipe.encoder() else { panic!("{name} is a ViT") };
         assert_eq!(config.registers, registers, "{name}");
-        class_token(name);
+        class_token(name, edits);
         let has_mask_token = weights.file.shapes().contains(&("encoder.mask_token".into(), vec![1, 1, 16]));
         assert_eq!(has_mask_token, convention == "Hugging Face DINOv2", "{name}");
         let other = EncoderConfig::Vit(VitConfig { registers: registers + 1, ..config.clone() });
@@ -158,14 +159,107 @@ fn dinov2_gives_equal_features_and_class_tokens() {
 }
 
 #[test]
+fn dinov2_with_swiglu_gives_equal_features_and_class_tokens() {
+    for (name, convention, registers) in [
+        ("hf-dinov2-swiglu", "Hugging Face DINOv2 with SwiGLU", 0),
+        ("hf-dinov2-swiglu-later", "Hugging Face DINOv2 with SwiGLU", 3),
+        ("timm-dinov2-swiglu", "timm ViT", 0),
+    ] {
+        let config = vit(&check(name, convention, &[], 1)); // the bias of keys
+        assert_eq!((config.mlp, config.registers, config.rotary_base), (Mlp::SwiGlu, registers, 0.0), "{name}");
+        class_token(name, &[]);
+    }
+    let weights = LoadedWeights::at(&folder("timm-dinov2-swiglu")).unwrap();
+    let other = VitConfig { mlp: Mlp::Gelu, ..vit(&weights) };
+    let error = Pretrained::new(weights, &EncoderConfig::Vit(other), &[]).err().unwrap();
+    assert_eq!(error.hint().unwrap(), "--set encoder.mlp=swiglu");
+}
+
+#[test]
+fn dinov3_gives_equal_features_and_class_tokens() {
+    let facebook = ["encoder.heads=2", "data.image_size=16", "encoder.rotary_base=100"];
+    for (name, convention, edits, left_out, mlp, registers, base) in [
+        ("hf-dinov3", "Hugging Face DINOv3", &[][..], 0, Mlp::Gelu, 2, 100.0),
+        ("hf-dinov3-swiglu-later", "Hugging Face DINOv3 with SwiGLU", &[], 0, Mlp::SwiGlu, 0, 30.0),
+        ("timm-dinov3", "timm DINOv3", &[], 0, Mlp::Gelu, 4, 100.0),
+        ("timm-dinov3-swiglu", "timm DINOv3", &[], 0, Mlp::SwiGlu, 4, 100.0),
+        ("facebook-dinov3-swiglu", "timm DINOv3", &facebook, 1, Mlp::SwiGlu, 4, 100.0), // the bias of keys
+    ] {
+        let weights = check(name, convention, edits, left_out);
+        let config = vit(&weights);
+        assert_eq!((config.mlp, config.registers, config.rotary_base), (mlp, registers, base), "{name}");
+        assert!(!config.absolute_positions && config.norm_eps == 1e-5, "{name}");
+        class_token(name, edits);
+        let other = VitConfig { rotary_base: 0.0, ..config };
+        let error = Pretrained::new(weights, &EncoderConfig::Vit(other), &[]).err().unwrap();
+        assert_eq!(error.hint().unwrap(), format!("--set encoder.rotary_base={base}"));
+    }
+}
+
+#[test]
+fn other_rotary_positions_give_other_features() {
+    let expected = Expected::of("hf-dinov3").get("features").unwrap();
+    let largest = expected.iter().fold(0f32, |m, v| m.max(v.abs()));
+    for edit in ["encoder.rotary_base=99", "encoder.rotary_base=0"] {
+        let found = features(&LoadedWeights::with(&folder("hf-dinov3"), &[edit.to_owned()]).unwrap(), "hf-dinov3");
+        let off = found.iter().zip(&expected).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(off > NEAR * largest, "{edit}: the test of features would not see it, {off} of {largest}");
+    }
+}
+
+#[test]
+fn rotary_positions_that_are_not_dinov3s_are_refused() {
+    let timm = |from: &'static str, to: &'static str| {
+        error_of("timm-dinov3", move |folder: &Path| {
+            let path = folder.join("config.json");
+            let text = std::fs::read_to_string(&path).unwrap();
+            assert!(text.contains(from), "{text}");
+            std::fs::write(path, text.replace(from, to)).unwrap();
+        })
+    };
+    for (from, to) in [
+        ("vit_small_patch16_dinov3", "vit_small_patch16_rope_224"),
+        ("\"img_size\": 16", "\"img_size\": 16, \"rope_type\": \"cat\", \"use_rot_pos_emb\": true"),
+        ("\"img_size\": 16", "\"img_size\": 16, \"rope_type\": \"dinov3\", \"rope_rotate_half\": false"),
+    ] {
+        let error = timm(from, to);
+        assert!(error.to_string().contains("rotary positions of another kind"), "{error}");
+    }
+    let error = timm("vit_small_patch16_dinov3", "vit_of_somebody");
+    assert!(
+        matches!(error, Error::Undecided { .. }) && error.hint().unwrap().contains("encoder.rotary_base=N"),
+        "{error}"
+    );
+}
+
+/// The ViT of weights.
+fn vit(weights: &LoadedWeights) -> VitConfig {
+    match weights.resolved.as_ref().unwrap().0.encoder() {
+        Some(EncoderConfig::Vit(config)) => config.clone(),
+        other => panic!("it is a ViT, not {other:?}"),
+    }
+}
+
+/// The features of the images of a fixture.
+fn features(weights: &LoadedWeights, name: &str) -> Vec<f32> {
+    let (expected, mut builder) = (Expected::of(name), Builder::default());
+    let encoder = Encoder::new(&EncoderConfig::Vit(vit(weights)), Role::Pretrain, (16, 16), 3, &mut builder).unwrap();
+    let b = weights.open(&DEVICE, builder.finish().0, Precision::F32).unwrap();
+    b.start(false);
+    let tokens = encoder.embed(&b, &expected.images());
+    b.read(&encoder.encode(&b, tokens, VisibleTokens::All, &mut ForwardContext::evaluate()))
+}
+
+#[test]
 fn the_class_token_is_that_of_transformers() {
-    class_token("hf-vit");
+    class_token("hf-vit", &[]);
 }
 
 /// Compares the class token behind the last norm.
 #[track_caller]
-fn class_token(name: &str) {
-    let (weights, expected) = (LoadedWeights::at(&folder(name)).unwrap(), Expected::of(name));
+fn class_token(name: &str, edits: &[&str]) {
+    let edits: Vec<String> = edits.iter().map(|edit| (*edit).to_owned()).collect();
+    let (weights, expected) = (LoadedWeights::with(&folder(name), &edits).unwrap(), Expected::of(name));
     let recipe = weights.resolved.as_ref().unwrap().0.clone();
     let mut builder = Builder::default();
     let encoder = Encoder::new(recipe.encoder().unwrap(), Role::Pretrain, (16, 16), 3, &mut builder).unwrap();
@@ -211,6 +305,79 @@ fn timm_gives_equal_features() {
     assert_eq!(weights.resolved.unwrap().1.mean, [0.5; 3]);
     check("timm-swin", "timm Swin", &[], 0);
     check("timm-swinv2", "timm SwinV2", &[], 0);
+}
+
+#[test]
+fn what_is_exported_prepares_images_as_the_imported_weights_said() {
+    let scratch = tempfile::tempdir().unwrap();
+    let cropped = json!({ "size": { "shortest_edge": 18 }, "do_center_crop": true, "crop_size": 16, "resample": 3,
+        "image_mean": [0.5, 0.25, 0.125], "image_std": [0.5, 0.5, 0.25] });
+    let whole = json!({ "size": { "height": 16, "width": 16 }, "resample": 2,
+        "image_mean": [0.5, 0.25, 0.125], "image_std": [0.5, 0.5, 0.25] });
+    for (kind, says, processor, timm_says) in [
+        ("cropped", cropped, "CLIPImageProcessor", ("bicubic", "center", 16.0 / 18.0)),
+        ("whole", whole, "ViTImageProcessor", ("bilinear", "squash", 1.0)),
+    ] {
+        let from = scratch.path().join(kind);
+        std::fs::create_dir(&from).unwrap();
+        for file in ["model.safetensors", "config.json"] {
+            std::fs::copy(folder("hf-vit").join(file), from.join(file)).unwrap();
+        }
+        std::fs::write(from.join("preprocessor_config.json"), says.to_string()).unwrap();
+        let ours = scratch.path().join(format!("{kind}.safetensors"));
+        adapt(&from, &[], None, &ours).unwrap();
+        for source in [&from, &ours] {
+            let read = |out: &Path, file: &str| -> serde_json::Value {
+                serde_json::from_slice(&std::fs::read(out.join(file)).unwrap()).unwrap()
+            };
+            let out = scratch.path().join("hf");
+            export(source, Format::Transformers, &out).unwrap();
+            let found = read(&out, "preprocessor_config.json");
+            assert_eq!(found["image_processor_type"], processor, "{found}");
+            for key in ["size", "resample", "image_mean", "image_std"] {
+                assert_eq!(found[key], says[key], "{kind}: {key}");
+            }
+            assert_eq!(found["do_center_crop"], kind == "cropped");
+            assert_eq!(found["crop_size"]["height"], 16);
+            let timm = scratch.path().join("timm");
+            export(source, Format::Timm, &timm).unwrap();
+            let found = &read(&timm, "config.json")["pretrained_cfg"];
+            assert_eq!(
+                (found["interpolation"].as_str(), found["crop_mode"].as_str()),
+                (Some(timm_says.0), Some(timm_says.1))
+            );
+            assert!((found["crop_pct"].as_f64().unwrap() - timm_says.2).abs() < 1e-9, "{found}");
+            [out, timm].iter().for_each(|folder| std::fs::remove_dir_all(folder).unwrap());
+        }
+    }
+}
+
+#[test]
+fn dinov2_and_dinov3_come_back_from_transformers_and_timm_as_they_went() {
+    let scratch = tempfile::tempdir().unwrap();
+    for (name, edits) in [
+        ("hf-dinov2-registers", &[][..]),
+        ("hf-dinov2-swiglu", &[]),
+        ("timm-dinov2-registers", &[]),
+        ("timm-dinov2-swiglu", &[]),
+        ("hf-dinov3", &[]),
+        ("hf-dinov3-swiglu-later", &[]),
+        ("facebook-dinov3-swiglu", &["encoder.heads=2", "data.image_size=16", "encoder.rotary_base=100"]),
+    ] {
+        let edits: Vec<String> = edits.iter().map(|edit| (*edit).to_owned()).collect();
+        let ours = scratch.path().join("ours.safetensors");
+        adapt(&folder(name), &edits, None, &ours)
+            .or_else(|_| adapt(&folder(name).join("model.safetensors"), &edits, None, &ours))
+            .unwrap();
+        let expected = Expected::of(name);
+        for format in [Format::Transformers, Format::Timm] {
+            let out = scratch.path().join("out");
+            export(&ours, format, &out).unwrap_or_else(|error| panic!("{name} as {format:?}: {error}"));
+            let back = LoadedWeights::at(&out).unwrap();
+            expected.compare("features", &features(&back, name));
+            std::fs::remove_dir_all(&out).unwrap();
+        }
+    }
 }
 
 /// Copies a fixture, changed, and returns the error of loading it.

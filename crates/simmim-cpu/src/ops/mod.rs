@@ -26,7 +26,9 @@ pub(super) mod recompute;
 pub(super) mod regression;
 pub(super) mod relu;
 mod residual;
+mod scaled_sum;
 pub(super) mod soft_labels;
+mod swiglu;
 pub(super) mod uniform_divergence;
 pub(super) mod upsample;
 

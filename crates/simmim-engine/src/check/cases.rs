@@ -2,8 +2,8 @@
 
 use super::numbers;
 use crate::operations::{
-    AttentionBranch, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
-    Operations, PositionMlp, QkvBias, Regression, Similarity, SoftLabels, Windows,
+    Activation, AttentionBranch, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch,
+    NormOrder, Operations, PositionMlp, QkvBias, Regression, Rotary, Similarity, SoftLabels, Windows,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use std::rc::Rc;
@@ -201,6 +201,7 @@ pub(super) fn cases(shape: Shape) -> Vec<Case> {
             similarity,
             windows,
             bias_index: (0..tokens * tokens).map(|i| (i * 7 % 5) as u32).collect(),
+            rotary: None,
         };
         (branch, table)
     };
@@ -229,6 +230,18 @@ pub(super) fn cases(shape: Shape) -> Vec<Case> {
                 attention(t, NormOrder::Pre, bias, Similarity::ScaledDot, true, Windows::whole_image(shape.tokens));
             Operation::Attention { branch: Box::new(branch), table: Some(table), drop_path_scale: drop_path_scale() }
         }),
+        case(shape, "attention, rotary positions of all tokens but the first", |t| {
+            let bias = QkvBias::QueryValue { query: t.add("q", &[8]), value: t.add("v", &[8]) };
+            let windows = Windows::whole_image(shape.tokens);
+            let (mut branch, _) = attention(t, NormOrder::Pre, bias, Similarity::ScaledDot, true, windows);
+            let pairs = shape.tokens * WIDTH / branch.heads / 2;
+            let angle = |i: usize| if i < WIDTH / branch.heads / 2 { 0.0 } else { (i * i % 7) as f32 };
+            branch.rotary = Some(Rotary {
+                cosines: (0..pairs).map(|i| angle(i).cos()).collect(),
+                sines: (0..pairs).map(|i| angle(i).sin()).collect(),
+            });
+            Operation::Attention { branch: Box::new(branch), table: None, drop_path_scale: drop_path_scale() }
+        }),
         case(shape, "attention, masked windows with padding", |t| {
             let bias = QkvBias::Full(t.add("b", &[24]));
             let (branch, table) =
@@ -252,6 +265,7 @@ pub(super) fn cases(shape: Shape) -> Vec<Case> {
                 norm: norm(t, 8),
                 order: NormOrder::Pre,
                 fc1: linear(t, "fc1", 20, 8, true),
+                activation: Activation::Gelu,
                 fc2: linear(t, "fc2", 8, 20, true),
                 layer_scale: None,
             };
@@ -262,10 +276,33 @@ pub(super) fn cases(shape: Shape) -> Vec<Case> {
                 norm: norm(t, 8),
                 order: NormOrder::Post,
                 fc1: linear(t, "fc1", 20, 8, false),
+                activation: Activation::Gelu,
                 fc2: linear(t, "fc2", 8, 20, true),
                 layer_scale: Some(t.add("gamma", &[8])),
             };
             Operation::Mlp { branch, drop_path_scale: drop_path_scale() }
+        }),
+        case(shape, "mlp, pre-norm, swiglu, layer scale, drop path", |t| {
+            let branch = MlpBranch {
+                norm: norm(t, 8),
+                order: NormOrder::Pre,
+                fc1: linear(t, "fc1", 20, 8, true),
+                activation: Activation::SwiGlu,
+                fc2: linear(t, "fc2", 8, 10, true),
+                layer_scale: Some(t.add("gamma", &[8])),
+            };
+            Operation::Mlp { branch, drop_path_scale: drop_path_scale() }
+        }),
+        case(shape, "mlp, post-norm, swiglu", |t| {
+            let branch = MlpBranch {
+                norm: norm(t, 8),
+                order: NormOrder::Post,
+                fc1: linear(t, "fc1", 20, 8, false),
+                activation: Activation::SwiGlu,
+                fc2: linear(t, "fc2", 8, 10, true),
+                layer_scale: None,
+            };
+            Operation::Mlp { branch, drop_path_scale: None }
         }),
         case(shape, "continuous position bias", |t| {
             Operation::ContinuousPositionBias(PositionMlp {

@@ -6,8 +6,8 @@
 mod images;
 
 use crate::operations::{
-    AttentionBranch, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch, NormOrder,
-    Operations, PositionMlp, QkvBias, Regression, Segment, Similarity, SoftLabels,
+    Activation, AttentionBranch, CrossEntropy, Distance, Images, Labels, Laplace, LayerNorm, Linear, MlpBranch,
+    NormOrder, Operations, PositionMlp, QkvBias, Regression, Rotary, Segment, Similarity, SoftLabels,
 };
 use crate::parameters::{ParameterId, ParameterTable};
 use std::rc::Rc;
@@ -132,6 +132,7 @@ impl Reference {
         let padded = a.chunks(width).map(<[f64]>::to_vec).chain([vec![0.0; width]]);
         let qkv: Vec<Vec<f64>> = padded.map(|row| self.project(&row, branch.qkv, bias)).collect();
         let windows = &branch.windows;
+        let turned = |token: usize, part: &[f64]| rotated(part, branch.rotary.as_ref(), token);
         let mut o = vec![0.0; a.len()];
         for window in 0..windows.count() {
             let slots = &windows.slots[window * windows.tokens..][..windows.tokens];
@@ -142,7 +143,8 @@ impl Reference {
                 for i in 0..windows.tokens {
                     let scores: Vec<f64> = (0..windows.tokens)
                         .map(|j| {
-                            let (q, k) = (part(i, 0), part(j, 1));
+                            let (q, k) = (turned(slots[i] as usize, part(i, 0)), turned(slots[j] as usize, part(j, 1)));
+                            let (q, k) = (q.as_slice(), k.as_slice());
                             let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
                             let similarity = match branch.similarity {
                                 Similarity::ScaledDot => dot(q, k) / (head_width as f64).sqrt(),
@@ -174,6 +176,23 @@ impl Reference {
         }
         o.chunks(width).flat_map(|row| self.linear_row(row, &branch.projection)).collect()
     }
+}
+
+/// A query or key of a token, turned by rotary positions: a product of complex numbers, of which value `i` is the real and value
+/// `i + E/2` the imaginary part.
+fn rotated(row: &[f64], rotary: Option<&Rotary>, token: usize) -> Vec<f64> {
+    let Some(rotary) = rotary else { return row.to_vec() };
+    let half = row.len() / 2;
+    let angle = |e: usize| (rotary.cosines[token * half + e] as f64, rotary.sines[token * half + e] as f64);
+    let real = (0..half).map(|e| row[e] * angle(e).0 - row[half + e] * angle(e).1);
+    let imaginary = (0..half).map(|e| row[half + e] * angle(e).0 + row[e] * angle(e).1);
+    real.chain(imaginary).collect()
+}
+
+/// `silu` of every first half, times the second half.
+fn swiglu(row: &[f64]) -> Vec<f64> {
+    let (gates, values) = row.split_at(row.len() / 2);
+    gates.iter().zip(values).map(|(gate, value)| gate / (1.0 + (-gate).exp()) * value).collect()
 }
 
 /// The exact GELU, with erf by its Maclaurin series (|x| < 8 keeps 1e-9).
@@ -281,7 +300,11 @@ impl Operations for Reference {
         let width = x.width();
         self.residual(x, &branch.norm, branch.order, branch.layer_scale, drop_path_scale, |a| {
             let row = |row: &[f64]| {
-                let hidden: Vec<f64> = self.linear_row(row, &branch.fc1).into_iter().map(gelu).collect();
+                let first = self.linear_row(row, &branch.fc1);
+                let hidden: Vec<f64> = match branch.activation {
+                    Activation::Gelu => first.into_iter().map(gelu).collect(),
+                    Activation::SwiGlu => swiglu(&first),
+                };
                 self.linear_row(&hidden, &branch.fc2)
             };
             a.chunks(width).flat_map(row).collect()

@@ -33,6 +33,11 @@ pub(crate) fn forward(
     let qkv = qkv.view([images * windows, slots, 3, heads, width / heads]).permute([2, 0, 3, 1, 4]);
     // their gradients are put together once, where those of three selections would be added to zeros
     let [q, k, v] = &qkv.unbind(0)[..] else { unreachable!("there are three parts") }; // [B·windows, A, M, E]
+    let turned = branch.rotary.as_ref().map(|rotary| {
+        let angles = b.angles(rotary, tokens);
+        [q, k].map(|part| rotated(b, part, &angles))
+    });
+    let [q, k] = turned.as_ref().map_or([q, k], |[q, k]| [q, k]);
     let bias = bias(b, branch, table); // [windows or 1, A, M, M]
     let o = match branch.similarity {
         Similarity::ScaledDot => {
@@ -73,6 +78,14 @@ fn bias(b: &Libtorch, branch: &AttentionBranch, table: Option<&Tensor>) -> Optio
         (None, Some(masks)) => Some(masks.shallow_clone()),
         (None, None) => None,
     }
+}
+
+/// Queries or keys `[B, A, N, E]`, turned by the angles of their tokens, `[2, N, E/2]`: cosines and sines.
+fn rotated(b: &Libtorch, x: &Tensor, angles: &Tensor) -> Tensor {
+    let (halves, [cosines, sines]) = (x.chunk(2, -1), [angles.get(0), angles.get(1)]);
+    let real = &halves[0] * &cosines - &halves[1] * &sines;
+    let imaginary = &halves[1] * &cosines + &halves[0] * &sines;
+    b.to_operand(&Tensor::cat(&[real, imaginary], -1))
 }
 
 /// Rows of unit length, f32.

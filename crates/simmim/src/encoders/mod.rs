@@ -15,12 +15,12 @@ pub use forward_context::ForwardContext;
 pub use resize::resize_bias_table;
 pub(crate) use swin::SwinBlocks;
 pub use swin::{Swin, SwinConfig, SwinV2Config};
-pub use vit::{PositionBias, Vit, VitConfig};
+pub use vit::{Mlp, PositionBias, Vit, VitConfig};
 pub use weight_init::WeightInit;
 
 use crate::error::Result;
 use crate::memory;
-use crate::weights::{Builder, Init};
+use crate::weights::{Architecture, Builder, Init};
 use serde::{Deserialize, Serialize};
 use simmim_engine::{Images, Operations, Parameter};
 
@@ -64,6 +64,26 @@ impl EncoderConfig {
             Some("swin") => table.try_into().map(Self::Swin),
             Some("swinv2") => table.try_into().map(Self::SwinV2),
             _ => table.try_into(), // whose error lists the kinds
+        }
+    }
+
+    /// The encoder that weights are of, whose tokens are `width` wide behind the patch embedding.
+    ///
+    /// # Errors
+    /// If something is not said anywhere, or what is said contradicts the tensors.
+    pub(crate) fn deduce(from: &mut Architecture, width: usize) -> Result<DeducedEncoder> {
+        match from.has("layers.0.blocks.0.attn.qkv.weight") {
+            true => swin::deduce(from, width),
+            false => vit::deduce(from, width),
+        }
+    }
+
+    /// The first value of the encoder that weights were `trained` with that changes what they compute, though no shape.
+    pub(crate) fn unseen_difference(&self, trained: &Self) -> Option<UnseenDifference> {
+        match (self, trained) {
+            (EncoderConfig::Vit(config), EncoderConfig::Vit(trained)) => config.unseen_difference(trained),
+            (EncoderConfig::Vit(_), EncoderConfig::Swin(_) | EncoderConfig::SwinV2(_))
+            | (EncoderConfig::Swin(_) | EncoderConfig::SwinV2(_), _) => None, // their tables have a column for each head
         }
     }
 
@@ -114,6 +134,25 @@ impl EncoderConfig {
             EncoderConfig::SwinV2(config) => config.stride_px(),
         }
     }
+}
+
+/// An encoder that weights are of.
+pub(crate) struct DeducedEncoder {
+    pub(crate) config: EncoderConfig,
+    /// Side of its images in pixels.
+    pub(crate) side: usize,
+    /// Whether the weights are those of a classifier.
+    pub(crate) is_classifier: bool,
+}
+
+/// A value that two encoders do not share, and that the shapes of their tensors do not show.
+pub(crate) struct UnseenDifference {
+    /// What that of the weights has.
+    pub(crate) theirs: String,
+    /// What the other has instead.
+    pub(crate) ours: String,
+    /// The edit that makes it the same.
+    pub(crate) edit: String,
 }
 
 /// What an encoder is used for. The layers after the last block and the parameter names follow the published

@@ -1,5 +1,6 @@
 //! Weights as a file of ours: other programs' translated, and all brought to another image size or number of channels.
 
+use super::preparation::{PREPARATION_KEY, to_metadata};
 use super::{
     Builder, ChannelRule, Import, Init, LoadedWeights, Pretrained, RECIPE_KEY, Transfer, initial_values,
     save_atomically, transfer,
@@ -9,7 +10,6 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, edit_any};
 use crate::run::{Resolved, RunInfo};
-use std::collections::HashMap;
 use std::path::Path;
 
 /// What was written.
@@ -58,6 +58,7 @@ pub fn adapt(from: &Path, edits: &[String], channels: Option<ChannelRule>, out: 
     let (table, inits) = builder.finish();
     memory::check(|| format!("a model of {} parameters", table.len()), memory::of_values(table.len()))?;
     let mut values = initial_values(&table, &inits, 0);
+    let preparation = weights.preparation.and_then(to_metadata);
     let import = weights.import.take();
     let mut pretrained = Pretrained::new(weights, architecture, &run.classes)?;
     pretrained.channels = channels;
@@ -66,7 +67,8 @@ pub fn adapt(from: &Path, edits: &[String], channels: Option<ChannelRule>, out: 
         let normalization = run.normalization_for(data.channels, rule);
         (run.mean, run.std) = (normalization.mean, normalization.std);
     }
-    let metadata = HashMap::from([(RECIPE_KEY.to_owned(), metadata(&recipe, run)?)]);
+    let kept = preparation.map(|says| (PREPARATION_KEY.to_owned(), says));
+    let metadata = [(RECIPE_KEY.to_owned(), metadata(&recipe, run)?)].into_iter().chain(kept).collect();
     save_atomically(out, &table, &values, metadata)?;
     Ok(Adapted { import, transfer, parameters: table.len(), recipe })
 }

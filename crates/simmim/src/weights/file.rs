@@ -189,7 +189,7 @@ impl WeightsFile {
     }
 
     /// Tensors in memory, as if they were read from the file `path`.
-    pub(super) fn of_tensors(path: &Path, metadata: HashMap<String, String>, list: Vec<NamedTensor>) -> Self {
+    pub(crate) fn of_tensors(path: &Path, metadata: HashMap<String, String>, list: Vec<NamedTensor>) -> Self {
         let (mut bytes, mut tensors) = (Vec::new(), BTreeMap::new());
         for NamedTensor { name, shape, values } in list {
             let start = bytes.len();

@@ -79,6 +79,7 @@ pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
             own(&file, &names)?
         }
     };
+    tensors.retain(|tensor| !tensor.values.is_empty()); // register tokens, if there are none
     drop_head_of_class_token(&mut tensors, &mut report);
     let has_registers = tensors.iter().any(|tensor| plain_name(&tensor.name) == "register_tokens");
     tensors.iter_mut().for_each(|tensor| with_our_shape(tensor, has_registers));

@@ -1,6 +1,7 @@
 //! Loading of weights from a run folder, a checkpoint folder or a file, with the recipe they were trained with.
 
 use super::import::{Imported, import};
+use super::preparation::{PREPARATION_KEY, of_metadata};
 use super::shards::{INDEX_FILE, TORCH_FILE, TORCH_INDEX_FILE, is_index, read_sharded};
 use super::{ChannelRule, Import, RECIPE_KEY, WeightsFile};
 use crate::error::{Error, Result};
@@ -109,7 +110,8 @@ impl LoadedWeights {
         let (damaged, none) = (Vec::new(), None);
         if let Some(text) = file.metadata().get(RECIPE_KEY) {
             let resolved = Some(any_resolved_of_toml(text, path)?);
-            return Ok(Self { file, resolved, damaged, import: None, undecided: none, preparation: None });
+            let preparation = file.metadata().get(PREPARATION_KEY).map(|text| of_metadata(text, path)).transpose()?;
+            return Ok(Self { file, resolved, damaged, import: None, undecided: none, preparation });
         }
         let Imported { file, resolved, undecided, preparation, report } = import(file, edits)?;
         let import = Some(report).filter(|report| !report.convention.is_empty());

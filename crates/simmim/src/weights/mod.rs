@@ -16,6 +16,7 @@ mod transfer;
 mod values;
 
 pub use adapt::{Adapted, adapt};
+pub(crate) use architecture::{Architecture, ratio};
 pub use channels::ChannelRule;
 pub(crate) use channels::per_channel;
 pub use conventions::NamedTensor;

@@ -1,7 +1,13 @@
-//! How other programs bring images to the size of a network, where their files say it.
+//! How other programs bring images to the size of a network: read where their files say it, kept in imported weights, and said in
+//! exported ones.
 
-use serde_json::Value;
+use crate::error::{Error, Result};
+use serde_json::{Value, json};
 use simmim_data::{Augmentation, CenterCrop, Filter};
+use std::path::Path;
+
+/// The key of the preparation in the metadata of imported weights.
+pub(super) const PREPARATION_KEY: &str = "preparation";
 
 /// Pillow's numbers of filters, as `resample` has them.
 const BILINEAR: u64 = 2;
@@ -78,10 +84,77 @@ impl Preparation {
     }
 }
 
+/// A preparation as the metadata of a file of ours; `None` if it is none of those that other programs say.
+pub(super) fn to_metadata(augmentation: Augmentation) -> Option<String> {
+    let says = match augmentation {
+        Augmentation::CenterCrop(CenterCrop { enlargement, filter }) => {
+            json!({ "resize": "shorter side", "enlargement": enlargement, "filter": filter_name(filter) })
+        }
+        Augmentation::Whole(filter) => json!({ "resize": "whole", "filter": filter_name(filter) }),
+        Augmentation::Center | Augmentation::RandomResizedCrop(_) | Augmentation::FineTuning(_) => return None,
+    };
+    Some(says.to_string())
+}
+
+/// What [`to_metadata`] wrote to `path`.
+///
+/// # Errors
+/// If it is something else.
+pub(super) fn of_metadata(text: &str, path: &Path) -> Result<Augmentation> {
+    let says: Value = serde_json::from_str(text).unwrap_or_default();
+    let filter = match says["filter"].as_str() {
+        Some("bilinear") => Some(Filter::Bilinear),
+        Some("bicubic") => Some(Filter::Bicubic),
+        _ => None,
+    };
+    let enlargement = says["enlargement"].as_f64().filter(|times| (1.0..=1e3).contains(times));
+    match (says["resize"].as_str(), filter, enlargement) {
+        (Some("whole"), Some(filter), _) => Ok(Augmentation::Whole(filter)),
+        (Some("shorter side"), Some(filter), Some(enlargement)) => {
+            Ok(Augmentation::CenterCrop(CenterCrop { enlargement, filter }))
+        }
+        _ => Err(Error::Damaged {
+            path: path.to_owned(),
+            reason: format!("its metadata has `{PREPARATION_KEY}`: `{text}`, which is no way to prepare images"),
+        }),
+    }
+}
+
+/// A filter as timm calls it.
+pub(super) fn filter_name(filter: Filter) -> &'static str {
+    match filter {
+        Filter::Bilinear => "bilinear",
+        Filter::Bicubic => "bicubic",
+    }
+}
+
+/// Pillow's number of a filter, as transformers has it.
+pub(super) fn filter_number(filter: Filter) -> u64 {
+    match filter {
+        Filter::Bilinear => BILINEAR,
+        Filter::Bicubic => BICUBIC,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn imported_weights_keep_how_images_are_prepared() {
+        let path = Path::new("a.safetensors");
+        for kept in [
+            Augmentation::Whole(Filter::Bilinear),
+            Augmentation::CenterCrop(CenterCrop { enlargement: 256.0 / 224.0, filter: Filter::Bicubic }),
+        ] {
+            assert_eq!(of_metadata(&to_metadata(kept).unwrap(), path).unwrap(), kept);
+        }
+        assert_eq!(to_metadata(Augmentation::Center), None);
+        for wrong in ["", "{}", r#"{"resize":"shorter side","filter":"bicubic","enlargement":0.5}"#] {
+            assert!(of_metadata(wrong, path).unwrap_err().to_string().contains("no way to prepare images"), "{wrong}");
+        }
+    }
 
     #[test]
     fn files_of_transformers_and_timm_say_how_images_are_prepared() {

@@ -4,7 +4,7 @@
 use super::channels::with_channels;
 use super::conventions::is_computed;
 use super::{ChannelRule, Import, LoadedWeights, WeightsFile};
-use crate::encoders::{Encode, EncoderConfig, Fit, SourceTensor, plain_name};
+use crate::encoders::{Encode, EncoderConfig, Fit, SourceTensor, UnseenDifference, plain_name};
 use crate::error::{Error, Result};
 use simmim_engine::ParameterTable;
 use std::collections::BTreeSet;
@@ -32,30 +32,15 @@ impl Pretrained {
     /// Weights to start a model with this encoder and these `classes` from.
     ///
     /// # Errors
-    /// If the weights are of a ViT with another number of heads: that changes no shape, and would quietly spoil features.
+    /// If the encoder of the weights differs in a value that changes no shape, such as a ViT's number of heads: that would quietly
+    /// spoil features.
     pub fn new(weights: LoadedWeights, encoder: &EncoderConfig, classes: &[String]) -> Result<Self> {
         let trained = weights.resolved.as_ref().and_then(|(recipe, _)| recipe.encoder());
-        if let (Some(EncoderConfig::Vit(from)), EncoderConfig::Vit(to)) = (trained, encoder)
-            && (from.width, from.heads) != (to.width, to.heads)
-            && from.width == to.width
+        if let Some(UnseenDifference { theirs, ours, edit }) = trained.and_then(|from| encoder.unseen_difference(from))
         {
             return Err(Error::Input {
-                what: format!(
-                    "`{}` has {} attention heads, and the recipe {}",
-                    weights.file.path().display(),
-                    from.heads,
-                    to.heads
-                ),
-                hint: Some(format!("--set encoder.heads={}", from.heads)),
-            });
-        }
-        if let (Some(EncoderConfig::Vit(from)), EncoderConfig::Vit(to)) = (trained, encoder)
-            && from.registers != to.registers
-        {
-            let (path, now) = (weights.file.path().display(), to.registers);
-            return Err(Error::Input {
-                what: format!("`{path}` has {} register tokens, and the recipe {now}", from.registers),
-                hint: Some(format!("--set encoder.registers={}", from.registers)),
+                what: format!("`{}` has {theirs}, and the recipe {ours}", weights.file.path().display()),
+                hint: Some(format!("--set {edit}")),
             });
         }
         let other_eps = trained.map(EncoderConfig::norm_eps).filter(|eps| *eps != encoder.norm_eps()).map(|eps| {

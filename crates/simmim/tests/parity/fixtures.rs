@@ -9,7 +9,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use simmim::classifier::Classifier;
 use simmim::encoders::{
-    EncoderConfig, ForwardContext, PositionBias, SwinConfig, SwinV2Config, VitConfig, WeightInit, resize_bias_table,
+    EncoderConfig, ForwardContext, Mlp, PositionBias, SwinConfig, SwinV2Config, VitConfig, WeightInit,
+    resize_bias_table,
 };
 use simmim::masks::{self, Grid, Mask};
 use simmim::model::{BatchMask, SimMim};
@@ -145,6 +146,8 @@ fn vit(config: &Value) -> EncoderConfig {
         depth: integer(config, "depth"),
         heads: integer(config, "num_heads"),
         mlp_ratio: number(config, "mlp_ratio"),
+        mlp: Mlp::Gelu,
+        rotary_base: 0.0,
         qkv_bias: config["qkv_bias"].as_bool().unwrap(),
         layer_scale: config["init_values"].as_f64().unwrap_or(0.0) as f32,
         init: WeightInit::Normal,

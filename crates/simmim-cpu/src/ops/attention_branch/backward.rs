@@ -22,6 +22,7 @@ use simmim_kernels::epilogue::{add_strided_column_sums, narrow_rows};
 use simmim_kernels::heads::{HeadColumns, RowScale, gather, scale_backward, scatter};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::product::{Accumulator, product};
+use simmim_kernels::rotary::Turn;
 use std::ops::Range;
 
 /// The gradients of parameters from one chunk, in one of the two phases that go by rows.
@@ -188,12 +189,19 @@ impl<T: ActivationDtype> AttentionBackward<T> {
                         gather(parameters.columns(qkv, image, part, head), slots, scale, &mut scratch.stored[part]);
                     }
                     gather(d_o, slots, RowScale::By(1.0), &mut scratch.stored[3]);
+                    let row_of_head = padded::<T>(sizes.head_width());
+                    for rows in &mut scratch.stored[..2] {
+                        parameters.rotate(rows, row_of_head, window, Turn::Forth);
+                    }
                     let p = &p[window * scores_len..][..scores_len];
                     let d_bias = has_position_bias.then_some(&mut *gradients.d_position_bias);
                     let ([q, k, v, d_o], [d_q, d_k, d_v]) = (&scratch.stored, &mut scratch.dense);
                     let attention = &mut scratch.attention;
                     attend_backward(tile, sizes.head(), q, k, v, p, d_o, d_q, d_k, d_v, d_bias, attention);
                     for (part, (d, scale)) in scratch.dense.iter_mut().zip(gradient_scales).enumerate() {
+                        if part < 2 {
+                            parameters.rotate(d, sizes.head_width(), window, Turn::Back);
+                        }
                         let d_log = scale_backward(parameters.columns(qkv, image, part, head), slots, scale, d);
                         if part == 0 && has_free_logit_scale {
                             gradients.d_logit_scale += d_log;

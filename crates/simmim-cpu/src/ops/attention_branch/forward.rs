@@ -20,6 +20,7 @@ use simmim_kernels::epilogue::narrow_rows;
 use simmim_kernels::heads::{gather, scatter};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::product::{Accumulator, product};
+use simmim_kernels::rotary::Turn;
 use std::rc::Rc;
 
 pub(crate) fn forward(
@@ -158,6 +159,8 @@ fn qkv_to_heads<T: ActivationDtype>(
                     let columns = parameters.columns(qkv, image, part, head);
                     gather(columns, parameters.slots(window), scale, &mut scratch.stored[part]);
                 }
+                let row = padded::<T>(sizes.head_width());
+                scratch.stored[..2].iter_mut().for_each(|rows| parameters.rotate(rows, row, window, Turn::Forth));
                 let p = match saved_p.is_empty() {
                     true => &mut [][..],
                     false => &mut saved_p[i * sizes.p_len::<T>() + window * scores_len..][..scores_len],

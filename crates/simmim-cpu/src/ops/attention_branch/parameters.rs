@@ -7,9 +7,10 @@ use crate::Cpu;
 use crate::pools::ActivationDtype;
 use crate::store::Store;
 use simmim_engine::{AttentionBranch, QkvBias, Similarity};
-use simmim_kernels::dtype::padded;
+use simmim_kernels::dtype::{Dtype, padded};
 use simmim_kernels::heads::{HeadColumns, RowScale};
 use simmim_kernels::product::Accumulator;
+use simmim_kernels::rotary::{Angles, Turn, rotate};
 
 /// The upper bound of the logit scale, ln 100 (SwinV2, arXiv:2111.09883, section 3.3).
 pub(super) const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
@@ -37,6 +38,8 @@ pub(super) struct AttentionParameters<'a, T> {
     position_bias: &'a [f32],
     /// The logit scale of each head, for cosine similarity.
     logit_scale: Option<&'a [f32]>,
+    /// The angles of rotary positions.
+    angles: Option<Angles<'a>>,
 }
 
 impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
@@ -61,6 +64,13 @@ impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
         };
         let mut of_padding = qkv_bias.clone();
         of_padding[..width].iter_mut().for_each(|q| *q *= query_factor);
+        let angles = branch.rotary.as_ref().map(|rotary| {
+            let values = sizes.tokens * sizes.head_width() / 2;
+            let is_whole = sizes.windows == 1 && sizes.window_tokens == sizes.tokens;
+            assert!(is_whole, "rotary positions are of windows that are the whole image");
+            assert!([&rotary.cosines, &rotary.sines].iter().all(|part| part.len() == values), "an angle for each pair");
+            Angles { cosines: &rotary.cosines, sines: &rotary.sines }
+        });
         let mut padding = vec![T::default(); 3 * width];
         T::narrow(&of_padding, &mut padding);
         Self {
@@ -81,6 +91,7 @@ impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
                 Similarity::ScaledDot => None,
                 Similarity::Cosine { logit_scale } => Some(store.value(logit_scale)),
             },
+            angles,
         }
     }
 
@@ -112,6 +123,13 @@ impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
             width: self.sizes.head_width(),
             tokens,
             padding: &self.padding[first..],
+        }
+    }
+
+    /// Turns gathered queries or keys by their angles, if there are any; `row` values are between the beginnings of rows.
+    pub(super) fn rotate<S: Dtype>(&self, rows: &mut [S], row: usize, window: usize, turn: Turn) {
+        if let Some(angles) = self.angles {
+            rotate(rows, self.sizes.head_width(), row, self.slots(window), angles, turn);
         }
     }
 

@@ -2,13 +2,14 @@
 
 use super::super::column_blocks::ColumnBlocks;
 use super::super::residual::SavedResidualChunk;
+use super::gated;
 use super::saved::{MlpBackward, residual_spec};
 use super::scratch::MlpScratch;
 use crate::packed_activations::{PackedActivations, PackedActivationsChunk, Side, split_saved};
 use crate::pools::ActivationDtype;
 use crate::threads::split_mut;
 use crate::{Cpu, CpuTensor};
-use simmim_engine::{MlpBranch, Precision};
+use simmim_engine::{Activation, MlpBranch, Precision};
 use simmim_kernels::dtype::{Bf16, padded};
 use simmim_kernels::epilogue::{gelu_rows, narrow_rows};
 use simmim_kernels::matrix::Matrix;
@@ -17,6 +18,10 @@ use std::ops::Range;
 use std::rc::Rc;
 
 pub(crate) fn forward(cpu: &Cpu, x: &CpuTensor, branch: &MlpBranch, drop_path_scale: Option<&[f32]>) -> CpuTensor {
+    match branch.activation {
+        Activation::Gelu => {}
+        Activation::SwiGlu => return gated::forward(cpu, x, branch, drop_path_scale),
+    }
     match cpu.precision {
         Precision::F32 => forward_in::<f32>(cpu, x, branch, drop_path_scale),
         Precision::Bf16 => forward_in::<Bf16>(cpu, x, branch, drop_path_scale),

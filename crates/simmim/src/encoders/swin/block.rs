@@ -6,7 +6,8 @@ use super::windows::StageWindows;
 use crate::encoders::{BlockActivations, ForwardContext};
 use crate::weights::{Builder, Init};
 use simmim_engine::{
-    AttentionBranch, LayerNorm, Linear, MlpBranch, NormOrder, Operations, ParameterId, PositionMlp, QkvBias, Similarity,
+    Activation, AttentionBranch, LayerNorm, Linear, MlpBranch, NormOrder, Operations, ParameterId, PositionMlp,
+    QkvBias, Similarity,
 };
 use std::rc::Rc;
 
@@ -99,9 +100,10 @@ impl Block {
                 similarity,
                 windows: location.windows.of_block(location.block),
                 bias_index: Rc::clone(&location.windows.bias_index),
+                rotary: None,
             },
             position_bias,
-            mlp: MlpBranch { norm: norm2, order, fc1, fc2, layer_scale: None },
+            mlp: MlpBranch { norm: norm2, order, fc1, activation: Activation::Gelu, fc2, layer_scale: None },
             extra_norm,
             drop_rate: location.drop_rate,
         }

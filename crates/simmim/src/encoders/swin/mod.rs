@@ -11,11 +11,13 @@
 mod block;
 mod blocks;
 mod config;
+mod deduce;
 mod windows;
 
 pub(crate) use blocks::SwinBlocks;
 pub(super) use config::Design;
 pub use config::{SwinConfig, SwinV2Config};
+pub(super) use deduce::deduce;
 
 use super::forward_context::drop_rate;
 use super::resize::{resize_bias_table, resize_positions};

@@ -1,7 +1,7 @@
 //! Recipe keys of the vision transformer.
 
-use crate::encoders::WeightInit;
 use crate::encoders::{MAX_DEPTH, MAX_DROP_PATH, MAX_PATCH_PX, MAX_WIDTH};
+use crate::encoders::{UnseenDifference, WeightInit};
 use crate::error::Result;
 use crate::ranges::{share_above_zero, size, within, wrong};
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,9 @@ pub struct VitConfig {
     pub heads: usize,
     /// Hidden width of the MLP as a multiple of the width.
     pub mlp_ratio: f64,
+    /// What is between the two layers of the MLP.
+    #[serde(default, skip_serializing_if = "Mlp::is_gelu")]
+    pub mlp: Mlp,
     /// Whether queries and values have a bias (keys never do).
     pub qkv_bias: bool,
     /// Initial value of layer scale; 0 for none.
@@ -29,6 +32,11 @@ pub struct VitConfig {
     pub absolute_positions: bool,
     /// Relative position bias of the attention scores.
     pub position_bias: PositionBias,
+    /// Base of rotary positions as DINOv3 has them (arXiv:2508.10104); 0 for none. The pairs of a quarter of a head turn with
+    /// the height of a patch's center, `2π·base^(−4i/E)` for the way from one edge of the image to its center, those of
+    /// another quarter with its width.
+    #[serde(default, skip_serializing_if = "is_none", serialize_with = "crate::decimals::one")]
+    pub rotary_base: f32,
     /// Number of register tokens (arXiv:2309.16588), which attend like patches, have no position and are no features.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub registers: usize,
@@ -44,7 +52,10 @@ pub struct VitConfig {
 }
 
 /// `ε` of layer norms (microsoft/SimMIM, `models/vision_transformer.py`).
-const NORM_EPS: f32 = 1e-6;
+pub(super) const NORM_EPS: f32 = 1e-6;
+
+/// Largest base of rotary positions; published models have 100.
+const MAX_ROTARY_BASE: f64 = 1e6;
 
 /// Largest number of register tokens; published models have 4.
 const MAX_REGISTERS: usize = 1 << 10;
@@ -57,8 +68,37 @@ fn is_norm_eps(eps: &f32) -> bool {
     *eps == NORM_EPS
 }
 
+fn is_none(base: &f32) -> bool {
+    *base == 0.0
+}
+
 fn is_zero(count: &usize) -> bool {
     *count == 0
+}
+
+/// The MLP of a block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mlp {
+    /// A GELU of each hidden value.
+    #[default]
+    Gelu,
+    /// SwiGLU (arXiv:2002.05202): the first layer has twice the hidden width, and its first half gates the second.
+    SwiGlu,
+}
+
+impl Mlp {
+    fn is_gelu(&self) -> bool {
+        *self == Mlp::Gelu
+    }
+
+    /// Outputs of the first layer for each hidden value.
+    pub(crate) fn parts(self) -> usize {
+        match self {
+            Mlp::Gelu => 1,
+            Mlp::SwiGlu => 2,
+        }
+    }
 }
 
 /// Relative position bias of a vision transformer.
@@ -98,9 +138,53 @@ impl VitConfig {
             let hint = Some("set `encoder.position_bias` to \"none\"".into());
             return Err(wrong("encoder.registers", self.registers, expected, hint));
         }
+        if self.rotary_base != 0.0 {
+            within("encoder.rotary_base", self.rotary_base as f64, 1.0, MAX_ROTARY_BASE)?;
+            if !(self.width / self.heads).is_multiple_of(4) {
+                let expected = format!(
+                    "each head is {} wide, of which rotary positions need a multiple of 4",
+                    self.width / self.heads
+                );
+                return Err(wrong("encoder.rotary_base", self.rotary_base, expected, None));
+            }
+        }
         share_above_zero("encoder.norm_eps", self.norm_eps as f64)?;
         within("encoder.layer_scale", self.layer_scale as f64, 0.0, 100.0)?;
         within("encoder.drop_path", self.drop_path as f64, 0.0, MAX_DROP_PATH as f64)
+    }
+
+    /// The first value of the configuration that weights were `trained` with that changes what they compute, though no shape.
+    pub(in crate::encoders) fn unseen_difference(&self, trained: &Self) -> Option<UnseenDifference> {
+        let differs = |theirs: String, ours: String, edit: String| Some(UnseenDifference { theirs, ours, edit });
+        if self.width == trained.width && self.heads != trained.heads {
+            let theirs = format!("{} attention heads", trained.heads);
+            return differs(theirs, self.heads.to_string(), format!("encoder.heads={}", trained.heads));
+        }
+        if self.registers != trained.registers {
+            let theirs = format!("{} register tokens", trained.registers);
+            return differs(theirs, self.registers.to_string(), format!("encoder.registers={}", trained.registers));
+        }
+        if self.rotary_base != trained.rotary_base {
+            let named = |base: f32| if base == 0.0 { "none".into() } else { format!("those of base {base}") };
+            let theirs = match trained.rotary_base {
+                0.0 => "no rotary positions".to_owned(),
+                base => format!("rotary positions of base {base}"),
+            };
+            return differs(theirs, named(self.rotary_base), format!("encoder.rotary_base={}", trained.rotary_base));
+        }
+        if self.mlp != trained.mlp {
+            let name = |mlp| match mlp {
+                Mlp::Gelu => "gelu",
+                Mlp::SwiGlu => "swiglu",
+            };
+            let theirs = format!("MLPs of the kind {}", name(trained.mlp));
+            return differs(
+                theirs,
+                format!("{}, with other shapes", name(self.mlp)),
+                format!("encoder.mlp={}", name(trained.mlp)),
+            );
+        }
+        None
     }
 
     pub(crate) fn hidden(&self) -> usize {

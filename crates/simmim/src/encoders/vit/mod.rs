@@ -3,13 +3,16 @@
 //!
 //! It has a class token, relative position bias (one table shared by all blocks, or one per block) or absolute position
 //! embeddings, a bias for queries and values but not for keys, layer scale and pre-norm; and, if asked for, register tokens
-//! (arXiv:2309.16588) as DINOv2 has them. Parameter names, layouts and
+//! (arXiv:2309.16588) and SwiGLU as DINOv2 has them, and rotary positions as in DINOv3. Parameter names, layouts and
 //! initialization follow microsoft/SimMIM, `models/vision_transformer.py`.
 
 mod config;
+mod deduce;
 mod relative_positions;
+mod rotary;
 
-pub use config::{PositionBias, VitConfig};
+pub use config::{Mlp, PositionBias, VitConfig};
+pub(super) use deduce::deduce;
 
 use super::forward_context::drop_rate;
 use super::resize::{resize_bias_table, resize_positions};
@@ -21,8 +24,8 @@ use crate::error::Result;
 use crate::weights::{Builder, Init};
 use relative_positions::{CLASS_ROWS, relative_position_index, relative_positions};
 use simmim_engine::{
-    AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, Parameter, ParameterId, QkvBias,
-    Similarity, Windows,
+    Activation, AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, Parameter, ParameterId,
+    QkvBias, Similarity, Windows,
 };
 use std::rc::Rc;
 
@@ -85,6 +88,7 @@ impl Vit {
         let patches = grid.0 * grid.1;
         check_pairs(patches + 1, 2)?; // the index below, once as it is computed and once as it is shared
         let bias_index: Rc<[u32]> = relative_position_index(grid).into();
+        let rotary = (config.rotary_base > 0.0).then(|| rotary::rotary(config, grid));
         let bias_shape = [relative_positions(grid), config.heads];
         builder.scope(role.scope(), |b| {
             let class_token = b.add("cls_token", &[1, 1, width], normal(1.0));
@@ -107,6 +111,7 @@ impl Vit {
                     b.scope(&format!("blocks.{i}"), |b| {
                         // initial weights of the last layer of both branches decrease with depth (`fix_init_weight`)
                         let depth_scale = 1.0 / (2.0 * (i + 1) as f32).sqrt();
+                        let parts = config.mlp.parts();
                         let (hidden, draw) =
                             (config.hidden(), |outputs, inputs| config.init.rule(normal(1.0), outputs, inputs));
                         let gamma = |b: &mut Builder, name| {
@@ -134,7 +139,7 @@ impl Vit {
                         let norm2 = b.layer_norm("norm2", width, config.norm_eps);
                         let (fc1, fc2) = b.scope("mlp", |b| {
                             (
-                                b.linear("fc1", hidden, width, draw(hidden, width)),
+                                b.linear("fc1", parts * hidden, width, draw(parts * hidden, width)),
                                 b.linear("fc2", width, hidden, draw(width, hidden).scaled(depth_scale)),
                             )
                         });
@@ -150,9 +155,20 @@ impl Vit {
                                 similarity: Similarity::ScaledDot,
                                 windows: Windows::whole_image(config.registers + 1 + patches),
                                 bias_index: Rc::clone(&bias_index),
+                                rotary: rotary.clone(),
                             },
                             bias_table,
-                            mlp: MlpBranch { norm: norm2, order: NormOrder::Pre, fc1, fc2, layer_scale: gamma_2 },
+                            mlp: MlpBranch {
+                                norm: norm2,
+                                order: NormOrder::Pre,
+                                fc1,
+                                activation: match config.mlp {
+                                    Mlp::Gelu => Activation::Gelu,
+                                    Mlp::SwiGlu => Activation::SwiGlu,
+                                },
+                                fc2,
+                                layer_scale: gamma_2,
+                            },
                             drop_rate: drop_rate(config.drop_path, i, config.depth),
                         })
                     })
@@ -353,6 +369,9 @@ impl Encode for Vit {
 
     fn needs_all_tokens(&self) -> Option<&'static str> {
         match self.config.position_bias {
+            PositionBias::None if self.config.rotary_base > 0.0 => {
+                Some("its rotary positions are a table of the places of all tokens")
+            }
             PositionBias::None => None,
             PositionBias::Shared | PositionBias::PerBlock => {
                 Some("its position bias is a table over all pairs of tokens")
@@ -445,7 +464,7 @@ impl Encode for Vit {
         let (n, d) = (self.patches() as f64, c.width as f64);
         let tokens = n + self.others() as f64;
         let embed = 2.0 * n * d * (self.channels * c.patch_px * c.patch_px) as f64;
-        let products = 2.0 * tokens * d * (4.0 * d + 2.0 * c.hidden() as f64);
+        let products = 2.0 * tokens * d * (4.0 * d + ((c.mlp.parts() + 1) * c.hidden()) as f64);
         let attention = 4.0 * tokens * tokens * d;
         embed + c.depth as f64 * (products + attention)
     }
@@ -453,7 +472,12 @@ impl Encode for Vit {
     fn block_activations(&self) -> Vec<BlockActivations> {
         let (c, tokens) = (&self.config, self.patches() + self.others());
         let scores = c.heads * tokens * tokens;
-        vec![BlockActivations::new(tokens, c.width, c.hidden(), scores, c.layer_scale > 0.0, false); c.depth]
+        let block = BlockActivations::new(tokens, c.width, c.hidden(), scores, c.layer_scale > 0.0, false);
+        let block = match c.mlp {
+            Mlp::Gelu => block,
+            Mlp::SwiGlu => block.gated(tokens, c.width, c.hidden(), c.layer_scale > 0.0),
+        };
+        vec![block; c.depth]
     }
 
     fn source_names(&self, parameter: &str) -> Vec<String> {
@@ -486,6 +510,8 @@ mod tests {
             depth: 1,
             heads: 2,
             mlp_ratio: 4.0,
+            mlp: Mlp::Gelu,
+            rotary_base: 0.0,
             qkv_bias: true,
             layer_scale: 0.0,
             absolute_positions: true,
@@ -528,6 +554,8 @@ mod tests {
             depth: 3,
             heads: 2,
             mlp_ratio: 2.0,
+            mlp: Mlp::Gelu,
+            rotary_base: 0.0,
             qkv_bias: true,
             layer_scale: 0.1,
             absolute_positions: true,

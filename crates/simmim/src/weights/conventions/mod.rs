@@ -6,20 +6,25 @@
 
 mod hf_beit;
 mod hf_dinov2;
+mod hf_dinov3;
 mod hf_swin;
 mod hf_swin_v2;
 mod hf_vit;
 mod rule;
 mod timm_beit;
+mod timm_dinov3;
 mod timm_swin;
 mod timm_vit;
 
 pub(super) use hf_beit::CONVENTION as HF_BEIT;
+pub(super) use hf_dinov2::{CONVENTION as HF_DINOV2, WITH_SWIGLU as HF_DINOV2_SWIGLU};
+pub(super) use hf_dinov3::{CONVENTION as HF_DINOV3, WITH_SWIGLU as HF_DINOV3_SWIGLU};
 pub(super) use hf_swin::CONVENTION as HF_SWIN;
 pub(super) use hf_swin_v2::CONVENTION as HF_SWIN_V2;
 pub(super) use hf_vit::CONVENTION as HF_VIT;
 pub use rule::NamedTensor;
 pub(super) use timm_beit::CONVENTION as TIMM_BEIT;
+pub(super) use timm_dinov3::CONVENTION as TIMM_DINOV3;
 pub(super) use timm_swin::{SWIN as TIMM_SWIN, SWIN_V2 as TIMM_SWIN_V2};
 pub(super) use timm_vit::CONVENTION as TIMM_VIT;
 
@@ -58,8 +63,15 @@ pub(super) struct Ours {
 }
 
 /// Ends of the names of buffers that are computed, not learned.
-const COMPUTED: &[&str] =
-    &["relative_position_index", "relative_coords_table", "attn_mask", "position_ids", "num_batches_tracked"];
+const COMPUTED: &[&str] = &[
+    "relative_position_index",
+    "relative_coords_table",
+    "attn_mask",
+    "position_ids",
+    "num_batches_tracked",
+    "rope_embed.periods",
+    "attn.qkv.bias_mask",
+];
 
 /// Parts of names that only an encoder's tensors have.
 const OF_ENCODER: &[&str] = &["blocks.", "layers.", "layer.", "embed", "norm", "token"];
@@ -87,7 +99,16 @@ pub(super) fn recognized(names: &[String]) -> Option<&'static Convention> {
         return Some(if is_beit || has_no_key_bias { &hf_beit::CONVENTION } else { named });
     }
     if has(&hf_dinov2::CONVENTION, "encoder.layer.{}.layer_scale1.lambda1") {
-        return Some(&hf_dinov2::CONVENTION);
+        let is_gated = ["weights_in.weight", "gate_proj.weight"]
+            .iter()
+            .any(|part| has(&hf_dinov2::CONVENTION, &format!("encoder.layer.{{}}.mlp.{part}")));
+        return Some(if is_gated { &hf_dinov2::WITH_SWIGLU } else { &hf_dinov2::CONVENTION });
+    }
+    if has(&hf_dinov3::CONVENTION, "layer.{}.attention.q_proj.weight")
+        && has(&hf_dinov3::CONVENTION, "layer.{}.layer_scale1.lambda1")
+    {
+        let is_gated = has(&hf_dinov3::CONVENTION, "layer.{}.mlp.gate_proj.weight");
+        return Some(if is_gated { &hf_dinov3::WITH_SWIGLU } else { &hf_dinov3::CONVENTION });
     }
     if has(&hf_swin_v2::CONVENTION, "encoder.layers.{}.blocks.{}.attention.self.logit_scale") {
         return Some(&hf_swin_v2::CONVENTION);
@@ -101,6 +122,10 @@ pub(super) fn recognized(names: &[String]) -> Option<&'static Convention> {
     if merges_late || is_there("layers.0.blocks.0.attn.qkv.weight") && is_there("head.fc.weight") {
         let is_v2 = is_there("layers.0.blocks.0.attn.logit_scale");
         return Some(if is_v2 { &timm_swin::SWIN_V2 } else { &timm_swin::SWIN });
+    }
+    let has_places = is_there("pos_embed") || names.iter().any(|name| name.ends_with("relative_position_bias_table"));
+    if is_there("blocks.0.attn.qkv.weight") && !has_places {
+        return Some(&timm_dinov3::CONVENTION);
     }
     let is_timm_vit = is_there("blocks.0.attn.qkv.bias") || is_there("blocks.0.ls1.gamma");
     is_timm_vit.then_some(&timm_vit::CONVENTION)

@@ -123,10 +123,12 @@ pub(super) fn convert(
         if let Some(rows) = of_part.first_mut() {
             *rows = first / wanted.len();
         }
-        for (part, values) in wanted.iter().zip(rows.chunks(rows.len().div_ceil(wanted.len()).max(1))) {
+        let len = rows.len() / wanted.len();
+        for (i, part) in wanted.iter().enumerate() {
             match name(part) {
                 Some(name) => {
-                    converted.tensors.push(NamedTensor { name, shape: of_part.clone(), values: values.to_vec() });
+                    let values = rows[i * len..(i + 1) * len].to_vec();
+                    converted.tensors.push(NamedTensor { name, shape: of_part.clone(), values });
                 }
                 None => converted.leaves_rows_out = true,
             }

@@ -7,7 +7,11 @@ use super::rule::{Part, Rule};
 pub(in crate::weights) const CONVENTION: Convention = Convention {
     name: "timm ViT",
     prefixes: &[],
-    later: &[("reg_token", "register_tokens")], // the latter in facebookresearch/dinov2
+    later: &[
+        ("reg_token", "register_tokens"), // the latter in facebookresearch/dinov2, as the former of those below
+        ("blocks.{}.mlp.w12.*", "blocks.{}.mlp.fc1.*"),
+        ("blocks.{}.mlp.w3.*", "blocks.{}.mlp.fc2.*"),
+    ],
     rules: &[RULES],
     left_out: &[
         ("decoder_embed.*", MAE),
@@ -19,8 +23,7 @@ pub(in crate::weights) const CONVENTION: Convention = Convention {
     left_out_prefixes: &[("decoder_blocks.", MAE)],
     refused: &[
         ("dist_token", "a distillation token"),
-        ("blocks.{}.mlp.w12.*", "of an MLP with SwiGLU"),
-        ("blocks.{}.mlp.fc1_g.*", "of an MLP with SwiGLU"),
+        ("blocks.{}.mlp.fc1_g.*", "of an MLP that is gated by another function than DINOv2's"),
     ],
 };
 

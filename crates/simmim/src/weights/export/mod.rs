@@ -8,13 +8,14 @@ mod transformers;
 use super::adapt::metadata;
 use super::conventions::{Convention, NamedTensor};
 use super::{LoadedWeights, RECIPE_KEY, WeightsFile, save_atomically};
-use crate::encoders::{Encode, Encoder, EncoderConfig, Role, plain_name};
+use crate::encoders::{Encode, Encoder, EncoderConfig, Role, VitConfig, plain_name};
 use crate::error::{Error, Result};
 use crate::recipe::{AnyRecipe, FinetuneRecipe, TargetKind};
 use crate::run::files::write_atomically;
 use crate::run::{RunInfo, read_log};
 use crate::weights::Builder;
 use serde_json::Value;
+use simmim_data::{Augmentation, CenterCrop, Filter};
 use simmim_engine::ParameterTable;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,8 @@ struct Model<'a> {
     stride_px: usize,
     /// Number of features along height and width.
     grid: (usize, usize),
+    /// How images are brought to that size for evaluation.
+    preparation: Augmentation,
 }
 
 /// A model as another program knows it.
@@ -102,7 +105,7 @@ pub fn export(from: &Path, format: Format, out: &Path) -> Result<Exported> {
             hint: Some("choose a new folder for --out".into()),
         });
     }
-    let model = Model::new(recipe, encoder, run)?;
+    let model = Model::new(recipe, encoder, run, weights.preparation)?;
     let (mut exported, files, usage) = match format {
         Format::Onnx => onnx::write(&weights.file, &model, out)?,
         Format::Safetensors | Format::Timm | Format::Transformers => write_tensors(&weights.file, model, format, out)?,
@@ -182,15 +185,33 @@ fn write_tensors(
 
 impl<'a> Model<'a> {
     /// A model without its tensors.
-    fn new(recipe: &'a AnyRecipe, encoder: &'a EncoderConfig, run: &'a RunInfo) -> Result<Self> {
-        let role = match recipe {
-            AnyRecipe::Finetune(_) => Role::Classify,
-            AnyRecipe::Pretrain(_) | AnyRecipe::Tokenizer(_) => Role::Pretrain,
+    fn new(
+        recipe: &'a AnyRecipe,
+        encoder: &'a EncoderConfig,
+        run: &'a RunInfo,
+        preparation: Option<Augmentation>,
+    ) -> Result<Self> {
+        let (role, center) = match recipe {
+            AnyRecipe::Finetune(recipe) => (Role::Classify, recipe.center_crop()),
+            AnyRecipe::Pretrain(_) | AnyRecipe::Tokenizer(_) => (Role::Pretrain, Augmentation::Center),
         };
+        let preparation = preparation.unwrap_or(center);
         let (image_px, channels) = (recipe.data().image_size.height_and_width(), recipe.data().channels);
         let spec = Encoder::new(encoder, role, image_px, channels, &mut Builder::default())?.spec();
         let (stride_px, grid) = (spec.stride_px, spec.feature_grid());
-        Ok(Self { recipe, encoder, run, tensors: Vec::new(), image_px, channels, stride_px, grid })
+        Ok(Self { recipe, encoder, run, tensors: Vec::new(), image_px, channels, stride_px, grid, preparation })
+    }
+
+    /// How images are brought to the size of the network: whether whole, the size that the shorter side is resized to as a
+    /// multiple of the crop, and by which filter.
+    fn preparation(&self) -> (bool, f64, Filter) {
+        match self.preparation {
+            Augmentation::Whole(filter) => (true, 1.0, filter),
+            Augmentation::CenterCrop(CenterCrop { enlargement, filter }) => (false, enlargement, filter),
+            Augmentation::Center | Augmentation::RandomResizedCrop(_) | Augmentation::FineTuning(_) => {
+                (false, 1.0, Filter::Bilinear)
+            }
+        }
     }
 
     /// Removes tensors, and says why.
@@ -227,6 +248,35 @@ impl<'a> Model<'a> {
             AnyRecipe::Pretrain(recipe) => recipe.target.kind != TargetKind::Pixels,
             AnyRecipe::Finetune(_) | AnyRecipe::Tokenizer(_) => false,
         }
+    }
+
+    /// Adds layer scales of ones where there are none: the same function.
+    fn with_layer_scale(&mut self, config: &VitConfig, exported: &mut Exported) {
+        if config.layer_scale > 0.0 {
+            return;
+        }
+        for block in 0..config.depth {
+            for gamma in ["gamma_1", "gamma_2"] {
+                self.add(&format!("blocks.{block}.{gamma}"), &[config.width], vec![1.0; config.width]);
+            }
+        }
+        exported.notes.push("layer scales of ones are added".into());
+    }
+
+    fn add(&mut self, name: &str, shape: &[usize], values: Vec<f32>) {
+        self.tensors.push(NamedTensor { name: name.to_owned(), shape: shape.to_vec(), values });
+    }
+
+    /// Adds the position of the class token to the token itself and removes its row of the table: the same function.
+    fn without_class_position(&mut self, exported: &mut Exported) {
+        let Some(at) = self.tensors.iter().position(|tensor| tensor.name == "pos_embed") else { return };
+        let width = self.tensors[at].shape[2];
+        let row: Vec<f32> = self.tensors[at].values.drain(..width).collect();
+        self.tensors[at].shape[1] -= 1;
+        for tensor in self.tensors.iter_mut().filter(|tensor| tensor.name == "cls_token") {
+            tensor.values.iter_mut().zip(&row).for_each(|(value, position)| *value += position);
+        }
+        exported.notes.push("the position of the class token is added to the token".into());
     }
 
     /// Multiplies the last layer of each branch by its layer scale, which then is gone: the same function.

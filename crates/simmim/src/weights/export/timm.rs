@@ -1,8 +1,9 @@
 //! Models as timm knows them (huggingface/pytorch-image-models): architecture, arguments, and `config.json`.
 
-use super::super::conventions::{TIMM_BEIT, TIMM_SWIN, TIMM_SWIN_V2, TIMM_VIT};
+use super::super::conventions::{TIMM_BEIT, TIMM_DINOV3, TIMM_SWIN, TIMM_SWIN_V2, TIMM_VIT};
+use super::super::preparation::filter_name;
 use super::{Exported, Format, Model, Target, digits, unfit};
-use crate::encoders::{EncoderConfig, PositionBias, SwinConfig, VitConfig};
+use crate::encoders::{EncoderConfig, Mlp, PositionBias, SwinConfig, VitConfig};
 use crate::error::Result;
 use serde_json::{Value, json};
 
@@ -39,8 +40,7 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
     arguments["in_chans"] = json!(model.channels);
     arguments["num_classes"] = json!(classes);
     let is_swin = !matches!(model.encoder, EncoderConfig::Vit(_));
-    let (crop, interpolation) =
-        model.classifier().map_or((1.0, "bilinear"), |recipe| (recipe.evaluate.crop, "bicubic"));
+    let (is_whole, enlargement, filter) = model.preparation();
     let config = json!({
         "architecture": architecture,
         "num_classes": classes,
@@ -50,9 +50,9 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
             "custom_load": false,
             "input_size": [model.channels, model.image_px.0, model.image_px.0],
             "fixed_input_size": true,
-            "interpolation": interpolation,
-            "crop_pct": crop,
-            "crop_mode": "center",
+            "interpolation": filter_name(filter),
+            "crop_pct": 1.0 / enlargement,
+            "crop_mode": if is_whole { "squash" } else { "center" },
             "mean": digits(&model.run.mean),
             "std": digits(&model.run.std),
             "num_classes": classes,
@@ -88,11 +88,9 @@ fn check_norm_eps(eps: f32, of_timm: f32, exported: &mut Exported) -> Result<()>
     Ok(())
 }
 
-fn vit(model: &Model, config: &VitConfig, exported: &mut Exported) -> Result<Named> {
-    check_norm_eps(config.norm_eps, 1e-6, exported)?;
-    if config.registers > 0 {
-        return Err(unfit(Format::Timm, "its ViT has register tokens of another layout".into()));
-    }
+fn vit(model: &mut Model, config: &VitConfig, exported: &mut Exported) -> Result<Named> {
+    let is_rotary = config.rotary_base > 0.0;
+    check_norm_eps(config.norm_eps, if is_rotary { 1e-5 } else { 1e-6 }, exported)?;
     let is_classifier = model.classifier().is_some();
     let mut arguments = json!({
         "patch_size": config.patch_px,
@@ -103,7 +101,41 @@ fn vit(model: &Model, config: &VitConfig, exported: &mut Exported) -> Result<Nam
         "qkv_bias": config.qkv_bias,
         "init_values": (config.layer_scale > 0.0).then_some(crate::decimals::short(config.layer_scale)),
     });
-    if config.position_bias == PositionBias::None && config.absolute_positions {
+    let is_gated = config.mlp == Mlp::SwiGlu;
+    let has_bias = config.position_bias != PositionBias::None;
+    if is_rotary {
+        if has_bias || config.absolute_positions {
+            return Err(unfit(Format::Timm, "its ViT with rotary positions has no others".into()));
+        }
+        arguments["num_reg_tokens"] = json!(config.registers);
+        arguments["swiglu_mlp"] = json!(is_gated);
+        arguments["swiglu_align_to"] = json!(0);
+        arguments["rope_temperature"] = json!(crate::decimals::short(config.rotary_base));
+        arguments["global_pool"] = json!("avg");
+        arguments["use_fc_norm"] = json!(is_classifier);
+        return Ok(("vit_small_patch16_dinov3", &TIMM_DINOV3, arguments));
+    }
+    if config.registers > 0 || is_gated {
+        if has_bias || !config.absolute_positions {
+            return Err(unfit(Format::Timm, "its BEiT has neither register tokens nor SwiGLU".into()));
+        }
+        let names = ["vit_base_patch14_reg4_dinov2", "vit_giant_patch14_reg4_dinov2", "vit_giant_patch14_dinov2"];
+        let [with_registers, with_both, gated] = names;
+        let name = match (config.registers > 0, is_gated) {
+            (true, false) => with_registers,
+            (true, true) => with_both,
+            (false, _) => gated,
+        };
+        if config.registers > 0 {
+            model.without_class_position(exported);
+            arguments["reg_tokens"] = json!(config.registers);
+        }
+        arguments["mlp_ratio"] = json!(config.mlp_ratio * config.mlp.parts() as f64);
+        arguments["global_pool"] = json!(if is_classifier { "avg" } else { "token" });
+        arguments["fc_norm"] = json!(is_classifier);
+        return Ok((name, &TIMM_VIT, arguments));
+    }
+    if !has_bias && config.absolute_positions {
         arguments["global_pool"] = json!("avg");
         arguments["fc_norm"] = json!(is_classifier);
         return Ok(("vit_base_patch16_224", &TIMM_VIT, arguments));

@@ -1,14 +1,13 @@
 //! Models as Hugging Face's transformers knows them: class, `config.json` and `preprocessor_config.json`.
 
-use super::super::conventions::{HF_BEIT, HF_SWIN, HF_SWIN_V2, HF_VIT};
+use super::super::conventions::{
+    HF_BEIT, HF_DINOV2, HF_DINOV2_SWIGLU, HF_DINOV3, HF_DINOV3_SWIGLU, HF_SWIN, HF_SWIN_V2, HF_VIT,
+};
+use super::super::preparation::filter_number;
 use super::{Exported, Format, Model, Target, digits, unfit};
-use crate::encoders::{EncoderConfig, PositionBias, SwinConfig, VitConfig};
+use crate::encoders::{EncoderConfig, Mlp, PositionBias, SwinConfig, VitConfig};
 use crate::error::Result;
 use serde_json::{Map, Value, json};
-
-/// `resample` of Pillow's filters.
-const BILINEAR: usize = 2;
-const BICUBIC: usize = 3;
 
 /// The class of a model of ours, whole where there is a class for the whole model.
 pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Target> {
@@ -54,7 +53,8 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
     config["dtype"] = json!("float32");
     config["image_size"] = json!(model.image_px.0);
     config["num_channels"] = json!(model.channels);
-    config["hidden_act"] = json!("gelu");
+    let is_silu = matches!(model.encoder, EncoderConfig::Vit(vit) if vit.mlp == Mlp::SwiGlu);
+    config["hidden_act"] = json!(if is_silu { "silu" } else { "gelu" });
     if !model.run.classes.is_empty() {
         let classes = model.run.classes.iter().enumerate();
         config["id2label"] = Value::Object(classes.clone().map(|(id, name)| (id.to_string(), json!(name))).collect());
@@ -106,8 +106,8 @@ fn vit(model: &mut Model, config: &VitConfig, exported: &mut Exported) -> Result
         "attention_probs_dropout_prob": 0.0,
     });
     let is_classifier = model.classifier().is_some();
-    if config.registers > 0 {
-        return Err(unfit(Format::Transformers, "its ViT and BEiT have no register tokens".into()));
+    if config.rotary_base > 0.0 || config.registers > 0 || config.mlp == Mlp::SwiGlu {
+        return dino(model, config, sizes, exported);
     }
     if config.position_bias == PositionBias::None && config.absolute_positions && !is_classifier {
         let names = ["ViTForMaskedImageModeling", "ViTForImageClassification", "ViTModel"];
@@ -135,6 +135,69 @@ fn vit(model: &mut Model, config: &VitConfig, exported: &mut Exported) -> Result
     Ok((name, &HF_BEIT, prefix, sizes))
 }
 
+/// The classes of DINOv2 and DINOv3, which are encoders without a head and read the class token.
+fn dino(model: &mut Model, config: &VitConfig, mut sizes: Value, exported: &mut Exported) -> Result<Named> {
+    let is_rotary = config.rotary_base > 0.0;
+    let name = match (is_rotary, config.registers > 0) {
+        (true, _) => "DINOv3ViTModel",
+        (false, true) => "Dinov2WithRegistersModel",
+        (false, false) => "Dinov2Model",
+    };
+    let refuse = |what: String| Err(unfit(Format::Transformers, what));
+    if model.classifier().is_some() {
+        return refuse(format!("{name} has no classifier that reads the mean of the patch tokens"));
+    }
+    if config.position_bias != PositionBias::None || config.absolute_positions == is_rotary {
+        return refuse(format!("{name} has {} and no other positions", if is_rotary { "rotary" } else { "absolute" }));
+    }
+    model.leave_out(exported, &format!("{name} has no head"), |name| name.starts_with("decoder."));
+    model.with_layer_scale(config, exported);
+    if is_rotary && config.registers == 0 {
+        model.add("register_tokens", &[1, 0, config.width], Vec::new());
+    }
+    if (is_rotary || config.registers > 0) && model.shape("mask_token").is_none() {
+        model.add("mask_token", &[1, 1, config.width], vec![0.0; config.width]);
+        exported.notes.push(format!("{name} has a mask token, which features do not read: zeros"));
+    }
+    sizes["layerscale_value"] = json!(crate::decimals::short(config.layer_scale));
+    sizes["num_register_tokens"] = json!(config.registers);
+    if is_rotary {
+        sizes["model_type"] = json!("dinov3_vit");
+        sizes["rope_theta"] = json!(crate::decimals::short(config.rotary_base));
+        sizes["use_gated_mlp"] = json!(config.mlp == Mlp::SwiGlu);
+        for bias in ["query_bias", "value_bias"] {
+            sizes[bias] = json!(config.qkv_bias);
+        }
+        let convention = if config.mlp == Mlp::SwiGlu { &HF_DINOV3_SWIGLU } else { &HF_DINOV3 };
+        return Ok((name, convention, "", sizes));
+    }
+    for token in model.tensors.iter_mut().filter(|tensor| tensor.name == "mask_token") {
+        token.shape = vec![1, config.width];
+    }
+    sizes["model_type"] = json!(if config.registers > 0 { "dinov2_with_registers" } else { "dinov2" });
+    sizes["qkv_bias"] = json!(config.qkv_bias);
+    sizes["use_mask_token"] = json!(model.shape("mask_token").is_some());
+    sizes["use_swiglu_ffn"] = json!(config.mlp == Mlp::SwiGlu);
+    sizes["mlp_ratio"] = json!(dinov2_ratio(config).ok_or_else(|| {
+        let what = format!("{name} has MLPs of other widths than {}", config.hidden());
+        unfit(Format::Transformers, what)
+    })?);
+    let convention = if config.mlp == Mlp::SwiGlu { &HF_DINOV2_SWIGLU } else { &HF_DINOV2 };
+    Ok((name, convention, "", sizes))
+}
+
+/// The whole number from which DINOv2 computes the hidden width; with SwiGLU, it takes two thirds and rounds up to 8.
+fn dinov2_ratio(config: &VitConfig) -> Option<usize> {
+    (1..=64).find(|ratio| {
+        let hidden = config.width * ratio;
+        config.hidden()
+            == match config.mlp {
+                Mlp::Gelu => hidden,
+                Mlp::SwiGlu => (hidden * 2 / 3).next_multiple_of(8),
+            }
+    })
+}
+
 fn swin(kind: &str, config: &SwinConfig) -> Value {
     json!({
         "model_type": kind,
@@ -154,16 +217,21 @@ fn swin(kind: &str, config: &SwinConfig) -> Value {
     })
 }
 
-/// How images are prepared: the shorter side resized, then a center crop, as in evaluation here. Of transformers' image
-/// processors, CLIP's does this.
+/// How images are prepared: the shorter side resized, then a center crop, as in evaluation here; of transformers' image
+/// processors, CLIP's does this. Or, if imported weights say so, the whole image resized, as ViT's does.
 pub(super) fn preprocessor(model: &Model) -> Value {
-    let (crop, filter) = model.classifier().map_or((1.0, BILINEAR), |recipe| (recipe.evaluate.crop, BICUBIC));
+    let (is_whole, enlargement, filter) = model.preparation();
+    let side = model.image_px.0;
+    let size = match is_whole {
+        true => json!({ "height": side, "width": side }),
+        false => json!({ "shortest_edge": (side as f64 * enlargement).round() as usize }),
+    };
     json!({
-        "image_processor_type": "CLIPImageProcessor",
+        "image_processor_type": if is_whole { "ViTImageProcessor" } else { "CLIPImageProcessor" },
         "do_resize": true,
-        "size": { "shortest_edge": (model.image_px.0 as f64 / crop).round() as usize },
-        "resample": filter,
-        "do_center_crop": true,
+        "size": size,
+        "resample": filter_number(filter),
+        "do_center_crop": !is_whole,
         "crop_size": { "height": model.image_px.0, "width": model.image_px.0 },
         "do_rescale": true,
         "rescale_factor": 1.0 / 255.0,
