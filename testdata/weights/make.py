@@ -12,6 +12,7 @@ from pathlib import Path
 
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import (
     BeitConfig,
@@ -23,6 +24,8 @@ from transformers import (
     Dinov2WithRegistersModel,
     DINOv3ViTConfig,
     DINOv3ViTModel,
+    FlavaImageCodebook,
+    FlavaImageCodebookConfig,
     SwinConfig,
     SwinForImageClassification,
     SwinForMaskedImageModeling,
@@ -152,6 +155,49 @@ def facebook_dinov3(state):
     return theirs
 
 
+def dalle_scores(weights, images, groups=4, blocks=2):
+    """Scores of tokens by DALL-E's encoder (arXiv:2102.12092, appendix A) of images from 0 to 1."""
+
+    def conv(x, name, padding):
+        return F.conv2d(x, weights[f"{name}.w"], weights[f"{name}.b"], padding=padding)
+
+    x = conv(0.8 * images + 0.1, "blocks.input", 3)
+    for group in range(1, groups + 1):
+        x = F.max_pool2d(x, 2) if group > 1 else x
+        for block in range(1, blocks + 1):
+            name = f"blocks.group_{group}.block_{block}"
+            branch = x
+            for layer in range(1, 5):
+                branch = conv(F.relu(branch), f"{name}.res_path.conv_{layer}", 1 if layer < 4 else 0)
+            x = conv(x, f"{name}.id_path", 0) if f"{name}.id_path.w" in weights else x
+            x = x + branch / (groups * blocks) ** 2
+    return conv(F.relu(x), "blocks.output.conv", 0)
+
+
+def dalle(name, seed, width, vocabulary, size):
+    """An encoder under both names of its tensors, and the tokens of two images."""
+    model = FlavaImageCodebook(FlavaImageCodebookConfig(hidden_size=width, vocab_size=vocabulary))
+    model = randomized(model, SEED + seed)
+    for parameter in model.parameters():
+        # so that tokens differ from place to place: small biases, and branches that count
+        parameter.data.mul_(20 / parameter[0].numel() ** 0.5 if parameter.ndim > 1 else 0.1)
+    model.blocks.input.weight.data -= model.blocks.input.weight.data.mean((1, 2, 3), keepdim=True)
+    theirs = {}
+    for key, value in model.state_dict().items():
+        key = key.replace(".group.block", ".block").replace(".res_path.path.", ".res_path.")
+        theirs[key.replace(".weight", ".w").replace(".bias", ".b")] = value.clone()
+    pixels = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(1000 + seed))
+    with torch.no_grad():
+        scores = dalle_scores(theirs, pixels)
+        assert torch.equal(scores.argmax(1), model.get_codebook_indices(0.8 * pixels + 0.1))
+    best = scores.topk(2, dim=1).values
+    assert (best[:, 0] - best[:, 1]).min() > 1e-4 * scores.abs().max(), "a token is decided by rounding"
+    folder = FOLDER / name
+    model.save_pretrained(folder)
+    torch.save(theirs, folder / "encoder.pth")
+    write(name, {"input": pixels, "tokens": scores.argmax(1)})
+
+
 def make():
     transformers_model("hf-vit", ViTForMaskedImageModeling(ViTConfig(**VIT, encoder_stride=4)), masked, 1)
     transformers_model("hf-vit-later", ViTModel(ViTConfig(**VIT)), tokens, 2, state=lambda m: m.state_dict())
@@ -225,6 +271,8 @@ def make():
     folder.mkdir(exist_ok=True)
     save_file(facebook_dinov3(model.state_dict()), folder / "model.safetensors")
     (folder / "expected.safetensors").write_bytes((FOLDER / "timm-dinov3-swiglu" / "expected.safetensors").read_bytes())
+
+    dalle("dalle", 27, 4, 32, (32, 48))
 
 
 if __name__ == "__main__":

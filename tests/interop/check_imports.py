@@ -26,6 +26,8 @@ def main():
         make.make()
         for folder in sorted(Path(scratch).iterdir()):
             name, expected = folder.name, load_file(folder / "expected.safetensors")
+            if "tokens" in expected:
+                continue  # a tokenizer, which `crates/simmim/tests/dalle.rs` compares
             pixels = expected["input"].numpy()
             # a file without config.json says neither heads nor sizes
             source = folder

@@ -191,7 +191,7 @@ pub(crate) enum Command {
     Tokenizer(TokenizerArgs),
     /// Writes weights of timm, Hugging Face's transformers or with the official names (safetensors, .pth, .bin) as a
     /// file of this program, with the recipe that their shapes and the config.json beside them give; every --from takes
-    /// them directly too.
+    /// them directly too. Of DALL-E's encoder it makes a tokenizer for target.tokenizer.
     Import(ImportArgs),
     /// Writes a model for other programs: timm, Hugging Face's transformers, ONNX runtimes, or anything that reads
     /// safetensors, with what they need beside the weights and a model card.

@@ -13,7 +13,7 @@ use std::path::Path;
 /// The image is resized so that it has one token per sub-patch: with BEiT's tokens of 8 px and sub-patches of 16 px,
 /// the tokenizer sees the image at half its size. A picture of a prediction shows the decoded most likely tokens of all
 /// sub-patches. The decoder mixes neighbors, so tokens predicted for visible sub-patches affect the edges of hidden
-/// ones.
+/// ones. A tokenizer without a decoder shows each token in a color of its own.
 pub struct Tokens<B> {
     tokenizer: Tokenizer<B>,
     colors: Colors,
@@ -68,16 +68,34 @@ impl<B: Backend> Target for Tokens<B> {
     fn picture(&self, grid: &PatchGrid, _image: &[f32], prediction: &[f32]) -> Vec<f32> {
         let token_grid = (grid.height / self.sub_patch_px, grid.width / self.sub_patch_px);
         let tokens = most_likely(prediction, self.tokenizer.config().vocabulary);
-        let decoded = self.tokenizer.images(&tokens, token_grid);
         let size = (grid.height, grid.width);
-        let shares = resized(decoded, grid.channels, self.size(grid.height, grid.width), size);
+        let shares = match self.tokenizer.images(&tokens, token_grid) {
+            Some(decoded) => resized(decoded, grid.channels, self.size(grid.height, grid.width), size),
+            None => drawn(&tokens, grid, self.sub_patch_px),
+        };
         let normalized = |(i, share): (usize, &f32)| self.colors.normalized(i / (size.0 * size.1), *share);
         shares.iter().enumerate().map(normalized).collect()
     }
 
     fn picture_kind(&self) -> PictureKind {
-        PictureKind::Decoded
+        if self.tokenizer.has_decoder() { PictureKind::Decoded } else { PictureKind::Drawing }
     }
+}
+
+/// Squares in a color for each token, which says nothing but which tokens are the same: what is shown without a decoder.
+///
+/// # Shapes
+/// `[h, w]` → `[C, H, W]`.
+fn drawn(tokens: &[u32], grid: &PatchGrid, side: usize) -> Vec<f32> {
+    let columns = grid.width / side;
+    // Knuth's multiplicative hash: neighboring numbers get colors that are far from each other
+    let share = |token: u32, channel: u32| {
+        let hashed = (token + 1).wrapping_mul(2_654_435_761).rotate_left(11 * channel);
+        (hashed >> 24) as f32 / 255.0
+    };
+    let pixels = (0..grid.channels as u32)
+        .flat_map(|channel| (0..grid.height).flat_map(move |y| (0..grid.width).map(move |x| (channel, y, x))));
+    pixels.map(|(channel, y, x)| share(tokens[y / side * columns + x / side], channel)).collect()
 }
 
 /// Resizes an image to another size with the same aspect ratio.
@@ -159,7 +177,7 @@ mod tests {
         let grid = PatchGrid { channels: 1, height: 4, width: 4, side: 4 };
         let mut scores = vec![0.0; 4 * 7];
         [3, 0, 6, 2].iter().enumerate().for_each(|(i, token)| scores[i * 7 + token] = 1.0);
-        let expected = Tokenizer::load(&path, &DEVICE).unwrap().images(&[3, 0, 6, 2], (2, 2));
+        let expected = Tokenizer::load(&path, &DEVICE).unwrap().images(&[3, 0, 6, 2], (2, 2)).unwrap();
         let picture = Tokens::load(&path, &colors(1), 2, &DEVICE).unwrap().picture(&grid, &[0.0; 16], &scores);
         for (found, expected) in picture.iter().zip(&expected) {
             assert!((found * 0.25 + 0.5 - expected).abs() < 1e-6, "{found} {expected}");
@@ -167,6 +185,37 @@ mod tests {
         // a picture from a single token has the size of the image
         let coarse = Tokens::load(&path, &colors(1), 4, &DEVICE).unwrap().picture(&grid, &[0.0; 16], &scores[..7]);
         assert_eq!(coarse.len(), 16);
+    }
+
+    #[test]
+    fn without_a_decoder_a_picture_has_a_color_for_each_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = crate::weights::WeightsFile::read(&tokenizer(folder.path())).unwrap();
+        let path = folder.path().join("encoder.safetensors");
+        let (mut table, mut values) = (simmim_engine::ParameterTable::default(), Vec::new());
+        for (name, shape) in whole.shapes().into_iter().filter(|(name, _)| name.starts_with("encoder.")) {
+            table.add(&name, &shape);
+            values.resize(table.iter().last().unwrap().range.start, 0.0);
+            values.extend(whole.tensor(&name).unwrap().unwrap().1);
+        }
+        values.resize(table.len(), 0.0);
+        crate::weights::save(&path, &table, &[("", &values)], Default::default()).unwrap();
+        let (of_encoder, of_both) =
+            (Tokenizer::load(&path, &DEVICE).unwrap(), Tokenizer::load(&tokenizer(folder.path()), &DEVICE).unwrap());
+        let pixels: Vec<f32> = (0..32).map(|i| (i * 7 % 32) as f32 / 32.0).collect();
+        let images = Images { pixels: &pixels, count: 2, channels: 1, height: 4, width: 4 };
+        assert_eq!(of_encoder.tokens(&images), of_both.tokens(&images));
+        assert!(!of_encoder.has_decoder() && of_both.has_decoder());
+
+        let tokens = Tokens::load(&path, &colors(1), 2, &DEVICE).unwrap();
+        assert_eq!(tokens.picture_kind(), PictureKind::Drawing);
+        let grid = PatchGrid { channels: 1, height: 4, width: 4, side: 4 };
+        let mut scores = vec![0.0; 4 * 7];
+        [3, 0, 3, 2].iter().enumerate().for_each(|(i, token)| scores[i * 7 + token] = 1.0);
+        let picture = tokens.picture(&grid, &[0.0; 16], &scores);
+        let corners = [0, 2, 8, 10].map(|at| picture[at]); // of the squares of 2 px
+        assert!(corners[0] == corners[2] && corners[0] != corners[1] && corners[1] != corners[3], "{corners:?}");
+        assert_eq!(picture[0], picture[5], "a square has one color");
     }
 
     #[test]
@@ -193,6 +242,6 @@ mod tests {
         let mut table = simmim_engine::ParameterTable::default();
         table.add("a", &[1]);
         crate::weights::save(&other, &table, &[("", &[0.0])], Default::default()).unwrap();
-        assert!(message(&other, 1).contains("holds no tokenizer with encoder and decoder"));
+        assert!(message(&other, 1).contains("holds no tokenizer"));
     }
 }

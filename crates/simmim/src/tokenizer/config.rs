@@ -29,7 +29,7 @@ pub struct TokenizerConfig {
     pub groups: usize,
     /// Blocks per group.
     pub blocks_per_group: usize,
-    /// Width of the decoder's token embedding.
+    /// Width of the decoder's token embedding; 0 for an encoder alone.
     pub token_width: usize,
 }
 
@@ -82,16 +82,15 @@ impl TokenizerConfig {
         Ok(())
     }
 
-    /// Derives the sizes from the shapes of the tensors in a weights file.
+    /// Derives the sizes from the shapes of the tensors in a weights file; the decoder may be missing.
     ///
     /// # Errors
     /// If the file is not a tokenizer.
     pub fn of_file(file: &WeightsFile) -> Result<Self> {
         Self::of_tensors(&file.shapes()).ok_or_else(|| Error::Input {
-            what: format!("`{}` holds no tokenizer with encoder and decoder", file.path().display()),
+            what: format!("`{}` holds no tokenizer", file.path().display()),
             hint: Some(
-                "give the output of `simmim tokenizer`, or the tensors of DALL-E's encoder and decoder as `encoder.blocks…` and `decoder.blocks…`"
-                    .into(),
+                "give the output of `simmim tokenizer`, or DALL-E's encoder as `simmim import` writes it".into(),
             ),
         })
     }
@@ -104,10 +103,15 @@ impl TokenizerConfig {
         };
         let &[width, channels, ..] = shape("encoder.blocks.input.w")? else { return None };
         let &[vocabulary, ..] = shape("encoder.blocks.output.conv.w")? else { return None };
-        let &[token_width, ..] = shape("decoder.blocks.input.w")? else { return None };
+        let token_width = match shape("decoder.blocks.input.w") {
+            Some(&[token_width, ..]) => token_width,
+            Some([]) => return None,
+            None => 0,
+        };
         let groups = count("encoder.blocks.group_");
         let blocks_per_group = count("encoder.blocks.group_1.block_");
         let config = Self { channels, vocabulary, width, groups, blocks_per_group, token_width };
-        config.check().is_ok().then_some(config)
+        let whole = Self { token_width: token_width.max(1), ..config };
+        whole.check().is_ok().then_some(config)
     }
 }

@@ -2,10 +2,12 @@
 //! decodes them again. Its tokens are the target of BEiT (arXiv:2106.08254).
 
 mod config;
+mod dalle;
 mod network;
 mod pixels;
 
 pub use config::TokenizerConfig;
+pub(crate) use dalle::{ImportedEncoder, import_encoder, is_encoder};
 pub use network::{Decoder, Encoder};
 
 use crate::error::{Error, Result};
@@ -91,19 +93,33 @@ impl DiscreteVae {
     ///
     /// # Shapes
     /// tokens `[B, h, w]`, where the grid is `(h, w)` → `[B, C, H, W]`.
-    pub fn images<B: Operations>(&self, b: &B, tokens: &[u32], (rows, columns): (usize, usize)) -> Vec<f32> {
-        let vocabulary = self.config.vocabulary;
-        let mut one_hot = vec![0.0; tokens.len() * vocabulary];
-        for (one_hot, token) in one_hot.chunks_exact_mut(vocabulary).zip(tokens) {
-            one_hot[*token as usize] = 1.0;
-        }
-        let count = tokens.len() / (rows * columns);
-        let predicted = self.decoder.pixels(b, &b.tensor(&[count, rows, columns, vocabulary], &one_hot));
-        let (channels, side) = (self.config.channels, self.config.stride_px());
-        let plane = rows * columns * side * side;
-        let value = |logit: f32| pixels::unmap(pixels::sigmoid(logit));
-        pixels::channels_first(&b.read(&predicted), plane, 2 * channels, channels, value)
+    pub fn images<B: Operations>(&self, b: &B, tokens: &[u32], grid: (usize, usize)) -> Vec<f32> {
+        decoded(b, &self.decoder, &self.config, tokens, grid)
     }
+}
+
+/// Decodes tokens to images with values from 0 to 1.
+///
+/// # Shapes
+/// tokens `[B, h, w]` → `[B, C, H, W]`.
+fn decoded<B: Operations>(
+    b: &B,
+    decoder: &Decoder,
+    config: &TokenizerConfig,
+    tokens: &[u32],
+    (rows, columns): (usize, usize),
+) -> Vec<f32> {
+    let vocabulary = config.vocabulary;
+    let mut one_hot = vec![0.0; tokens.len() * vocabulary];
+    for (one_hot, token) in one_hot.chunks_exact_mut(vocabulary).zip(tokens) {
+        one_hot[*token as usize] = 1.0;
+    }
+    let count = tokens.len() / (rows * columns);
+    let predicted = decoder.pixels(b, &b.tensor(&[count, rows, columns, vocabulary], &one_hot));
+    let (channels, side) = (config.channels, config.stride_px());
+    let plane = rows * columns * side * side;
+    let value = |logit: f32| pixels::unmap(pixels::sigmoid(logit));
+    pixels::channels_first(&b.read(&predicted), plane, 2 * channels, channels, value)
 }
 
 /// Images with values from 0 to 1 as input of the encoder.
@@ -126,11 +142,13 @@ pub(crate) fn no_tokenizer(path: &Path) -> Error {
     Error::Input { what: format!("there is no tokenizer `{}`", path.display()), hint }
 }
 
-/// A trained discrete VAE that encodes images to tokens and decodes tokens to images.
+/// A trained discrete VAE that encodes images to tokens and, if it has a decoder, decodes tokens to images.
 ///
 /// It always computes in f32, because a token is the argmax of scores that may be close to each other.
 pub struct Tokenizer<B> {
-    vae: DiscreteVae,
+    config: TokenizerConfig,
+    encoder: Encoder,
+    decoder: Option<Decoder>,
     backend: B,
 }
 
@@ -150,15 +168,22 @@ impl<B: Backend> Tokenizer<B> {
         let file = WeightsFile::read(&path)?;
         let config = TokenizerConfig::of_file(&file)?;
         let mut builder = Builder::default();
-        let vae = DiscreteVae::new(config, &mut builder);
+        let encoder = builder.scope("encoder", |b| Encoder::new(&config, b));
+        let has_decoder = config.token_width > 0;
+        let decoder = has_decoder.then(|| builder.scope("decoder", |b| Decoder::new(&config, b)));
         let backend = device.open(builder.finish().0, Precision::F32);
         file.load(backend.table(), "", |id, values| backend.write_parameter(Slot::Values, id, values))?;
-        Ok(Self { vae, backend })
+        Ok(Self { config, encoder, decoder, backend })
     }
 
     /// Its sizes.
     pub fn config(&self) -> TokenizerConfig {
-        self.vae.config()
+        self.config
+    }
+
+    /// Whether it decodes tokens.
+    pub fn has_decoder(&self) -> bool {
+        self.decoder.is_some()
     }
 
     /// See [`DiscreteVae::tokens`].
@@ -168,14 +193,16 @@ impl<B: Backend> Tokenizer<B> {
         for start in (0..images.count).step_by(batch_size) {
             self.backend.start(false);
             let batch = images.range(start..(start + batch_size).min(images.count));
-            tokens.extend(self.vae.tokens(&self.backend, &batch));
+            let scores = self.encoder.scores(&self.backend, &mapped(&self.backend, &batch)); // [B, h, w, K]
+            tokens.extend(most_likely(&self.backend.read(&scores), self.config.vocabulary));
         }
         tokens
     }
 
-    /// See [`DiscreteVae::images`].
-    pub fn images(&self, tokens: &[u32], grid: (usize, usize)) -> Vec<f32> {
+    /// See [`DiscreteVae::images`]; `None` without a decoder.
+    pub fn images(&self, tokens: &[u32], grid: (usize, usize)) -> Option<Vec<f32>> {
         self.backend.start(false);
-        self.vae.images(&self.backend, tokens, grid)
+        let decoder = self.decoder.as_ref()?;
+        Some(decoded(&self.backend, decoder, &self.config, tokens, grid))
     }
 }

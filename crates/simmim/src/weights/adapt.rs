@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::{AnyRecipe, edit_any};
 use crate::run::{Resolved, RunInfo};
+use crate::tokenizer::{ImportedEncoder, import_encoder, is_encoder};
 use std::path::Path;
 
 /// What was written.
@@ -19,8 +20,8 @@ pub struct Adapted {
     pub import: Option<Import>,
     /// What happened to each tensor then.
     pub transfer: Transfer,
-    /// The recipe that the file carries.
-    pub recipe: AnyRecipe,
+    /// The recipe that the file carries; a tokenizer's has none.
+    pub recipe: Option<AnyRecipe>,
     /// Number of values.
     pub parameters: usize,
 }
@@ -34,6 +35,18 @@ pub fn adapt(from: &Path, edits: &[String], channels: Option<ChannelRule>, out: 
     let mut weights = LoadedWeights::with(from, edits)?;
     if let Some(undecided) = weights.undecided.take() {
         return Err(undecided);
+    }
+    if weights.resolved.is_none() && is_encoder(&weights.file) {
+        if !edits.is_empty() || channels.is_some() {
+            return Err(Error::Input {
+                what: format!("`{}` is a tokenizer, of which nothing can be changed", weights.file.path().display()),
+                hint: Some("leave out --set and --channels".into()),
+            });
+        }
+        let ImportedEncoder { mut import, parameters } = import_encoder(&weights.file, out)?;
+        import.notes.splice(0..0, weights.file.notes().iter().cloned());
+        let transfer = Transfer { loaded: import.tensors, ..Transfer::default() };
+        return Ok(Adapted { import: Some(import), transfer, recipe: None, parameters });
     }
     let Some((recipe, mut run)) = weights.resolved.clone() else {
         return Err(Error::Input {
@@ -70,7 +83,7 @@ pub fn adapt(from: &Path, edits: &[String], channels: Option<ChannelRule>, out: 
     let kept = preparation.map(|says| (PREPARATION_KEY.to_owned(), says));
     let metadata = [(RECIPE_KEY.to_owned(), metadata(&recipe, run)?)].into_iter().chain(kept).collect();
     save_atomically(out, &table, &values, metadata)?;
-    Ok(Adapted { import, transfer, parameters: table.len(), recipe })
+    Ok(Adapted { import, transfer, parameters: table.len(), recipe: Some(recipe) })
 }
 
 /// The role of the encoder of a recipe.
