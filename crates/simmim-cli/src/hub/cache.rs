@@ -5,6 +5,7 @@
 //!   refs/main              the commit of a branch
 //!   blobs/ETAG             contents
 //!   snapshots/COMMIT/FILE  links to them
+//! .locks/models--OWNER--NAME/simmim.lock
 //! ```
 
 use super::address::{Address, is_commit};
@@ -28,6 +29,11 @@ impl Cache {
     /// The folder of the whole cache.
     pub(super) fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The file that is locked while the model is fetched, where the other libraries have theirs.
+    pub(super) fn lock(&self) -> PathBuf {
+        self.root.join(".locks").join(self.model.file_name().unwrap_or_default()).join("simmim.lock")
     }
 
     /// The folder of the files of the revision, if its commit is known.

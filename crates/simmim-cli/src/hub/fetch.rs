@@ -5,6 +5,7 @@
 
 use super::address::{self, Address};
 use super::cache::Cache;
+use super::lock::Lock;
 use super::request::{self, Client, Wanted};
 use super::settings::Settings;
 use simmim::Error;
@@ -36,6 +37,14 @@ fn path_of(address: &Address, is_quiet: bool) -> Result<PathBuf, Error> {
         return Ok(path); // a commit does not change
     }
     let client = Client::new(&settings, address, is_quiet)?;
+    let _lock = Lock::of(&cache, || {
+        if !is_quiet {
+            crate::terminal::line(&format!("waiting for another process that fetches `{}`", address.text));
+        }
+    });
+    if let Some(path) = address.commit().and_then(|_| whole(address, &cache)) {
+        return Ok(path); // which it fetched
+    }
     match fetched(address, &cache, &client) {
         Err(request::Fault::NoConnection(what)) => match whole(address, &cache) {
             Some(path) => {

@@ -8,6 +8,8 @@ mod cache;
 #[cfg(feature = "hub")]
 mod fetch;
 #[cfg(feature = "hub")]
+mod lock;
+#[cfg(feature = "hub")]
 mod request;
 #[cfg(feature = "hub")]
 mod settings;

@@ -8,6 +8,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Response, StatusCode, Url};
 use sha2::{Digest, Sha256};
 use simmim::Error;
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -78,8 +79,9 @@ pub(super) enum Fault {
 pub(super) struct Client {
     http: reqwest::Client,
     runtime: Runtime,
-    /// The address of the files of the revision, with a slash at its end.
-    base: Url,
+    /// The address of the files of the revision, with a slash at its end: of the commit that a branch was at first, once that is
+    /// known, so that all files are of one commit if the branch moves meanwhile.
+    base: RefCell<Url>,
     authorization: Option<HeaderValue>,
     silence: Duration,
     is_quiet: bool,
@@ -131,7 +133,7 @@ impl Client {
             Ok::<_, Error>(value)
         });
         let authorization = authorization.transpose()?;
-        Ok(Self { http, runtime, base, authorization, silence: settings.silence, is_quiet })
+        Ok(Self { http, runtime, base: RefCell::new(base), authorization, silence: settings.silence, is_quiet })
     }
 
     /// Fetches a file into the cache, if it is not there yet, and returns its path; `None` if the model does not have it
@@ -227,7 +229,8 @@ impl Client {
 
     /// Asks for a file, and follows redirections to where its content is.
     async fn ask(&self, cache: &Cache, file: &str, partial: Option<&Partial>) -> Result<Said, Fault> {
-        let mut url = self.base.join(file).map_err(|e| Fault::NoConnection(e.to_string()))?;
+        let base = self.base.borrow().clone();
+        let mut url = base.join(file).map_err(|e| Fault::NoConnection(e.to_string()))?;
         let (mut tag, mut commit, mut size) = (None, None, None);
         for _ in 0..MOST_HOPS {
             let response = self.send(&url, file, partial).await?;
@@ -235,6 +238,12 @@ impl Client {
             // the first answer is that of the hub itself
             tag = tag.or_else(|| header(headers, "x-linked-etag").map(tag_of));
             commit = commit.or_else(|| header(headers, "x-repo-commit").map(str::to_owned));
+            let is_of_hub = url.origin() == base.origin();
+            if let Some(commit) = commit.as_ref().filter(|commit| is_of_hub && is_commit(commit))
+                && let Ok(pinned) = base.join(&format!("../{commit}/"))
+            {
+                self.base.replace(pinned);
+            }
             size = size.or_else(|| header(headers, "x-linked-size")?.parse().ok());
             if let (Some(tag), Some(commit)) = (&tag, &commit)
                 && is_file_name(tag)
@@ -261,13 +270,13 @@ impl Client {
                 response,
             });
         }
-        Err(Fault::NoConnection(format!("{} leads from one address to the next", self.base)))
+        Err(Fault::NoConnection(format!("{base} leads from one address to the next")))
     }
 
     async fn send(&self, url: &Url, file: &str, partial: Option<&Partial>) -> Result<Response, Fault> {
         let mut request = self.http.get(url.clone()).header(ACCEPT_ENCODING, "identity");
         // a token is for the hub alone, not for the stores that it leads to
-        if let Some(token) = self.authorization.as_ref().filter(|_| url.origin() == self.base.origin()) {
+        if let Some(token) = self.authorization.as_ref().filter(|_| url.origin() == self.base.borrow().origin()) {
             request = request.header(AUTHORIZATION, token.clone());
         }
         if let Some(partial) = partial.filter(|partial| partial.len > 0) {

@@ -119,6 +119,68 @@ fn on(address: &str, home: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// The file of a model that is asked for at a branch, or at the commit that the branch is at.
+fn of_model<'a>(path: &'a str, model: &str, branch: &str, commit: &str) -> Option<&'a str> {
+    [branch, commit].iter().find_map(|revision| path.strip_prefix(&format!("/{model}/resolve/{revision}/")))
+}
+
+#[test]
+fn all_files_are_of_the_commit_that_the_branch_was_at_first() {
+    let (folder, out) = scratch();
+    let asked_of_branch = Mutex::new(0);
+    // the branch moves to another model after its first answer
+    let hub = Server::new(move |request| {
+        let reply = |commit, model: &str, file: &str| {
+            fixture(&format!("{model}/{file}"))
+                .map_or(Reply::refused(404, "EntryNotFound", ""), |body| Reply::file(commit, body))
+        };
+        if let Some(file) = request.path.strip_prefix(&format!("/own/vit/resolve/{COMMIT}/")) {
+            return reply(COMMIT, "hf-vit", file);
+        }
+        let Some(file) = request.path.strip_prefix("/own/vit/resolve/main/") else { return Reply::new(404, &[]) };
+        let mut asked = asked_of_branch.lock().unwrap();
+        *asked += 1;
+        if *asked == 1 { reply(COMMIT, "hf-vit", file) } else { reply(OTHER_COMMIT, "hf-dinov2", file) }
+    });
+    let home = folder.path().join("home");
+    let mut command = on(&hub.address, &home, &["import", "hf://own/vit", "--out"]);
+    command.arg(&out);
+    assert_eq!(json(command)["convention"], "Hugging Face ViT");
+    let model = home.join("hub/models--own--vit");
+    assert_eq!(fs::read_to_string(model.join("refs/main")).unwrap(), COMMIT);
+    assert!(!model.join("snapshots").join(OTHER_COMMIT).exists());
+    let paths: Vec<String> = hub.seen().into_iter().map(|request| request.path).collect();
+    assert!(paths[1..].iter().all(|path| path.contains(COMMIT)), "{paths:?}");
+}
+
+#[test]
+fn of_processes_that_begin_together_one_fetches_and_the_others_wait() {
+    let (folder, _) = scratch();
+    let store = Server::new(|_| {
+        std::thread::sleep(Duration::from_secs(3)); // so long that the others have begun
+        Reply { body: fixture("hf-vit/model.safetensors").unwrap(), ..Reply::new(200, &[("ETag", "x")]) }
+    });
+    let signed = format!("{}/signed", store.address);
+    let hub = Server::new(move |request| match of_model(&request.path, "own/vit", "main", COMMIT) {
+        Some("config.json") => Reply::file(COMMIT, fixture("hf-vit/config.json").unwrap()),
+        Some("model.safetensors") => {
+            let headers = [("Location", signed.as_str()), ("X-Linked-Etag", "\"weights\""), ("X-Repo-Commit", COMMIT)];
+            Reply::new(302, &headers)
+        }
+        _ => Reply::refused(404, "EntryNotFound", ""),
+    });
+    let home = folder.path().join("home");
+    let begin = |rank: usize| {
+        let mut command = on(&hub.address, &home, &["import", "hf://own/vit", "--out"]);
+        command.arg(folder.path().join(format!("{rank}.safetensors"))).env("HF_HUB_DOWNLOAD_TIMEOUT", "30");
+        std::thread::spawn(move || run(command))
+    };
+    let begun: Vec<_> = (0..3).map(begin).collect();
+    let ran: Vec<_> = begun.into_iter().map(|ran| ran.join().unwrap()).collect();
+    assert!(ran.iter().all(|ran| ran.code == Some(0)), "{ran:?}");
+    assert_eq!(store.seen().len(), 1, "one fetches");
+}
+
 #[test]
 fn a_model_is_fetched_once_and_its_token_goes_to_the_hub_alone() {
     let (folder, out) = scratch();
@@ -129,7 +191,7 @@ fn a_model_is_fetched_once_and_its_token_goes_to_the_hub_alone() {
         _ => Reply::new(404, &[]),
     });
     let signed = format!("{}/signed?key=1", store.address);
-    let hub = Server::new(move |request| match request.path.strip_prefix("/own/vit/resolve/main/") {
+    let hub = Server::new(move |request| match of_model(&request.path, "own/vit", "main", COMMIT) {
         Some("config.json") => Reply::file(COMMIT, fixture("hf-vit/config.json").unwrap()),
         Some("model.safetensors") => {
             let headers = [("Location", signed.as_str()), ("X-Linked-Etag", "\"weights\""), ("X-Repo-Commit", COMMIT)];
@@ -190,7 +252,7 @@ fn a_model_is_fetched_once_and_its_token_goes_to_the_hub_alone() {
 fn shards_revisions_and_files_in_folders_are_fetched() {
     let (folder, out) = scratch();
     let hub = Server::new(|request| {
-        let of_branch = request.path.strip_prefix("/own/vit/resolve/refs%2Fpr%2F1/");
+        let of_branch = of_model(&request.path, "own/vit", "refs%2Fpr%2F1", OTHER_COMMIT);
         let file = match of_branch.and_then(|file| file.strip_prefix("inner/")) {
             Some(file) => fixture(&format!("hf-vit/{file}")),
             None => of_branch.and_then(|file| fixture(&format!("hf-vit-sharded/{file}"))),
