@@ -378,7 +378,10 @@ mod tests {
         let other = backend(&[0.0, 0.0]);
         let (checkpoint, damaged) = newest(run.path(), other.table()).unwrap();
         let checkpoint = checkpoint.unwrap();
-        let write = &mut |slot, id, values: &[f32]| Ok(other.write_parameter(slot, id, values));
+        let write = |slot, id, values: &[f32]| {
+            other.write_parameter(slot, id, values);
+            Ok(())
+        };
         checkpoint.restore(other.table(), write).unwrap();
         assert!(damaged.is_empty());
         assert_eq!(checkpoint.state.steps, 5);
