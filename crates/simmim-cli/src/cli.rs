@@ -72,7 +72,7 @@ pub(crate) struct Common {
     /// they do where they are on several machines.
     #[cfg(feature = "mpi")]
     #[arg(long, global = true, value_enum, value_name = "WHEN", help_heading = "Common options")]
-    pub(crate) overlap: Option<Overlap>,
+    pub(crate) overlap: Option<crate::ranks::Overlap>,
     /// Says of each sum of gradients when it was asked for, begun and done: the first rank here, the others in their files.
     #[cfg(feature = "mpi")]
     #[arg(long, global = true, help_heading = "Common options")]
@@ -80,18 +80,6 @@ pub(crate) struct Common {
     /// Prints no progress, only warnings and the result.
     #[arg(long, short, global = true, help_heading = "Common options")]
     pub(crate) quiet: bool,
-}
-
-/// When gradients are summed while the backward pass goes on.
-#[cfg(feature = "mpi")]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Overlap {
-    /// Where ranks are on several machines.
-    Auto,
-    /// Always.
-    On,
-    /// Never.
-    Off,
 }
 
 impl Common {

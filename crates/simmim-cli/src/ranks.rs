@@ -2,7 +2,7 @@
 
 use crate::cli::Cli;
 #[cfg(feature = "mpi")]
-use crate::cli::{Command, Overlap};
+use crate::cli::Command;
 #[cfg(feature = "mpi")]
 use crate::exit;
 use crate::exit::Exit;
@@ -283,6 +283,18 @@ pub(crate) fn trains(command: &Command) -> bool {
 /// Variables by which launchers tell a process how many of them are on its machine.
 #[cfg(feature = "mpi")]
 const SIZES_HERE: &[&str] = &["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "MV2_COMM_WORLD_LOCAL_SIZE"];
+
+/// When gradients are summed while the backward pass goes on.
+#[cfg(feature = "mpi")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Overlap {
+    /// Where ranks are on several machines.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
 
 /// Whether gradients are summed while the backward pass goes on. On one machine the cores do both, so that nothing is gained.
 #[cfg(feature = "mpi")]
