@@ -49,7 +49,7 @@ pub mod source;
 pub mod transform;
 mod workers;
 
-pub use decode::{Decoding, Window, decode};
+pub use decode::{Decoding, Window, decode, npy_header};
 pub use encode::encode_jpeg;
 pub use encoded::Encoded;
 pub use error::{Error, Result};

@@ -18,6 +18,7 @@ use std::io::{Read, Seek};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use self::format::Format;
+pub use self::npy::npy_header;
 pub(crate) use self::pieces::Pieces;
 pub(crate) use self::tiff_windows::Windows;
 use crate::error::{Error, Result, panic_message};

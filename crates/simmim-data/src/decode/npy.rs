@@ -1,5 +1,7 @@
 //! Reads NumPy arrays `[H, W]` and `[H, W, C]` as images with any number of channels.
 
+use std::io::{self, Read};
+
 use npyz::{DType, Deserialize, NpyFile, NpyHeader, Order, TypeChar};
 
 use super::{check_size, from_f32, from_u16};
@@ -14,15 +16,8 @@ use crate::image::{Depth, Image, Pixels};
 /// channels, or [`Error::NotFinite`], with `name`.
 pub(super) fn array(bytes: &[u8], name: &str, wanted: usize) -> Result<(Image, Depth)> {
     let bad = |cause| Error::BadArray { name: name.to_owned(), cause };
-    // the reader takes the memory for a header before it reads it; from version 2 on, its length has 32 bits
-    if let [_, _, _, _, _, _, version, _, first, second, third, fourth, text @ ..] = bytes
-        && *version >= 2
-        && (text.len() as u64) < u64::from(u32::from_le_bytes([*first, *second, *third, *fourth]))
-    {
-        return Err(bad(std::io::ErrorKind::UnexpectedEof.into()));
-    }
     let mut data = bytes;
-    let header = NpyHeader::from_reader(&mut data).map_err(bad)?;
+    let header = npy_header(&mut data).map_err(bad)?;
     let [height, width, channels] = match *header.shape() {
         [height, width] => [height, width, 1],
         [height, width, channels] => [height, width, channels],
@@ -56,6 +51,54 @@ pub(super) fn array(bytes: &[u8], name: &str, wanted: usize) -> Result<(Image, D
         (_, _) => return Err(Error::ArrayType { name: name.to_owned(), dtype: DType::Plain(kind).descr() }),
     };
     Ok((Image { channels: size[2], height: size[0], width: size[1], pixels }, depth))
+}
+
+/// The most bytes of a header's text; NumPy itself reads 10,000 unless told otherwise.
+const LONGEST_HEADER: usize = 1 << 20;
+
+/// The most brackets within brackets. Shapes have two, records a few; the time that the reader takes doubles with each.
+const DEEPEST_HEADER: usize = 8;
+
+/// Reads the header of an array up to its values. Memory is taken for what the file has and not for what it claims.
+///
+/// # Errors
+///
+/// If it cannot be read, or is none.
+pub fn npy_header(file: &mut impl Read) -> io::Result<NpyHeader> {
+    let broken = |what: String| Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    let mut header = vec![0; 10];
+    file.read_exact(&mut header)?;
+    if !header.starts_with(b"\x93NUMPY") {
+        return broken("it does not begin as an array of NumPy does".to_owned());
+    }
+    let mut length = usize::from(u16::from_le_bytes([header[8], header[9]]));
+    if header[6] >= 2 {
+        // from version 2 on, the length has 32 bits
+        let mut upper = [0; 2];
+        file.read_exact(&mut upper)?;
+        length |= usize::from(u16::from_le_bytes(upper)) << 16;
+        header.extend(upper);
+    }
+    if length > LONGEST_HEADER {
+        return broken(format!("its header claims {length} bytes, more than {LONGEST_HEADER}"));
+    }
+    let start = header.len();
+    file.take(length as u64).read_to_end(&mut header)?;
+    if header.len() < start + length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let mut depth = 0_usize;
+    for byte in &header[start..] {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEEPEST_HEADER {
+            return broken(format!("its header has more than {DEEPEST_HEADER} brackets within each other"));
+        }
+    }
+    NpyHeader::from_reader(&header[..])
 }
 
 /// Returns the values in row-major order, also if the file has them in column-major order.

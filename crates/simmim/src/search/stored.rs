@@ -30,7 +30,7 @@ fn refused(path: &Path, why: &str) -> Error {
 
 fn array(path: &Path) -> Result<FeatureRows> {
     let mut file = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    let header = npyz::NpyHeader::from_reader(&mut file).map_err(|error| refused(path, &error.to_string()))?;
+    let header = simmim_data::npy_header(&mut file).map_err(|error| refused(path, &error.to_string()))?;
     let start = file.stream_position().map_err(Error::io(path))?;
     let [count, width] = header.shape()[..] else {
         let sizes: Vec<String> = header.shape().iter().map(u64::to_string).collect();
