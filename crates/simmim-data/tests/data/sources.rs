@@ -221,9 +221,9 @@ fn errors_of_wrong_labels_name_the_member() {
     let path = root.path().join("x.tar");
     let spec = path.display().to_string();
     write(&path, &tar(&[("0.png", &gray(0)), ("0.cls", b"cat")]));
-    check_refused(&spec, &format!("label `cat` of `{spec}:0.cls`"), "one integer");
+    check_refused(&spec, &format!("label `cat` of `{spec}:0.cls`"), "class numbers from 0 up");
     write(&path, &tar(&[("0.png", &gray(0)), ("0.cls", b"-1")]));
-    check_refused(&spec, "label `-1`", "one integer");
+    check_refused(&spec, "label `-1`", "class numbers from 0 up");
     write(&path, &tar(&[("0.png", &gray(0)), ("0.cls", b"2")]));
     write(&root.path().join("classes.json"), br#"["a", "b"]"#);
     check_refused(&spec, &format!("label 2 of `{spec}:0.png` is not below the 2 classes"), "every class");
