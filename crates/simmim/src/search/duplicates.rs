@@ -22,7 +22,7 @@ pub struct SimilarGroup {
     pub rows: Vec<Nearest>,
 }
 
-/// Finds the groups of rows whose cosine is at least `threshold`, but for [`ROUNDING`], in the order of their first rows. Rows of
+/// Finds the groups of rows whose cosine is at least `threshold`, but for the rounding of lengths (1e-6), in the order of their first rows. Rows of
 /// zeros are like none. `progress` is called with the number of pairs done. Returns `None` if `stop` was set.
 ///
 /// # Errors
