@@ -159,8 +159,8 @@ fn on(
     let exit = ended.unwrap_or_else(|error| exit::report(&error));
     let traffic = ranks.traffic();
     if traffic.sums > 0 && !(ranks.is_first() && cli.common.quiet) {
-        if let Some(bytes) = most_memory() {
-            terminal::line(&format!("this rank took {:.1} MB of memory at most", bytes as f64 / 1e6));
+        if let Some(mb) = simmim::bench::peak_rss_mb() {
+            terminal::line(&format!("this rank took {mb:.1} MB of memory at most"));
         }
         terminal::line(&format!("{} bytes sent for {} sums of gradients", traffic.sent_bytes, traffic.sums));
     }
@@ -225,14 +225,6 @@ fn cores() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let cores = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
     cores.unwrap_or_default().trim().to_owned()
-}
-
-/// The most bytes of memory that this process had at a time, if the system says it.
-#[cfg(feature = "mpi")]
-fn most_memory() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(1024 * line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?)
 }
 
 /// What the other ranks are told of an error; nothing if it came from one of them.

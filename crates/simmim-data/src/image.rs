@@ -116,25 +116,45 @@ impl Image {
         Self { channels, height: part.height, width: part.width, pixels }
     }
 
-    /// Replaces the part whose upper left corner is at `top` and `left` by another image of the same channels and kind of
-    /// values.
-    ///
-    /// # Panics
-    ///
-    /// Panics if that does not lie within the image, or is of another kind.
-    pub(crate) fn paste(&mut self, part: &Self, top: usize, left: usize) {
-        fn paste<T: Copy>(pixels: &mut [T], row: usize, part: &[T], part_row: usize, top: usize, start: usize) {
-            for (to, from) in pixels.chunks_exact_mut(row).skip(top).zip(part.chunks_exact(part_row)) {
-                to[start..start + part_row].copy_from_slice(from);
+    /// An image of zeros with the channels and the kind of values of this one, and another height and width.
+    pub(crate) fn zeros_like(&self, [height, width]: [usize; 2]) -> Self {
+        let values = height * width * self.channels;
+        let pixels = match self.pixels {
+            Pixels::U8(_) => Pixels::U8(vec![0; values]),
+            Pixels::F32(_) => Pixels::F32(vec![0.0; values]),
+        };
+        Self { channels: self.channels, height, width, pixels }
+    }
+
+    /// Copies what `chunk`, whose upper left corner lies at row `top` and column `left` of a picture, has of a part of it to this
+    /// image of that part. Both have the same channels and kind of values.
+    pub(crate) fn paste(&mut self, chunk: &Self, [top, left]: [usize; 2], part: Rectangle) {
+        fn copy<T: Copy>(
+            from: &[T],
+            from_width: usize,
+            from_at: [usize; 2],
+            to: &mut [T],
+            to_width: usize,
+            to_at: [usize; 2],
+            size: [usize; 2],
+        ) {
+            for row in 0..size[0] {
+                let from = &from[(from_at[0] + row) * from_width + from_at[1]..][..size[1]];
+                to[(to_at[0] + row) * to_width + to_at[1]..][..size[1]].copy_from_slice(from);
             }
         }
-        assert!(part.channels == self.channels && top + part.height <= self.height, "the part fits");
-        let (row, part_row, start) = (self.width * self.channels, part.width * part.channels, left * part.channels);
-        match (&mut self.pixels, &part.pixels) {
-            (Pixels::U8(pixels), Pixels::U8(part)) => paste(pixels, row, part, part_row, top, start),
-            (Pixels::F32(pixels), Pixels::F32(part)) => paste(pixels, row, part, part_row, top, start),
+        let channels = chunk.channels;
+        let (first_row, first_column) = (top.max(part.top), left.max(part.left));
+        let rows = (top + chunk.height).min(part.top + part.height).saturating_sub(first_row);
+        let columns = (left + chunk.width).min(part.left + part.width).saturating_sub(first_column);
+        let from = [first_row - top, (first_column - left) * channels];
+        let to = [first_row - part.top, (first_column - part.left) * channels];
+        let (from_width, to_width, size) = (chunk.width * channels, self.width * channels, [rows, columns * channels]);
+        match (&chunk.pixels, &mut self.pixels) {
+            (Pixels::U8(chunk), Pixels::U8(cut)) => copy(chunk, from_width, from, cut, to_width, to, size),
+            (Pixels::F32(chunk), Pixels::F32(cut)) => copy(chunk, from_width, from, cut, to_width, to, size),
             (Pixels::U8(_), Pixels::F32(_)) | (Pixels::F32(_), Pixels::U8(_)) => {
-                panic!("both have bytes or both floats")
+                unreachable!("all chunks have one type")
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::tiff_windows::Windows;
 use crate::error::Result;
-use crate::image::{Image, Pixels, Rectangle};
+use crate::image::{Image, Rectangle};
 use crate::scan::{size_of_thumbnail, thumbnail};
 use crate::transform::{Filter, Region, resize};
 
@@ -73,19 +73,10 @@ impl Pieces {
                 let part = windows.cut(Rectangle { top: first_row, left: first_column, height, width })?;
                 let all = Region::Cut { top: 0, left: 0, height, width };
                 let part = resize(&part, all, bottom - top, right - left, Filter::Bilinear);
-                whole.get_or_insert_with(|| empty(&part, small)).paste(&part, top, left);
+                let all = Rectangle { top: 0, left: 0, height: small[0], width: small[1] };
+                whole.get_or_insert_with(|| part.zeros_like(small)).paste(&part, [top, left], all);
             }
         }
         Ok(thumbnail(&whole.expect("a picture has pixels"), most_px))
     }
-}
-
-/// A picture of this height and width, with channels and values as `like` has them.
-fn empty(like: &Image, [height, width]: [usize; 2]) -> Image {
-    let values = like.channels * height * width;
-    let pixels = match like.pixels {
-        Pixels::U8(_) => Pixels::U8(vec![0; values]),
-        Pixels::F32(_) => Pixels::F32(vec![0.0; values]),
-    };
-    Image { channels: like.channels, height, width, pixels }
 }

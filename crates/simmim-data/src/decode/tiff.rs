@@ -188,8 +188,8 @@ impl<R: Read + Seek> Page<R> {
         for row in part.top / height..=(part.top + part.height - 1) / height {
             for column in part.left / width..=(part.left + part.width - 1) / width {
                 let chunk = self.chunk(row * across + column, wanted, name)?;
-                let cut = cut.get_or_insert_with(|| empty(&chunk, size));
-                paste(&chunk, [row * height, column * width], cut, part);
+                let cut = cut.get_or_insert_with(|| chunk.zeros_like(size));
+                cut.paste(&chunk, [row * height, column * width], part);
             }
         }
         cut.expect("a part has pixels").with_channels(wanted, name)
@@ -407,46 +407,5 @@ fn inks_to_rgb(image: Image) -> Image {
     match image.pixels {
         Pixels::U8(inks) => Image { channels: 3, pixels: Pixels::U8(cmyk::to_rgb(&inks)), ..image },
         Pixels::F32(_) => image,
-    }
-}
-
-/// An image with the values and channels of another, and another size.
-fn empty(like: &Image, [height, width]: [usize; 2]) -> Image {
-    let values = height * width * like.channels;
-    let pixels = match like.pixels {
-        Pixels::U8(_) => Pixels::U8(vec![0; values]),
-        Pixels::F32(_) => Pixels::F32(vec![0.0; values]),
-    };
-    Image { channels: like.channels, height, width, pixels }
-}
-
-/// Copies what a chunk, whose upper left corner lies at row `top` and column `left` of the picture, has of `part` to the
-/// image of it.
-fn paste(chunk: &Image, [top, left]: [usize; 2], cut: &mut Image, part: Rectangle) {
-    fn copy<T: Copy>(
-        from: &[T],
-        from_width: usize,
-        from_at: [usize; 2],
-        to: &mut [T],
-        to_width: usize,
-        to_at: [usize; 2],
-        size: [usize; 2],
-    ) {
-        for row in 0..size[0] {
-            let from = &from[(from_at[0] + row) * from_width + from_at[1]..][..size[1]];
-            to[(to_at[0] + row) * to_width + to_at[1]..][..size[1]].copy_from_slice(from);
-        }
-    }
-    let channels = chunk.channels;
-    let (first_row, first_column) = (top.max(part.top), left.max(part.left));
-    let rows = (top + chunk.height).min(part.top + part.height).saturating_sub(first_row);
-    let columns = (left + chunk.width).min(part.left + part.width).saturating_sub(first_column);
-    let from = [first_row - top, (first_column - left) * channels];
-    let to = [first_row - part.top, (first_column - part.left) * channels];
-    let (from_width, to_width, size) = (chunk.width * channels, cut.width * channels, [rows, columns * channels]);
-    match (&chunk.pixels, &mut cut.pixels) {
-        (Pixels::U8(chunk), Pixels::U8(cut)) => copy(chunk, from_width, from, cut, to_width, to, size),
-        (Pixels::F32(chunk), Pixels::F32(cut)) => copy(chunk, from_width, from, cut, to_width, to, size),
-        (Pixels::U8(_), Pixels::F32(_)) | (Pixels::F32(_), Pixels::U8(_)) => unreachable!("all chunks have one type"),
     }
 }
