@@ -388,6 +388,18 @@ impl Backend for Cpu {
         self.store.borrow().bytes(slot)
     }
 
+    fn kept_ranges(&self, slot: Slot, id: ParameterId) -> Vec<Range<usize>> {
+        let store = self.store.borrow();
+        let range = store.range(id);
+        match store.shard_of(slot) {
+            None => vec![0..range.len()],
+            Some(shard) => {
+                let own = shard.own(range.clone()).map(|part| part.range);
+                own.map(|part| part.start - range.start..part.end - range.start).collect()
+            }
+        }
+    }
+
     fn gather_parameter(
         &self,
         slot: Slot,

@@ -7,6 +7,7 @@
 use crate::collective::{Collective, CollectiveError};
 use crate::operations::{Operations, Precision};
 use crate::parameters::{ParameterId, ParameterTable};
+use std::ops::Range;
 
 /// Which of the flat buffers behind the parameter table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +130,11 @@ pub trait Backend: Operations {
     /// Bytes that this rank holds of a flat buffer now; where a backend does not count them, those of the whole buffer.
     fn kept_bytes(&self, _slot: Slot) -> usize {
         size_of::<f32>() * self.table().len()
+    }
+
+    /// Which of a parameter's values in a flat buffer this rank keeps, in their order; the other ranks keep the rest.
+    fn kept_ranges(&self, _slot: Slot, id: ParameterId) -> Vec<Range<usize>> {
+        vec![0..self.table().get(id).range.len()]
     }
 
     /// [`Backend::read_parameter`] where the state is divided: the parts of all ranks, which all call it.

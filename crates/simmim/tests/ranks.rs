@@ -297,6 +297,41 @@ fn divided_state_changes_no_bit_of_a_swin() {
     divided_state_changes_no_bit("pretrain-swin-cifar", SWIN);
 }
 
+/// Names and bytes of the files of the last checkpoint that hold no times.
+fn files(outcomes: &[Outcome]) -> Vec<(&'static str, Vec<u8>)> {
+    let names = ["average.safetensors", "model.safetensors", "optimizer.safetensors"];
+    let mut found: Vec<String> = std::fs::read_dir(&outcomes[0].checkpoint)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    found.sort();
+    assert_eq!(
+        found,
+        ["average.safetensors", "manifest.json", "model.safetensors", "optimizer.safetensors", "state.json"]
+    );
+    names.map(|name| (name, std::fs::read(outcomes[0].checkpoint.join(name)).unwrap())).to_vec()
+}
+
+#[test]
+fn ranks_that_share_no_folder_write_the_same_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |name: &str, edit: &str, is_shared: bool| {
+        let outcomes = on_ranks(4, |collective| {
+            // as on machines with disks of their own
+            let rank = if is_shared { 0 } else { collective.rank() };
+            let out = folder.path().join(format!("{name} {rank}"));
+            let options = options::<Recipe>("pretrain-vit-cifar", &[VIT, &["train.max_steps=2", edit]].concat(), &out);
+            pretrain(&DEVICE, collective, &options, &InitFrom::Scratch, &mut |_| (), &AtomicBool::new(false)).unwrap()
+        });
+        assert!((1..4).all(|rank| !folder.path().join(format!("{name} {rank}")).join("checkpoints").exists()));
+        files(&outcomes)
+    };
+    let whole = run("whole", "train.shard=none", true);
+    let written_by_all = run("written by all", "train.shard=optimizer", true);
+    assert!(run("gathered", "train.shard=optimizer", false) == written_by_all);
+    assert!(written_by_all[2] == whole[2], "the other two say how the state is divided in their metadata");
+}
+
 #[test]
 fn a_run_resumes_with_its_state_divided_otherwise() {
     let folder = tempfile::tempdir().unwrap();

@@ -178,7 +178,7 @@ fn tiles_of_a_recipe_are_counted_and_drawn() {
     assert_eq!(found["tiles"], value!({ "pictures": 1, "per_picture": [24, 24] }));
     assert_eq!(found["sizes"], value!({ "height": [100, 100], "width": [100, 100], "channels": 3 }));
     let html = fs::read_to_string(&page).unwrap();
-    assert!(html.contains("24 tiles of 247 × 320 pixels") && html.contains("<h2>Tiles"), "{html}");
+    assert!(html.contains("others-buffetset.jpg (247 × 320 px): 24 tiles") && html.contains("<h2>Tiles"), "{html}");
     let drawn = inspected(&picture, &[&tile[..], &["--set=data.tiles_per_picture=5"]].concat());
     assert_eq!(drawn["tiles"], value!({ "pictures": 1, "per_picture": [5, 5] }));
     let mut prose = simmim(["inspect", &picture]);

@@ -157,6 +157,19 @@ pub fn divided_state<D: Device + Sync>(device: &D, precision: Precision) {
         let gradients = gather(Slot::Gradients);
         let kept = [Slot::FirstMoment, Slot::SecondMoment, Slot::Average, Slot::Gradients];
         let kept_bytes = kept.map(|slot| b.kept_bytes(slot)).to_vec();
+        for (slot, bytes) in kept.into_iter().zip(&kept_bytes) {
+            let mut values = 0;
+            for id in &ids {
+                let (own, all) = (b.read_parameter(slot, *id), b.gather_parameter(slot, *id, &mut rank));
+                let all = all.expect("nobody leaves");
+                for range in b.kept_ranges(slot, *id) {
+                    assert!(own[range.clone()] == all[range.clone()], "a rank keeps what it says");
+                    values += range.len();
+                }
+            }
+            // parameters start at cache lines
+            assert!((4 * values..=4 * (values + 16 * ids.len())).contains(bytes), "{values} values, {bytes} bytes");
+        }
         // what is read and written again is the same
         let own = b.read_slot(Slot::FirstMoment);
         b.write_slot(Slot::FirstMoment, &own);

@@ -172,7 +172,7 @@ impl Collection<'_> {
             let (size, overview) = tiles.overview(*picture, TILED_PX).ok()?;
             let png = png_of_bytes(&with_tiles(&overview, size, places)).ok()?;
             let many = if places.len() == 1 { "1 tile" } else { &format!("{} tiles", places.len()) };
-            let caption = format!("{}: {many} of {} × {} pixels", tiles.pictures().name(*picture), size[0], size[1]);
+            let caption = format!("{} ({} × {} px): {many}", tiles.pictures().name(*picture), size[0], size[1]);
             Some(Section::Image { caption, png, width_px: overview.width })
         });
         let text = "Each tile is one image of this page. What is dark is in no tile: it has too little content, or was not drawn.";

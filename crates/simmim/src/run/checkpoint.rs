@@ -8,7 +8,7 @@ use super::Unreadable;
 use super::files::{sync_folder, write_atomically};
 use crate::error::{Error, Result};
 use crate::version::unfit;
-use crate::weights::{WeightsFile, save_slots};
+use crate::weights::WeightsFile;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use simmim_engine::{ParameterId, ParameterTable, Slot};
@@ -129,16 +129,18 @@ pub fn path(run: &Path, steps: u64) -> PathBuf {
     run.join("checkpoints").join(format!("step-{steps}"))
 }
 
-/// Saves `checkpoints/step-N` in a run folder, and deletes all but the newest `keep` checkpoints. `read` gets the values of
-/// a parameter.
+/// Writes one tensor per parameter and slot to a file; slots come with the prefix of their names.
+pub type WriteSlots<'a> = &'a dyn Fn(&Path, &[(&str, Slot)], HashMap<String, String>) -> Result<()>;
+
+/// Saves `checkpoints/step-N` in a run folder, and deletes all but the newest `keep` checkpoints. `write` writes a file of
+/// weights, as [`save_slots`](crate::weights::save_slots) does.
 ///
 /// # Errors
-/// If writing fails, a value is not finite, or those of `read`; older checkpoints are then unchanged, and partial files are
-/// removed.
+/// If writing fails, or those of `write`; older checkpoints are then unchanged, and partial files are removed.
 pub fn save(
     run: &Path,
     table: &ParameterTable,
-    read_parameter: &dyn Fn(Slot, ParameterId) -> Result<Vec<f32>>,
+    write: WriteSlots,
     has_average: bool,
     state: &State,
     metadata: &HashMap<String, String>,
@@ -151,7 +153,7 @@ pub fn save(
     }
     let partial = folder.join(format!(".step-{}{PARTIAL}", state.steps));
     fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-    let written = write_files(&partial, table, read_parameter, has_average, state, metadata).and_then(|()| {
+    let written = write_files(&partial, write, has_average, state, metadata).and_then(|()| {
         let _ = fs::remove_dir_all(&path); // a damaged checkpoint of the same name
         fs::rename(&partial, &path).map_err(Error::io(&path))?;
         Ok(sync_folder(&folder)?)
@@ -171,17 +173,14 @@ pub fn save(
 
 fn write_files(
     partial: &Path,
-    table: &ParameterTable,
-    read_parameter: &dyn Fn(Slot, ParameterId) -> Result<Vec<f32>>,
+    write: WriteSlots,
     has_average: bool,
     state: &State,
     metadata: &HashMap<String, String>,
 ) -> Result<()> {
     let _ = fs::remove_dir_all(partial);
     fs::create_dir_all(partial).map_err(Error::io(partial))?;
-    let save = |name, slots: &[(&str, Slot)], metadata| {
-        save_slots(&partial.join(name), table, slots, metadata, read_parameter)
-    };
+    let save = |name, slots: &[(&str, Slot)], metadata| write(&partial.join(name), slots, metadata);
     save(MODEL_FILE, &[("", Slot::Values)], metadata.clone())?;
     if has_average {
         save(AVERAGE_FILE, &[("", Slot::Average)], metadata.clone())?;
@@ -349,6 +348,7 @@ fn read_state(path: &Path, version: &str) -> Result<State> {
 mod tests {
     use super::*;
     use crate::testing::{TestBackend, open};
+    use crate::weights::save_slots;
     use simmim_engine::Backend;
 
     fn backend(values: &[f32]) -> TestBackend {
@@ -361,13 +361,16 @@ mod tests {
         backend
     }
 
-    fn reader(backend: &TestBackend) -> impl Fn(Slot, ParameterId) -> Result<Vec<f32>> {
-        |slot, id| Ok(backend.read_parameter(slot, id))
+    fn save(run: &Path, backend: &TestBackend, steps: u64) -> Result<PathBuf> {
+        let (state, table) = (State { steps, ..State::default() }, backend.table());
+        let write = |path: &Path, slots: &[(&str, Slot)], metadata| {
+            save_slots(path, table, slots, metadata, &|slot, id| Ok(backend.read_parameter(slot, id)))
+        };
+        super::save(run, table, &write, false, &state, &HashMap::new(), 2)
     }
 
     fn save_at(run: &Path, backend: &TestBackend, steps: u64) -> PathBuf {
-        let state = State { steps, ..State::default() };
-        save(run, backend.table(), &reader(backend), false, &state, &HashMap::new(), 2).unwrap()
+        save(run, backend, steps).unwrap()
     }
 
     #[test]
@@ -472,9 +475,7 @@ mod tests {
             };
             let diverged = backend(&[1.0, -2.0]);
             diverged.write_slot(slot, &[1.0, f32::INFINITY]);
-            let state = State { steps: 6, ..State::default() };
-            let (table, read) = (diverged.table(), reader(&diverged));
-            let error = super::save(run.path(), table, &read, false, &state, &HashMap::new(), 2).unwrap_err();
+            let error = save(run.path(), &diverged, 6).unwrap_err();
             assert!(is_named(&error), "{error}");
             assert_eq!(fs::read_dir(run.path().join("checkpoints")).unwrap().count(), 1, "step-5 stays, alone");
 

@@ -1,36 +1,167 @@
-//! A training state of which each rank keeps its part: how ranks get what the first one starts from, and how it gets what it
-//! writes.
+//! A training state of which each rank keeps its part: how ranks get what the first one starts from, and how they write
+//! checkpoints.
+//!
+//! The first rank decides what is written, and asks the others for their share of it. Where all ranks see its folder, as on one
+//! machine or on a file system that machines share, each writes its values to the file itself, all at once. Where one does not,
+//! the first rank gathers the values and writes them alone. The file has the same bytes either way.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::run::checkpoint::{Checkpoint, State};
-use simmim_engine::{Backend, Collective, ParameterId, Slot};
+use crate::weights::{fill, outline, save_slots};
+use serde::{Deserialize, Serialize};
+use simmim_engine::{Activity, Backend, Collective, ParameterId, Slot};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The slots whose parts the first rank asks for, by their number on the wire.
+/// The slots that may be divided, by their number on the wire.
 const DIVIDED: [Slot; 3] = [Slot::FirstMoment, Slot::SecondMoment, Slot::Average];
 
-/// Gathers a parameter on the first rank, which says to the others what it is about to write: the order of tensors in a file
-/// is that of its format, and one at a time is in memory.
-pub(super) fn ask<B: Backend>(
-    collective: &mut dyn Collective,
-    backend: &B,
-    slot: Slot,
-    id: ParameterId,
-) -> Result<Vec<f32>> {
-    let number = DIVIDED.iter().position(|divided| *divided == slot).expect("only these are divided");
-    let mut question = [number as u64, id.0 as u64].map(u64::to_le_bytes).concat();
-    collective.broadcast_bytes(&mut question, 0)?;
-    Ok(backend.gather_parameter(slot, id, collective)?)
+/// What the first rank asks of all while it writes a checkpoint.
+#[derive(Serialize, Deserialize)]
+enum Request {
+    /// Their values of a parameter, by the numbers of slot and parameter.
+    Gather(usize, usize),
+    /// To write their values of some slots to a file, unless one of them does not see it.
+    Fill(Shared),
+    /// Nothing more.
+    Done,
 }
 
-/// Gives the first rank this one's parts of what it asks for, until it asks for nothing more.
-pub(super) fn answer<B: Backend>(collective: &mut dyn Collective, backend: &B) -> Result<()> {
-    loop {
-        let mut question = Vec::new();
-        collective.broadcast_bytes(&mut question, 0)?;
-        let [number, id] = *question.as_chunks::<8>().0 else { return Ok(()) };
-        let [number, id] = [number, id].map(|bytes| u64::from_le_bytes(bytes) as usize);
-        backend.gather_parameter(DIVIDED[number], ParameterId(id), collective)?;
+/// A file that all ranks fill.
+#[derive(Serialize, Deserialize)]
+struct Shared {
+    /// Its path in the run folder.
+    file: PathBuf,
+    /// Where the values begin, in bytes.
+    start: u64,
+    /// Prefixes of names, and numbers of slots.
+    slots: Vec<(String, usize)>,
+}
+
+impl Request {
+    fn send(&self, collective: &mut dyn Collective) -> Result<()> {
+        let mut text = serde_json::to_vec(self).expect("numbers and names serialize");
+        Ok(collective.broadcast_bytes(&mut text, 0)?)
     }
+}
+
+/// Writes the files of a checkpoint on the first rank, while the others [`answer`].
+pub(super) struct Writer<'a, B> {
+    pub(super) collective: RefCell<&'a mut dyn Collective>,
+    pub(super) backend: &'a B,
+    /// The run folder.
+    pub(super) run: &'a Path,
+    /// Steps done.
+    pub(super) steps: u64,
+    /// Whether other ranks keep parts of the state.
+    pub(super) is_divided: bool,
+}
+
+impl<B: Backend> Writer<'_, B> {
+    /// Writes one tensor per parameter and slot; see [`save_slots`].
+    ///
+    /// # Errors
+    /// If a value is not finite, the file cannot be written, or another rank is lost.
+    pub(super) fn write(&self, path: &Path, slots: &[(&str, Slot)], metadata: HashMap<String, String>) -> Result<()> {
+        let (backend, table) = (self.backend, self.backend.table());
+        if !self.is_divided || slots.iter().any(|(_, slot)| !DIVIDED.contains(slot)) {
+            let read = |slot, id| Ok(backend.read_parameter(slot, id));
+            return save_slots(path, table, slots, metadata, &read);
+        }
+        if self.fill_on_every_rank(path, slots, metadata.clone())? {
+            return Ok(());
+        }
+        let gather = |slot, id: ParameterId| {
+            let mut collective = self.collective.borrow_mut();
+            Request::Gather(number(slot), id.0).send(&mut **collective)?;
+            Ok(backend.gather_parameter(slot, id, &mut **collective)?)
+        };
+        save_slots(path, table, slots, metadata, &gather)
+    }
+
+    /// Tells the other ranks that nothing more is written.
+    ///
+    /// # Errors
+    /// If another rank is lost.
+    pub(super) fn finish(self) -> Result<()> {
+        if self.is_divided { Request::Done.send(self.collective.into_inner()) } else { Ok(()) }
+    }
+
+    /// Has every rank write what it keeps, and returns whether they all could see the file.
+    fn fill_on_every_rank(
+        &self,
+        path: &Path,
+        slots: &[(&str, Slot)],
+        metadata: HashMap<String, String>,
+    ) -> Result<bool> {
+        let slots: Vec<(String, Slot)> = slots.iter().map(|(prefix, slot)| ((*prefix).to_owned(), *slot)).collect();
+        // under a name that no rank of another machine has a file of, nor a process that was stopped in an earlier job
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let shared = path.with_file_name(format!(".shared-{}-{}", std::process::id(), now.as_nanos()));
+        let start = outline(&shared, self.backend.table(), &slots, metadata)?;
+        let file = shared.strip_prefix(self.run).expect("checkpoints lie in the run folder").to_owned();
+        let slots = slots.into_iter().map(|(prefix, slot)| (prefix, number(slot))).collect();
+        let request = Request::Fill(Shared { file, start, slots });
+        let collective = &mut **self.collective.borrow_mut();
+        request.send(collective)?;
+        let Request::Fill(what) = request else { unreachable!("it was made above") };
+        if fill_own(collective, self.backend, self.run, self.steps, &what)? {
+            fs::rename(&shared, path).map_err(Error::io(path))?;
+            return Ok(true);
+        }
+        fs::remove_file(&shared).map_err(Error::io(&shared))?;
+        Ok(false)
+    }
+}
+
+/// Does what the first rank asks while it writes a checkpoint.
+///
+/// # Errors
+/// If a value is not finite, a file cannot be written, or another rank is lost.
+pub(super) fn answer<B: Backend>(collective: &mut dyn Collective, backend: &B, run: &Path, steps: u64) -> Result<()> {
+    loop {
+        let mut text = Vec::new();
+        collective.broadcast_bytes(&mut text, 0)?;
+        match serde_json::from_slice(&text).expect("the first rank sends a request") {
+            Request::Gather(slot, id) => drop(backend.gather_parameter(DIVIDED[slot], ParameterId(id), collective)?),
+            Request::Fill(what) => drop(fill_own(collective, backend, run, steps, &what)?),
+            Request::Done => return Ok(()),
+        }
+    }
+}
+
+/// Writes what this rank keeps, as all ranks do, and waits for them. Returns whether all could see the file; if not, nothing is
+/// written.
+fn fill_own<B: Backend>(
+    collective: &mut dyn Collective,
+    backend: &B,
+    run: &Path,
+    steps: u64,
+    what: &Shared,
+) -> Result<bool> {
+    let path = run.join(&what.file);
+    let mut opened = File::options().write(true).open(&path).ok();
+    let mut seen = [if opened.is_some() { 1.0 } else { 0.0 }];
+    collective.all_reduce_sum_f64(&mut seen)?;
+    let Some(file) = opened.as_mut().filter(|_| seen[0] == collective.world() as f64) else { return Ok(false) };
+    collective.announce(Activity::Alone(steps)); // one disk may be slower than another
+    let slots: Vec<(String, Slot)> = what.slots.iter().map(|(prefix, slot)| (prefix.clone(), DIVIDED[*slot])).collect();
+    let kept = |slot, id| {
+        let values = backend.read_parameter(slot, id);
+        let ranges = backend.kept_ranges(slot, id).into_iter();
+        ranges.map(|range| (range.clone(), values[range].to_vec())).collect()
+    };
+    fill(file, &path, what.start, backend.table(), &slots, kept).map_err(|error| error.at_step(steps))?;
+    collective.all_reduce_sum_f64(&mut seen)?; // all of them have written
+    Ok(true)
+}
+
+/// The number of a slot on the wire.
+fn number(slot: Slot) -> usize {
+    DIVIDED.iter().position(|divided| *divided == slot).expect("only these are divided")
 }
 
 /// What the first rank starts from.

@@ -3,7 +3,7 @@
 //! Its only counter is the number of optimizer steps. A step is a function of the recipe, the seed and its number, so a
 //! resumed run ends with the same bits as an uninterrupted one.
 
-use super::divided::{Start, answer, ask, distribute};
+use super::divided::{Start, Writer, answer, distribute};
 use super::groups::Group;
 use super::learner::{Learner, Stepped};
 use super::records::Records;
@@ -23,7 +23,7 @@ use simmim_data::{Batch, Loader, LoaderConfig, Skipped, Source, Transform};
 use simmim_engine::{Activity, Backend, Collective, Device, ParameterId, ParameterTable, Slot};
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -411,22 +411,18 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
         let backend = self.learner.backend();
         if !self.collective.is_first() {
             if self.is_divided {
-                answer(self.collective, backend)?;
+                answer(self.collective, backend, run, state.steps)?;
             }
             return Ok(checkpoint::path(run, state.steps));
         }
         self.collective.announce(Activity::Alone(state.steps));
         let collective = RefCell::new(&mut *self.collective);
-        let read = |slot: Slot, id: ParameterId| match self.is_divided && slot != Slot::Values {
-            false => Ok(backend.read_parameter(slot, id)),
-            true => ask(&mut **collective.borrow_mut(), backend, slot, id),
-        };
+        let writer = Writer { collective, backend, run, steps: state.steps, is_divided: self.is_divided };
+        let write = |path: &Path, slots: &[(&str, Slot)], metadata| writer.write(path, slots, metadata);
         let (table, has_average, keep) = (backend.table(), self.learner.has_average(), self.keep_checkpoints);
-        let path = checkpoint::save(run, table, &read, has_average, state, &self.metadata, keep)
+        let path = checkpoint::save(run, table, &write, has_average, state, &self.metadata, keep)
             .map_err(|error| error.at_step(state.steps))?;
-        if self.is_divided {
-            self.collective.broadcast_bytes(&mut Vec::new(), 0)?; // nothing more is asked for
-        }
+        writer.finish()?;
         observe(Event::Saved { path: &path });
         Ok(path)
     }

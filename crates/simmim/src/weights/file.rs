@@ -93,13 +93,8 @@ fn write<'a>(
                     if failed.borrow().is_some() {
                         return zeros();
                     }
-                    let values = values(part, ParameterId(i)).and_then(|values| match first_not_finite(&values) {
-                        None => Ok(values),
-                        Some((index, value)) => {
-                            let (path, tensor) = (path.to_owned(), tensor.clone());
-                            Err(Error::WeightNotFinite { path, tensor, index, value })
-                        }
-                    });
+                    let values = values(part, ParameterId(i))
+                        .and_then(|values| not_finite(path, &tensor, &values, 0).map_or(Ok(values), Err));
                     values.unwrap_or_else(|error| {
                         failed.replace(Some(error));
                         zeros()
@@ -123,6 +118,12 @@ fn write<'a>(
         None => Ok(written?),
         Some(error) => Err(error),
     }
+}
+
+/// The error of the first value of a tensor, or of a part of it from the value `start` on, that is not finite.
+pub(super) fn not_finite(path: &Path, tensor: &str, values: &[f32], start: usize) -> Option<Error> {
+    let (index, value) = first_not_finite(values)?;
+    Some(Error::WeightNotFinite { path: path.to_owned(), tensor: tensor.to_owned(), index: start + index, value })
 }
 
 /// A tensor whose values are read only when they are written.
@@ -272,10 +273,7 @@ impl WeightsFile {
             let what = format!("`{}`: tensor `{name}` is {dtype:?}", self.path.display());
             return Err(Error::Input { what, hint: Some("F16, BF16, F32 and F64 are read: convert it".into()) });
         };
-        if let Some((index, value)) = first_not_finite(&values) {
-            return Err(Error::WeightNotFinite { path: self.path.clone(), tensor: name.to_owned(), index, value });
-        }
-        Ok(Some((shape.clone(), values)))
+        not_finite(&self.path, name, &values, 0).map_or(Ok(Some((shape.clone(), values))), Err)
     }
 
     /// Calls `take` with the values of every parameter of a table, from the tensor named `prefix` + parameter name.
