@@ -185,7 +185,7 @@ pub enum Error {
         text: String,
     },
     /// Several class numbers where one is read.
-    #[error("the label of `{member}` is `{labels}`, several class numbers, of which a list has one")]
+    #[error("the label of `{member}` is `{labels}`, several class numbers in a column for one label")]
     SeveralLabels {
         /// The image with the label.
         member: String,

@@ -62,7 +62,7 @@ impl Error {
             Self::UnknownClass { .. } => Some("`classes.json` lists the name of every class, in order".into()),
             Self::BadLabel { .. } => Some("a `.cls` member holds class numbers from 0 up, as `3` or `1, 7`".into()),
             Self::SeveralLabels { .. } => {
-                Some("images of several classes are read from tar shards, whose `.cls` members may hold `1, 7`".into())
+                Some("name the column `labels`, and write `1|7` in it".into())
             }
             Self::LabelOutOfRange { .. } => Some("`classes.json` lists the name of every class, in order".into()),
             Self::TooManyClasses { .. } => Some("number the classes from 0 up".into()),

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 pub(super) struct Folder {
     images: Vec<PathBuf>,
-    /// One for every image; empty if the folder is unlabeled.
-    labels: Vec<Option<usize>>,
+    /// Those of every image; empty if the folder is unlabeled.
+    labels: Vec<Vec<usize>>,
     classes: Vec<String>,
     channels: usize,
     /// Where class folders were looked for, and an image that does not lie directly in one although others do.
@@ -32,7 +32,7 @@ impl Folder {
         let (mut labels, mut classes) = (Vec::new(), Vec::new());
         if stray.is_none() {
             for (class, (name, end)) in folders.into_iter().enumerate() {
-                labels.resize(end, Some(class));
+                labels.resize(end, vec![class]);
                 classes.push(name);
             }
         }
@@ -49,7 +49,7 @@ impl Folder {
     /// Makes a source of `images` with these labels; without classes it is unlabeled.
     pub(super) fn of_labeled(
         images: Vec<PathBuf>,
-        labels: Vec<Option<usize>>,
+        labels: Vec<Vec<usize>>,
         classes: Vec<String>,
         channels: usize,
         passed_over: PassedOver,
@@ -76,7 +76,11 @@ impl Source for Folder {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.labels.get(index).copied().flatten()
+        self.labels.get(index)?.first().copied()
+    }
+
+    fn labels(&self, index: usize) -> Vec<usize> {
+        self.labels.get(index).cloned().unwrap_or_default()
     }
 
     fn passed_over(&self) -> &PassedOver {

@@ -1,4 +1,4 @@
-//! Lists of images: CSV, TSV or JSON Lines with a path and perhaps a label in every row.
+//! Lists of images: CSV, TSV or JSON Lines with a path and perhaps a label in every row, or several.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,19 @@ pub(crate) const PATH_COLUMNS: &[&str] = &["path", "file_name", "image", "filena
 /// Names of the column with the label.
 const LABEL_COLUMNS: &[&str] = &["label", "class", "target"];
 
+/// Names of the column with any number of labels, if there is none with one.
+const LABELS_COLUMNS: &[&str] = &["labels", "classes", "targets"];
+
+/// What is between the labels of a cell.
+const SEPARATOR: char = '|';
+
 /// A row of a list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Row {
     /// As it is written.
     pub(super) path: String,
-    pub(super) label: Option<String>,
+    /// None if the image is unlabeled.
+    pub(super) labels: Vec<String>,
 }
 
 /// Opens the images that a list names, ordered by path. Paths are relative to the list.
@@ -43,7 +50,7 @@ pub(super) fn of_rows(
     }
     rows.sort_by(|first, second| by_path(&first.path, &second.path));
     let folder = list.parent().unwrap_or(Path::new(""));
-    let texts: Vec<Option<String>> = rows.iter_mut().map(|row| row.label.take()).collect();
+    let texts: Vec<Vec<String>> = rows.iter_mut().map(|row| std::mem::take(&mut row.labels)).collect();
     let member = |index: usize| format!("{}:{}", list.display(), rows[index].path);
     let Classes { labels, classes } = numbered(&texts, names::read_list(folder)?, &member)?;
     let images: Vec<PathBuf> = rows.iter().map(|row| located(folder, &row.path)).collect();
@@ -55,9 +62,9 @@ pub(super) fn located(folder: &Path, path: &str) -> PathBuf {
     folder.join(parts(path).collect::<PathBuf>())
 }
 
-/// The class of every sample, and the names of the classes.
+/// The classes of every sample, of which one may have none or several, and the names of all.
 pub(super) struct Classes {
-    pub(super) labels: Vec<Option<usize>>,
+    pub(super) labels: Vec<Vec<usize>>,
     pub(super) classes: Vec<String>,
 }
 
@@ -65,18 +72,28 @@ pub(super) struct Classes {
 /// names may name; others are names, which are numbered in their order, or in that of the given ones. `member` returns the
 /// name of a sample for errors.
 pub(super) fn numbered(
-    labels: &[Option<String>],
+    labels: &[Vec<String>],
     given: Option<Vec<String>>,
     member: &dyn Fn(usize) -> String,
 ) -> Result<Classes> {
-    let texts = || labels.iter().filter_map(|label| label.as_deref());
-    let several = labels.iter().enumerate().find(|(_, label)| label.as_deref().is_some_and(are_numbers));
-    if let Some((index, Some(label))) = several {
+    let texts = || labels.iter().flatten().map(String::as_str);
+    let numbered = labels.iter().enumerate().flat_map(|(index, labels)| labels.iter().map(move |label| (index, label)));
+    if let Some((index, label)) = numbered.clone().find(|(_, label)| are_numbers(label)) {
         return Err(Error::SeveralLabels { member: member(index), labels: label.clone() });
     }
+    let collect = |number: &dyn Fn(usize, &str) -> Result<usize>| -> Result<Vec<Vec<usize>>> {
+        let mut all = vec![Vec::new(); labels.len()];
+        for (index, label) in numbered {
+            let number = number(index, label)?;
+            if !all[index].contains(&number) {
+                all[index].push(number);
+            }
+        }
+        Ok(all)
+    };
     if texts().all(|label| label.parse::<usize>().is_ok()) {
-        let labels: Vec<Option<usize>> = labels.iter().map(|label| label.as_ref()?.parse().ok()).collect();
-        let classes = names::of(labels.iter().copied(), given, member)?;
+        let labels = collect(&|_, label| Ok(label.parse().expect("all are numbers")))?;
+        let classes = names::of(labels.iter().map(|labels| labels.iter().max().copied()), given, member)?;
         return Ok(Classes { labels, classes });
     }
     let classes = given.unwrap_or_else(|| {
@@ -87,14 +104,10 @@ pub(super) fn numbered(
     });
     let number: HashMap<&str, usize> =
         classes.iter().enumerate().map(|(number, name)| (name.as_str(), number)).collect();
-    let of_sample = |(index, label): (usize, &Option<String>)| match label.as_deref() {
-        None => Ok(None),
-        Some(label) => number
-            .get(label)
-            .map(|number| Some(*number))
-            .ok_or_else(|| Error::UnknownClass { member: member(index), label: label.to_owned() }),
-    };
-    let labels = labels.iter().enumerate().map(of_sample).collect::<Result<_>>()?;
+    let labels = collect(&|index, label| {
+        let found = number.get(label).copied();
+        found.ok_or_else(|| Error::UnknownClass { member: member(index), label: label.to_owned() })
+    })?;
     Ok(Classes { labels, classes })
 }
 
@@ -145,16 +158,24 @@ fn table_rows(bytes: &[u8], delimiter: u8, path: &Path, path_columns: &[&str]) -
         let has = headers.iter().map(|header| format!("`{}`", clean(header))).collect::<Vec<_>>().join(", ");
         return Err(Error::NoColumn { path: path.to_owned(), wanted: "paths", has });
     };
-    let label_column = column(LABEL_COLUMNS);
+    let (label_column, labels_column) = (column(LABEL_COLUMNS), column(LABELS_COLUMNS));
     let mut rows = Vec::new();
     for record in reader.records() {
         let record = record.map_err(bad)?;
         let cell = |column: usize| record.get(column).map(str::trim).filter(|text| !text.is_empty());
-        let label = label_column.and_then(cell).map(str::to_owned);
+        let labels = match label_column {
+            Some(column) => cell(column).map(str::to_owned).into_iter().collect(),
+            None => labels_column.and_then(cell).map_or_else(Vec::new, split),
+        };
         let line = record.position().map_or(0, csv::Position::line);
-        rows.push((line, cell(path_column).map(|path| Row { path: path.to_owned(), label })));
+        rows.push((line, cell(path_column).map(|path| Row { path: path.to_owned(), labels })));
     }
     Ok(rows)
+}
+
+/// The labels of a cell.
+fn split(cell: &str) -> Vec<String> {
+    cell.split(SEPARATOR).map(str::trim).filter(|label| !label.is_empty()).map(str::to_owned).collect()
 }
 
 /// A header without spaces and the mark at the start of some files in UTF-8.
@@ -197,13 +218,21 @@ fn json_rows(bytes: &[u8], path: &Path, path_columns: &[&str]) -> Result<Vec<Num
             Some(Value::String(path)) => Some(path.trim().to_owned()).filter(|path| !path.is_empty()),
             Some(other) => return Err(bad(format!("the path `{other}` is not text"))),
         };
-        let label = match value(LABEL_COLUMNS) {
-            None | Some(Value::Null) => None,
-            Some(Value::String(label)) => Some(label.trim().to_owned()).filter(|label| !label.is_empty()),
-            Some(Value::Number(label)) => Some(label.to_string()),
-            Some(other) => return Err(bad(format!("the label `{other}` is neither text nor a number"))),
+        let label = |value: &Value| match value {
+            Value::Null => Ok(None),
+            Value::String(label) => Ok(Some(label.trim().to_owned()).filter(|label| !label.is_empty())),
+            Value::Number(label) => Ok(Some(label.to_string())),
+            other => Err(bad(format!("the label `{other}` is neither text nor a number"))),
         };
-        rows.push((line, path.map(|path| Row { path, label })));
+        let one = std::slice::from_ref::<Value>;
+        let values = match (value(LABEL_COLUMNS), value(LABELS_COLUMNS)) {
+            (Some(value), _) => one(value),
+            (None, Some(Value::Array(values))) => values,
+            (None, Some(value)) => one(value),
+            (None, None) => &[],
+        };
+        let labels = values.iter().filter_map(|value| label(value).transpose()).collect::<Result<_>>()?;
+        rows.push((line, path.map(|path| Row { path, labels })));
     }
     if !has_path && !rows.is_empty() {
         return Err(Error::NoColumn { path: path.to_owned(), wanted: "paths", has: keys });

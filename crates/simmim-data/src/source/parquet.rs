@@ -30,7 +30,8 @@ pub(super) struct Parquet {
     files: Vec<File>,
     /// One for every row, ordered by path within a file.
     rows: Vec<Row>,
-    labels: Vec<Option<usize>>,
+    /// Those of every row, of which one has one label at most.
+    labels: Vec<Vec<usize>>,
     classes: Vec<String>,
     channels: usize,
     passed_over: PassedOver,
@@ -87,7 +88,8 @@ impl Parquet {
             Some(names) => Some(names),
             None => names::read_beside(&*storages[0])?,
         };
-        let texts: Vec<Option<String>> = rows.iter_mut().map(|row: &mut Row| row.label.take()).collect();
+        let texts: Vec<Vec<String>> =
+            rows.iter_mut().map(|row: &mut Row| row.label.take().into_iter().collect()).collect();
         let member = |index: usize| name(&files, &rows[index]);
         let Classes { labels, classes } = numbered(&texts, given, &member)?;
         Ok(Self { files, rows, labels, classes, channels, passed_over })
@@ -118,7 +120,7 @@ impl Source for Parquet {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.labels.get(index).copied().flatten()
+        self.labels.get(index)?.first().copied()
     }
 
     fn passed_over(&self) -> &PassedOver {

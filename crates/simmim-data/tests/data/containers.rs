@@ -106,6 +106,9 @@ fn lists_that_are_wrong_say_where() {
         let list = format!("path,label\n0.png,1\n1.png,\"{labels}\"\n");
         check_refused("l.csv", &list, &format!("1.png` is `{labels}`, several class numbers"));
     }
+    check_refused("l.csv", "path,labels\n0.png,\"1|2, 3\"\n", "0.png` is `2, 3`, several class numbers");
+    let names = "{\"path\": \"0.png\", \"labels\": [\"a\", {\"b\": 1}]}\n";
+    check_refused("l.jsonl", names, "line 1: the label `{\"b\":1}` is neither text nor a number");
     check_refused("l.jsonl", "{\"path\": 7}\n", "line 1: the path `7` is not text");
     check_refused(
         "l.jsonl",
@@ -115,6 +118,42 @@ fn lists_that_are_wrong_say_where() {
     check_refused("l.csv", "path\n", "holds no image");
     check_refused("l.csv", "", "no column of paths");
     check_refused("l.csv", "path,label\n0.png,9999999\n", "not below 1048576");
+}
+
+/// Names of the classes, and the classes of each image.
+#[track_caller]
+fn check_labels(name: &str, content: &str, classes: &[&str], labels: [&[usize]; 4]) {
+    let (_root, path) = folder(name, content);
+    let source = open(&path, 3).unwrap();
+    assert_eq!(source.classes(), classes);
+    for (index, labels) in labels.into_iter().enumerate() {
+        assert_eq!(source.labels(index), labels, "image {index} of {name}");
+        assert_eq!(source.label(index), labels.first().copied());
+    }
+}
+
+#[test]
+fn an_image_of_a_list_has_any_number_of_labels() {
+    let table = |labels: [&str; 4]| {
+        (0..4).zip(labels).fold("path,labels\n".to_owned(), |table, (i, labels)| table + &format!("{i}.png,{labels}\n"))
+    };
+    let classes = ["edema", "effusion", "no finding"];
+    let expected: [&[usize]; 4] = [&[1, 0], &[2], &[0], &[]];
+    check_labels("l.csv", &table(["effusion | edema|edema", "no finding", "|edema|", ""]), &classes, expected);
+    let numbers: [&[usize]; 4] = [&[2, 0], &[1], &[], &[0]];
+    check_labels("l.csv", &table(["2|0", "1", "", "0|0"]), &["0", "1", "2"], numbers);
+    check_labels(
+        "l.jsonl",
+        "{\"path\": \"0.png\", \"labels\": [\"effusion\", \"edema\", null]}\n\
+         {\"path\": \"1.png\", \"labels\": \"no finding\"}\n\
+         {\"path\": \"2.png\", \"labels\": [\"edema\"]}\n{\"path\": \"3.png\", \"labels\": []}\n",
+        &classes,
+        expected,
+    );
+    // a column for one label has the say, and its text is one name
+    let one: [&[usize]; 4] = [&[1], &[0], &[0], &[0]];
+    let both = "path,labels,label\n0.png,x|y,b|c\n1.png,x,a\n2.png,,a\n3.png,x,a\n";
+    check_labels("l.csv", both, &["a", "b|c"], one);
 }
 
 #[test]
