@@ -375,6 +375,16 @@ fn dinov2_and_dinov3_come_back_from_transformers_and_timm_as_they_went() {
             export(&ours, format, &out).unwrap_or_else(|error| panic!("{name} as {format:?}: {error}"));
             let back = LoadedWeights::at(&out).unwrap();
             expected.compare("features", &features(&back, name));
+            // the names are those that the program itself wrote, and not others that are read too
+            let own = if format == Format::Timm { "timm-" } else { "hf-" };
+            if name.starts_with(own) && !name.ends_with("-later") {
+                let [written, theirs] = [&out, &folder(name)].map(|folder| {
+                    let file = WeightsFile::read(&folder.join("model.safetensors")).unwrap();
+                    file.shapes().into_iter().map(|(name, _)| name).collect::<Vec<_>>()
+                });
+                let unknown: Vec<&String> = written.iter().filter(|name| !theirs.contains(name)).collect();
+                assert!(unknown.is_empty(), "{name}: {unknown:?} are no names of {own}");
+            }
             std::fs::remove_dir_all(&out).unwrap();
         }
     }

@@ -8,7 +8,8 @@ pub(in crate::weights) const CONVENTION: Convention = Convention {
     name: "timm ViT",
     prefixes: &[],
     later: &[
-        ("reg_token", "register_tokens"), // the latter in facebookresearch/dinov2, as the former of those below
+        // names of facebookresearch/dinov2
+        ("register_tokens", "reg_token"),
         ("blocks.{}.mlp.w12.*", "blocks.{}.mlp.fc1.*"),
         ("blocks.{}.mlp.w3.*", "blocks.{}.mlp.fc2.*"),
     ],
@@ -32,7 +33,7 @@ const MAE: &str = "MAE's decoder is not part of its encoder";
 const RULES: &[Rule] = &[
     Rule::Name("cls_token", "cls_token"),
     Rule::Name("pos_embed", "pos_embed"),
-    Rule::Name("register_tokens", "register_tokens"),
+    Rule::Name("register_tokens", "reg_token"),
     Rule::Name("patch_embed.proj.*", "patch_embed.proj.*"),
     Rule::Name("blocks.{}.norm1.*", "blocks.{}.norm1.*"),
     Rule::Name("blocks.{}.attn.qkv.weight", "blocks.{}.attn.qkv.weight"),
