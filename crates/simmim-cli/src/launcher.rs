@@ -29,10 +29,17 @@ pub(crate) fn main() -> ExitCode {
     let (what, hint) = if is_somewhere(LIBRARY.0, &more) {
         let own = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
         let linked = own.with_file_name(LINKED).with_extension(std::env::consts::EXE_EXTENSION);
-        let mut command = Command::new(&linked);
-        command.args(std::env::args_os().skip(1));
-        let error = become_it(&mut command);
-        (format!("`{}` cannot be started: {error}", linked.display()), format!("{LINKED} belongs beside this program"))
+        let why = if linked == own {
+            "it is this program, under the name of the one that it starts".to_owned() // and it would start itself forever
+        } else {
+            let mut command = Command::new(&linked);
+            command.args(std::env::args_os().skip(1));
+            become_it(&mut command).to_string()
+        };
+        (
+            format!("`{}` cannot be started: {why}", linked.display()),
+            format!("the build made two programs, and {LINKED} belongs beside this one"),
+        )
     } else {
         missing(&more)
     };

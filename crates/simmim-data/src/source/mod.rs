@@ -13,6 +13,8 @@ mod missing;
 mod names;
 #[cfg(feature = "parquet")]
 mod parquet;
+#[cfg(feature = "parquet")]
+mod parquet_pages;
 mod passed_over;
 mod place;
 mod relabeled;

@@ -4,25 +4,25 @@
 //! paths are read when a file is opened; of the images, only the page that holds the wanted one, so that memory is bounded by
 //! a page and not by a row group.
 
-use std::io::{self, Read as _};
+use std::collections::HashSet;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ::parquet::basic::Type;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use ::parquet::data_type::{ByteArray, DataType};
 use ::parquet::errors::{ParquetError, Result as ParquetResult};
 use ::parquet::file::metadata::ParquetMetaData;
-use ::parquet::file::reader::{ChunkReader, FileReader as _, Length};
+use ::parquet::file::reader::FileReader as _;
 use ::parquet::file::serialized_reader::SerializedFileReader;
-use bytes::Bytes;
 use serde_json::Value;
 
 use super::list::{Classes, numbered};
-use super::storage::{Reader, Storage};
+use super::parquet_pages::{Chunks, check_unpacked};
+use super::storage::Storage;
 use super::{PassedOver, Source, by_path, check_encoded, names};
-use crate::decode::MAX_BYTES;
 use crate::encoded::Encoded;
 use crate::error::{Error, Result, panic_message};
 
@@ -39,6 +39,9 @@ pub(super) struct Parquet {
 
 struct File {
     reader: SerializedFileReader<Chunks>,
+    chunks: Arc<Chunks>,
+    /// Row groups and columns whose pages unpack to no more than they claim.
+    checked: Mutex<HashSet<(usize, usize)>>,
     path: PathBuf,
     columns: Columns,
 }
@@ -139,10 +142,20 @@ fn name(files: &[File], row: &Row) -> String {
 impl File {
     fn open(storage: &Arc<dyn Storage>) -> Result<Self> {
         let path = storage.path().to_owned();
-        let chunks = Chunks(Arc::clone(storage));
-        let reader = guarded(&path.display().to_string(), || SerializedFileReader::new(chunks))?;
+        let chunks = Arc::new(Chunks(Arc::clone(storage)));
+        let reader = guarded(&path.display().to_string(), || SerializedFileReader::new(Chunks(Arc::clone(storage))))?;
         let columns = Columns::of(reader.metadata(), &path)?;
-        Ok(Self { reader, path, columns })
+        Ok(Self { reader, chunks, checked: Mutex::default(), path, columns })
+    }
+
+    /// The reader of a column of a row group, whose pages are safe to unpack.
+    fn column(&self, group: usize, column: usize) -> ParquetResult<ColumnReader> {
+        let lock = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !lock().contains(&(group, column)) {
+            check_unpacked(self.reader.metadata().row_group(group), column, &self.chunks)?;
+            lock().insert((group, column));
+        }
+        self.reader.get_row_group(group)?.get_column_reader(column)
     }
 
     /// Reads paths and labels.
@@ -178,7 +191,7 @@ impl File {
     /// Reads a column of numbers or text of a row group.
     fn texts(&self, group: usize, column: usize, count: usize) -> ParquetResult<Vec<Option<String>>> {
         let highest = self.reader.metadata().file_metadata().schema_descr().column(column).max_def_level();
-        match self.reader.get_row_group(group)?.get_column_reader(column)? {
+        match self.column(group, column)? {
             ColumnReader::Int32ColumnReader(reader) => values(reader, count, highest, i32::to_string),
             ColumnReader::Int64ColumnReader(reader) => values(reader, count, highest, i64::to_string),
             ColumnReader::ByteArrayColumnReader(reader) => {
@@ -189,9 +202,7 @@ impl File {
     }
 
     fn check_last(&self, group: usize, count: usize) -> ParquetResult<()> {
-        let ColumnReader::ByteArrayColumnReader(mut reader) =
-            self.reader.get_row_group(group)?.get_column_reader(self.columns.image)?
-        else {
+        let ColumnReader::ByteArrayColumnReader(mut reader) = self.column(group, self.columns.image)? else {
             return Err(ParquetError::General("the images are not binary".to_owned()));
         };
         match reader.skip_records(count)? {
@@ -202,9 +213,7 @@ impl File {
 
     /// Reads the image of a row; `None` if it has none.
     fn image(&self, group: usize, row: usize) -> ParquetResult<Option<ByteArray>> {
-        let ColumnReader::ByteArrayColumnReader(mut reader) =
-            self.reader.get_row_group(group)?.get_column_reader(self.columns.image)?
-        else {
+        let ColumnReader::ByteArrayColumnReader(mut reader) = self.column(group, self.columns.image)? else {
             return Err(ParquetError::General("the images are not binary".to_owned()));
         };
         let (skipped, mut levels, mut found) = (reader.skip_records(row)?, Vec::new(), Vec::new());
@@ -305,64 +314,6 @@ fn features(metadata: &ParquetMetaData) -> Option<serde_json::Map<String, Value>
         Value::Object(features) => Some(features),
         _ => None,
     }
-}
-
-/// The bytes of a storage as the reader of Parquet files asks for them.
-struct Chunks(Arc<dyn Storage>);
-
-impl Length for Chunks {
-    fn len(&self) -> u64 {
-        self.0.len()
-    }
-}
-
-impl ChunkReader for Chunks {
-    type T = Reader;
-
-    fn get_read(&self, start: u64) -> ParquetResult<Reader> {
-        let mut reader = Reader::at(Arc::clone(&self.0), start);
-        check_page(&mut reader)?;
-        Ok(Reader::at(Arc::clone(&self.0), start))
-    }
-
-    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
-        let end = start.saturating_add(length as u64);
-        Ok(self.0.read(start..end).map_err(|error| ParquetError::External(Box::new(error)))?.into())
-    }
-}
-
-/// Refuses a page that claims to take more memory than an image may, before the reader takes it.
-///
-/// A page begins with its header in Thrift's compact protocol, whose first three fields are 32-bit integers: the kind, the size
-/// after decompression and the size before (`parquet.thrift`, `PageHeader`). Other places are read through here too; they
-/// do not look like such a header with such a size.
-fn check_page(reader: &mut Reader) -> ParquetResult<()> {
-    let mut start = Vec::new();
-    reader.take(18).read_to_end(&mut start)?;
-    let mut bytes = start.into_iter();
-    let mut field = || (bytes.next()? == FIELD_I32).then(|| zigzag(&mut bytes)).flatten();
-    match (field(), field(), field()) {
-        (Some(0..=3), Some(size), Some(_)) if size < 0 || size as u64 > MAX_BYTES => {
-            Err(ParquetError::General(format!("a page claims {size} bytes, more than {MAX_BYTES}")))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The header of a field that follows its predecessor in number and is a 32-bit integer.
-const FIELD_I32: u8 = 0x15;
-
-/// Reads an integer of at most 32 bits as Thrift's compact protocol writes it.
-fn zigzag(bytes: &mut impl Iterator<Item = u8>) -> Option<i64> {
-    let mut value = 0_u64;
-    for shift in (0..35).step_by(7) {
-        let byte = bytes.next()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
-        }
-    }
-    None
 }
 
 /// Runs the reader of Parquet files; its panics on a broken file are errors of this file.

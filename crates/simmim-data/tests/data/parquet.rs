@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ::parquet::basic::Compression;
+use ::parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
 use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::WriterProperties;
@@ -24,6 +24,10 @@ pub(crate) struct Row<'a> {
 
 /// A file of these rows, with row groups of `group` rows and small pages.
 pub(crate) fn written(rows: &[Row<'_>], classes: &[&str], group: usize) -> Vec<u8> {
+    packed(rows, classes, group, Compression::SNAPPY)
+}
+
+fn packed(rows: &[Row<'_>], classes: &[&str], group: usize, compression: Compression) -> Vec<u8> {
     let schema = "message schema {
         OPTIONAL GROUP image { OPTIONAL BYTE_ARRAY bytes; OPTIONAL BYTE_ARRAY path (UTF8); }
         OPTIONAL INT64 label;
@@ -33,7 +37,8 @@ pub(crate) fn written(rows: &[Row<'_>], classes: &[&str], group: usize) -> Vec<u
     } } });
     let features = (!classes.is_empty()).then(|| vec![KeyValue::new("huggingface".to_owned(), features.to_string())]);
     let properties = WriterProperties::builder()
-        .set_compression(Compression::SNAPPY)
+        .set_compression(compression)
+        .set_dictionary_enabled(compression == Compression::SNAPPY)
         .set_data_page_size_limit(600)
         .set_write_batch_size(1)
         .set_key_value_metadata(features)
@@ -137,5 +142,49 @@ fn pages_of_every_compression_that_pyarrow_has_are_read() {
             let expected: Vec<_> = (0..6).map(|index| (20 * index as u8, Some(index % 3))).collect();
             assert_eq!(samples, expected, "{compression}, {version}");
         }
+    }
+}
+
+/// Replaces a number in Thrift's compact protocol by another one of as many bytes, wherever it is; returns whether it is anywhere.
+fn claim(file: &mut [u8], number: u64, claimed: u64) -> bool {
+    let zigzag = |number: u64| {
+        let (mut left, mut bytes) = (2 * number, Vec::new());
+        while left >= 0x80 {
+            bytes.push(left as u8 | 0x80);
+            left >>= 7;
+        }
+        bytes.push(left as u8);
+        bytes
+    };
+    let (found, replaced) = (zigzag(number), zigzag(claimed));
+    assert_eq!(found.len(), replaced.len());
+    let places: Vec<usize> = (0..file.len() - 3).filter(|at| file[*at..].starts_with(&found)).collect();
+    places.iter().for_each(|at| file[*at..*at + found.len()].copy_from_slice(&replaced));
+    !places.is_empty()
+}
+
+#[test]
+fn a_page_that_holds_more_than_it_claims_is_refused_before_it_is_unpacked() {
+    const BYTES: usize = 1_000_000;
+    let image = vec![0; BYTES];
+    let row = [Row { path: Some("a.png"), bytes: Some(&image), label: Some(0) }];
+    let root = tempdir().unwrap();
+    let compressions = [
+        Compression::GZIP(GzipLevel::default()),
+        Compression::BROTLI(BrotliLevel::default()),
+        Compression::SNAPPY,
+        Compression::ZSTD(ZstdLevel::default()),
+        Compression::LZ4_RAW,
+    ];
+    for (number, compression) in compressions.into_iter().enumerate() {
+        let mut file = packed(&row, &[], 1, compression);
+        // a page has a length, levels and the bytes; its column also has the header
+        let sizes = BYTES as u64..BYTES as u64 + 100;
+        assert!(sizes.filter(|size| claim(&mut file, *size, 300_000)).count() > 0);
+        let path = root.path().join("x.parquet");
+        write(&path, &file);
+        let source = open(&path.display().to_string(), 3).unwrap();
+        let error = source.get(0).unwrap_err().to_string();
+        assert!(number > 1 || error.contains("a page holds more than the 300000 bytes of its column"), "{error}");
     }
 }

@@ -1,0 +1,113 @@
+//! The pages of a Parquet file, which may unpack to more memory than there is: what they claim and what they hold is limited
+//! before the reader of such files takes them.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use ::parquet::basic::Compression;
+use ::parquet::column::page::{Page, PageReader as _};
+use ::parquet::errors::{ParquetError, Result as ParquetResult};
+use ::parquet::file::metadata::RowGroupMetaData;
+use ::parquet::file::reader::{ChunkReader, Length};
+use ::parquet::file::serialized_reader::SerializedPageReader;
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use lz4_flex::frame::FrameDecoder;
+
+use super::storage::{Reader, Storage};
+use crate::decode::MAX_BYTES;
+
+/// The bytes of a storage as the reader of Parquet files asks for them.
+pub(super) struct Chunks(pub(super) Arc<dyn Storage>);
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = Reader;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Reader> {
+        let mut reader = Reader::at(Arc::clone(&self.0), start);
+        check_page(&mut reader)?;
+        Ok(Reader::at(Arc::clone(&self.0), start))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        let end = start.saturating_add(length as u64);
+        Ok(self.0.read(start..end).map_err(|error| ParquetError::External(Box::new(error)))?.into())
+    }
+}
+
+/// Refuses a page that claims to take more memory than an image may, before the reader takes it.
+///
+/// A page begins with its header in Thrift's compact protocol, whose first three fields are 32-bit integers: the kind, the size
+/// after decompression and the size before (`parquet.thrift`, `PageHeader`). Other places are read through here too; they
+/// do not look like such a header with such a size.
+fn check_page(reader: &mut Reader) -> ParquetResult<()> {
+    let mut start = Vec::new();
+    reader.take(18).read_to_end(&mut start)?;
+    let mut bytes = start.into_iter();
+    let mut field = || (bytes.next()? == FIELD_I32).then(|| zigzag(&mut bytes)).flatten();
+    match (field(), field(), field()) {
+        (Some(0..=3), Some(size), Some(_)) if size < 0 || size as u64 > MAX_BYTES => {
+            Err(ParquetError::General(format!("a page claims {size} bytes, more than {MAX_BYTES}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The header of a field that follows its predecessor in number and is a 32-bit integer.
+const FIELD_I32: u8 = 0x15;
+
+/// Reads an integer of at most 32 bits as Thrift's compact protocol writes it.
+fn zigzag(bytes: &mut impl Iterator<Item = u8>) -> Option<i64> {
+    let mut value = 0_u64;
+    for shift in (0..35).step_by(7) {
+        let byte = bytes.next()?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
+        }
+    }
+    None
+}
+
+/// Refuses a page that unpacks to more than its column claims. In these compressions the reader takes whatever comes out; that of
+/// the others takes what a page claims, which [`check_page`] limits.
+pub(super) fn check_unpacked(group: &RowGroupMetaData, column: usize, chunks: &Arc<Chunks>) -> ParquetResult<()> {
+    let column = group.column(column);
+    let unpacked: fn(&[u8]) -> Box<dyn Read + '_> = match column.compression() {
+        Compression::GZIP(_) => |packed| Box::new(MultiGzDecoder::new(packed)),
+        Compression::BROTLI(_) => |packed| Box::new(brotli::Decompressor::new(packed, BUFFER)),
+        // which is not what it is meant to be, but what older programs wrote
+        Compression::LZ4 => |packed| Box::new(FrameDecoder::new(packed)),
+        _ => return Ok(()),
+    };
+    let claimed = u64::try_from(column.uncompressed_size()).unwrap_or(0).min(MAX_BYTES);
+    // pages as they are stored
+    let stored = column.clone().into_builder().set_compression(Compression::UNCOMPRESSED).build()?;
+    let rows = usize::try_from(group.num_rows()).unwrap_or(0);
+    let mut pages = SerializedPageReader::new(Arc::clone(chunks), &stored, rows, None)?;
+    while let Some(page) = pages.get_next_page()? {
+        let packed = match &page {
+            Page::DataPageV2 { is_compressed: false, .. } => continue,
+            Page::DataPageV2 { buf, def_levels_byte_len, rep_levels_byte_len, .. } => {
+                let levels = *def_levels_byte_len as usize + *rep_levels_byte_len as usize;
+                buf.get(levels..).unwrap_or_default()
+            }
+            page => page.buffer(),
+        };
+        // what cannot be unpacked is for the reader to say
+        let length = io::copy(&mut unpacked(packed).take(claimed + 1), &mut io::sink()).unwrap_or(0);
+        if length > claimed {
+            return Err(ParquetError::General(format!("a page holds more than the {claimed} bytes of its column")));
+        }
+    }
+    Ok(())
+}
+
+/// Bytes that are unpacked at a time.
+const BUFFER: usize = 1 << 14;
