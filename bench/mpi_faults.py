@@ -171,6 +171,7 @@ def main():
     parser.add_argument("--faults", type=int, default=30)
     parser.add_argument("--steps", type=int, default=240)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], help="changes of the recipe, such as train.shard=gradients")
     options = parser.parse_args()
     draw = random.Random(options.seed)
     folder = pathlib.Path(tempfile.mkdtemp())
@@ -179,7 +180,7 @@ def main():
         edits = ["train.batch_size=16", "train.accumulation_steps=2", "train.clip_grad=0.05", "train.average_decay=0.9",
                  f"train.max_steps={options.steps}", "train.checkpoint_every_steps=10", "data.image_size=16",
                  "data.channels=1", "data.normalization=measured", "encoder.width=32", "encoder.depth=2",
-                 "encoder.heads=2", "mask.unit_px=4"]
+                 "encoder.heads=2", "mask.unit_px=4", *options.set]
         return [os.path.abspath(options.program), "pretrain", "--recipe", "pretrain-vit-cifar", "--data",
                 os.path.abspath(options.data), "--out", str(out), "--precision", "f32", "--threads", "1", "--workers",
                 "1", "--rank-timeout", str(TIMEOUT_S), *[word for edit in edits for word in ("--set", edit)]]

@@ -16,9 +16,17 @@ use std::hint::black_box;
 const FORWARD: [(usize, usize, usize); 5] =
     [(197, 384, 1152), (197, 384, 1536), (197, 1536, 384), (64, 192, 768), (64, 768, 192)];
 
+/// Sizes beside one of those that no tile divides, which should cost little more for each operation.
+const ODD: [(usize, usize, usize); 6] =
+    [(191, 384, 1152), (199, 384, 1152), (197, 383, 1151), (197, 385, 1153), (197, 391, 1159), (193, 377, 1145)];
+
 /// Outputs, tokens and inputs of the weight gradients of the same models.
 const GRADIENT: [(usize, usize, usize); 4] =
     [(1536, 1576, 384), (384, 1576, 1536), (768, 4096, 192), (1024, 4672, 256)];
+
+/// As [`ODD`], beside the second of those.
+const ODD_GRADIENT: [(usize, usize, usize); 4] =
+    [(383, 1575, 1535), (385, 1577, 1537), (391, 1583, 1543), (377, 1567, 1529)];
 
 /// Rows that a naive twin computes.
 const NAIVE_ROWS: usize = 2;
@@ -48,7 +56,7 @@ fn peak<T: Dtype>(c: &mut Criterion) {
 fn forward<T: Dtype>(c: &mut Criterion) {
     let tile = Tile::detect();
     let mut group = c.benchmark_group("forward product");
-    for (m, k, n) in FORWARD {
+    for (m, k, n) in FORWARD.into_iter().chain(ODD) {
         let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", T::KIND), format!("{m}x{k}x{n}"));
         let (a, b, mut out) = (vec![T::narrowed(0.5); m * k], vec![T::narrowed(0.25); k * n], vec![0.0; m * n]);
         let (panels, layout) = packed(&b, k, n, tile.panels::<T>(k, n));
@@ -70,7 +78,7 @@ fn forward<T: Dtype>(c: &mut Criterion) {
 fn weight_gradients<T: Dtype>(c: &mut Criterion) {
     let tile = Tile::detect();
     let mut group = c.benchmark_group("weight gradient");
-    for (m, k, n) in GRADIENT {
+    for (m, k, n) in GRADIENT.into_iter().chain(ODD_GRADIENT) {
         let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", T::KIND), format!("{m}x{k}x{n}"));
         let (d_y, x, mut out) = (vec![T::narrowed(0.5); m * k], vec![T::narrowed(0.25); k * n], vec![0.0; m * n]);
         let (blocks, of_blocks) = packed(&d_y, k, m, tile.blocks::<T>(k, m));
