@@ -28,7 +28,7 @@ pub fn check_classes_readable(source: &dyn Source) -> Result<()> {
     check_readable(source)?;
     let all = || 0..source.len();
     for (class, name) in source.classes().iter().enumerate().take(MAX_CLASSES) {
-        let of_class = all().filter(|index| source.label(*index) == Some(class));
+        let of_class = all().filter(|index| source.labels(*index).contains(&class));
         if let Some((tried, first)) = first_failure(source, of_class) {
             return Err(Error::ClassUnreadable { class: name.clone(), tried, first });
         }

@@ -311,7 +311,7 @@ impl Error {
                 _ => None,
             },
             Error::Memory { .. } | Error::DeviceMemory { .. } => Some(
-                "smaller images, micro-batches (`train.accumulation_steps`) or models take less; so do recomputed \
+                "smaller images, batches (`train.batch_size`), micro-batches (`train.accumulation_steps`) or models take less; so do recomputed \
                  activations (`train.recompute_blocks`), and fewer --workers"
                     .into(),
             ),

@@ -40,7 +40,7 @@ pub(crate) fn run(
         "top5": report.accuracy.top5(),
         "loss": report.loss,
         "mean_average_precision": report.mean_average_precision,
-        "images": report.accuracy.images,
+        "images": report.images,
         "images_per_second": report.images_per_second,
         "skipped_images": skipped,
         "classes": classes,
@@ -63,7 +63,7 @@ pub(crate) fn run(
         report.accuracy.top1(),
         report.accuracy.top5(),
         report.loss,
-        report.accuracy.images,
+        report.images,
         report.images_per_second
     );
     print_result(common.json, &prose, &json)?;

@@ -246,6 +246,46 @@ fn images_of_several_classes_are_learned_as_such() {
 }
 
 #[test]
+fn images_of_a_list_are_of_any_number_of_classes() {
+    let (folder, run) = scratch();
+    class_folders(folder.path(), &["a", "b", "c"], 4);
+    // the columns of ChestX-ray14
+    let labels = ["edema|effusion", "effusion", ""];
+    let rows = (0..12)
+        .map(|number| format!("{}/{}.png,{},{number}\n", ["a", "b", "c"][number % 3], number / 3, labels[number % 3]));
+    let list = folder.path().join("Data_Entry.csv");
+    fs::write(&list, format!("Image Index,Finding Labels,Follow-up #\n{}", rows.collect::<String>())).unwrap();
+    let seen = json(simmim(["inspect", &text(&list)]));
+    assert_eq!(
+        (&seen["classes"]["edema"], &seen["classes"]["effusion"], &seen["unlabeled"]),
+        (&4.into(), &8.into(), &0.into())
+    );
+    let edits = ["labels.per_image=many", "train.max_steps=300", "train.base_lr=0.1", "labels.smoothing=0.0"];
+    let mut command = finetune("scratch", &text(&list), &run, &edits);
+    command.args(["--val", &text(&list)]);
+    let trained = json(command);
+    assert_eq!(trained["images"], 12);
+    let evaluated = json(simmim(["evaluate", "--from", &text(&run), "--data", &text(&list)]));
+    assert!(evaluated["images"] == 12 && evaluated["mean_average_precision"].as_f64().unwrap() > 90.0, "{evaluated:?}");
+    assert!(evaluated["loss"].as_f64().unwrap() < 0.5, "an image of no class counts too: {evaluated:?}");
+    let out = folder.path().join("hf");
+    succeeds(simmim(["export", "--from", &text(&run), "--format", "hf", "--out", &text(&out)]));
+    let config: Value = serde_json::from_str(&fs::read_to_string(out.join("config.json")).unwrap()).unwrap();
+    assert_eq!(config["problem_type"], "multi_label_classification");
+    let card = fs::read_to_string(out.join("README.md")).unwrap();
+    assert!(card.contains("mean average precision"), "{card}");
+
+    let one = finetune("scratch", &text(&list), &folder.path().join("one"), &[]);
+    refuses(one, "is of 2 classes", "labels.per_image=many");
+    let mut probe = simmim(["probe", "--from", &text(&run), "--data", &text(&list)]);
+    probe.args(["--val", &text(&list)]);
+    refuses(probe, "is of 2 classes", "all else wants one");
+    fs::write(&list, "path,labels\na/0.png,\na/1.png,x\nb/0.png,y\nb/1.png,x\nc/0.png,y\n").unwrap();
+    let none = finetune("scratch", &text(&list), &folder.path().join("none"), &[]);
+    refuses(none, "is of 0 classes", "labels.per_image=many");
+}
+
+#[test]
 fn labels_that_cannot_be_learned_are_refused() {
     let (folder, run) = scratch();
     let at = |name: &str| folder.path().join(name);

@@ -101,10 +101,8 @@ pub fn scan(source: &Arc<dyn Source>, workers: usize, progress: &mut dyn FnMut(u
         (index < shared.len()).then(|| Ok(Look::at(&*shared, index)))
     };
     for (index, look) in InOrder::new(Arc::new(make), 0, workers, workers * AHEAD)?.enumerate() {
-        match source.label(index) {
-            Some(label) => scan.classes[label].1 += 1,
-            None => scan.unlabeled += 1,
-        }
+        source.labels(index).into_iter().for_each(|label| scan.classes[label].1 += 1);
+        scan.unlabeled += usize::from(!source.is_labeled(index));
         match look? {
             Ok(look) => {
                 scan.sizes = Some(scan.sizes.map_or(look.sizes, |sizes| sizes.and(look.sizes)));

@@ -86,6 +86,11 @@ impl Source for Concat {
         if self.classes.is_empty() { Vec::new() } else { part.labels(index) }
     }
 
+    fn is_labeled(&self, index: usize) -> bool {
+        let (part, index) = self.locate(index);
+        !self.classes.is_empty() && part.is_labeled(index)
+    }
+
     fn passed_over(&self) -> &PassedOver {
         &self.passed_over
     }

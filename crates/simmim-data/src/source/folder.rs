@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 pub(super) struct Folder {
     images: Vec<PathBuf>,
-    /// Those of every image; empty if the folder is unlabeled.
-    labels: Vec<Vec<usize>>,
+    /// Those of every image, if they are known; empty if the folder is unlabeled.
+    labels: Vec<Option<Vec<usize>>>,
     classes: Vec<String>,
     channels: usize,
     /// Where class folders were looked for, and an image that does not lie directly in one although others do.
@@ -32,7 +32,7 @@ impl Folder {
         let (mut labels, mut classes) = (Vec::new(), Vec::new());
         if stray.is_none() {
             for (class, (name, end)) in folders.into_iter().enumerate() {
-                labels.resize(end, vec![class]);
+                labels.resize(end, Some(vec![class]));
                 classes.push(name);
             }
         }
@@ -49,7 +49,7 @@ impl Folder {
     /// Makes a source of `images` with these labels; without classes it is unlabeled.
     pub(super) fn of_labeled(
         images: Vec<PathBuf>,
-        labels: Vec<Vec<usize>>,
+        labels: Vec<Option<Vec<usize>>>,
         classes: Vec<String>,
         channels: usize,
         passed_over: PassedOver,
@@ -76,11 +76,15 @@ impl Source for Folder {
     }
 
     fn label(&self, index: usize) -> Option<usize> {
-        self.labels.get(index)?.first().copied()
+        self.labels.get(index)?.as_ref()?.first().copied()
     }
 
     fn labels(&self, index: usize) -> Vec<usize> {
-        self.labels.get(index).cloned().unwrap_or_default()
+        self.labels.get(index).cloned().flatten().unwrap_or_default()
+    }
+
+    fn is_labeled(&self, index: usize) -> bool {
+        self.labels.get(index).is_some_and(Option::is_some)
     }
 
     fn passed_over(&self) -> &PassedOver {

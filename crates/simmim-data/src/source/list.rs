@@ -11,13 +11,14 @@ use super::{by_path, names, parts, read};
 use crate::error::{Error, Result};
 
 /// Names of the column with the path, in the order in which they are looked for.
-pub(crate) const PATH_COLUMNS: &[&str] = &["path", "file_name", "image", "filename"];
+/// The last is that of ChestX-ray14.
+pub(crate) const PATH_COLUMNS: &[&str] = &["path", "file_name", "image", "filename", "image index"];
 
 /// Names of the column with the label.
-const LABEL_COLUMNS: &[&str] = &["label", "class", "target"];
+pub(crate) const LABEL_COLUMNS: &[&str] = &["label", "class", "target"];
 
-/// Names of the column with any number of labels, if there is none with one.
-const LABELS_COLUMNS: &[&str] = &["labels", "classes", "targets"];
+/// Names of the column with any number of labels, if there is none with one. The last is that of ChestX-ray14.
+pub(crate) const LABELS_COLUMNS: &[&str] = &["labels", "classes", "targets", "finding labels"];
 
 /// What is between the labels of a cell.
 const SEPARATOR: char = '|';
@@ -27,8 +28,8 @@ const SEPARATOR: char = '|';
 pub(super) struct Row {
     /// As it is written.
     pub(super) path: String,
-    /// None if the image is unlabeled.
-    pub(super) labels: Vec<String>,
+    /// Its labels, of which there may be none; `None` if they are not known.
+    pub(super) labels: Option<Vec<String>>,
 }
 
 /// Opens the images that a list names, ordered by path. Paths are relative to the list.
@@ -50,9 +51,11 @@ pub(super) fn of_rows(
     }
     rows.sort_by(|first, second| by_path(&first.path, &second.path));
     let folder = list.parent().unwrap_or(Path::new(""));
-    let texts: Vec<Vec<String>> = rows.iter_mut().map(|row| std::mem::take(&mut row.labels)).collect();
+    let are_known: Vec<bool> = rows.iter().map(|row| row.labels.is_some()).collect();
+    let texts: Vec<Vec<String>> = rows.iter_mut().map(|row| row.labels.take().unwrap_or_default()).collect();
     let member = |index: usize| format!("{}:{}", list.display(), rows[index].path);
     let Classes { labels, classes } = numbered(&texts, names::read_list(folder)?, &member)?;
+    let labels = labels.into_iter().zip(are_known).map(|(labels, is_known)| is_known.then_some(labels)).collect();
     let images: Vec<PathBuf> = rows.iter().map(|row| located(folder, &row.path)).collect();
     Ok(Folder::of_labeled(images, labels, classes, channels, passed_over))
 }
@@ -163,9 +166,10 @@ fn table_rows(bytes: &[u8], delimiter: u8, path: &Path, path_columns: &[&str]) -
     for record in reader.records() {
         let record = record.map_err(bad)?;
         let cell = |column: usize| record.get(column).map(str::trim).filter(|text| !text.is_empty());
-        let labels = match label_column {
-            Some(column) => cell(column).map(str::to_owned).into_iter().collect(),
-            None => labels_column.and_then(cell).map_or_else(Vec::new, split),
+        let labels = match (label_column, labels_column) {
+            (Some(column), _) => cell(column).map(|label| vec![label.to_owned()]),
+            (None, Some(column)) => Some(cell(column).map_or_else(Vec::new, split)),
+            (None, None) => None,
         };
         let line = record.position().map_or(0, csv::Position::line);
         rows.push((line, cell(path_column).map(|path| Row { path: path.to_owned(), labels })));
@@ -224,14 +228,14 @@ fn json_rows(bytes: &[u8], path: &Path, path_columns: &[&str]) -> Result<Vec<Num
             Value::Number(label) => Ok(Some(label.to_string())),
             other => Err(bad(format!("the label `{other}` is neither text nor a number"))),
         };
-        let one = std::slice::from_ref::<Value>;
-        let values = match (value(LABEL_COLUMNS), value(LABELS_COLUMNS)) {
-            (Some(value), _) => one(value),
-            (None, Some(Value::Array(values))) => values,
-            (None, Some(value)) => one(value),
-            (None, None) => &[],
+        let labels = match (value(LABEL_COLUMNS), value(LABELS_COLUMNS)) {
+            (Some(value), _) => label(value)?.map(|label| vec![label]),
+            (None, Some(Value::Array(values))) => {
+                Some(values.iter().filter_map(|value| label(value).transpose()).collect::<Result<_>>()?)
+            }
+            (None, Some(value)) => label(value)?.map(|label| vec![label]),
+            (None, None) => None,
         };
-        let labels = values.iter().filter_map(|value| label(value).transpose()).collect::<Result<_>>()?;
         rows.push((line, path.map(|path| Row { path, labels })));
     }
     if !has_path && !rows.is_empty() {

@@ -113,6 +113,11 @@ pub trait Source: Send + Sync {
         self.label(index).into_iter().collect()
     }
 
+    /// Returns whether the classes of sample `index` are known. An image may be known to be of none.
+    fn is_labeled(&self, index: usize) -> bool {
+        self.label(index).is_some()
+    }
+
     /// Returns what lies among the data and is no sample.
     fn passed_over(&self) -> &PassedOver {
         const NOTHING: &PassedOver = &PassedOver::new();

@@ -54,6 +54,10 @@ impl Source for Relabeled {
         self.source.labels(index).into_iter().map(|label| self.map[label]).collect()
     }
 
+    fn is_labeled(&self, index: usize) -> bool {
+        self.source.is_labeled(index)
+    }
+
     fn passed_over(&self) -> &PassedOver {
         self.source.passed_over()
     }

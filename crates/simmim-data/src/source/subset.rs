@@ -72,6 +72,10 @@ impl Source for Subset {
         self.source.labels(self.indices[index])
     }
 
+    fn is_labeled(&self, index: usize) -> bool {
+        self.source.is_labeled(self.indices[index])
+    }
+
     fn passed_over(&self) -> &PassedOver {
         self.source.passed_over()
     }

@@ -233,6 +233,10 @@ impl Source for Tiled {
         self.source.labels(self.tiles[index].picture)
     }
 
+    fn is_labeled(&self, index: usize) -> bool {
+        self.source.is_labeled(self.tiles[index].picture)
+    }
+
     fn passed_over(&self) -> &PassedOver {
         &self.passed_over
     }

@@ -38,6 +38,10 @@ impl Source for Windowed {
         self.source.labels(index)
     }
 
+    fn is_labeled(&self, index: usize) -> bool {
+        self.source.is_labeled(index)
+    }
+
     fn passed_over(&self) -> &PassedOver {
         self.source.passed_over()
     }

@@ -129,6 +129,7 @@ fn check_labels(name: &str, content: &str, classes: &[&str], labels: [&[usize]; 
     for (index, labels) in labels.into_iter().enumerate() {
         assert_eq!(source.labels(index), labels, "image {index} of {name}");
         assert_eq!(source.label(index), labels.first().copied());
+        assert!(source.is_labeled(index), "none is a number of labels too");
     }
 }
 
@@ -176,7 +177,7 @@ fn a_folder_with_metadata_is_what_the_metadata_names() {
     let (root, path) = folder("metadata.csv", "patient,age\n1,70\n");
     let source = open(&root.path().display().to_string(), 3).unwrap();
     let told = source.passed_over().groups()[0].to_string();
-    assert_eq!((source.len(), told), (3, format!("`{path}` has the extension `.csv`, which is not read")));
+    assert_eq!((source.len(), told), (3, format!("`{path}` is read only if it is named itself")));
 }
 
 #[test]

@@ -25,7 +25,9 @@ const BATCH: usize = 64;
 /// Result of classifying labeled images.
 #[derive(Clone, Debug)]
 pub struct ClassificationReport {
-    /// Counts of correctly classified images.
+    /// Number of images that could be read.
+    pub images: usize,
+    /// Counts of correctly classified images, of those that are of a class.
     pub accuracy: Accuracy,
     /// Mean loss, without label smoothing or class weights.
     pub loss: f64,
@@ -45,7 +47,7 @@ pub struct ClassificationReport {
 /// If no image can be read, reading fails for another reason than an unreadable image, or a score is not finite.
 ///
 /// # Panics
-/// If an image has no label.
+/// If an image has no label, and `labels` is [`Labels::One`].
 pub fn classify<B: Backend>(
     b: &B,
     model: &Classifier,
@@ -77,6 +79,7 @@ fn classify_on_ranks<B: Backend>(
     let what = || format!("evaluating {batch_size} images of {height} × {width} px at once, in {classes} classes,");
     memory::check(what, images.saturating_add(confusion))?;
     let mut report = ClassificationReport {
+        images: 0,
         accuracy: Accuracy::default(),
         loss: 0.0,
         mean_average_precision: None,
@@ -99,13 +102,16 @@ fn classify_on_ranks<B: Backend>(
         report.skipped.extend(batch.skipped);
         for (logits, sample) in batch.values.chunks_exact(classes).zip(&batch.samples) {
             let own_labels = source.labels(*sample);
-            let place = Place::of(logits, &own_labels).map_err(|found| Error::OutputNotFinite {
+            let place = Place::of_any(logits, &own_labels).map_err(|found| Error::OutputNotFinite {
                 what: format!("the score of class `{}`", source.classes()[found.index]),
                 image: source.name(*sample),
                 value: found.value,
             })?;
-            report.accuracy.count(Some(place));
-            report.confusion.count(logits, &own_labels);
+            report.images += 1;
+            if place.is_some() {
+                report.accuracy.count(place);
+                report.confusion.count(logits, &own_labels);
+            }
             report.loss += loss(logits, &own_labels, labels);
             if labels == Labels::Many {
                 scores.push((logits.to_vec(), own_labels));
@@ -118,10 +124,10 @@ fn classify_on_ranks<B: Backend>(
     if !collective.is_first() {
         return Ok(report);
     }
-    some_readable(report.accuracy.images, &report.skipped)?;
+    some_readable(report.images, &report.skipped)?;
     report.mean_average_precision = (labels == Labels::Many).then(|| mean_average_precision(&scores, classes));
-    report.loss /= report.accuracy.images as f64;
-    report.images_per_second = report.accuracy.images as f64 / started.elapsed().as_secs_f64();
+    report.loss /= report.images as f64;
+    report.images_per_second = report.images as f64 / started.elapsed().as_secs_f64();
     Ok(report)
 }
 

@@ -155,6 +155,10 @@ impl Source for Summed {
     fn labels(&self, index: usize) -> Vec<usize> {
         self.source.labels(index)
     }
+
+    fn is_labeled(&self, index: usize) -> bool {
+        self.source.is_labeled(index)
+    }
 }
 
 #[cfg(test)]

@@ -81,18 +81,24 @@ fn labeled(source: &dyn Source, description: &str, per_image: LabelsPerImage) ->
         return Err(Error::Input {
             what: format!("the images of `{description}` have no labels"),
             hint: Some(
-                "put them into a sub-folder for each class, or give shards with `.cls` or IDX files with labels".into(),
+                "put them into a sub-folder for each class, or give a list with a column `label` or `labels`, shards with `.cls` \
+                 or IDX files with labels"
+                    .into(),
             ),
         });
     }
-    let several = (0..source.len()).find(|index| source.labels(*index).len() > 1);
-    if let Some(index) = several.filter(|_| per_image == LabelsPerImage::One) {
+    let is_one = |index: &usize| source.labels(*index).len() == 1 || !source.is_labeled(*index);
+    let other = (0..source.len()).find(|index| per_image == LabelsPerImage::One && !is_one(index));
+    if let Some(index) = other {
         return Err(Error::Input {
             what: format!("`{}` of `{description}` is of {} classes", source.name(index), source.labels(index).len()),
-            hint: Some("images of several classes are learned with --set labels.per_image=many".into()),
+            hint: Some(
+                "`finetune` learns any number of classes for each image, with --set labels.per_image=many; all else wants one"
+                    .into(),
+            ),
         });
     }
-    let unlabeled: Vec<usize> = (0..source.len()).filter(|index| source.label(*index).is_none()).collect();
+    let unlabeled: Vec<usize> = (0..source.len()).filter(|index| !source.is_labeled(*index)).collect();
     match unlabeled.first() {
         None => Ok(source.classes().to_vec()),
         Some(first) => Err(Error::Input {

@@ -39,13 +39,23 @@ impl Place {
     /// # Panics
     /// If there is no label, or a label has no score.
     pub fn of<T: Copy + Into<f64>>(scores: &[T], labels: &[usize]) -> Result<Self, NotFinite> {
+        Self::of_any(scores, labels).map(|place| place.expect("an image has a label"))
+    }
+
+    /// The places of any number of `labels`; `None` if there is none.
+    ///
+    /// # Errors
+    /// If a score is not finite.
+    ///
+    /// # Panics
+    /// If a label has no score.
+    pub fn of_any<T: Copy + Into<f64>>(scores: &[T], labels: &[usize]) -> Result<Option<Self>, NotFinite> {
         let score = |index: usize| -> f64 { scores[index].into() };
         let mut all = (0..scores.len()).map(|index| NotFinite { index, value: score(index) });
         if let Some(found) = all.find(|score| !score.value.is_finite()) {
             return Err(found);
         }
-        let highest = labels.iter().map(|label| score(*label)).fold(f64::NEG_INFINITY, f64::max);
-        assert!(highest.is_finite(), "an image has a label");
+        let Some(highest) = labels.iter().map(|label| score(*label)).reduce(f64::max) else { return Ok(None) };
         let mut place = Self { higher: 0, tied: 0, own: 0, places: scores.len() };
         for class in 0..scores.len() {
             place.higher += usize::from(score(class) > highest);
@@ -54,7 +64,7 @@ impl Place {
                 place.own += usize::from(labels.contains(&class));
             }
         }
-        Ok(place)
+        Ok(Some(place))
     }
 
     /// The same, where only the first `places` are given.

@@ -43,6 +43,7 @@ pub const BUILT_IN: &[BuiltIn] = built_in![
     "tokenizer-photos-96",
     "finetune-demo",
     "finetune-vit-cifar",
+    "finetune-vit-photos-192",
     "finetune-vit-s16-224",
     "finetune-vit-b16-224",
     "finetune-swin-t-192",

@@ -128,14 +128,15 @@ impl Task for Finetuning {
     fn prepare(&self, batch: &mut Batch) -> Vec<f32> {
         let (recipe, classes) = (&self.recipe, self.model.classes());
         let smoothed = |sample: &usize| {
-            // an image with several labels gets the element-wise maximum of their targets
+            // an image with several labels gets the element-wise maximum of their targets, and one with none the least
             let labels = self.source.labels(*sample);
             let each = soft_targets(&labels, classes, recipe.labels.smoothing);
             let join = |mut all: Vec<f32>, one: &[f32]| {
                 all.iter_mut().zip(one).for_each(|(all, one)| *all = all.max(*one));
                 all
             };
-            each.chunks_exact(classes).fold(vec![0.0; classes], join)
+            let least = (recipe.labels.smoothing / classes as f64) as f32;
+            each.chunks_exact(classes).fold(vec![least; classes], join)
         };
         let mut targets: Vec<f32> = batch.samples.iter().flat_map(smoothed).collect();
         let augment = &recipe.augment;

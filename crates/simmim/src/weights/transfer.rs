@@ -117,7 +117,11 @@ pub fn transfer(
                     shape[1],
                     parameter.shape[1]
                 ),
-                hint: Some("say how to adapt them: `--channels repeat`, `mean` or `zero`".into()),
+                hint: Some(format!(
+                    "images of {} channels are read with --set data.channels={}, normalized as the weights know them; for \
+                     others, say how to adapt the weights: `--channels repeat`, `mean` or `zero`",
+                    shape[1], shape[1]
+                )),
             })?;
             let adapted = with_channels(&found, &shape, parameter.shape[1], rule);
             values[parameter.range.clone()].copy_from_slice(&adapted);

@@ -13,11 +13,16 @@ pub(super) fn text(model: &str, recipe: &AnyRecipe, run: &RunInfo, log: &[LogEnt
         AnyRecipe::Tokenizer(_) => "a tokenizer",
     };
     let last = |key: &str| log.iter().rev().find_map(|entry| entry.get(key).and_then(Value::as_f64));
-    let results: String =
-        [("step", "steps"), ("loss", "loss"), ("val_loss", "held-out loss"), ("top1", "top-1, percent")]
-            .into_iter()
-            .filter_map(|(key, name)| Some(format!("| {name} | {} |\n", last(key)?)))
-            .collect();
+    let results: String = [
+        ("step", "steps"),
+        ("loss", "loss"),
+        ("val_loss", "held-out loss"),
+        ("top1", "top-1, percent"),
+        ("mean_average_precision", "mean average precision, percent"),
+    ]
+    .into_iter()
+    .filter_map(|(key, name)| Some(format!("| {name} | {} |\n", last(key)?)))
+    .collect();
     let results = match results.is_empty() {
         true => "not recorded with these weights\n".to_owned(),
         false => format!("| result | value |\n| --- | --- |\n{results}"),

@@ -7,6 +7,7 @@ use super::super::preparation::filter_number;
 use super::{Exported, Format, Model, Target, digits, unfit};
 use crate::encoders::{EncoderConfig, Mlp, PositionBias, SwinConfig, VitConfig};
 use crate::error::Result;
+use crate::recipe::{AnyRecipe, LabelsPerImage};
 use serde_json::{Map, Value, json};
 
 /// The class of a model of ours, whole where there is a class for the whole model.
@@ -55,6 +56,11 @@ pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Targe
     config["num_channels"] = json!(model.channels);
     let is_silu = matches!(model.encoder, EncoderConfig::Vit(vit) if vit.mlp == Mlp::SwiGlu);
     config["hidden_act"] = json!(if is_silu { "silu" } else { "gelu" });
+    if let AnyRecipe::Finetune(recipe) = model.recipe
+        && recipe.labels.per_image == LabelsPerImage::Many
+    {
+        config["problem_type"] = json!("multi_label_classification");
+    }
     if !model.run.classes.is_empty() {
         let classes = model.run.classes.iter().enumerate();
         config["id2label"] = Value::Object(classes.clone().map(|(id, name)| (id.to_string(), json!(name))).collect());
