@@ -105,7 +105,7 @@ fn on(
     run: impl FnOnce(&Cli, &mut dyn Collective) -> anyhow::Result<Exit>,
 ) -> anyhow::Result<Exit> {
     use crate::{interrupt, terminal};
-    use simmim_mpi::{Config, MpiRanks};
+    use simmim_mpi::{Config, MpiRanks, OpenError};
     use std::time::Duration;
 
     if number() > 0 {
@@ -131,9 +131,12 @@ fn on(
         sums_beside: sums_beside(cli.common.overlap),
         on_timeline: cli.common.rank_timeline.then_some(on_timeline),
     });
-    let mut ranks = opened.map_err(|error| Error::Input {
-        what: error.to_string(),
-        hint: Some("install the same build on all machines".into()),
+    let mut ranks = opened.map_err(|error| match error {
+        OpenError::OtherProgram { .. } => {
+            Error::Input { what: error.to_string(), hint: Some("install the same build on all machines".into()) }
+        }
+        OpenError::NoThread(cause) => Error::Io(cause),
+        OpenError::Begun => unreachable!("a process opens MPI once"),
     })?;
     interrupt::stop_all_ranks_in_order();
     if ranks.world() != processes {

@@ -392,7 +392,7 @@ impl Backend for Cpu {
         let store = self.store.borrow();
         let range = store.range(id);
         match store.shard_of(slot) {
-            None => vec![0..range.len()],
+            None => std::iter::once(0..range.len()).collect(),
             Some(shard) => {
                 let own = shard.own(range.clone()).map(|part| part.range);
                 own.map(|part| part.start - range.start..part.end - range.start).collect()

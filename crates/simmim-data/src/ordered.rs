@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, Result};
+use crate::hint::OfStore;
 use crate::loader::{Batch, Skipped};
 use crate::rng::{Purpose, rng};
 use crate::source::Source;
@@ -50,7 +51,7 @@ impl OrderedPass {
         }
         assert!(first.is_multiple_of(batch_size) || first >= source.len(), "sample {first} is within a batch");
         let first = first.div_ceil(batch_size) as u64;
-        let make = move |number: u64, stop: &AtomicBool| batch(&*source, &transform, batch_size, number, stop).map(Ok);
+        let make = move |number: u64, stop: &AtomicBool| batch(&*source, &transform, batch_size, number, stop);
         Ok(Self { batches: InOrder::new(Arc::new(make), first, workers, workers)? })
     }
 }
@@ -63,14 +64,15 @@ impl Iterator for OrderedPass {
     }
 }
 
-/// Makes batch `number`; `None` after the last one, or if `stop` is set.
+/// Makes batch `number`; `None` after the last one, or if `stop` is set. An image that cannot be read is left out, but a store that
+/// does not answer ends the pass: it would leave out all that is left.
 fn batch(
     source: &dyn Source,
     transform: &Transform,
     batch_size: usize,
     number: u64,
     stop: &AtomicBool,
-) -> Option<Batch> {
+) -> Option<Result<Batch>> {
     let start = (number as usize).checked_mul(batch_size).filter(|start| *start < source.len())?;
     let end = source.len().min(start + batch_size);
     let mut batch = Batch {
@@ -92,9 +94,66 @@ fn batch(
                 batch.samples.push(index);
                 batch.labels.push(source.label(index));
             }
+            Err(error) if OfStore::of(&error).is_some_and(|of_store| of_store.is_outage) => return Some(Err(error)),
             Err(error) => batch.skipped.push(Skipped::new(source, index, &error)),
         }
     }
     batch.images.truncate(batch.samples.len() * transform.values());
-    Some(batch)
+    Some(Ok(batch))
+}
+
+#[cfg(all(test, feature = "remote"))]
+mod tests {
+    use super::*;
+    use crate::encoded::Encoded;
+    use crate::error::Error;
+    use crate::image::{Image, Pixels};
+    use crate::source::Fault;
+    use crate::{Augmentation, Normalization};
+
+    /// Images of a store that cannot be reached from the third on, and does not have the second.
+    struct Failing;
+
+    impl Source for Failing {
+        fn len(&self) -> usize {
+            6
+        }
+
+        fn classes(&self) -> &[String] {
+            &[]
+        }
+
+        fn name(&self, index: usize) -> String {
+            index.to_string()
+        }
+
+        fn encoded(&self, index: usize) -> Result<Encoded> {
+            let fault = match index {
+                0 => {
+                    let image = Image { channels: 1, height: 2, width: 2, pixels: Pixels::U8(vec![0; 4]) };
+                    return Ok(Encoded::pixels(image, self.name(0)));
+                }
+                1 => Fault::Missing,
+                _ => Fault::GaveUp { tries: 3, seconds: 120, last: Box::new(Fault::Silent { seconds: 10 }) },
+            };
+            Err(Error::Read { path: self.name(index).into(), cause: fault.into() })
+        }
+
+        fn label(&self, _: usize) -> Option<usize> {
+            None
+        }
+    }
+
+    #[test]
+    fn a_store_that_cannot_be_reached_ends_a_pass_and_an_image_that_is_missing_does_not() {
+        for workers in [0, 2] {
+            let normalization = Normalization::none(1);
+            let transform = Transform { height: 2, width: 2, augmentation: Augmentation::Center, normalization };
+            let mut pass = OrderedPass::new(Arc::new(Failing), transform, 2, workers).unwrap();
+            let first = pass.next().unwrap().unwrap();
+            assert_eq!((first.samples.as_slice(), first.skipped.len()), (&[0][..], 1));
+            let error = pass.next().unwrap().unwrap_err().to_string();
+            assert!(error.contains("given up after 3 tries"), "{error}");
+        }
+    }
 }

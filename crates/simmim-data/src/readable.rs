@@ -26,10 +26,14 @@ pub fn check_readable(source: &dyn Source) -> Result<()> {
 /// not an error.
 pub fn check_classes_readable(source: &dyn Source) -> Result<()> {
     check_readable(source)?;
-    let all = || 0..source.len();
-    for (class, name) in source.classes().iter().enumerate().take(MAX_CLASSES) {
-        let of_class = all().filter(|index| source.labels(*index).contains(&class));
-        if let Some((tried, first)) = first_failure(source, of_class) {
+    let mut of_classes = vec![Vec::new(); source.classes().len().min(MAX_CLASSES)];
+    for index in 0..source.len() {
+        for label in source.labels(index).into_iter().filter(|label| *label < MAX_CLASSES) {
+            of_classes[label].push(index);
+        }
+    }
+    for (name, of_class) in source.classes().iter().zip(of_classes) {
+        if let Some((tried, first)) = first_failure(source, of_class.into_iter()) {
             return Err(Error::ClassUnreadable { class: name.clone(), tried, first });
         }
     }

@@ -134,7 +134,7 @@ pub trait Backend: Operations {
 
     /// Which of a parameter's values in a flat buffer this rank keeps, in their order; the other ranks keep the rest.
     fn kept_ranges(&self, _slot: Slot, id: ParameterId) -> Vec<Range<usize>> {
-        vec![0..self.table().get(id).range.len()]
+        std::iter::once(0..self.table().get(id).range.len()).collect()
     }
 
     /// [`Backend::read_parameter`] where the state is divided: the parts of all ranks, which all call it.

@@ -151,6 +151,9 @@ fn prose(scan: &Scan, source: &dyn Source, tiles: Option<&TileCounts>) -> String
         prose += &format!("classes             {}\n", scan.classes.len());
         prose +=
             &scan.classes.iter().map(|(name, count)| format!("  {count:>8}  {}\n", escaped(name))).collect::<String>();
+        if scan.unlabeled > 0 {
+            prose += &format!("  {:>8}  without a label\n", scan.unlabeled);
+        }
     }
     prose += &duplicates(scan, source);
     prose += &scan
@@ -245,6 +248,7 @@ fn json(scan: &Scan, source: &dyn Source) -> Value {
     json!({
         "images": scan.count,
         "classes": classes,
+        "unlabeled": scan.unlabeled,
         "unreadable": unreadable,
         "passed_over": passed_over,
         "not_read": by_reason,

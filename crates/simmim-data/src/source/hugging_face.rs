@@ -27,6 +27,9 @@ pub(super) fn described(metadata: &Path, found: &mut Found, channels: usize) -> 
         Err(error) => return Some(Err(error)),
     };
     passed_over.append(&std::mem::take(&mut found.passed_over));
+    for beside in found.archives.iter().chain(&found.other) {
+        passed_over.add(beside.display(), PassedOverReason::Beside);
+    }
     let folder = metadata.parent().unwrap_or(Path::new(""));
     let listed: HashSet<PathBuf> = rows.iter().map(|row| list::located(folder, &row.path)).collect();
     for image in found.images.iter().filter(|image| !listed.contains(*image)) {

@@ -233,6 +233,7 @@ fn json_rows(bytes: &[u8], path: &Path, path_columns: &[&str]) -> Result<Vec<Num
             (None, Some(Value::Array(values))) => {
                 Some(values.iter().filter_map(|value| label(value).transpose()).collect::<Result<_>>()?)
             }
+            (None, Some(Value::String(cell))) => Some(split(cell)),
             (None, Some(value)) => label(value)?.map(|label| vec![label]),
             (None, None) => None,
         };

@@ -274,9 +274,8 @@ impl Columns {
     fn of(metadata: &ParquetMetaData, path: &Path) -> Result<Self> {
         let schema = metadata.file_metadata().schema_descr();
         let features = features(metadata);
-        let of_type = |wanted: &str| -> Vec<&str> {
-            let is = |feature: &Value| feature["_type"] == wanted;
-            features.iter().flatten().filter(|(_, feature)| is(feature)).map(|(name, _)| name.as_str()).collect()
+        let has_type = |name: &str, wanted: &str| {
+            features.as_ref().and_then(|features| features.get(name)).is_some_and(|feature| feature["_type"] == wanted)
         };
         let flat: Vec<(usize, String, Type)> = (0..schema.num_columns())
             .map(|number| (number, schema.column(number)))
@@ -285,8 +284,18 @@ impl Columns {
             .collect();
         let find = |wanted: &str| flat.iter().find(|(_, name, _)| name.eq_ignore_ascii_case(wanted));
         let binary = |wanted: &str| find(wanted).filter(|(.., kind)| *kind == Type::BYTE_ARRAY);
-        let named = of_type("Image");
-        let candidates = || named.iter().copied().chain(IMAGE_COLUMNS.iter().copied());
+        // columns in the order of the file, of which fields of one lie beside each other
+        let mut names: Vec<&str> = flat.iter().map(|(_, name, _)| name.split('.').next().unwrap_or(name)).collect();
+        names.dedup();
+        let is_known = |name: &str, known: &[&str]| known.iter().any(|other| name.eq_ignore_ascii_case(other));
+        let of_type =
+            |wanted: &str| -> Vec<&str> { names.iter().copied().filter(|name| has_type(name, wanted)).collect() };
+        // of several columns of images, first one with a usual name
+        let typed = of_type("Image");
+        let candidates = || {
+            let known = typed.iter().copied().filter(|name| is_known(name, IMAGE_COLUMNS));
+            known.chain(typed.iter().copied()).chain(IMAGE_COLUMNS.iter().copied())
+        };
         let in_fields = candidates().find_map(|name| Some((name, binary(&format!("{name}.bytes"))?)));
         let image = in_fields.map(|(_, found)| found).or_else(|| candidates().find_map(binary));
         let Some((image, ..)) = image else {
@@ -294,7 +303,10 @@ impl Columns {
             return Err(Error::NoColumn { path: path.to_owned(), wanted: "images", has: has.join(", ") });
         };
         let beside = in_fields.and_then(|(name, _)| binary(&format!("{name}.path"))).map(|(number, ..)| *number);
-        let labels = of_type("ClassLabel").into_iter().chain(LABEL_COLUMNS.iter().copied());
+        let typed = of_type("ClassLabel");
+        let known =
+            |is_typed: bool| LABEL_COLUMNS.iter().copied().filter(move |name| has_type(name, "ClassLabel") == is_typed);
+        let labels = known(true).chain(known(false)).chain(typed.iter().copied());
         let is_label = |kind: Type| matches!(kind, Type::INT32 | Type::INT64 | Type::BYTE_ARRAY);
         let label = labels.filter_map(find).find(|(.., kind)| is_label(*kind));
         let names = label.and_then(|(_, name, _)| {

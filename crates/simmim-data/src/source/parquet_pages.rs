@@ -1,7 +1,7 @@
 //! The pages of a Parquet file, which may unpack to more memory than there is: what they claim and what they hold is limited
 //! before the reader of such files takes them.
 
-use std::io::{self, Read};
+use std::io::{self, Read, Seek as _, SeekFrom};
 use std::sync::Arc;
 
 use ::parquet::basic::Compression;
@@ -32,7 +32,8 @@ impl ChunkReader for Chunks {
     fn get_read(&self, start: u64) -> ParquetResult<Reader> {
         let mut reader = Reader::at(Arc::clone(&self.0), start);
         check_page(&mut reader)?;
-        Ok(Reader::at(Arc::clone(&self.0), start))
+        reader.seek(SeekFrom::Start(start))?; // what was read stays in its buffer
+        Ok(reader)
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {

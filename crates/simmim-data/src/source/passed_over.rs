@@ -64,7 +64,7 @@ pub enum PassedOverReason {
     NoPicture,
     /// What lies behind the end mark of a shard.
     BehindEnd,
-    /// A row of a list without a path, or of a table without an image.
+    /// A row of a list without a path.
     NoPath,
     /// An image in a folder whose list of metadata does not name it.
     NotListed,

@@ -173,6 +173,14 @@ fn a_folder_with_metadata_is_what_the_metadata_names() {
         let told = source.passed_over().groups()[0].to_string();
         assert_eq!(told, format!("`{}` is not in the list of the folder", root.path().join("1.png").display()));
     }
+    // other collections beside it are not read either, and that is said
+    let (root, _) = folder("metadata.csv", "file_name\n0.png\n1.png\n2.png\n");
+    write(&root.path().join("more.tar"), &tar(&[("a.png", &gray(1))]));
+    write(&root.path().join("more.csv"), b"path\n0.png\n");
+    let source = open(&root.path().display().to_string(), 3).unwrap();
+    let groups: Vec<String> = source.passed_over().groups().iter().map(ToString::to_string).collect();
+    assert_eq!(groups.len(), 1, "{groups:?}");
+    assert!(groups[0].contains("more.tar") && groups[0].contains("named themselves"), "{groups:?}");
     // a file of that name that describes something else is a file like any other
     let (root, path) = folder("metadata.csv", "patient,age\n1,70\n");
     let source = open(&root.path().display().to_string(), 3).unwrap();

@@ -188,3 +188,58 @@ fn a_page_that_holds_more_than_it_claims_is_refused_before_it_is_unpacked() {
         assert!(number > 1 || error.contains("a page holds more than the 300000 bytes of its column"), "{error}");
     }
 }
+
+/// Columns of images and of labels, which of them have a type, and the gray level and the label that are read.
+type Columns = (&'static [&'static str], &'static [&'static str], &'static [&'static str], (u8, usize));
+
+#[test]
+fn of_several_columns_of_images_and_labels_those_with_usual_names_are_taken() {
+    let image =
+        |name: &str| format!("OPTIONAL GROUP {name} {{ OPTIONAL BYTE_ARRAY bytes; OPTIONAL BYTE_ARRAY path (UTF8); }}");
+    let label = |name: &str| format!("OPTIONAL INT64 {name};");
+    // gray levels are the numbers of the columns of images, and labels those of the columns of labels
+    let cases: [Columns; 5] = [
+        (
+            &["annotation", "image"],
+            &["coarse_label", "fine_label"],
+            &["annotation", "image", "coarse_label", "fine_label"],
+            (1, 1),
+        ),
+        (&["scan", "annotation"], &["gender", "label"], &["annotation", "scan", "gender"], (0, 1)),
+        (&["conditioning_image", "image"], &["age", "gender"], &["image", "conditioning_image", "gender"], (1, 1)),
+        (&["scan", "image"], &["target"], &["scan"], (0, 0)),
+        (&["other", "image"], &["class", "label"], &[], (1, 1)),
+    ];
+    for (number, (images, labels, typed, expected)) in cases.into_iter().enumerate() {
+        let columns: String =
+            images.iter().map(|name| image(name)).chain(labels.iter().map(|name| label(name))).collect();
+        let schema = Arc::new(parse_message_type(&format!("message schema {{ {columns} }}")).unwrap());
+        let kind = |name: &str| if images.contains(&name) { "Image" } else { "ClassLabel" };
+        let features: serde_json::Map<_, _> =
+            typed.iter().map(|name| ((*name).to_owned(), serde_json::json!({ "_type": kind(name) }))).collect();
+        let text = serde_json::json!({ "info": { "features": features } }).to_string();
+        let properties = WriterProperties::builder()
+            .set_key_value_metadata(Some(vec![KeyValue::new("huggingface".to_owned(), text)]))
+            .build();
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema, Arc::new(properties)).unwrap();
+        let mut out = writer.next_row_group().unwrap();
+        for gray_level in 0..images.len() {
+            for text in [gray(gray_level as u8), b"a.png".to_vec()] {
+                let mut column = out.next_column().unwrap().unwrap();
+                column.typed::<ByteArrayType>().write_batch(&[ByteArray::from(text)], Some(&[2]), None).unwrap();
+                column.close().unwrap();
+            }
+        }
+        for label in 0..labels.len() {
+            let mut column = out.next_column().unwrap().unwrap();
+            column.typed::<Int64Type>().write_batch(&[label as i64], Some(&[1]), None).unwrap();
+            column.close().unwrap();
+        }
+        out.close().unwrap();
+        let root = tempdir().unwrap();
+        let path = root.path().join("x.parquet");
+        write(&path, &writer.into_inner().unwrap());
+        let source = open(&path.display().to_string(), 3).unwrap();
+        assert_eq!((value(&*source, 0), source.label(0).unwrap()), expected, "case {number}");
+    }
+}

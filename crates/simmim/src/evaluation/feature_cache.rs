@@ -112,6 +112,11 @@ impl Summed {
         });
     }
 
+    /// Forgets all checksums, before the images are divided over ranks.
+    pub(super) fn forget(&self) {
+        self.sums.iter().for_each(|sum| sum.store(0, Ordering::Relaxed));
+    }
+
     /// Takes in the checksums of the images that other ranks have read.
     pub(super) fn gather(&self, collective: &mut dyn Collective) -> Result<()> {
         if collective.world() > 1 {

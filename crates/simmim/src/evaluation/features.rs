@@ -240,6 +240,7 @@ impl<D: Device> FrozenEncoder<D> {
             (None, false) => {
                 let images: Arc<dyn Source> = Arc::<Summed>::clone(&source);
                 let model = (&self.backend, &self.encoder);
+                source.forget(); // the first rank may have read all images for a cache of others
                 let mut features = extract_on_ranks(model, collective, images, transform, block, workers, progress)?;
                 source.gather(collective)?;
                 if let Some(cache) = cache.filter(|_| features.skipped.is_empty()) {

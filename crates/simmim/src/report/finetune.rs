@@ -182,6 +182,7 @@ mod tests {
             confusion.count(&[0, 1, 2].map(|class| if class == predicted { 1.0 } else { 0.0 }), &[label]);
         }
         let last = ClassificationReport {
+            images: 5,
             accuracy: Accuracy { images: 5, correct: 4.0, in_top5: 5.0 },
             loss: 0.5,
             mean_average_precision: None,

@@ -148,7 +148,7 @@ pub fn save(
 ) -> Result<PathBuf> {
     let folder = run.join("checkpoints");
     let path = path(run, state.steps);
-    if path.join(MANIFEST_FILE).is_file() && read(&path, table).is_ok() {
+    if is_checkpoint(&path) && read(&path, table).is_ok() {
         return Ok(path); // the same step of the same run has the same bits
     }
     let partial = folder.join(format!(".step-{}{PARTIAL}", state.steps));
@@ -245,7 +245,7 @@ pub fn list(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
         let path = entry.map_err(Error::io(&folder))?.path();
         let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if let Some(steps) = name.strip_prefix("step-").and_then(|n| n.parse().ok())
-            && path.join(MANIFEST_FILE).is_file()
+            && is_checkpoint(&path)
         {
             found.push((steps, path));
         }
@@ -298,6 +298,11 @@ pub fn read(path: &Path, table: &ParameterTable) -> Result<Checkpoint> {
 pub fn weights_to_use(path: &Path) -> PathBuf {
     let average = path.join(AVERAGE_FILE);
     if average.is_file() { average } else { path.join(MODEL_FILE) }
+}
+
+/// Whether a folder is a checkpoint.
+pub fn is_checkpoint(path: &Path) -> bool {
+    path.join(MANIFEST_FILE).is_file()
 }
 
 /// Checks one file of a checkpoint against its manifest.

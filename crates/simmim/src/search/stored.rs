@@ -146,14 +146,14 @@ mod parquet_file {
         let (mut names, mut values, mut width) = (NamesOfRows::default(), Vec::new(), 0);
         for group in 0..reader.num_row_groups() {
             let group = reader.get_row_group(group).map_err(wrong)?;
-            let count = group.metadata().num_rows() as usize;
+            let count = usize::try_from(group.metadata().num_rows());
+            let count = count.map_err(|_| refused(path, "a row group claims fewer than no rows"))?;
             let files: Vec<Option<ByteArray>> = flat::<ByteArrayType>(&*group, file, count).map_err(wrong)?;
-            let of = |column: Option<usize>| {
-                column.map_or(Ok(vec![None; count]), |c| flat::<ByteArrayType>(&*group, c, count))
-            };
-            let classes = of(class).map_err(wrong)?;
-            let labels = label.map_or(Ok(vec![None; count]), |column| flat::<Int64Type>(&*group, column, count));
-            let labels: Vec<Option<i64>> = labels.map_err(wrong)?;
+            let of = |column: Option<usize>| column.map(|c| flat::<ByteArrayType>(&*group, c, count)).transpose();
+            // each as long as the files, which were read
+            let classes = of(class).map_err(wrong)?.unwrap_or_else(|| vec![None; files.len()]);
+            let labels = label.map(|column| flat::<Int64Type>(&*group, column, count)).transpose().map_err(wrong)?;
+            let labels: Vec<Option<i64>> = labels.unwrap_or_else(|| vec![None; files.len()]);
             let rows = lists(&*group, embedding, count).map_err(wrong)?;
             if count == 0 {
                 continue;

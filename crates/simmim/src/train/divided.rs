@@ -3,11 +3,12 @@
 //!
 //! The first rank decides what is written, and asks the others for their share of it. Where all ranks see its folder, as on one
 //! machine or on a file system that machines share, each writes its values to the file itself, all at once. Where one does not,
-//! the first rank gathers the values and writes them alone. The file has the same bytes either way.
+//! or where the file is not what they wrote, the first rank gathers the values and writes them alone. The file has the same
+//! bytes either way.
 
 use crate::error::{Error, Result};
 use crate::run::checkpoint::{Checkpoint, State};
-use crate::weights::{fill, outline, save_slots};
+use crate::weights::{fill, outline, save_slots, sum};
 use serde::{Deserialize, Serialize};
 use simmim_engine::{Activity, Backend, Collective, ParameterId, Slot};
 use std::cell::RefCell;
@@ -90,7 +91,8 @@ impl<B: Backend> Writer<'_, B> {
         if self.is_divided { Request::Done.send(self.collective.into_inner()) } else { Ok(()) }
     }
 
-    /// Has every rank write what it keeps, and returns whether they all could see the file.
+    /// Has every rank write what it keeps, and returns whether they all could, and the file holds it: some file systems let
+    /// machines write no less than pages, where one may undo what another wrote.
     fn fill_on_every_rank(
         &self,
         path: &Path,
@@ -108,7 +110,8 @@ impl<B: Backend> Writer<'_, B> {
         let collective = &mut **self.collective.borrow_mut();
         request.send(collective)?;
         let Request::Fill(what) = request else { unreachable!("it was made above") };
-        if fill_own(collective, self.backend, self.run, self.steps, &what)? {
+        let written = fill_own(collective, self.backend, self.run, self.steps, &what)?;
+        if written.is_some() && written == Some(sum(&shared, start)?) {
             fs::rename(&shared, path).map_err(Error::io(path))?;
             return Ok(true);
         }
@@ -133,20 +136,20 @@ pub(super) fn answer<B: Backend>(collective: &mut dyn Collective, backend: &B, r
     }
 }
 
-/// Writes what this rank keeps, as all ranks do, and waits for them. Returns whether all could see the file; if not, nothing is
-/// written.
+/// Writes what this rank keeps, as all ranks do, and waits for them. Returns the sum of all that was written, or `None` if one
+/// does not see the file, and so nothing was.
 fn fill_own<B: Backend>(
     collective: &mut dyn Collective,
     backend: &B,
     run: &Path,
     steps: u64,
     what: &Shared,
-) -> Result<bool> {
+) -> Result<Option<u32>> {
     let path = run.join(&what.file);
     let mut opened = File::options().write(true).open(&path).ok();
     let mut seen = [if opened.is_some() { 1.0 } else { 0.0 }];
     collective.all_reduce_sum_f64(&mut seen)?;
-    let Some(file) = opened.as_mut().filter(|_| seen[0] == collective.world() as f64) else { return Ok(false) };
+    let Some(file) = opened.as_mut().filter(|_| seen[0] == collective.world() as f64) else { return Ok(None) };
     collective.announce(Activity::Alone(steps)); // one disk may be slower than another
     let slots: Vec<(String, Slot)> = what.slots.iter().map(|(prefix, slot)| (prefix.clone(), DIVIDED[*slot])).collect();
     let kept = |slot, id| {
@@ -154,9 +157,10 @@ fn fill_own<B: Backend>(
         let ranges = backend.kept_ranges(slot, id).into_iter();
         ranges.map(|range| (range.clone(), values[range].to_vec())).collect()
     };
-    fill(file, &path, what.start, backend.table(), &slots, kept).map_err(|error| error.at_step(steps))?;
-    collective.all_reduce_sum_f64(&mut seen)?; // all of them have written
-    Ok(true)
+    let own = fill(file, &path, what.start, backend.table(), &slots, kept).map_err(|error| error.at_step(steps))?;
+    let mut sums = [f64::from(own)]; // exact for two million ranks
+    collective.all_reduce_sum_f64(&mut sums)?;
+    Ok(Some(sums[0] as u64 as u32))
 }
 
 /// The number of a slot on the wire.
@@ -189,7 +193,7 @@ pub(super) fn distribute<B: Backend>(
     collective.broadcast_bytes(&mut text, 0)?;
     let (of_first, slots): (State, Vec<usize>) = serde_json::from_slice(&text).expect("the first rank sends its state");
     if !collective.is_first() {
-        *state = of_first; // numbers of a checkpoint stay as they are where they need not be sent
+        *state = of_first; // the first rank keeps its own, which did not become text
     }
     let mut give = |slot: Slot, id: ParameterId, values: &[f32]| -> Result<()> {
         let mut values = values.to_vec();

@@ -241,12 +241,12 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             }
             loader.recycle(batch.images);
             self.evaluate(observe)?;
-            if number.is_multiple_of(self.save_every) && !is_last {
+            if number.is_multiple_of(self.save_every) && !is_last && !is_stopping {
                 self.save(&throughput, observe)?;
             }
         }
         let checkpoint = self.save(&throughput, observe)?; // at the end, or where it was interrupted
-        if self.records.state().steps < self.total {
+        if self.records.state().steps < self.total && self.collective.is_first() {
             self.evaluations.iter_mut().try_for_each(|evaluation| evaluation.report(&mut self.records))?;
         }
         self.collective.barrier()?; // no rank reports success before the first one has saved

@@ -70,7 +70,10 @@ impl Beside {
     /// A side in pixels, where the file has a number or a pair of equal ones.
     pub(crate) fn side(&self, keys: &[&str]) -> Option<usize> {
         keys.iter().find_map(|key| match self.get(key)? {
-            Value::Array(sides) if sides.iter().all(|side| *side == sides[0]) => Some(sides[0].as_u64()? as usize),
+            Value::Array(sides) => {
+                let first = sides.first()?;
+                sides.iter().all(|side| side == first).then(|| first.as_u64().map(|side| side as usize))?
+            }
             other => other.as_u64().map(|side| side as usize),
         })
     }

@@ -8,7 +8,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use simmim_engine::{ParameterId, ParameterTable, Slot};
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
-use std::io::{self, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::path::Path;
 
@@ -44,8 +44,8 @@ pub(crate) fn outline(
     Ok(start)
 }
 
-/// Writes the values that this process keeps, and flushes them to the disk. `kept` gets those of a parameter's values in a slot,
-/// by their ranges; `path` is what errors name.
+/// Writes the values that this process keeps, and flushes them to the disk; returns their [`sum`]. `kept` gets those of a
+/// parameter's values in a slot, by their ranges; `path` is what errors name.
 ///
 /// # Errors
 /// If a value is not finite, or the file cannot be written.
@@ -56,9 +56,11 @@ pub(crate) fn fill(
     table: &ParameterTable,
     slots: &[(String, Slot)],
     kept: impl Fn(Slot, ParameterId) -> Vec<(Range<usize>, Vec<f32>)>,
-) -> Result<()> {
+) -> Result<u32> {
+    let mut sum = 0u32;
     let mut write = |place: usize, values: &[f32]| -> io::Result<()> {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        sum = sum_of(sum, &bytes);
         file.seek(SeekFrom::Start(start + place as u64))?;
         file.write_all(&bytes)
     };
@@ -70,7 +72,30 @@ pub(crate) fn fill(
             write(place.start + WIDTH * range.start, &values).map_err(Error::io(path))?;
         }
     }
-    file.sync_all().map_err(Error::io(path))
+    file.sync_all().map_err(Error::io(path))?;
+    Ok(sum)
+}
+
+/// The sum of the bits of all values of a file, modulo 2³²: that of what several processes have written is the sum of theirs.
+///
+/// # Errors
+/// If the file cannot be read.
+pub(crate) fn sum(path: &Path, start: u64) -> Result<u32> {
+    let read = || -> io::Result<u32> {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::Start(start))?;
+        let (mut sum, mut block) = (0, Vec::new());
+        while (&mut file).take(1 << 20).read_to_end(&mut block)? > 0 {
+            sum = sum_of(sum, &block);
+            block.clear();
+        }
+        Ok(sum)
+    };
+    read().map_err(Error::io(path))
+}
+
+fn sum_of(before: u32, bytes: &[u8]) -> u32 {
+    bytes.as_chunks().0.iter().fold(before, |sum, value| sum.wrapping_add(u32::from_le_bytes(*value)))
 }
 
 /// Slot, parameter and bytes of a tensor.
@@ -112,6 +137,7 @@ mod tests {
             save(&one, &table, &[("m.", &buffers[0]), ("", &buffers[1])], metadata.clone()).unwrap();
             let slots = [("m.".to_owned(), Slot::FirstMoment), (String::new(), Slot::Average)];
             let start = outline(&two, &table, &slots, metadata).unwrap();
+            let mut sums = 0u32;
             for rank in [1, 0] {
                 let mut file = File::options().write(true).open(&two).unwrap();
                 let kept = |slot, id| {
@@ -119,9 +145,15 @@ mod tests {
                     let parts = all.chunks(2).enumerate().filter(|(part, _)| part % 2 == rank);
                     parts.map(|(part, values)| (2 * part..2 * part + values.len(), values.to_vec())).collect()
                 };
-                fill(&mut file, &two, start, &table, &slots, kept).unwrap();
+                sums = sums.wrapping_add(fill(&mut file, &two, start, &table, &slots, kept).unwrap());
             }
-            assert!(std::fs::read(&one).unwrap() == std::fs::read(&two).unwrap());
+            let mut bytes = std::fs::read(&two).unwrap();
+            assert!(std::fs::read(&one).unwrap() == bytes && sum(&two, start).unwrap() == sums);
+            // as a disk that keeps zeros of one where another has written
+            let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+            bytes[last] = 0;
+            std::fs::write(&two, &bytes).unwrap();
+            assert_ne!(sum(&two, start).unwrap(), sums);
             std::fs::remove_file(&two).unwrap();
         }
     }

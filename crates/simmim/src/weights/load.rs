@@ -79,7 +79,11 @@ impl LoadedWeights {
             return Self::of_file(from, edits);
         }
         if from.join(checkpoint::MODEL_FILE).is_file() {
-            return Self::of_file(&checkpoint::weights_to_use(from), edits);
+            let path = checkpoint::weights_to_use(from);
+            if checkpoint::is_checkpoint(from) {
+                checkpoint::verify(from, &path)?;
+            }
+            return Self::of_file(&path, edits);
         }
         let of_others = [INDEX_FILE, TORCH_FILE, TORCH_INDEX_FILE].map(|name| from.join(name));
         if let Some(file) = of_others.iter().find(|file| file.is_file()) {

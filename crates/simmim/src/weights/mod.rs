@@ -23,7 +23,7 @@ pub(crate) use channels::per_channel;
 pub use conventions::NamedTensor;
 pub use export::{Exported, Format, export};
 pub use file::{RECIPE_KEY, WeightsFile, save, save_atomically, save_slots, save_values_atomically};
-pub(crate) use filled::{fill, outline};
+pub(crate) use filled::{fill, outline, sum};
 pub use import::Import;
 pub use init::{Builder, Init, initial_values, initialize};
 pub use load::{InitFrom, LoadedWeights};

@@ -159,12 +159,12 @@ pub fn embed_on_ranks<D: Device>(
         false => some_readable(partial.images(), &partial.unreadable()),
     });
     match passed {
-        // of what the system refuses, and of ranks that leave, the rows are of use when they no longer do
-        Err(error @ (Error::Io(_) | Error::Memory { .. } | Error::Rank(_))) => Err(error),
-        Err(error) => {
+        // other images or weights make other rows; what the system, a store or another rank refuses may be had later
+        Err(error) if error.is_users_fault() && !matches!(error, Error::Rank(_)) => {
             let _ = partial.remove(); // the first error matters more
             Err(error)
         }
+        Err(error) => Err(error),
         Ok(()) if partial.done() < source.len() => {
             partial.save()?;
             Ok(Embedded::Stopped { done: partial.done() })
