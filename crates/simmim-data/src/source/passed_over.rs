@@ -224,6 +224,9 @@ impl PassedOverReason {
             Self::Extension(extension) if UNREAD_PICTURES.contains(&extension.as_str()) => {
                 Some("convert to JPEG or PNG")
             }
+            Self::Extension(extension) if ["csv", "tsv", "jsonl"].contains(&extension.as_str()) => {
+                Some("a list of images is read if it is named itself")
+            }
             Self::Beside => Some("several paths are separated by commas"),
             Self::SameName => Some("give every member a name of its own"),
             Self::SecondPicture => Some("one picture of a sample is read; give each a name of its own before the dot"),

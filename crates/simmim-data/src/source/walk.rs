@@ -105,7 +105,8 @@ impl Walk {
             }
             Some(Kind::Image) => PassedOverReason::Run,
             _ if entry.leads_nowhere => PassedOverReason::Nowhere,
-            Some(Kind::Shard | Kind::Zip | Kind::Parquet | Kind::Idx | Kind::List) => PassedOverReason::Beside,
+            Some(Kind::Shard | Kind::Zip | Kind::Parquet | Kind::Idx) => PassedOverReason::Beside,
+            Some(Kind::List) => PassedOverReason::of_extension(&extension(&entry.path)),
             Some(Kind::Special(what)) => PassedOverReason::NotAFile(what),
             Some(Kind::Folder) => unreachable!("folders are entered"),
             None => PassedOverReason::of_extension(&extension(&entry.path)),

@@ -179,13 +179,18 @@ fn a_folder_with_metadata_is_what_the_metadata_names() {
     write(&root.path().join("more.csv"), b"path\n0.png\n");
     let source = open(&root.path().display().to_string(), 3).unwrap();
     let groups: Vec<String> = source.passed_over().groups().iter().map(ToString::to_string).collect();
-    assert_eq!(groups.len(), 1, "{groups:?}");
-    assert!(groups[0].contains("more.tar") && groups[0].contains("named themselves"), "{groups:?}");
+    assert_eq!(groups.len(), 2, "{groups:?}");
+    assert!(groups.iter().any(|group| group.contains("more.tar` is read only if it is named itself")), "{groups:?}");
+    let advice: Vec<String> = source.passed_over().groups().iter().map(|group| group.advice(3)).collect();
+    assert!(
+        advice.iter().any(|advice| advice.contains("more.csv` has") && advice.ends_with("if it is named itself")),
+        "{advice:?}"
+    );
     // a file of that name that describes something else is a file like any other
     let (root, path) = folder("metadata.csv", "patient,age\n1,70\n");
     let source = open(&root.path().display().to_string(), 3).unwrap();
     let told = source.passed_over().groups()[0].to_string();
-    assert_eq!((source.len(), told), (3, format!("`{path}` is read only if it is named itself")));
+    assert_eq!((source.len(), told), (3, format!("`{path}` has the extension `.csv`, which is not read")));
 }
 
 #[test]
