@@ -38,7 +38,7 @@ pub(crate) fn main() -> ExitCode {
         };
         (
             format!("`{}` cannot be started: {why}", linked.display()),
-            format!("the build made two programs, and {LINKED} belongs beside this one"),
+            format!("the build made two programs: {LINKED} belongs beside this program"),
         )
     } else {
         missing(&more)

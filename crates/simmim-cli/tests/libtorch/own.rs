@@ -37,6 +37,12 @@ fn a_program_without_its_other_half_says_so() {
     let mut command = Command::new(&alone);
     command.arg("recipes");
     refuses(command, "simmim-libtorch` cannot be started", "beside this program");
+    // under the other's name it would start itself forever
+    let renamed = folder.path().join("simmim-libtorch");
+    std::fs::rename(&alone, &renamed).unwrap();
+    let mut command = Command::new(&renamed);
+    command.arg("recipes");
+    refuses(command, "it is this program", "beside this program");
 }
 
 #[test]
