@@ -26,6 +26,8 @@ mod spec;
 mod storage;
 mod subset;
 mod tar;
+#[cfg(feature = "parquet")]
+mod thrift;
 mod tiled;
 mod walk;
 mod windowed;

@@ -20,7 +20,7 @@ use ::parquet::file::serialized_reader::SerializedFileReader;
 use serde_json::Value;
 
 use super::list::{Classes, numbered};
-use super::parquet_pages::{Chunks, check_unpacked};
+use super::parquet_pages::{Chunks, check_footer, check_unpacked};
 use super::storage::Storage;
 use super::{PassedOver, Source, by_path, check_encoded, names};
 use crate::encoded::Encoded;
@@ -143,6 +143,7 @@ impl File {
     fn open(storage: &Arc<dyn Storage>) -> Result<Self> {
         let path = storage.path().to_owned();
         let chunks = Arc::new(Chunks(Arc::clone(storage)));
+        guarded(&path.display().to_string(), || check_footer(storage))?;
         let reader = guarded(&path.display().to_string(), || SerializedFileReader::new(Chunks(Arc::clone(storage))))?;
         let columns = Columns::of(reader.metadata(), &path)?;
         Ok(Self { reader, chunks, checked: Mutex::default(), path, columns })

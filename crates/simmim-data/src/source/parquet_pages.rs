@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ::parquet::basic::Compression;
 use ::parquet::column::page::{Page, PageReader as _};
 use ::parquet::errors::{ParquetError, Result as ParquetResult};
-use ::parquet::file::metadata::RowGroupMetaData;
+use ::parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 use ::parquet::file::reader::{ChunkReader, Length};
 use ::parquet::file::serialized_reader::SerializedPageReader;
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use flate2::read::MultiGzDecoder;
 use lz4_flex::frame::FrameDecoder;
 
 use super::storage::{Reader, Storage};
+use super::thrift::pass_over;
 use crate::decode::MAX_BYTES;
 
 /// The bytes of a storage as the reader of Parquet files asks for them.
@@ -27,13 +28,13 @@ impl Length for Chunks {
 }
 
 impl ChunkReader for Chunks {
-    type T = Reader;
+    type T = Pages;
 
-    fn get_read(&self, start: u64) -> ParquetResult<Reader> {
+    fn get_read(&self, start: u64) -> ParquetResult<Pages> {
         let mut reader = Reader::at(Arc::clone(&self.0), start);
         check_page(&mut reader)?;
         reader.seek(SeekFrom::Start(start))?; // what was read stays in its buffer
-        Ok(reader)
+        Ok(Pages(reader))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -42,12 +43,41 @@ impl ChunkReader for Chunks {
     }
 }
 
+/// The bytes from a place in a file on, whose end is an error: what skips numbers in a header takes nothing for as many as the
+/// header claims, which may be two billion.
+pub(super) struct Pages(Reader);
+
+impl Read for Pages {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(out)? {
+            0 if !out.is_empty() => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file ends within a page")),
+            count => Ok(count),
+        }
+    }
+}
+
+/// Bytes at the end of a file: the length of the metadata before them, and a sign.
+const END: u64 = 8;
+
+/// Refuses a file whose metadata claims more than it holds. What has no metadata is for the reader to say.
+pub(super) fn check_footer(storage: &Arc<dyn Storage>) -> ParquetResult<()> {
+    let Some(start) = storage.len().checked_sub(END) else { return Ok(()) };
+    let mut end = [0; END as usize];
+    Reader::at(Arc::clone(storage), start).read_exact(&mut end)?;
+    let ([length, sign], _) = end.as_chunks::<4>() else { return Ok(()) };
+    let length = u64::from(u32::from_le_bytes(*length));
+    match start.checked_sub(length).filter(|_| sign == b"PAR1") {
+        Some(metadata) => Ok(pass_over(&mut Reader::at(Arc::clone(storage), metadata), length)?),
+        None => Ok(()),
+    }
+}
+
 /// Refuses a page that claims to take more memory than an image may, before the reader takes it.
 ///
 /// A page begins with its header in Thrift's compact protocol, whose first three fields are 32-bit integers: the kind, the size
 /// after decompression and the size before (`parquet.thrift`, `PageHeader`). Other places are read through here too; they
-/// do not look like such a header with such a size.
-fn check_page(reader: &mut Reader) -> ParquetResult<()> {
+/// do not look like such a header with such a size. Returns the size before, if it looks like one.
+fn check_page(reader: &mut Reader) -> ParquetResult<Option<u64>> {
     let mut start = Vec::new();
     reader.take(18).read_to_end(&mut start)?;
     let mut bytes = start.into_iter();
@@ -56,8 +86,25 @@ fn check_page(reader: &mut Reader) -> ParquetResult<()> {
         (Some(0..=3), Some(size), Some(_)) if size < 0 || size as u64 > MAX_BYTES => {
             Err(ParquetError::General(format!("a page claims {size} bytes, more than {MAX_BYTES}")))
         }
-        _ => Ok(()),
+        (Some(0..=3), Some(_), Some(packed)) => Ok(u64::try_from(packed).ok()),
+        _ => Ok(None),
     }
+}
+
+/// Refuses a column of which the header of a page claims more than it holds.
+fn check_headers(column: &ColumnChunkMetaData, chunks: &Chunks) -> ParquetResult<()> {
+    let (mut start, length) = column.byte_range();
+    let end = start.saturating_add(length).min(chunks.len());
+    let mut reader = Reader::at(Arc::clone(&chunks.0), start);
+    while start < end {
+        reader.seek(SeekFrom::Start(start))?;
+        let packed = check_page(&mut reader)?;
+        reader.seek(SeekFrom::Start(start))?;
+        pass_over(&mut reader, end - start)?;
+        let Some(packed) = packed else { return Ok(()) }; // which the reader says
+        start = reader.stream_position()?.saturating_add(packed);
+    }
+    Ok(())
 }
 
 /// The header of a field that follows its predecessor in number and is a 32-bit integer.
@@ -76,10 +123,11 @@ fn zigzag(bytes: &mut impl Iterator<Item = u8>) -> Option<i64> {
     None
 }
 
-/// Refuses a page that unpacks to more than its column claims. In these compressions the reader takes whatever comes out; that of
+/// Refuses a column with a page that claims or unpacks to more than it should. In these compressions the reader takes whatever comes out; that of
 /// the others takes what a page claims, which [`check_page`] limits.
 pub(super) fn check_unpacked(group: &RowGroupMetaData, column: usize, chunks: &Arc<Chunks>) -> ParquetResult<()> {
     let column = group.column(column);
+    check_headers(column, chunks)?;
     let unpacked: fn(&[u8]) -> Box<dyn Read + '_> = match column.compression() {
         Compression::GZIP(_) => |packed| Box::new(MultiGzDecoder::new(packed)),
         Compression::BROTLI(_) => |packed| Box::new(brotli::Decompressor::new(packed, BUFFER)),

@@ -250,3 +250,23 @@ fn of_several_columns_of_images_and_labels_those_with_usual_names_are_taken() {
         assert_eq!((value(&*source, 0), source.label(0).unwrap()), expected, "case {number}");
     }
 }
+
+#[test]
+fn metadata_that_claims_two_billion_booleans_is_refused_at_once() {
+    let image = gray(1);
+    let mut file = written(&[Row { path: Some("a.png"), bytes: Some(&image), label: Some(0) }], &[], 1);
+    let end = file.len() - 8;
+    let length = u32::from_le_bytes(*file[end..].first_chunk().unwrap()) as usize;
+    // one more field before the end of the structure: a list of 2³¹ − 1 elements that take no bytes
+    let field = [0xb9, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07];
+    file.splice(end - 1..end - 1, field);
+    let at = file.len() - 8;
+    file[at..at + 4].copy_from_slice(&((length + field.len()) as u32).to_le_bytes());
+    let root = tempdir().unwrap();
+    let path = root.path().join("x.parquet");
+    write(&path, &file);
+    let started = std::time::Instant::now();
+    let error = open(&path.display().to_string(), 3).err().unwrap().to_string();
+    assert!(error.contains("claims more elements than there are bytes"), "{error}");
+    assert!(started.elapsed().as_secs() < 1, "{:?}", started.elapsed());
+}
