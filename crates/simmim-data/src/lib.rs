@@ -61,6 +61,8 @@ pub use ordered::OrderedPass;
 pub use readable::{check_classes_readable, check_readable};
 pub use rng::{Purpose, Rng};
 pub use scan::{Bin, DuplicateGroup, Duplicates, Scan, Sizes, scan, thumbnail};
+#[cfg(feature = "parquet")]
+pub use source::check_parquet;
 pub use source::{
     PassedOver, PassedOverGroup, PassedOverReason, Relabeled, Sample, Source, Subset, Tiled, Tiling, idx_from_bytes,
     is_address, open, without_secrets,

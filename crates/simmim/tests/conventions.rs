@@ -427,6 +427,13 @@ fn what_does_not_fit_is_named() {
         assert!(error.to_string().contains(message), "{error}");
         assert!(error.is_users_fault() && error.hint().is_some(), "{error}");
     }
+    // nothing is said of sides, which the tensors tell too
+    let copy = tempfile::tempdir().unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(folder("hf-vit").join(name), copy.path().join(name)).unwrap();
+    }
+    config("\"image_size\": 16", "\"image_size\": []")(copy.path());
+    LoadedWeights::at(copy.path()).unwrap();
     let error = error_of("timm-vit", |_| ());
     assert!(error.to_string().contains("how many heads"), "{error}");
     assert!(error.hint().unwrap().contains("--set encoder.heads=N"), "{error}");

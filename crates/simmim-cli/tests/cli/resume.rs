@@ -240,6 +240,24 @@ fn a_run_with_only_damaged_checkpoints_is_refused() {
 }
 
 #[test]
+fn a_checkpoint_that_is_named_itself_is_compared_with_its_checksums() {
+    let (folder, out) = scratch();
+    succeeds(pretrain(&fashion(), &out, &[]));
+    let checkpoint = out.join("checkpoints/step-4");
+    let embed = || {
+        let features = text(&folder.path().join("f.npy"));
+        simmim(["embed", "--from", &text(&checkpoint), "--data", &fashion(), "--out", &features])
+    };
+    let file = checkpoint.join("model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1; // a value that is as finite as before
+    fs::write(&file, bytes).unwrap();
+    refuses(embed(), "does not match its manifest", "");
+    fs::remove_file(checkpoint.join("manifest.json")).unwrap();
+    succeeds(embed());
+}
+
+#[test]
 fn a_run_in_use_is_refused_to_a_second_process() {
     let (_folder, out) = scratch();
     let mut first = pretrain(&fashion(), &out, &["train.max_steps=1000000", "train.log_every_steps=1000"])

@@ -86,6 +86,17 @@ fn neighbors_are_those_of_all_cosines_and_the_same_from_every_form_of_features()
         let parquet = folder.path().join("f.parquet");
         succeeds(embed(&fashion(), &parquet));
         assert_eq!(stored(&parquet, &[]), of_array);
+        // one more field in its metadata: a list of two billion elements that take no bytes
+        let mut bytes = fs::read(&parquet).unwrap();
+        let (end, field) = (bytes.len() - 8, [0xb9, 0xf1, 0xff, 0xff, 0xff, 0xff, 0x07]);
+        let length = u32::from_le_bytes(*bytes[end..].first_chunk().unwrap()) + field.len() as u32;
+        bytes.splice(end - 1..end - 1, field);
+        let at = bytes.len() - 8;
+        bytes[at..at + 4].copy_from_slice(&length.to_le_bytes());
+        fs::write(&parquet, bytes).unwrap();
+        let mut command = simmim(["search", "--features"]);
+        command.arg(&parquet);
+        refuses(command, "claims more elements than there are bytes", "");
     }
 }
 

@@ -53,6 +53,8 @@ use self::concat::Concat;
 use self::folder::Folder;
 use self::idx::Idx;
 use self::kind::Kind;
+#[cfg(feature = "parquet")]
+pub use self::parquet::check_parquet;
 use self::place::Place;
 use self::shards::Shards;
 use self::storage::Storage;

@@ -20,9 +20,9 @@ use ::parquet::file::serialized_reader::SerializedFileReader;
 use serde_json::Value;
 
 use super::list::{Classes, numbered};
-use super::parquet_pages::{Chunks, check_footer, check_unpacked};
+use super::parquet_pages::{Chunks, check_column, check_footer};
 use super::storage::Storage;
-use super::{PassedOver, Source, by_path, check_encoded, names};
+use super::{LocalFile, PassedOver, Source, by_path, check_encoded, names};
 use crate::encoded::Encoded;
 use crate::error::{Error, Result, panic_message};
 
@@ -153,7 +153,7 @@ impl File {
     fn column(&self, group: usize, column: usize) -> ParquetResult<ColumnReader> {
         let lock = || self.checked.lock().unwrap_or_else(PoisonError::into_inner);
         if !lock().contains(&(group, column)) {
-            check_unpacked(self.reader.metadata().row_group(group), column, &self.chunks)?;
+            check_column(self.reader.metadata().row_group(group), column, &self.chunks)?;
             lock().insert((group, column));
         }
         self.reader.get_row_group(group)?.get_column_reader(column)
@@ -327,6 +327,24 @@ fn features(metadata: &ParquetMetaData) -> Option<serde_json::Map<String, Value>
         Value::Object(features) => Some(features),
         _ => None,
     }
+}
+
+/// Checks that no header or page of a file on the disk claims or unpacks to more than it should, for other readers of such files.
+///
+/// # Errors
+///
+/// [`Error::Read`], or [`Error::BadArchive`] with what is wrong.
+pub fn check_parquet(path: &Path) -> Result<()> {
+    let storage: Arc<dyn Storage> = LocalFile::open(path)?;
+    let chunks = Arc::new(Chunks(Arc::clone(&storage)));
+    guarded(&path.display().to_string(), || {
+        check_footer(&storage)?;
+        let reader = SerializedFileReader::new(Chunks(storage))?;
+        let groups = reader.metadata().row_groups().iter();
+        groups
+            .flat_map(|group| (0..group.num_columns()).map(move |column| (group, column)))
+            .try_for_each(|(group, column)| check_column(group, column, &chunks))
+    })
 }
 
 /// Runs the reader of Parquet files; its panics on a broken file are errors of this file.

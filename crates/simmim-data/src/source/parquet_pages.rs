@@ -31,10 +31,7 @@ impl ChunkReader for Chunks {
     type T = Pages;
 
     fn get_read(&self, start: u64) -> ParquetResult<Pages> {
-        let mut reader = Reader::at(Arc::clone(&self.0), start);
-        check_page(&mut reader)?;
-        reader.seek(SeekFrom::Start(start))?; // what was read stays in its buffer
-        Ok(Pages(reader))
+        Ok(Pages(Reader::at(Arc::clone(&self.0), start)))
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
@@ -67,65 +64,37 @@ pub(super) fn check_footer(storage: &Arc<dyn Storage>) -> ParquetResult<()> {
     let ([length, sign], _) = end.as_chunks::<4>() else { return Ok(()) };
     let length = u64::from(u32::from_le_bytes(*length));
     match start.checked_sub(length).filter(|_| sign == b"PAR1") {
-        Some(metadata) => Ok(pass_over(&mut Reader::at(Arc::clone(storage), metadata), length)?),
+        Some(metadata) => Ok(pass_over(&mut Reader::at(Arc::clone(storage), metadata), length).map(drop)?),
         None => Ok(()),
     }
 }
 
-/// Refuses a page that claims to take more memory than an image may, before the reader takes it.
+/// Refuses a column of which the header of a page claims more than the file holds, or that a page takes more memory than an image
+/// may.
 ///
-/// A page begins with its header in Thrift's compact protocol, whose first three fields are 32-bit integers: the kind, the size
-/// after decompression and the size before (`parquet.thrift`, `PageHeader`). Other places are read through here too; they
-/// do not look like such a header with such a size. Returns the size before, if it looks like one.
-fn check_page(reader: &mut Reader) -> ParquetResult<Option<u64>> {
-    let mut start = Vec::new();
-    reader.take(18).read_to_end(&mut start)?;
-    let mut bytes = start.into_iter();
-    let mut field = || (bytes.next()? == FIELD_I32).then(|| zigzag(&mut bytes)).flatten();
-    match (field(), field(), field()) {
-        (Some(0..=3), Some(size), Some(_)) if size < 0 || size as u64 > MAX_BYTES => {
-            Err(ParquetError::General(format!("a page claims {size} bytes, more than {MAX_BYTES}")))
-        }
-        (Some(0..=3), Some(_), Some(packed)) => Ok(u64::try_from(packed).ok()),
-        _ => Ok(None),
-    }
-}
-
-/// Refuses a column of which the header of a page claims more than it holds.
+/// A page begins with its header, whose first fields are its kind, its size after decompression and its size before
+/// (`parquet.thrift`, `PageHeader`).
 fn check_headers(column: &ColumnChunkMetaData, chunks: &Chunks) -> ParquetResult<()> {
     let (mut start, length) = column.byte_range();
     let end = start.saturating_add(length).min(chunks.len());
     let mut reader = Reader::at(Arc::clone(&chunks.0), start);
     while start < end {
         reader.seek(SeekFrom::Start(start))?;
-        let packed = check_page(&mut reader)?;
-        reader.seek(SeekFrom::Start(start))?;
-        pass_over(&mut reader, end - start)?;
-        let Some(packed) = packed else { return Ok(()) }; // which the reader says
-        start = reader.stream_position()?.saturating_add(packed);
+        // sizes of columns are wrong in some files, so that a header may end behind its column
+        let [_, unpacked, packed, ..] = pass_over(&mut reader, chunks.len() - start)?[..] else {
+            return Err(ParquetError::General("a page does not say its size".to_owned()));
+        };
+        if !(0..=MAX_BYTES as i64).contains(&unpacked) || packed < 0 {
+            return Err(ParquetError::General(format!("a page claims {unpacked} bytes, more than {MAX_BYTES}")));
+        }
+        start = reader.stream_position()?.saturating_add(packed as u64);
     }
     Ok(())
 }
 
-/// The header of a field that follows its predecessor in number and is a 32-bit integer.
-const FIELD_I32: u8 = 0x15;
-
-/// Reads an integer of at most 32 bits as Thrift's compact protocol writes it.
-fn zigzag(bytes: &mut impl Iterator<Item = u8>) -> Option<i64> {
-    let mut value = 0_u64;
-    for shift in (0..35).step_by(7) {
-        let byte = bytes.next()?;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some((value >> 1) as i64 ^ -((value & 1) as i64));
-        }
-    }
-    None
-}
-
-/// Refuses a column with a page that claims or unpacks to more than it should. In these compressions the reader takes whatever comes out; that of
-/// the others takes what a page claims, which [`check_page`] limits.
-pub(super) fn check_unpacked(group: &RowGroupMetaData, column: usize, chunks: &Arc<Chunks>) -> ParquetResult<()> {
+/// Refuses a column with a page that claims or unpacks to more than it should. In these compressions the reader takes whatever
+/// comes out; in the others it takes what a page claims.
+pub(super) fn check_column(group: &RowGroupMetaData, column: usize, chunks: &Arc<Chunks>) -> ParquetResult<()> {
     let column = group.column(column);
     check_headers(column, chunks)?;
     let unpacked: fn(&[u8]) -> Box<dyn Read + '_> = match column.compression() {

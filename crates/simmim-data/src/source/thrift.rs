@@ -20,13 +20,13 @@ const UUID: u8 = 13;
 /// Structures within structures; real ones have a tenth of it.
 const DEEPEST: usize = 64;
 
-/// Passes over a structure of at most `length` bytes.
+/// Passes over a structure of at most `length` bytes. Returns the integers of its first fields, as far as these are 1, 2, 3 and so on.
 ///
 /// # Errors
 ///
 /// An error of the kind [`io::ErrorKind::InvalidData`] or [`io::ErrorKind::UnexpectedEof`] if it has a collection of booleans,
 /// which Parquet has in no header, claims more elements than there are bytes, or ends early.
-pub(super) fn pass_over(from: &mut (impl BufRead + Seek), length: u64) -> io::Result<()> {
+pub(super) fn pass_over(from: &mut (impl BufRead + Seek), length: u64) -> io::Result<Vec<i64>> {
     structure(&mut Passing { from, left: length }, DEEPEST)
 }
 
@@ -76,11 +76,18 @@ impl<R: BufRead + Seek> Passing<'_, R> {
     }
 }
 
-fn structure<R: BufRead + Seek>(from: &mut Passing<'_, R>, depth: usize) -> io::Result<()> {
+fn structure<R: BufRead + Seek>(from: &mut Passing<'_, R>, depth: usize) -> io::Result<Vec<i64>> {
+    let (mut integers, mut are_first) = (Vec::new(), true);
     loop {
         let head = from.byte()?;
+        are_first &= head >> 4 == 1 && INTEGERS.contains(&(head & 0xf));
         if head & 0xf == STOP {
-            return Ok(());
+            return Ok(integers);
+        }
+        if are_first {
+            let number = from.number()?; // in zigzag: 0, -1, 1, -2
+            integers.push((number >> 1) as i64 ^ -((number & 1) as i64));
+            continue;
         }
         if head >> 4 == 0 {
             from.number()?; // the number of the field, where it is not told by the one before
@@ -117,7 +124,7 @@ fn value<R: BufRead + Seek>(from: &mut Passing<'_, R>, kind: u8, depth: usize) -
                 value(from, kinds & 0xf, deeper)
             })
         }
-        STRUCT => structure(from, deeper),
+        STRUCT => structure(from, deeper).map(drop),
         UUID => from.bytes(16),
         kind if BOOLEANS.contains(&kind) => Err(invalid("a list of booleans is in a header")),
         _ => Err(invalid("an element has an unknown type")),
@@ -128,10 +135,12 @@ fn value<R: BufRead + Seek>(from: &mut Passing<'_, R>, kind: u8, depth: usize) -
 mod tests {
     use super::*;
 
-    fn check(bytes: &[u8], expected: Result<u64, &str>) {
+    fn check(bytes: &[u8], expected: Result<(u64, &[i64]), &str>) {
         let mut from = io::Cursor::new(bytes);
         match (pass_over(&mut from, bytes.len() as u64), expected) {
-            (Ok(()), Ok(end)) => assert_eq!(from.position(), end, "{bytes:x?}"),
+            (Ok(integers), Ok((end, expected))) => {
+                assert_eq!((from.position(), integers.as_slice()), (end, expected), "{bytes:x?}");
+            }
             (Err(error), Err(what)) => assert!(error.to_string().contains(what), "{bytes:x?}: {error}"),
             (found, expected) => panic!("{bytes:x?}: {found:?}, not {expected:?}"),
         }
@@ -146,7 +155,9 @@ mod tests {
             &[0x1c, 0x13, 9, 0, 0x1b, 1, 0x85, 1, 7, 2, 0x05, 0x28, 4, 0, 0xff],
         ]
         .concat();
-        check(&whole, Ok(whole.len() as u64 - 1));
+        check(&whole, Ok((whole.len() as u64 - 1, &[77])));
+        check(&[0x15, 4, 0x15, 0xd0, 0x0f, 0x15, 1, 0x1c, 0x15, 2, 0, 0], Ok((12, &[2, 1000, -1])));
+        check(&[0x25, 4, 0x15, 6, 0], Ok((5, &[])));
         for end in 0..whole.len() - 1 {
             assert!(pass_over(&mut io::Cursor::new(&whole[..end]), end as u64).is_err(), "cut to {end} bytes");
         }

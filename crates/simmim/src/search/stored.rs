@@ -129,6 +129,7 @@ mod parquet_file {
     use parquet::file::reader::{FileReader, RowGroupReader, SerializedFileReader};
 
     pub(super) fn read(path: &Path) -> Result<FeatureRows> {
+        simmim_data::check_parquet(path)?;
         let file = File::open(path).map_err(Error::io(path))?;
         let wrong = |error: ParquetError| refused(path, &error.to_string());
         let reader = SerializedFileReader::new(file).map_err(wrong)?;
