@@ -5,9 +5,9 @@
 
 use super::{TileAccumulator, TileJob, TileKernel};
 use std::arch::x86_64::{
-    __m512, __m512bh, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
+    __m512, __m512bh, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
+    _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
 };
 
 /// Lanes of a vector.
@@ -85,11 +85,13 @@ unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
 unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEIGHT];
     let (a_row, a_step) = (job.a_row, job.a_step);
+    prefetch_output::<HEIGHT, VECTORS>(job);
     for segment in 0..job.segments {
         // SAFETY: the caller promises that these lanes may be read.
         unsafe {
             let mut a = job.a.add(segment * job.a_segment).cast::<f32>();
             let mut b = job.b.add(segment * job.b_segment).cast::<f32>();
+            let mut ahead = job.ahead.first.wrapping_add(segment * job.b_segment);
             for _ in 0..job.steps {
                 let vectors: [__m512; VECTORS] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(v * LANES)));
                 for i in 0..HEIGHT {
@@ -98,6 +100,8 @@ unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) 
                         sums[i][v] = _mm512_fmadd_ps(lane, vectors[v], sums[i][v]);
                     }
                 }
+                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                ahead = ahead.wrapping_add(job.ahead.step);
                 a = a.wrapping_add(a_step);
                 b = b.add(WIDTH);
             }
@@ -184,32 +188,51 @@ unsafe fn widened_tile<const HEIGHT: usize>(job: &TileJob) {
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
 unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: &[[__m512; VECTORS]; HEIGHT]) {
-    for v in 0..VECTORS {
-        let left = v * LANES;
-        let used = job.columns - left;
-        let mask = if used < LANES { (1u16 << used) - 1 } else { u16::MAX };
-        // SAFETY: the mask keeps reads and writes within `columns` values of a row or of the bias, as the caller
-        // promises.
+    let last = u16::MAX >> (VECTORS * LANES - job.columns);
+    // the address counts even where nothing is read: on Intel's cores, masking out what is no memory takes ages
+    let (old, stride, read) = match job.accumulator {
+        TileAccumulator::Zero => (job.c.cast_const(), job.c_stride, 0),
+        TileAccumulator::Output => (job.c.cast_const(), job.c_stride, u16::MAX),
+        TileAccumulator::Bias(bias) => (bias, 0, u16::MAX),
+    };
+    for (i, sums) in sums.iter().enumerate() {
+        // SAFETY: C has `columns` values in each row, as has what is read, by the promise of the caller.
+        unsafe { store_row(job.c.add(i * job.c_stride), old.wrapping_add(i * stride), read, last, sums) }
+    }
+}
+
+/// Adds a row of sums to old values, if `read` has all bits and not none, and stores it.
+///
+/// # Safety
+/// `c`, and `old` if it is read, lead to all lanes of all vectors, but of the last one only to those in `last`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+unsafe fn store_row<const VECTORS: usize>(
+    c: *mut f32,
+    old: *const f32,
+    read: u16,
+    last: u16,
+    sums: &[__m512; VECTORS],
+) {
+    for (v, &sums) in sums.iter().enumerate() {
+        let mask = if v + 1 < VECTORS { u16::MAX } else { last };
+        // SAFETY: the mask keeps reads and writes within the lanes of the caller's promise.
         unsafe {
-            match job.accumulator {
-                TileAccumulator::Zero => {
-                    for i in 0..HEIGHT {
-                        _mm512_mask_storeu_ps(job.c.add(i * job.c_stride + left), mask, sums[i][v]);
-                    }
-                }
-                TileAccumulator::Output => {
-                    for i in 0..HEIGHT {
-                        let c = job.c.add(i * job.c_stride + left);
-                        _mm512_mask_storeu_ps(c, mask, _mm512_add_ps(_mm512_maskz_loadu_ps(mask, c), sums[i][v]));
-                    }
-                }
-                TileAccumulator::Bias(bias) => {
-                    let bias = _mm512_maskz_loadu_ps(mask, bias.add(left));
-                    for i in 0..HEIGHT {
-                        let c = job.c.add(i * job.c_stride + left);
-                        _mm512_mask_storeu_ps(c, mask, _mm512_add_ps(sums[i][v], bias));
-                    }
-                }
+            let old = _mm512_maskz_loadu_ps(read & mask, old.wrapping_add(v * LANES));
+            _mm512_mask_storeu_ps(c.add(v * LANES), mask, _mm512_add_ps(old, sums));
+        }
+    }
+}
+
+/// Fetches what will be added to the sums into the first-level cache, for results that are far from it.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn prefetch_output<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
+    if let TileAccumulator::Output = job.accumulator {
+        for i in 0..HEIGHT {
+            for v in 0..VECTORS {
+                let line = job.c.wrapping_add(i * job.c_stride + v * LANES);
+                _mm_prefetch::<_MM_HINT_T0>(line.cast());
             }
         }
     }
