@@ -7,7 +7,7 @@
 use crate::dtype::Dtype;
 use crate::elementwise::add_scaled;
 #[cfg(target_arch = "x86_64")]
-use crate::instructions::Avx512Bf16;
+use crate::instructions::Avx512Of;
 use crate::matrix::len_of_rows;
 use crate::softmax::{softmax, softmax_backward};
 
@@ -45,7 +45,7 @@ pub fn attention_weights<T: Dtype>(
         assert!(bias.len() >= (first_row + rows) * columns, "a bias has too few rows");
     }
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512Bf16::detect() {
+    if let Some(avx512) = Avx512Of::<T>::detect() {
         return avx512.attention_weights(scores, columns, biases, first_row, p, p_stride);
     }
     attention_weights_portable(scores, columns, biases, first_row, p, p_stride);
@@ -116,7 +116,7 @@ pub fn attention_weights_backward<T: Dtype>(
     assert!(d_s_stride >= columns && d_s.len() >= rows * d_s_stride, "{rows} rows, {d_s_stride} apart");
     assert!(d_bias.as_ref().is_none_or(|d_bias| d_bias.len() >= rows * columns), "a bias has too few rows");
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512Bf16::detect() {
+    if let Some(avx512) = Avx512Of::<T>::detect() {
         return avx512.attention_weights_backward(p, p_stride, d_p, columns, d_bias, d_s, d_s_stride);
     }
     attention_weights_backward_portable(p, p_stride, d_p, columns, d_bias, d_s, d_s_stride);

@@ -4,7 +4,9 @@
 //! (`multiversion`) detect them by themselves.
 
 #[cfg(target_arch = "x86_64")]
-use crate::amx;
+use crate::{amx, dtype::Dtype, dtype::DtypeKind};
+#[cfg(target_arch = "x86_64")]
+use std::marker::PhantomData;
 
 /// A set of instructions that kernels are written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +63,24 @@ impl Avx512 {
     /// The proof, if the CPU has the instructions.
     pub(crate) fn detect() -> Option<Self> {
         has_avx512().then_some(Self(()))
+    }
+}
+
+/// Proof that this CPU has [`Instructions::Avx512`], and if `T` is bf16 [`Instructions::Avx512Bf16`]: only detection makes
+/// one.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512Of<T>(PhantomData<T>);
+
+#[cfg(target_arch = "x86_64")]
+impl<T: Dtype> Avx512Of<T> {
+    /// The proof, if the CPU has the instructions.
+    pub(crate) fn detect() -> Option<Self> {
+        let has_all = match T::KIND {
+            DtypeKind::F32 => has_avx512(),
+            DtypeKind::Bf16 => has_avx512_bf16(),
+        };
+        has_all.then_some(Self(PhantomData))
     }
 }
 

@@ -11,8 +11,11 @@ use std::arch::x86_64::{
 use std::slice::{from_raw_parts, from_raw_parts_mut};
 
 /// See [`crate::attention_weights::attention_weights`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn attention_weights<T: Dtype>(
+///
+/// # Safety
+/// For bf16, the CPU has AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn attention_weights<T: Dtype>(
     scores: &mut [f32],
     columns: usize,
     biases: &[&[f32]],
@@ -36,12 +39,16 @@ pub(super) fn attention_weights<T: Dtype>(
         13 => rows_in_registers::<T, 13>, // the 197 tokens of a ViT at 224² pixels
         _ => long_rows::<T>,
     };
-    kernel(scores, columns, biases, first_row, p, p_stride);
+    // SAFETY: the caller promises what the kernels ask for.
+    unsafe { kernel(scores, columns, biases, first_row, p, p_stride) }
 }
 
 /// Rows of `VECTORS` vectors. Each is read once, stays in registers, and is written once.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn rows_in_registers<T: Dtype, const VECTORS: usize>(
+///
+/// # Safety
+/// As [`attention_weights`] says.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn rows_in_registers<T: Dtype, const VECTORS: usize>(
     scores: &mut [f32],
     columns: usize,
     biases: &[&[f32]],
@@ -98,8 +105,11 @@ fn in_pairs<const VECTORS: usize>(mut row: [__m512; VECTORS], combine: impl Fn(_
 }
 
 /// Rows of any length, which are written back before they are scaled.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-fn long_rows<T: Dtype>(
+///
+/// # Safety
+/// As [`attention_weights`] says.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+unsafe fn long_rows<T: Dtype>(
     scores: &mut [f32],
     columns: usize,
     biases: &[&[f32]],
@@ -140,8 +150,11 @@ fn add(row: &mut [f32], bias: &[f32]) {
 }
 
 /// See [`crate::attention_weights::attention_weights_backward`].
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn attention_weights_backward<T: Dtype>(
+///
+/// # Safety
+/// For bf16, the CPU has AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn attention_weights_backward<T: Dtype>(
     p: &[T],
     p_stride: usize,
     d_p: &[f32],
@@ -181,8 +194,8 @@ impl RowVector {
     /// Writes values to a row of either type.
     ///
     /// # Safety
-    /// The row is at least as long as the `len` of [`vectors`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    /// The row is at least as long as the `len` of [`vectors`]. For bf16, the CPU has AVX512-BF16.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     #[inline]
     unsafe fn store_as<T: Dtype>(self, row: &mut [T], values: __m512) {
         let (pointer, len) = (row.as_mut_ptr(), row.len());
@@ -199,7 +212,7 @@ impl RowVector {
     ///
     /// # Safety
     /// The row is at least as long as the `len` of [`vectors`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     #[inline]
     unsafe fn load_from<T: Dtype>(self, row: &[T]) -> __m512 {
         // SAFETY: `KIND` says what type the values of the row have, and the caller promises its length.

@@ -1,13 +1,13 @@
 //! What follows a product of bf16, in one pass over its block: GELU, its gradient, and rounding.
 
+use super::bf16::rounded;
 use super::gelu::near_value_and_slope;
 use super::{RowVector, vectors};
 use crate::dtype::Bf16;
 use std::arch::x86_64::{
-    __m256bh, __m256i, __m512, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_add_ps,
-    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_mul_ps, _mm512_slli_epi32,
+    __m512, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_add_ps,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_mul_ps, _mm512_slli_epi32,
 };
-use std::mem::transmute;
 
 /// See [`crate::epilogue::narrow_rows`].
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
@@ -74,15 +74,14 @@ impl RowVector {
     /// Rounds values and writes them to a row.
     ///
     /// # Safety
-    /// The row is at least as long as the `len` of [`vectors`].
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+    /// The row is at least as long as the `len` of [`vectors`], and the CPU has AVX512-BF16.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     #[inline]
     pub(super) unsafe fn round(self, row: &mut [Bf16], values: __m512) {
         debug_assert!(self.at < row.len());
-        // SAFETY: the mask's lanes lie within the row; the others are not written. A vector of bf16 has the same bits
-        // as one of integers.
+        // SAFETY: the mask's lanes lie within the row; the others are not written. The caller promises the instructions.
         unsafe {
-            let rounded = transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(values));
+            let rounded = rounded(values);
             let to = row.as_mut_ptr().add(self.at);
             match self.mask {
                 u16::MAX => _mm256_storeu_si256(to.cast(), rounded),

@@ -5,7 +5,7 @@
 //! only two or three vectors and a remainder. Here the remainder is one more vector, with a mask.
 //!
 //! Each kernel has a portable twin, and a public function that calls one of the two. To call one of the kernels here,
-//! it needs a proof that the CPU has the instructions, [`Avx512`] or [`Avx512Bf16`].
+//! it needs a proof that the CPU has the instructions: [`Avx512`], [`Avx512Bf16`], or for kernels of either type [`Avx512Of`].
 
 mod attention_weights;
 mod bf16;
@@ -16,7 +16,7 @@ mod pack;
 mod softmax;
 
 use crate::dtype::{Bf16, Dtype};
-use crate::instructions::{Avx512, Avx512Bf16};
+use crate::instructions::{Avx512, Avx512Bf16, Avx512Of};
 use crate::layer_norm::RowStatistics;
 use crate::math::{EXP_POLYNOMIAL, MINUS_LN_2, NEGLIGIBLE};
 use crate::matrix::Matrix;
@@ -79,9 +79,9 @@ impl Avx512 {
     }
 }
 
-impl Avx512Bf16 {
-    /// See [`crate::attention_weights::attention_weights`]. One kernel serves both types, so f32 needs the proof as well.
-    pub(crate) fn attention_weights<T: Dtype>(
+impl<T: Dtype> Avx512Of<T> {
+    /// See [`crate::attention_weights::attention_weights`].
+    pub(crate) fn attention_weights(
         self,
         scores: &mut [f32],
         columns: usize,
@@ -95,7 +95,7 @@ impl Avx512Bf16 {
     }
 
     /// See [`crate::attention_weights::attention_weights_backward`].
-    pub(crate) fn attention_weights_backward<T: Dtype>(
+    pub(crate) fn attention_weights_backward(
         self,
         p: &[T],
         p_stride: usize,
@@ -111,6 +111,15 @@ impl Avx512Bf16 {
         }
     }
 
+    /// Packs groups `first ..`, as many as `out` has space for, of rows `b` that become columns. A group must be whole
+    /// vectors wide.
+    pub(crate) fn columns_to_groups<S: Dtype>(self, b: Matrix<S>, first: usize, layout: PackedLayout, out: &mut [u32]) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { pack::columns_to_groups::<S, T>(b, first, layout, out) }
+    }
+}
+
+impl Avx512Bf16 {
     /// See [`crate::bf16::narrow`].
     pub(crate) fn narrow(self, values: &[f32], out: &mut [Bf16]) {
         // SAFETY: `self` proves that the CPU has the instructions.
@@ -141,19 +150,6 @@ impl Avx512Bf16 {
     ) {
         // SAFETY: `self` proves that the CPU has the instructions.
         unsafe { epilogue::gelu_backward_rows(block, slope, columns, out, stride, sums) }
-    }
-
-    /// Packs groups `first ..`, as many as `out` has space for, of rows `b` that become columns. A group must be whole
-    /// vectors wide.
-    pub(crate) fn columns_to_groups<S: Dtype, T: Dtype>(
-        self,
-        b: Matrix<S>,
-        first: usize,
-        layout: PackedLayout,
-        out: &mut [u32],
-    ) {
-        // SAFETY: `self` proves that the CPU has the instructions.
-        unsafe { pack::columns_to_groups::<S, T>(b, first, layout, out) }
     }
 
     /// Packs rows to a layout in squares.

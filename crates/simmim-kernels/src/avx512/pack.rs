@@ -1,21 +1,28 @@
 //! Packing of rows that become columns: squares of sixteen rows and sixteen lanes are transposed in registers.
 
 use super::LANES;
+use super::bf16::rounded_pairs;
 use crate::dtype::{Bf16, Dtype, DtypeKind};
 use crate::matrix::Matrix;
 use crate::pack::{PackedLayout, SQUARE};
 use std::arch::x86_64::{
-    __m512bh, __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
-    _mm512_cvtne2ps_pbh, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
-    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
+    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
+    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
-use std::mem::transmute;
 
-/// See [`crate::pack::pack_depth_by_column`]. There is one kernel for every pair of types, and since one of the pairs
-/// rounds to bf16, the CPU must be able to do that.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) fn columns_to_groups<S: Dtype, T: Dtype>(b: Matrix<S>, first: usize, layout: PackedLayout, out: &mut [u32]) {
+/// See [`crate::pack::pack_depth_by_column`].
+///
+/// # Safety
+/// If `T` is bf16, the CPU has AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn columns_to_groups<S: Dtype, T: Dtype>(
+    b: Matrix<S>,
+    first: usize,
+    layout: PackedLayout,
+    out: &mut [u32],
+) {
     let (width, columns) = (layout.width(), layout.columns());
     for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
         let left = (first + group) * width;
@@ -26,7 +33,8 @@ pub(super) fn columns_to_groups<S: Dtype, T: Dtype>(b: Matrix<S>, first: usize, 
                 let mut square = [_mm512_setzero_si512(); LANES];
                 for (i, square) in square.iter_mut().enumerate() {
                     if left + j + i < columns {
-                        *square = lanes_of::<S, T>(&b.row(left + j + i)[start..]);
+                        // SAFETY: the caller promises the instructions.
+                        *square = unsafe { lanes_of::<S, T>(&b.row(left + j + i)[start..]) };
                     }
                 }
                 for (step, lanes) in transposed(square).iter().zip(lanes.chunks_exact_mut(width)) {
@@ -76,13 +84,16 @@ pub(super) fn rows_to_squares(b: Matrix<Bf16>, layout: PackedLayout, out: &mut [
 }
 
 /// The first sixteen lanes of a row, filled up with zeros after its end.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
+///
+/// # Safety
+/// If `T` is bf16, the CPU has AVX512-BF16.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
-fn lanes_of<S: Dtype, T: Dtype>(row: &[S]) -> __m512i {
+unsafe fn lanes_of<S: Dtype, T: Dtype>(row: &[S]) -> __m512i {
     let mask = |len: usize| if len < LANES { (1 << len) - 1 } else { __mmask16::MAX };
     let values = row.as_ptr();
-    // SAFETY: the masks keep loads within the row, `KIND` says what type a value is, and a vector of bf16 has the same
-    // bits as one of integers.
+    // SAFETY: the masks keep loads within the row, `KIND` says what type a value is, and the caller promises the
+    // instructions.
     unsafe {
         match (S::KIND, T::KIND) {
             (DtypeKind::F32, DtypeKind::F32) => {
@@ -96,7 +107,7 @@ fn lanes_of<S: Dtype, T: Dtype>(row: &[S]) -> __m512i {
                 let rest = &row[LANES.min(row.len())..];
                 let lower = _mm512_maskz_loadu_ps(mask(row.len()), values.cast());
                 let upper = _mm512_maskz_loadu_ps(mask(rest.len()), rest.as_ptr().cast());
-                transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower))
+                rounded_pairs(upper, lower)
             }
             (DtypeKind::Bf16, DtypeKind::F32) => {
                 let half = _mm256_maskz_loadu_epi16(mask(row.len()), values.cast());

@@ -28,7 +28,7 @@ pub use layout::{Packed, PackedLayout};
 use crate::dtype::Dtype;
 use crate::matrix::Matrix;
 #[cfg(target_arch = "x86_64")]
-use crate::{avx512, instructions::Avx512Bf16};
+use crate::{avx512, instructions::Avx512Bf16, instructions::Avx512Of};
 use layout::Order;
 use multiversion::multiversion;
 
@@ -225,8 +225,8 @@ const ROWS_AT_ONCE: usize = 8;
 
 fn columns_to_groups<S: Dtype, T: Dtype>(b: Matrix<S>, first: usize, layout: PackedLayout, out: &mut [u32]) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512Bf16::detect().filter(|_| layout.width.is_multiple_of(avx512::LANES)) {
-        return avx512.columns_to_groups::<S, T>(b, first, layout, out);
+    if let Some(avx512) = Avx512Of::<T>::detect().filter(|_| layout.width.is_multiple_of(avx512::LANES)) {
+        return avx512.columns_to_groups::<S>(b, first, layout, out);
     }
     columns_to_groups_portable::<S, T>(b, first, layout, out);
 }
