@@ -44,7 +44,7 @@ highest_peak = {}
 WORKLOADS = {
     "vit-s": ("pretrain-vit-s16-224", 8, ["bf16", "f32"]),
     "vit-cifar": ("pretrain-vit-cifar", 64, ["bf16", "f32"]),
-    "vit-b": ("pretrain-vit-b16-224", 4, ["bf16"]),
+    "vit-b": ("pretrain-vit-b16-224", 4, ["bf16", "f32"]),
     "swin-t": ("pretrain-swin-t-192", 8, ["bf16", "f32"]),
     "swinv2-t": ("pretrain-swinv2-t-192", 8, ["bf16", "f32"]),
     # for GPUs; --batch changes how many images

@@ -6,9 +6,9 @@
 
 use super::{TileAccumulator, TileJob, TileKernel};
 use std::arch::x86_64::{
-    __m256, __m256i, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps, _mm256_cmpgt_epi32, _mm256_fmadd_ps,
-    _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setr_epi32, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+    __m256, __m256i, _MM_HINT_T1, _mm_prefetch, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
+    _mm256_cmpgt_epi32, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_maskload_ps, _mm256_maskstore_ps,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setr_epi32, _mm256_setzero_ps, _mm256_slli_epi32, _mm256_storeu_ps,
 };
 
 /// Lanes of a vector.
@@ -57,11 +57,13 @@ unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
 unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
     let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEIGHT];
     let (a_row, a_step) = (job.a_row, job.a_step);
+    job.prefetch_output::<HEIGHT, 1>();
     for segment in 0..job.segments {
         // SAFETY: the caller promises that these lanes may be read.
         unsafe {
             let mut a = job.a.add(segment * job.a_segment).cast::<f32>();
             let mut b = job.b.add(segment * job.b_segment).cast::<f32>();
+            let mut ahead = job.ahead.first.wrapping_add(segment * job.b_segment);
             for _ in 0..job.steps {
                 let vectors: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(v * LANES)));
                 for i in 0..HEIGHT {
@@ -70,6 +72,8 @@ unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) 
                         sums[i][v] = _mm256_fmadd_ps(lane, vectors[v], sums[i][v]);
                     }
                 }
+                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
+                ahead = ahead.wrapping_add(job.ahead.step);
                 a = a.wrapping_add(a_step);
                 b = b.add(WIDTH);
             }
@@ -150,23 +154,34 @@ fn half<const UPPER: bool>(lanes: __m256i) -> __m256 {
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: &[[__m256; VECTORS]; HEIGHT]) {
-    for v in 0..VECTORS {
+    for (i, sums) in sums.iter().enumerate() {
+        // SAFETY: C has `columns` values in each row, by the promise of the caller.
+        unsafe { store_row(job, job.c.add(i * job.c_stride), sums) }
+    }
+}
+
+/// [`store`] for one row.
+///
+/// # Safety
+/// `c` leads to a row of C, and otherwise as [`store`] says.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn store_row<const VECTORS: usize>(job: &TileJob, c: *mut f32, sums: &[__m256; VECTORS]) {
+    for (v, &sum) in sums.iter().enumerate() {
         let left = v * LANES;
-        let used = (job.columns - left).min(LANES);
-        for i in 0..HEIGHT {
-            // SAFETY: `used` keeps reads and writes within `columns` values of a row or of the bias, as the caller promises.
-            unsafe {
-                let c = job.c.add(i * job.c_stride + left);
-                let sum = match job.accumulator {
-                    TileAccumulator::Zero => sums[i][v],
-                    TileAccumulator::Output => _mm256_add_ps(load(c, used), sums[i][v]),
-                    TileAccumulator::Bias(bias) => _mm256_add_ps(sums[i][v], load(bias.add(left), used)),
-                };
-                if used == LANES {
-                    _mm256_storeu_ps(c, sum);
-                } else {
-                    _mm256_maskstore_ps(c, mask(used), sum);
-                }
+        let used = if v + 1 < VECTORS { LANES } else { job.columns - left };
+        // SAFETY: `used` keeps reads and writes within `columns` values of a row or of the bias, as the caller promises.
+        unsafe {
+            let c = c.add(left);
+            let sum = match job.accumulator {
+                TileAccumulator::Zero => sum,
+                TileAccumulator::Output => _mm256_add_ps(load(c, used), sum),
+                TileAccumulator::Bias(bias) => _mm256_add_ps(sum, load(bias.add(left), used)),
+            };
+            if used == LANES {
+                _mm256_storeu_ps(c, sum);
+            } else {
+                _mm256_maskstore_ps(c, mask(used), sum);
             }
         }
     }

@@ -5,7 +5,7 @@
 
 use super::{TileAccumulator, TileJob, TileKernel};
 use std::arch::x86_64::{
-    __m512, __m512bh, _MM_HINT_T0, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
+    __m512, __m512bh, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
     _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps,
     _mm512_maskz_loadu_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32,
 };
@@ -85,7 +85,7 @@ unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
 unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEIGHT];
     let (a_row, a_step) = (job.a_row, job.a_step);
-    prefetch_output::<HEIGHT, VECTORS>(job);
+    job.prefetch_output::<HEIGHT, VECTORS>();
     for segment in 0..job.segments {
         // SAFETY: the caller promises that these lanes may be read.
         unsafe {
@@ -220,20 +220,6 @@ unsafe fn store_row<const VECTORS: usize>(
         unsafe {
             let old = _mm512_maskz_loadu_ps(read & mask, old.wrapping_add(v * LANES));
             _mm512_mask_storeu_ps(c.add(v * LANES), mask, _mm512_add_ps(old, sums));
-        }
-    }
-}
-
-/// Fetches what will be added to the sums into the first-level cache, for results that are far from it.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn prefetch_output<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
-    if let TileAccumulator::Output = job.accumulator {
-        for i in 0..HEIGHT {
-            for v in 0..VECTORS {
-                let line = job.c.wrapping_add(i * job.c_stride + v * LANES);
-                _mm_prefetch::<_MM_HINT_T0>(line.cast());
-            }
         }
     }
 }

@@ -44,6 +44,8 @@ use crate::pack::{Packed, PackedLayout};
 
 pub use tile::Tile;
 
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use tile::Unit;
 
 /// The values that a product's sums start from.
@@ -96,6 +98,27 @@ struct TileJob {
     ahead: Ahead,
 }
 
+#[cfg(target_arch = "x86_64")]
+impl TileJob {
+    /// Fetches what the sums of `HEIGHT` rows of `LINES` lines will be added to into the first-level cache, which it may be
+    /// far from.
+    #[inline(always)]
+    fn prefetch_output<const HEIGHT: usize, const LINES: usize>(&self) {
+        if let TileAccumulator::Output = self.accumulator {
+            for i in 0..HEIGHT {
+                for line in 0..LINES {
+                    let line = self.c.wrapping_add(i * self.c_stride + line * LINE);
+                    // SAFETY: every x86-64 CPU has the instruction, which fails on no address.
+                    unsafe { _mm_prefetch::<_MM_HINT_T0>(line.cast()) }
+                }
+            }
+        }
+    }
+}
+
+/// Lanes of a line of the cache.
+const LINE: usize = 16;
+
 /// What a tile fetches from far caches while it computes: its share of the panel that follows in memory, which is
 /// mostly the next one to be read. Without it, the first tile of each panel waits for the third-level cache.
 ///
@@ -109,12 +132,9 @@ struct Ahead {
 }
 
 impl Ahead {
-    /// Lanes of a line of the cache.
-    const LINE: usize = 16;
-
     /// The share of tile `tile` of `tiles`, which read the panel at `panel` of `width` lanes in each of `steps` steps.
     fn of_tile(tile: usize, tiles: usize, panel: &[u32], steps: usize, width: usize) -> Self {
-        let step = width.div_ceil(tiles).min(Self::LINE);
+        let step = width.div_ceil(tiles).min(LINE);
         Self { first: panel.as_ptr().wrapping_add(steps * width + tile * steps * step), step }
     }
 }
