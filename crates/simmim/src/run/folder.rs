@@ -24,7 +24,7 @@ use crate::recipe::RecipeKind;
 use crate::tokenizer::TOKENIZER_FILE;
 use serde_json::Value;
 use std::fs::{self, File, TryLockError};
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -34,12 +34,16 @@ const RECIPE_FILE: &str = "recipe.toml";
 
 const PICTURES_FOLDER: &str = "pictures";
 
+/// How often a folder that others remove at the same time is created again.
+const MOST_TRIES: usize = 100;
+
 /// A run folder that is locked against other processes, before its run begins.
 #[derive(Debug)]
 pub struct LockedFolder {
     path: PathBuf,
     lock: Option<File>,
-    /// The outermost folder that was created for it; it is removed again if the run does not begin.
+    /// The outermost folder that was created for it; it is removed again if the run does not begin. An empty one may stay
+    /// where several processes begin at once.
     made: Option<PathBuf>,
     has_run: bool,
 }
@@ -51,33 +55,34 @@ impl LockedFolder {
     /// If the folder holds something other than a run, or is in use by another process.
     pub fn open(path: &Path) -> Result<Self> {
         let input = |what: String, hint: &str| Error::Input { what, hint: Some(hint.into()) };
-        if path.exists() && !path.is_dir() {
+        if fs::metadata(path).is_ok_and(|there| !there.is_dir()) {
             return Err(input(format!("`{}` is a file", path.display()), "give --out a folder"));
         }
         let has_run = path.join(RESOLVED_FILE).is_file();
-        let is_empty = fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none());
+        let counts = |entry: io::Result<fs::DirEntry>| !entry.is_ok_and(|entry| entry.file_name() == LOCK_FILE);
+        let is_empty = fs::read_dir(path).map_or(true, |mut entries| !entries.any(counts));
         if !has_run && !is_empty && !path.join(LOCK_FILE).exists() {
             return Err(input(
                 format!("`{}` is not empty and not a run", path.display()),
                 "choose a new folder for --out",
             ));
         }
-        let made = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).last().map(Path::to_owned);
-        fs::create_dir_all(path).map_err(Error::io(path))?;
-        let mut folder = Self { path: path.to_owned(), lock: None, made, has_run: false };
-        let lock_path = path.join(LOCK_FILE);
-        let lock = File::create(&lock_path).map_err(Error::io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(input(
-                    format!("`{}` is in use by another process", path.display()),
-                    "wait for it, or choose another --out",
-                ));
+        let is_in_use = || {
+            input(format!("`{}` is in use by another process", path.display()), "wait for it, or choose another --out")
+        };
+        let mut folder = Self { path: path.to_owned(), lock: None, made: None, has_run: false };
+        let mut tries = 0;
+        while folder.lock.is_none() {
+            tries += 1;
+            match lock(path) {
+                Ok((lock, made)) => (folder.lock, folder.made) = (Some(lock), made),
+                Err(NoLock::Held) => return Err(is_in_use()),
+                Err(NoLock::Moved) if tries < MOST_TRIES => {}
+                Err(NoLock::Moved) => return Err(is_in_use()),
+                Err(NoLock::Failed(e)) if is_of_removal(&e) && tries < MOST_TRIES => {}
+                Err(NoLock::Failed(e)) => return Err(Error::io(path)(e)),
             }
-            Err(TryLockError::Error(e)) => return Err(Error::io(&lock_path)(e)),
         }
-        folder.lock = Some(lock);
         // again, because another process may have begun and ended a run before the lock was taken
         folder.has_run = path.join(RESOLVED_FILE).is_file();
         Ok(folder)
@@ -128,6 +133,50 @@ impl LockedFolder {
         let lock = self.lock.take().expect("a folder is locked until its run begins");
         Ok(RunFolder { path, log, _lock: lock })
     }
+}
+
+/// Why a folder is not locked.
+enum NoLock {
+    /// Another process holds the lock.
+    Held,
+    /// Another process, whose run did not begin, has removed the lock's file after it was opened.
+    Moved,
+    Failed(io::Error),
+}
+
+/// Whether another process may have removed the folder at that moment. If that happens while the folder is created, it may
+/// seem to be a file that exists.
+fn is_of_removal(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::NotFound | ErrorKind::AlreadyExists)
+}
+
+/// Creates a folder if it does not exist and locks it. Returns the lock and the outermost folder that was created.
+fn lock(path: &Path) -> std::result::Result<(File, Option<PathBuf>), NoLock> {
+    let made = path.ancestors().take_while(|p| !p.as_os_str().is_empty() && !p.exists()).last().map(Path::to_owned);
+    fs::create_dir_all(path).map_err(NoLock::Failed)?;
+    let file = path.join(LOCK_FILE);
+    let lock = File::create(&file).map_err(NoLock::Failed)?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(NoLock::Held),
+        Err(TryLockError::Error(e)) => return Err(NoLock::Failed(e)),
+    }
+    // a lock on a file that was removed after it was opened would not keep out those who make a new one
+    if is_at(&lock, &file).map_err(NoLock::Failed)? { Ok((lock, made)) } else { Err(NoLock::Moved) }
+}
+
+/// Whether `path` still names an open file.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+    Ok(place(file.metadata()?) == place(fs::metadata(path)?))
+}
+
+/// Not checked: two processes that fail to begin at the same moment may both hold a lock.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> io::Result<bool> {
+    Ok(true)
 }
 
 impl Drop for LockedFolder {
@@ -200,6 +249,8 @@ mod tests {
     use crate::recipe::{Recipe, resolve};
     use crate::run::{RunInfo, read_log};
     use serde_json::json;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
 
     fn open(path: &Path, resolved: &Resolved) -> Result<RunFolder> {
         LockedFolder::open(path)?.begin("", resolved, None)
@@ -227,6 +278,29 @@ mod tests {
             tokenizer: None,
         };
         Resolved { recipe: resolve("demo", &edits).unwrap(), run }
+    }
+
+    #[test]
+    fn one_at_a_time_holds_a_folder_that_others_remove() {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, holders) = (parent.path().join("run"), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        match LockedFolder::open(&path) {
+                            Ok(folder) => {
+                                assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold the folder");
+                                thread::yield_now();
+                                holders.fetch_sub(1, Ordering::SeqCst);
+                                drop(folder); // no run began, so this removes the folder, unless another comes in between
+                            }
+                            Err(e) => assert!(e.to_string().contains("is in use by another process"), "{e}"),
+                        }
+                    }
+                });
+            }
+        });
     }
 
     #[test]
