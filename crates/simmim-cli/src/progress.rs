@@ -84,8 +84,9 @@ impl Progress {
                 let baseline = baseline.map_or(String::new(), |b| format!(" (predicting the mean of the visible pixels: {b:.4})"));
                 self.say(&format!("step {steps}: held-out loss {loss:.4}{baseline}"));
             }
-            Event::Classified { steps, loss, top1, top5 } => {
-                self.say(&format!("step {steps}: top-1 {top1:.2} %, top-5 {top5:.2} %, held-out loss {loss:.4}"));
+            Event::Classified { steps, loss, top1, top5, mean_average_precision } => {
+                let mean = mean_average_precision.map_or(String::new(), |m| format!("mean average precision {m:.2} %, "));
+                self.say(&format!("step {steps}: {mean}top-1 {top1:.2} %, top-5 {top5:.2} %, held-out loss {loss:.4}"));
             }
             Event::Monitored { steps, quality, time_share } => self.say(&format!(
                 "step {steps}: features: k-NN {:.1} %, linear probe {}, effective rank {:.1} ({:.1} % of the time)",

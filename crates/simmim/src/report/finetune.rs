@@ -28,14 +28,16 @@ pub fn finetune_page(
     if let Some(last) = last {
         let percent = |key: &str| points(log, key);
         sections.push(Section::Heading("Accuracy".into()));
-        sections.push(step_chart(
-            "Held-out accuracy",
-            "percent",
-            vec![
-                Series { name: "top-5".into(), points: percent("top5"), style: Style::Points },
-                Series { name: "top-1".into(), points: percent("top1"), style: Style::Points },
-            ],
-        ));
+        let mut series = vec![("top-5", "top5"), ("top-1", "top1")];
+        if last.mean_average_precision.is_some() {
+            series.push(("mean average precision", "mean_average_precision"));
+        }
+        let series = series.into_iter().map(|(name, key)| Series {
+            name: name.into(),
+            points: percent(key),
+            style: Style::Points,
+        });
+        sections.push(step_chart("Held-out accuracy", "percent", series.collect()));
         sections.push(per_class(&run.classes, last));
         sections.extend(confusion(&run.classes, last));
     }
@@ -67,7 +69,11 @@ fn numbers(log: &[LogEntry], resolved: &Resolved<FinetuneRecipe>, state: &State,
     let mut numbers = vec![number("steps", state.steps.to_string(), Some(format!("of {total}")))];
     let metric = |name: &str| state.metrics.get(name).copied();
     if let (Some(top1), Some(top5), Some(loss)) = (metric("top1"), metric("top5"), metric("val_loss")) {
-        numbers.push(number("top-1", percent(top1), Some("of held-out images".into())));
+        let of = match metric("mean_average_precision") {
+            Some(_) => "of held-out images that have a class",
+            None => "of held-out images",
+        };
+        numbers.push(number("top-1", percent(top1), Some(of.into())));
         numbers.push(number("top-5", percent(top5), None));
         numbers.push(number("held-out loss", format!("{loss:.4}"), None));
     }

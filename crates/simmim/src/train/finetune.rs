@@ -236,15 +236,16 @@ impl<B: Backend> Evaluation<B> for AccuracyEvaluation {
             let done = self.classify(b, source)?;
             records.count_unreadable(Collection::HeldOut, &done.skipped, steps, observe)?;
             let (loss, top1, top5) = (done.loss, done.accuracy.top1(), done.accuracy.top5());
-            observe(Event::Classified { steps, loss, top1, top5 });
+            let mean_average_precision = done.mean_average_precision;
+            observe(Event::Classified { steps, loss, top1, top5, mean_average_precision });
             let mut scalars = vec![("loss/held-out", loss), ("top1", top1), ("top5", top5)];
-            scalars.extend(done.mean_average_precision.map(|mean| ("mean_average_precision", mean)));
+            scalars.extend(mean_average_precision.map(|mean| ("mean_average_precision", mean)));
             records.log_metrics(
                 &[
                     ("val_loss", Some(loss)),
                     ("top1", Some(top1)),
                     ("top5", Some(top5)),
-                    ("mean_average_precision", done.mean_average_precision),
+                    ("mean_average_precision", mean_average_precision),
                 ],
                 &scalars,
             )?;

@@ -170,6 +170,8 @@ pub enum Event<'a> {
         top1: f64,
         /// Top-5 accuracy in percent.
         top5: f64,
+        /// Mean average precision in percent, where an image may have several labels.
+        mean_average_precision: Option<f64>,
     },
     /// The features were evaluated by k-NN and a linear probe.
     Monitored {
