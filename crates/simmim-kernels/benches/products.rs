@@ -5,7 +5,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemmkit::{MatMut, MatRef, Parallelism, gemm};
-use simmim_kernels::dtype::{Bf16, Dtype};
+use simmim_kernels::dtype::{Bf16, Dtype, padded};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_row};
 use simmim_kernels::peak::PeakLoop;
@@ -36,6 +36,11 @@ fn operations(m: usize, k: usize, n: usize) -> Throughput {
     Throughput::Elements((2 * m * k * n) as u64)
 }
 
+/// Rows of a value, as [`Matrix`] wants them.
+fn stored<T: Dtype>(value: f32, rows: usize, columns: usize) -> Vec<T> {
+    vec![T::narrowed(value); rows * padded::<T>(columns)]
+}
+
 fn packed<T: Dtype>(rows: &[T], depth: usize, columns: usize, layout: PackedLayout) -> (Vec<u32>, PackedLayout) {
     let mut lanes = vec![0; layout.lanes()];
     pack_depth_by_row(Matrix::new(rows, depth, columns), layout, &mut lanes);
@@ -58,7 +63,7 @@ fn forward<T: Dtype>(c: &mut Criterion) {
     let mut group = c.benchmark_group("forward product");
     for (m, k, n) in FORWARD.into_iter().chain(ODD) {
         let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", T::KIND), format!("{m}x{k}x{n}"));
-        let (a, b, mut out) = (vec![T::narrowed(0.5); m * k], vec![T::narrowed(0.25); k * n], vec![0.0; m * n]);
+        let (a, b, mut out) = (stored::<T>(0.5, m, k), stored::<T>(0.25, k, n), vec![0.0; m * n]);
         let (panels, layout) = packed(&b, k, n, tile.panels::<T>(k, n));
         let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
         group.throughput(operations(m, k, n));
@@ -67,7 +72,7 @@ fn forward<T: Dtype>(c: &mut Criterion) {
             bench.iter(|| product(tile, a, black_box(b), &mut out, n, Accumulator::Zero));
         });
         if ODD.contains(&(m, k, n)) {
-            continue;
+            continue; // the naive twin says nothing new of them, and two would have one name
         }
         group.throughput(operations(NAIVE_ROWS, k, n));
         group.bench_function(id("naive", NAIVE_ROWS), |bench| {
@@ -83,7 +88,7 @@ fn weight_gradients<T: Dtype>(c: &mut Criterion) {
     let mut group = c.benchmark_group("weight gradient");
     for (m, k, n) in GRADIENT.into_iter().chain(ODD_GRADIENT) {
         let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", T::KIND), format!("{m}x{k}x{n}"));
-        let (d_y, x, mut out) = (vec![T::narrowed(0.5); m * k], vec![T::narrowed(0.25); k * n], vec![0.0; m * n]);
+        let (d_y, x, mut out) = (stored::<T>(0.5, k, m), stored::<T>(0.25, k, n), vec![0.0; m * n]);
         let (blocks, of_blocks) = packed(&d_y, k, m, tile.blocks::<T>(k, m));
         let (panels, of_panels) = packed(&x, k, n, tile.panels::<T>(k, n));
         group.throughput(operations(m, k, n));
@@ -92,7 +97,7 @@ fn weight_gradients<T: Dtype>(c: &mut Criterion) {
             bench.iter(|| product_of_packed::<T>(tile, a, 0, black_box(b), &mut out, Accumulator::Output));
         });
         if ODD_GRADIENT.contains(&(m, k, n)) {
-            continue;
+            continue; // as above
         }
         group.throughput(operations(NAIVE_ROWS, k, n));
         group.bench_function(id("naive", NAIVE_ROWS), |bench| {

@@ -13,7 +13,7 @@ use std::slice::{from_raw_parts, from_raw_parts_mut};
 /// See [`crate::attention_weights::attention_weights`].
 ///
 /// # Safety
-/// For bf16, the CPU has AVX512-BF16.
+/// If `T` is bf16, the CPU has AVX512-BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn attention_weights<T: Dtype>(
     scores: &mut [f32],
@@ -61,7 +61,8 @@ unsafe fn rows_in_registers<T: Dtype, const VECTORS: usize>(
     for (i, (scores, p)) in scores.chunks_exact(scores_stride(columns)).zip(p.chunks_exact_mut(p_stride)).enumerate() {
         let (p, rest) = p.split_at_mut(columns);
         let mut row = [_mm512_setzero_ps(); VECTORS];
-        // SAFETY: the rows of scores, biases and weights have `columns` values, which are those of the vectors.
+        // SAFETY: the rows of scores, biases and weights have `columns` values, which are those of the vectors. The caller
+        // promises the instructions.
         unsafe {
             for v in 0..VECTORS {
                 row[v] = vector(v).load(scores);
@@ -130,7 +131,7 @@ unsafe fn long_rows<T: Dtype>(
         for ((row, p), factor) in scores.chunks_exact(stride).zip(p.chunks_exact_mut(p_stride)).zip(factors) {
             let (factor, (p, rest)) = (_mm512_set1_ps(factor), p.split_at_mut(columns));
             for vector in vectors(columns) {
-                // SAFETY: both rows have `columns` values.
+                // SAFETY: both rows have `columns` values, and the caller promises the instructions.
                 unsafe { vector.store_as(p, _mm512_mul_ps(vector.load(row), factor)) };
             }
             rest.fill(T::default());
@@ -152,7 +153,7 @@ fn add(row: &mut [f32], bias: &[f32]) {
 /// See [`crate::attention_weights::attention_weights_backward`].
 ///
 /// # Safety
-/// For bf16, the CPU has AVX512-BF16.
+/// If `T` is bf16, the CPU has AVX512-BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) unsafe fn attention_weights_backward<T: Dtype>(
     p: &[T],
@@ -166,7 +167,7 @@ pub(super) unsafe fn attention_weights_backward<T: Dtype>(
     let rows = d_p.chunks_exact(scores_stride(columns)).zip(p.chunks(p_stride)).zip(d_s.chunks_mut(d_s_stride));
     for (i, ((d, p), d_s)) in rows.enumerate() {
         let (p, (d_s, rest)) = (&p[..columns], d_s.split_at_mut(columns));
-        // SAFETY: all rows have at least `columns` values.
+        // SAFETY: all rows have at least `columns` values, and the caller promises the instructions.
         unsafe {
             let mut dot = _mm512_setzero_ps();
             for vector in vectors(columns) {
@@ -194,12 +195,12 @@ impl RowVector {
     /// Writes values to a row of either type.
     ///
     /// # Safety
-    /// The row is at least as long as the `len` of [`vectors`]. For bf16, the CPU has AVX512-BF16.
+    /// The row is at least as long as the `len` of [`vectors`]. If `T` is bf16, the CPU has AVX512-BF16.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     #[inline]
     unsafe fn store_as<T: Dtype>(self, row: &mut [T], values: __m512) {
         let (pointer, len) = (row.as_mut_ptr(), row.len());
-        // SAFETY: `KIND` says what type the values of the row have, and the caller promises its length.
+        // SAFETY: `KIND` says what type the values of the row have, and the caller promises its length and the instructions.
         unsafe {
             match T::KIND {
                 DtypeKind::F32 => self.store(from_raw_parts_mut(pointer.cast(), len), values),

@@ -1,7 +1,7 @@
 //! Rounding to bf16, sixteen values by one instruction.
 //!
-//! The two instructions are spelled out as assembly, because a kernel for both types must compile for CPUs that have them
-//! not: as intrinsics they could be inlined only where the compiler may use them anywhere.
+//! Both instructions are written as assembly, because one kernel serves both types and so is compiled without AVX512-BF16.
+//! An intrinsic that needs it could not be inlined there, and each use would be a call.
 
 use super::LANES;
 use crate::dtype::Bf16;

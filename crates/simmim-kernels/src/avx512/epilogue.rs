@@ -15,7 +15,7 @@ pub(super) fn narrow_rows(block: &[f32], columns: usize, out: &mut [Bf16], strid
     for (block, out) in block.chunks_exact(columns).zip(out.chunks_mut(stride)) {
         let out = &mut out[..columns];
         for vector in vectors(columns) {
-            // SAFETY: both rows have `columns` values.
+            // SAFETY: both rows have `columns` values, and this function has the instructions.
             unsafe { vector.round(out, vector.load(block)) };
         }
     }
@@ -28,13 +28,13 @@ pub(super) fn gelu_rows(block: &[f32], columns: usize, out: &mut [Bf16], stride:
         let out = &mut out[..columns];
         if slope.is_empty() {
             for vector in vectors(columns) {
-                // SAFETY: both rows have `columns` values.
+                // SAFETY: both rows have `columns` values, and this function has the instructions.
                 unsafe { vector.round(out, near_value_and_slope(vector.load(block)).0) };
             }
         } else {
             let slope = &mut slope[i * columns..][..columns];
             for vector in vectors(columns) {
-                // SAFETY: all three rows have `columns` values.
+                // SAFETY: all three rows have `columns` values, and this function has the instructions.
                 unsafe {
                     let (value, value_slope) = near_value_and_slope(vector.load(block));
                     vector.round(out, value);
@@ -60,7 +60,7 @@ pub(super) fn gelu_backward_rows(
     for ((block, slope), out) in rows.zip(out.chunks_mut(stride)) {
         let out = &mut out[..columns];
         for vector in vectors(columns) {
-            // SAFETY: all rows and the sums have `columns` values.
+            // SAFETY: all rows and the sums have `columns` values, and this function has the instructions.
             unsafe {
                 let d = _mm512_mul_ps(vector.load(block), vector.widen(slope));
                 vector.round(out, d);

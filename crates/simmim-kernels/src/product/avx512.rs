@@ -189,7 +189,7 @@ unsafe fn widened_tile<const HEIGHT: usize>(job: &TileJob) {
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
 unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: &[[__m512; VECTORS]; HEIGHT]) {
     let last = u16::MAX >> (VECTORS * LANES - job.columns);
-    // the address counts even where nothing is read: on Intel's cores, masking out what is no memory takes ages
+    // even a load whose mask leaves out every lane needs a valid address: with another one it is very slow on Intel's cores
     let (old, stride, read) = match job.accumulator {
         TileAccumulator::Zero => (job.c.cast_const(), job.c_stride, 0),
         TileAccumulator::Output => (job.c.cast_const(), job.c_stride, u16::MAX),
@@ -201,7 +201,7 @@ unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: 
     }
 }
 
-/// Adds a row of sums to old values, if `read` has all bits and not none, and stores it.
+/// Stores a row of sums, with `old` added where `read` has all bits. Where it has none, `old` is ignored.
 ///
 /// # Safety
 /// `c`, and `old` if it is read, lead to all lanes of all vectors, but of the last one only to those in `last`.

@@ -95,13 +95,13 @@ struct TileJob {
     /// Columns of the panel that are columns of `C`; the last panel may be filled up with zeros.
     columns: usize,
     accumulator: TileAccumulator,
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only kernels for x86-64 fetch ahead"))]
     ahead: Ahead,
 }
 
 #[cfg(target_arch = "x86_64")]
 impl TileJob {
-    /// Fetches what the sums of `HEIGHT` rows of `LINES` lines will be added to into the first-level cache, which it may be
-    /// far from.
+    /// Fetches into the first-level cache what the sums will be added to: `HEIGHT` rows of `LINES` lines of C.
     #[inline(always)]
     fn prefetch_output<const HEIGHT: usize, const LINES: usize>(&self) {
         if let TileAccumulator::Output = self.accumulator {
@@ -122,8 +122,10 @@ const LINE: usize = 16;
 /// What a tile fetches from far caches while it computes: its share of the panel that follows in memory, which is
 /// mostly the next one to be read. Without it, the first tile of each panel waits for the third-level cache.
 ///
-/// A tile fetches one line in each step, so few tiles fetch only a part of the panel.
+/// A tile fetches one line in each step. One or two tiles of 48 columns fetch only a part of the panel, and of more tiles
+/// than the panel has lanes the last ones fetch beyond it.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only kernels for x86-64 fetch ahead"))]
 struct Ahead {
     /// The first lane in segment 0. It may lie beyond the operand, because it is never read.
     first: *const u32,
