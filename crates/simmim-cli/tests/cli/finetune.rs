@@ -269,7 +269,7 @@ fn images_of_a_list_are_of_any_number_of_classes() {
     assert!(evaluated["images"] == 12 && evaluated["mean_average_precision"].as_f64().unwrap() > 90.0, "{evaluated:?}");
     assert!(evaluated["loss"].as_f64().unwrap() < 0.5, "an image of no class counts too: {evaluated:?}");
     let page = fs::read_to_string(run.join("report.html")).unwrap();
-    for said in ["</svg>mean average precision</li>", "of held-out images that have a class"] {
+    for said in ["</svg>mAP</li>", "of held-out images that have a class"] {
         assert!(page.contains(said), "{said}");
     }
     let out = folder.path().join("hf");

@@ -30,7 +30,7 @@ pub fn finetune_page(
         sections.push(Section::Heading("Accuracy".into()));
         let mut series = vec![("top-5", "top5"), ("top-1", "top1")];
         if last.mean_average_precision.is_some() {
-            series.push(("mean average precision", "mean_average_precision"));
+            series.push(("mAP", "mean_average_precision"));
         }
         let series = series.into_iter().map(|(name, key)| Series {
             name: name.into(),
