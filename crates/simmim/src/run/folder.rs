@@ -136,6 +136,7 @@ impl LockedFolder {
 }
 
 /// Why a folder is not locked.
+#[derive(Debug)]
 enum NoLock {
     /// Another process holds the lock.
     Held,
@@ -156,13 +157,18 @@ fn lock(path: &Path) -> std::result::Result<(File, Option<PathBuf>), NoLock> {
     fs::create_dir_all(path).map_err(NoLock::Failed)?;
     let file = path.join(LOCK_FILE);
     let lock = File::create(&file).map_err(NoLock::Failed)?;
-    match lock.try_lock() {
+    Ok((locked(lock, &file)?, made))
+}
+
+/// Locks the file that was opened at `path`, if it is still there: a lock on one that was removed meanwhile would not keep
+/// out those who make a new one.
+fn locked(file: File, path: &Path) -> std::result::Result<File, NoLock> {
+    match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(NoLock::Held),
         Err(TryLockError::Error(e)) => return Err(NoLock::Failed(e)),
     }
-    // a lock on a file that was removed after it was opened would not keep out those who make a new one
-    if is_at(&lock, &file).map_err(NoLock::Failed)? { Ok((lock, made)) } else { Err(NoLock::Moved) }
+    if is_at(&file, path).map_err(NoLock::Failed)? { Ok(file) } else { Err(NoLock::Moved) }
 }
 
 /// Whether `path` still names an open file.
@@ -249,7 +255,6 @@ mod tests {
     use crate::recipe::{Recipe, resolve};
     use crate::run::{RunInfo, read_log};
     use serde_json::json;
-    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
     fn open(path: &Path, resolved: &Resolved) -> Result<RunFolder> {
@@ -281,26 +286,32 @@ mod tests {
     }
 
     #[test]
-    fn one_at_a_time_holds_a_folder_that_others_remove() {
+    #[cfg(unix)]
+    fn a_lock_on_a_file_that_was_removed_meanwhile_does_not_count() {
         let parent = tempfile::tempdir().unwrap();
-        let (path, holders) = (parent.path().join("run"), AtomicUsize::new(0));
-        thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..500 {
-                        match LockedFolder::open(&path) {
-                            Ok(folder) => {
-                                assert_eq!(holders.fetch_add(1, Ordering::SeqCst), 0, "two hold the folder");
-                                thread::yield_now();
-                                holders.fetch_sub(1, Ordering::SeqCst);
-                                drop(folder); // no run began, so this removes the folder, unless another comes in between
-                            }
-                            Err(e) => assert!(e.to_string().contains("is in use by another process"), "{e}"),
-                        }
-                    }
-                });
+        let path = parent.path().join("run");
+        let first = LockedFolder::open(&path).unwrap();
+        let lock_path = path.join(LOCK_FILE);
+        let opened = File::open(&lock_path).unwrap(); // by a process that has not locked it yet
+        drop(first); // no run began, so this removes the folder
+        let _second = LockedFolder::open(&path).unwrap();
+        assert!(matches!(locked(opened, &lock_path), Err(NoLock::Moved)));
+        let opened = File::open(&lock_path).unwrap();
+        assert!(matches!(locked(opened, &lock_path), Err(NoLock::Held)));
+    }
+
+    #[test]
+    fn of_those_who_begin_at_once_all_but_one_are_told_that_the_folder_is_in_use() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        let begin = || {
+            for _ in 0..500 {
+                if let Err(e) = LockedFolder::open(&path) {
+                    assert!(e.to_string().contains("is in use by another process"), "{e}");
+                }
             }
-        });
+        };
+        thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(begin))));
     }
 
     #[test]
