@@ -17,11 +17,14 @@ const LANES: usize = 8;
 /// Lanes of a panel.
 pub(super) const WIDTH: usize = 16;
 
-pub(super) const F32: [TileKernel; 6] =
+/// Rows of a block of A, the greatest height of a tile.
+const BLOCK: usize = 6;
+
+pub(super) const F32: [TileKernel; BLOCK] =
     [f32_tile::<1>, f32_tile::<2>, f32_tile::<3>, f32_tile::<4>, f32_tile::<5>, f32_tile::<6>];
 
 /// bf16 operands, whose halves of a lane are widened to f32.
-pub(super) const BF16: [TileKernel; 6] =
+pub(super) const BF16: [TileKernel; BLOCK] =
     [bf16_tile::<1>, bf16_tile::<2>, bf16_tile::<3>, bf16_tile::<4>, bf16_tile::<5>, bf16_tile::<6>];
 
 /// # Safety
@@ -30,9 +33,12 @@ pub(super) const BF16: [TileKernel; 6] =
 unsafe fn f32_tile<const HEIGHT: usize>(job: &TileJob) {
     // SAFETY: the caller promises what these functions ask for.
     unsafe {
-        match job.columns.div_ceil(LANES) {
-            1 => f32_vectors::<HEIGHT, 1>(job),
-            _ => f32_vectors::<HEIGHT, 2>(job),
+        match (job.a_row, job.a_step, job.columns.div_ceil(LANES)) {
+            (stride, 1, 1) => f32_vectors::<HEIGHT, 1>(job, InPlace { stride }),
+            (stride, 1, _) => f32_vectors::<HEIGHT, 2>(job, InPlace { stride }),
+            (1, BLOCK, 1) => f32_vectors::<HEIGHT, 1>(job, InBlock),
+            (1, BLOCK, _) => f32_vectors::<HEIGHT, 2>(job, InBlock),
+            (row, step, _) => unreachable!("no product reads rows {row} and steps {step} apart"),
         }
     }
 }
@@ -50,13 +56,54 @@ unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
     }
 }
 
+/// Where the rows of A are, as distances that are constants as far as possible: the fewer instructions are spent on
+/// addresses, the closer the loop comes to its multiply-adds, above all if the core serves another thread as well.
+trait Rows: Copy {
+    /// Lanes from a step to the next.
+    const STEP: usize;
+
+    /// Lanes from a row to the next.
+    fn row(self) -> usize;
+}
+
+/// Rows whose steps follow each other.
+#[derive(Clone, Copy)]
+struct InPlace {
+    stride: usize,
+}
+
+/// Steps whose rows follow each other.
+#[derive(Clone, Copy)]
+struct InBlock;
+
+impl Rows for InPlace {
+    const STEP: usize = 1;
+
+    #[inline(always)]
+    fn row(self) -> usize {
+        self.stride
+    }
+}
+
+impl Rows for InBlock {
+    const STEP: usize = BLOCK;
+
+    #[inline(always)]
+    fn row(self) -> usize {
+        1
+    }
+}
+
+/// Steps of the depth that share their additions to addresses.
+const STEPS: usize = 4;
+
 /// # Safety
-/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns.
+/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns, and `rows` are the distances in
+/// A.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
+unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, rows: impl Rows) {
     let mut sums = [[_mm256_setzero_ps(); VECTORS]; HEIGHT];
-    let (a_row, a_step) = (job.a_row, job.a_step);
     job.prefetch_output::<HEIGHT, 1>();
     for segment in 0..job.segments {
         // SAFETY: the caller promises that these lanes may be read.
@@ -64,23 +111,57 @@ unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) 
             let mut a = job.a.add(segment * job.a_segment).cast::<f32>();
             let mut b = job.b.add(segment * job.b_segment).cast::<f32>();
             let mut ahead = job.ahead.first.wrapping_add(segment * job.b_segment);
-            for _ in 0..job.steps {
-                let vectors: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(v * LANES)));
-                for i in 0..HEIGHT {
-                    let lane = _mm256_set1_ps(*a.add(i * a_row));
-                    for v in 0..VECTORS {
-                        sums[i][v] = _mm256_fmadd_ps(lane, vectors[v], sums[i][v]);
-                    }
+            for _ in 0..job.steps / STEPS {
+                for step in 0..STEPS {
+                    add_step(&mut sums, a, step, b.add(step * WIDTH), rows);
                 }
                 _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-                ahead = ahead.wrapping_add(job.ahead.step);
-                a = a.wrapping_add(a_step);
-                b = b.add(WIDTH);
+                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(STEPS / 2 * job.ahead.step).cast());
+                ahead = ahead.wrapping_add(STEPS * job.ahead.step);
+                a = a.wrapping_add(STEPS * step_of(rows));
+                b = b.add(STEPS * WIDTH);
+            }
+            for step in 0..job.steps % STEPS {
+                add_step(&mut sums, a, step, b.add(step * WIDTH), rows);
             }
         }
     }
     // SAFETY: the caller promises what `store` asks for.
-    unsafe { store(job, &sums) }
+    unsafe { store(job, sums) }
+}
+
+/// [`Rows::STEP`] of a value.
+#[inline(always)]
+fn step_of<R: Rows>(_: R) -> usize {
+    R::STEP
+}
+
+/// Adds the products of one step.
+///
+/// # Safety
+/// `HEIGHT` rows from `a` on have a lane that may be read in this step, and the panel has `VECTORS` vectors at `b`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn add_step<const HEIGHT: usize, const VECTORS: usize>(
+    sums: &mut [[__m256; VECTORS]; HEIGHT],
+    a: *const f32,
+    step: usize,
+    b: *const f32,
+    rows: impl Rows,
+) {
+    // the fourth row has a pointer of its own, so that an address is a pointer and one or two distances
+    let fourth = a.wrapping_add(3 * rows.row());
+    // SAFETY: the caller promises that these lanes may be read.
+    unsafe {
+        let vectors: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(v * LANES)));
+        for i in 0..HEIGHT {
+            let row = if i < 3 { a.wrapping_add(i * rows.row()) } else { fourth.wrapping_add((i - 3) * rows.row()) };
+            let lane = _mm256_set1_ps(*row.add(step * step_of(rows)));
+            for v in 0..VECTORS {
+                sums[i][v] = _mm256_fmadd_ps(lane, vectors[v], sums[i][v]);
+            }
+        }
+    }
 }
 
 /// The lower halves of all lanes first, then the upper ones, because both together take too many registers.
@@ -107,7 +188,7 @@ unsafe fn bf16_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob)
         }
     }
     // SAFETY: the caller promises what `store` asks for.
-    unsafe { store(job, &sums) }
+    unsafe { store(job, sums) }
 }
 
 /// Adds the products of the lower or the upper halves of the lanes of one step.
@@ -146,17 +227,53 @@ fn half<const UPPER: bool>(lanes: __m256i) -> __m256 {
     }
 }
 
-/// Adds sums to the accumulator and stores them.
+/// Adds sums to the accumulator and stores them. Always inlined, so that sums stay in registers; it is compiled for the
+/// instructions of its caller.
 ///
 /// # Safety
-/// `c` and the accumulator are as [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES`
-/// columns.
-#[inline]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: &[[__m256; VECTORS]; HEIGHT]) {
-    for (i, sums) in sums.iter().enumerate() {
-        // SAFETY: C has `columns` values in each row, by the promise of the caller.
-        unsafe { store_row(job, job.c.add(i * job.c_stride), sums) }
+/// The CPU has AVX2. `c` and the accumulator are as [`TileKernel`] says; the job has
+/// `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns.
+#[inline(always)]
+unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: [[__m256; VECTORS]; HEIGHT]) {
+    let whole = job.columns == VECTORS * LANES;
+    // SAFETY: C has `columns` values in each row, and a bias as many, by the promise of the caller.
+    unsafe {
+        match job.accumulator {
+            TileAccumulator::Zero if whole => store_whole(job, sums, |sum, _, _| sum),
+            TileAccumulator::Output if whole => {
+                store_whole(job, sums, |sum, c, _| _mm256_add_ps(_mm256_loadu_ps(c), sum))
+            }
+            TileAccumulator::Bias(bias) if whole => {
+                let bias: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(bias.add(v * LANES)));
+                store_whole(job, sums, |sum, _, v| _mm256_add_ps(sum, bias[v]));
+            }
+            _ => {
+                for i in 0..HEIGHT {
+                    store_row(job, job.c.add(i * job.c_stride), &sums[i]);
+                }
+            }
+        }
+    }
+}
+
+/// Stores what `value` makes of each vector of sums, its place in C, and its number in the row.
+///
+/// # Safety
+/// The CPU has AVX2, and C has `VECTORS·LANES` values in each row.
+#[inline(always)]
+unsafe fn store_whole<const HEIGHT: usize, const VECTORS: usize>(
+    job: &TileJob,
+    sums: [[__m256; VECTORS]; HEIGHT],
+    value: impl Fn(__m256, *const f32, usize) -> __m256,
+) {
+    for i in 0..HEIGHT {
+        for v in 0..VECTORS {
+            // SAFETY: the caller promises that the row has these values.
+            unsafe {
+                let c = job.c.add(i * job.c_stride + v * LANES);
+                _mm256_storeu_ps(c, value(sums[i][v], c, v));
+            }
+        }
     }
 }
 
