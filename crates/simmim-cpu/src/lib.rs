@@ -140,10 +140,12 @@ impl Cpu {
         gradients
     }
 
-    /// Divides rows into chunks by the size of their widest operand, which has `columns` values in each row.
+    /// Divides rows into chunks by the size of their widest operand, which has `columns` values in each row, or of the part
+    /// of it that products read at once.
     fn chunks<T: Dtype>(&self, rows: usize, columns: usize) -> Chunks {
         let limits = if self.tile.multiplies_tiles::<T>() { ChunkLimits::TILES } else { ChunkLimits::VECTORS };
-        Chunks::new(rows, columns * size_of::<T>(), limits)
+        let at_once = columns.min(self.tile.depth_of_pass::<T>());
+        Chunks::new(rows, at_once * size_of::<T>(), limits)
     }
 
     /// Makes the optimizer step, and packs the new weights in the type of activations.

@@ -106,6 +106,24 @@ impl Tile {
         !matches!(self.unit(T::KIND), Unit::Vectors(_))
     }
 
+    /// Values of the depth that [`super::product`] multiplies with all rows before it goes on to the next ones. So many
+    /// columns of A should stay in the second-level cache, together with two panels of as many rows.
+    pub fn depth_of_pass<T: Dtype>(self) -> usize {
+        self.steps_of_pass().saturating_mul(T::PER_LANE)
+    }
+
+    /// [`Self::depth_of_pass`] in steps. Two panels of 1,536 steps take 192 KiB, which with A fit into a second-level cache of
+    /// 512 KiB. With AVX-512 that cache has 1 MiB and more, and passes gained nothing where they were tried (`docs/LOG.md`).
+    pub(super) fn steps_of_pass(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512 => usize::MAX,
+            #[cfg(target_arch = "x86_64")]
+            Instructions::Avx2 => 1536,
+            Instructions::AmxModel | Instructions::Portable => 1536,
+        }
+    }
+
     /// Columns of a panel of `B`, if vectors compute the sums.
     fn vector_width(self) -> usize {
         match self.0 {
