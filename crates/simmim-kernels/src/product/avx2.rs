@@ -241,7 +241,7 @@ unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: 
         match job.accumulator {
             TileAccumulator::Zero if whole => store_whole(job, sums, |sum, _, _| sum),
             TileAccumulator::Output if whole => {
-                store_whole(job, sums, |sum, c, _| _mm256_add_ps(_mm256_loadu_ps(c), sum))
+                store_whole(job, sums, |sum, c, _| _mm256_add_ps(_mm256_loadu_ps(c), sum));
             }
             TileAccumulator::Bias(bias) if whole => {
                 let bias: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(bias.add(v * LANES)));
