@@ -73,6 +73,22 @@ impl Chunks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cpu;
+    use simmim_engine::{ParameterTable, Precision};
+    use simmim_kernels::dtype::Bf16;
+    use simmim_kernels::product::Tile;
+
+    #[test]
+    fn a_wide_operand_is_limited_by_the_depth_of_a_pass() {
+        let chunk_rows = |tile: Tile, columns: usize| {
+            let cpu = Cpu::with_tile(ParameterTable::default(), Precision::F32, 1, tile);
+            (cpu.chunks::<f32>(788, columns).chunk_rows(), cpu.chunks::<Bf16>(788, columns).chunk_rows())
+        };
+        assert_eq!(chunk_rows(Tile::portable(), 3072), (40, 40));
+        assert_eq!(chunk_rows(Tile::portable(), 30720), (40, 40));
+        // without passes, the whole operand must stay in the cache, though never fewer rows than the least
+        assert_eq!(chunk_rows(Tile::model_of_amx(), 3072), (22, 96));
+    }
 
     #[test]
     fn every_row_is_in_one_chunk() {

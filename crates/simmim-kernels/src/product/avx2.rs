@@ -59,11 +59,11 @@ unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
 /// Where the rows of A are, as distances that are constants as far as possible: the fewer instructions are spent on
 /// addresses, the closer the loop comes to its multiply-adds, above all if the core serves another thread as well.
 trait Rows: Copy {
-    /// Lanes from a step to the next.
-    const STEP: usize;
-
     /// Lanes from a row to the next.
     fn row(self) -> usize;
+
+    /// Lanes from a step to the next.
+    fn step(self) -> usize;
 }
 
 /// Rows whose steps follow each other.
@@ -77,20 +77,26 @@ struct InPlace {
 struct InBlock;
 
 impl Rows for InPlace {
-    const STEP: usize = 1;
-
     #[inline(always)]
     fn row(self) -> usize {
         self.stride
     }
+
+    #[inline(always)]
+    fn step(self) -> usize {
+        1
+    }
 }
 
 impl Rows for InBlock {
-    const STEP: usize = BLOCK;
-
     #[inline(always)]
     fn row(self) -> usize {
         1
+    }
+
+    #[inline(always)]
+    fn step(self) -> usize {
+        BLOCK
     }
 }
 
@@ -98,8 +104,8 @@ impl Rows for InBlock {
 const STEPS: usize = 4;
 
 /// # Safety
-/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns, and `rows` are the distances in
-/// A.
+/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns, and `rows` are its distances
+/// in A.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, rows: impl Rows) {
@@ -115,10 +121,11 @@ unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, 
                 for step in 0..STEPS {
                     add_step(&mut sums, a, step, b.add(step * WIDTH), rows);
                 }
+                // one line in two steps is the whole share of two and more tiles
                 _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                 _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(STEPS / 2 * job.ahead.step).cast());
                 ahead = ahead.wrapping_add(STEPS * job.ahead.step);
-                a = a.wrapping_add(STEPS * step_of(rows));
+                a = a.wrapping_add(STEPS * rows.step());
                 b = b.add(STEPS * WIDTH);
             }
             for step in 0..job.steps % STEPS {
@@ -128,12 +135,6 @@ unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, 
     }
     // SAFETY: the caller promises what `store` asks for.
     unsafe { store(job, sums) }
-}
-
-/// [`Rows::STEP`] of a value.
-#[inline(always)]
-fn step_of<R: Rows>(_: R) -> usize {
-    R::STEP
 }
 
 /// Adds the products of one step.
@@ -156,7 +157,7 @@ unsafe fn add_step<const HEIGHT: usize, const VECTORS: usize>(
         let vectors: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(v * LANES)));
         for i in 0..HEIGHT {
             let row = if i < 3 { a.wrapping_add(i * rows.row()) } else { fourth.wrapping_add((i - 3) * rows.row()) };
-            let lane = _mm256_set1_ps(*row.add(step * step_of(rows)));
+            let lane = _mm256_set1_ps(*row.add(step * rows.step()));
             for v in 0..VECTORS {
                 sums[i][v] = _mm256_fmadd_ps(lane, vectors[v], sums[i][v]);
             }

@@ -120,7 +120,8 @@ impl Tile {
             Instructions::Amx | Instructions::Avx512Bf16 | Instructions::Avx512 => usize::MAX,
             #[cfg(target_arch = "x86_64")]
             Instructions::Avx2 => 1536,
-            Instructions::AmxModel | Instructions::Portable => 1536,
+            Instructions::AmxModel => usize::MAX,
+            Instructions::Portable => 1536,
         }
     }
 
