@@ -5,7 +5,7 @@
 use std::ops::{Deref, DerefMut};
 
 /// Bytes of a cache line, and of the longest vector register.
-const CACHE_LINE: usize = 64;
+pub(crate) const CACHE_LINE: usize = 64;
 
 /// A fixed number of values, the first at the start of a cache line.
 #[derive(Debug)]
@@ -23,6 +23,14 @@ impl<T: Clone + Default> Aligned<T> {
         let start = data.as_ptr().align_offset(CACHE_LINE).min(data.len() - len);
         Self { data, start, len }
     }
+}
+
+/// The first `len` values of a buffer that is grown if it is shorter.
+pub(crate) fn grown<T: Copy + Default>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
+    if buffer.len() < len {
+        *buffer = Aligned::new(len);
+    }
+    &mut buffer[..len]
 }
 
 impl<T> Default for Aligned<T> {

@@ -4,7 +4,7 @@
 //! in the first-level cache. The caller multiplies the queries by their scale, so that one kernel serves both scaled
 //! dot products (arXiv:1706.03762) and the cosine similarity of SwinV2 (arXiv:2111.09883).
 
-use crate::aligned::Aligned;
+use crate::aligned::{Aligned, grown};
 use crate::attention_weights::{attention_weights, attention_weights_backward, scores_stride};
 use crate::dtype::{Dtype, padded};
 use crate::matrix::Matrix;
@@ -260,14 +260,6 @@ pub fn attend_backward_naive<T: Dtype>(
     for (d, sums) in [(d_q, sums_q), (d_k, sums_k), (d_v, sums_v)] {
         d.iter_mut().zip(sums).for_each(|(d, sum)| *d = sum as f32);
     }
-}
-
-/// The first `len` values of a buffer that is grown if it is shorter.
-fn grown<T: Copy + Default>(buffer: &mut Aligned<T>, len: usize) -> &mut [T] {
-    if buffer.len() < len {
-        *buffer = Aligned::new(len);
-    }
-    &mut buffer[..len]
 }
 
 #[cfg(test)]

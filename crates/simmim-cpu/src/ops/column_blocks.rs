@@ -1,20 +1,25 @@
 //! Products whose results are wanted only by what follows them. They are computed in blocks, each of which stays in the
 //! cache until it is used.
 //!
-//! A block is a few columns of the weight and all rows of a chunk; vector instructions read a panel of the weight for
-//! all of them. A unit for tiles stores sums so fast that even the second-level cache would hold it up, so there a block
-//! has few rows as well. Reading it at once would wait for the unit, so it is used after the next block is computed.
+//! A block is a few columns of the weight. For vector instructions it has all rows of a chunk, because they read a panel of the
+//! weight for all of them. A unit for tiles stores sums so fast that even the second-level cache would hold it up, so there
+//! a block has few rows as well. Reading it at once would wait for the unit, so it is used piece by piece beside the next
+//! product. Meanwhile those columns of the weight are fetched that come after the next few ones.
 
 use crate::Cpu;
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::Packed;
-use simmim_kernels::product::{Accumulator, Tile, product};
+use simmim_kernels::product::{Accumulator, Ahead, Tile, product, product_beside, times_beside};
 use std::mem::swap;
 use std::ops::Range;
 
-/// Columns of a block, which is rounded to whole panels.
+/// Columns of a block for vector instructions, which is rounded to whole panels. For a unit for tiles it is one panel.
 const COLUMNS: usize = 96;
+
+/// Blocks side by side that a unit for tiles computes of some rows before the next rows. Their part of the weight stays in
+/// the second-level cache, and the rows stay in the first-level one.
+const AT_ONCE: usize = 8;
 
 /// The size of blocks.
 #[derive(Clone, Copy)]
@@ -34,13 +39,22 @@ pub(super) struct ColumnBlock<'a> {
     weight: Packed<'a>,
 }
 
+/// A block that is computed, and how many of its rows have been used.
+struct Waiting<'a> {
+    columns: ColumnBlock<'a>,
+    rows: Range<usize>,
+    used: usize,
+}
+
 impl ColumnBlocks {
     /// Blocks for the tiles of a backend.
     pub(super) fn new<T: Dtype>(cpu: &Cpu) -> Self {
         let tile = cpu.tile;
         let panel_width = tile.panels::<T>(0, 0).width();
-        let rows = tile.multiplies_tiles::<T>().then(|| tile.height::<T>());
-        Self { tile, panels: (COLUMNS / panel_width).max(1), panel_width, rows }
+        match tile.multiplies_tiles::<T>() {
+            true => Self { tile, panels: 1, panel_width, rows: Some(tile.height::<T>()) },
+            false => Self { tile, panels: (COLUMNS / panel_width).max(1), panel_width, rows: None },
+        }
     }
 
     /// Values of the memory that a chunk of `rows` rows needs for its blocks.
@@ -48,8 +62,8 @@ impl ColumnBlocks {
         self.panels * self.panel_width * self.rows.map_or(rows, |rows| 2 * rows)
     }
 
-    /// Computes `accumulator + A·weight` block by block, and calls `then` with the values of each, dense
-    /// `[rows, columns]`, its rows and its columns.
+    /// Computes `accumulator + A·weight` block by block, and calls `then` with the values of some rows of a block, dense
+    /// `[rows, columns]`, these rows and the block's columns.
     pub(super) fn product<T: Dtype>(
         &self,
         a: Matrix<T>,
@@ -58,27 +72,47 @@ impl ColumnBlocks {
         scratch: &mut [f32],
         mut then: impl FnMut(&mut [f32], Range<usize>, ColumnBlock),
     ) {
-        let at_once = self.rows.unwrap_or(a.rows());
-        let (mut current, mut previous) = scratch.split_at_mut(self.panels * self.panel_width * at_once);
-        let mut waiting: Option<(Range<usize>, ColumnBlock)> = None;
-        for columns in self.of(weight) {
-            for top in (0..a.rows()).step_by(at_once.max(1)) {
-                let rows = top..(top + at_once).min(a.rows());
-                let block = &mut current[..rows.len() * columns.len()];
+        let Some(rows) = self.rows else {
+            for columns in self.of(weight) {
+                let block = &mut scratch[..a.rows() * columns.len()];
+                product(self.tile, a, columns.weight, block, columns.len(), columns.accumulator(accumulator));
+                then(block, 0..a.rows(), columns);
+            }
+            return;
+        };
+        let (mut current, mut previous) = scratch.split_at_mut(self.panels * self.panel_width * rows);
+        let mut waiting: Option<Waiting> = None;
+        let blocks: Vec<_> = self.of(weight).collect();
+        for (number, at_once) in blocks.chunks(AT_ONCE).enumerate() {
+            let next = weight.groups().min((number + 1) * AT_ONCE)..weight.groups().min((number + 2) * AT_ONCE);
+            let times =
+                at_once.len() * a.rows().div_ceil(rows) * times_beside(self.tile, a.rows_from(0, rows.min(a.rows())));
+            let mut ahead = Ahead::new(vec![weight.lanes_of_groups(0, next)], times);
+            for top in (0..a.rows()).step_by(rows) {
+                let rows = top..(top + rows).min(a.rows());
                 let part = a.rows_from(top, rows.len());
-                product(self.tile, part, columns.weight, block, columns.len(), columns.accumulator(accumulator));
-                if self.rows.is_none() {
-                    then(block, rows, columns);
-                    continue;
+                // an even number of rows, because streaming stores of a row may end within a cache line
+                let piece = rows.len().div_ceil(times_beside(self.tile, part).max(1)).next_multiple_of(2);
+                for columns in at_once {
+                    let block = &mut current[..rows.len() * columns.len()];
+                    let start = columns.accumulator(accumulator);
+                    product_beside(self.tile, part, columns.weight, block, columns.len(), start, || {
+                        ahead.fetch_some();
+                        if let Some(waiting) = &mut waiting {
+                            waiting.use_rows(piece, previous, &mut then);
+                        }
+                    });
+                    if let Some(mut waiting) =
+                        waiting.replace(Waiting { columns: *columns, rows: rows.clone(), used: 0 })
+                    {
+                        waiting.use_rows(waiting.rows.len(), previous, &mut then);
+                    }
+                    swap(&mut current, &mut previous);
                 }
-                if let Some((rows, columns)) = waiting.replace((rows, columns)) {
-                    then(&mut previous[..rows.len() * columns.len()], rows, columns);
-                }
-                swap(&mut current, &mut previous);
             }
         }
-        if let Some((rows, columns)) = waiting {
-            then(&mut previous[..rows.len() * columns.len()], rows, columns);
+        if let Some(mut waiting) = waiting {
+            waiting.use_rows(waiting.rows.len(), previous, &mut then);
         }
     }
 
@@ -88,6 +122,25 @@ impl ColumnBlocks {
         (0..weight.groups())
             .step_by(panels)
             .map(move |first| ColumnBlock { left: first * panel_width, weight: weight.groups_from(first, panels) })
+    }
+}
+
+impl Waiting<'_> {
+    /// Calls `then` with the next `count` rows of the block, or as many as there are.
+    #[inline]
+    fn use_rows(
+        &mut self,
+        count: usize,
+        block: &mut [f32],
+        then: &mut impl FnMut(&mut [f32], Range<usize>, ColumnBlock),
+    ) {
+        let count = count.min(self.rows.len() - self.used);
+        if count > 0 {
+            let (width, first) = (self.columns.len(), self.rows.start + self.used);
+            let part = &mut block[self.used * width..(self.used + count) * width];
+            then(part, first..first + count, self.columns);
+            self.used += count;
+        }
     }
 }
 

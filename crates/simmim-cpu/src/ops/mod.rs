@@ -59,7 +59,8 @@ fn add_weight_gradients<T: Dtype>(cpu: &Cpu, weights: &[WeightGradient]) {
     for ((_, d_y, x), (gradient, accumulator)) in weights.iter().zip(gradients) {
         let (d_y, x) = (d_y.packed(), x.packed());
         // each task gets whole blocks of rows, and an even number of tasks is shared evenly by two workers
-        let rows = divide(d_y.groups(), d_y.columns().div_ceil(ROWS_PER_TASK).next_multiple_of(2));
+        let most = if tile.multiplies_tiles::<T>() { 384 } else { ROWS_PER_TASK };
+        let rows = divide(d_y.groups(), d_y.columns().div_ceil(most).next_multiple_of(2));
         let row = |block: usize| (block * d_y.width()).min(d_y.columns());
         let rows: Vec<_> = rows.iter().map(|blocks| row(blocks.start)..row(blocks.end)).collect();
         let gradients = split_mut(gradient, &rows, x.columns());

@@ -15,16 +15,18 @@ mod layer_norm;
 mod pack;
 mod softmax;
 
+use crate::aligned::CACHE_LINE;
 use crate::dtype::{Bf16, Dtype};
 use crate::instructions::{Avx512, Avx512Bf16, Avx512Of};
 use crate::layer_norm::RowStatistics;
 use crate::math::{EXP_POLYNOMIAL, MINUS_LN_2, NEGLIGIBLE};
 use crate::matrix::Matrix;
 use crate::pack::PackedLayout;
+use crate::streaming::Streaming;
 use std::arch::x86_64::{
-    __m512, __mmask16, _CMP_NLT_UQ, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps,
-    _mm512_storeu_ps,
+    __m512, __mmask16, _CMP_NLT_UQ, _mm_sfence, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_ps, _mm512_storeu_ps, _mm512_stream_ps,
 };
 
 /// Values of a vector.
@@ -72,6 +74,34 @@ impl Avx512 {
         unsafe { layer_norm::layer_norm_backward(x, weight, statistics, d_y, d_x, d_weight, d_bias) }
     }
 
+    /// Copies `rows` rows of `columns` values past the caches, and says whether it did: rows of `out` must be whole cache
+    /// lines. Other threads see them, as everything else that this one wrote, without further ado.
+    ///
+    /// # Panics
+    /// If there are fewer rows than that.
+    pub(crate) fn stream_rows(
+        self,
+        from: &[f32],
+        stride: usize,
+        rows: usize,
+        out: &mut [f32],
+        out_stride: usize,
+        columns: usize,
+    ) -> bool {
+        let is_whole_lines =
+            [columns, out_stride].iter().all(|values| values.is_multiple_of(LANES)) && starts_line(out);
+        if is_whole_lines {
+            let _until_visible = Streaming::new();
+            for row in 0..rows {
+                let (from, out) = (&from[row * stride..][..columns], &mut out[row * out_stride..][..columns]);
+                // SAFETY: `self` proves that the CPU has the instructions, both rows are equally long, and a row of `out` is
+                // whole cache lines. The end of the permission is an `sfence`.
+                unsafe { stream_row(from, out) };
+            }
+        }
+        is_whole_lines
+    }
+
     /// See [`crate::gelu::gelu`].
     pub(crate) fn gelu(self, x: &[f32], values: &mut [f32], slopes: &mut [f32]) {
         // SAFETY: `self` proves that the CPU has the instructions.
@@ -117,6 +147,22 @@ impl<T: Dtype> Avx512Of<T> {
         // SAFETY: `self` proves that the CPU has the instructions.
         unsafe { pack::columns_to_groups::<S, T>(b, first, layout, out) }
     }
+
+    /// See [`crate::pack::pack_depth_by_row_streaming`].
+    ///
+    /// # Panics
+    /// If groups of the layout are no whole vectors wide, or `out` does not start at a cache line.
+    pub(crate) fn rows_to_steps_streaming(
+        self,
+        b: Matrix<T>,
+        layout: PackedLayout,
+        out: &mut [u32],
+        _streaming: &Streaming,
+    ) {
+        assert!(layout.width().is_multiple_of(LANES) && starts_line(out), "a streaming store writes a whole line");
+        // SAFETY: `self` proves that the CPU has the instructions, and the end of the permission is an `sfence`.
+        unsafe { pack::rows_to_steps_streaming(b, layout, out) }
+    }
 }
 
 impl Avx512Bf16 {
@@ -133,9 +179,24 @@ impl Avx512Bf16 {
     }
 
     /// See [`crate::epilogue::gelu_rows`].
-    pub(crate) fn gelu_rows(self, block: &[f32], columns: usize, out: &mut [Bf16], stride: usize, slope: &mut [Bf16]) {
-        // SAFETY: `self` proves that the CPU has the instructions.
-        unsafe { epilogue::gelu_rows(block, columns, out, stride, slope) }
+    pub(crate) fn gelu_rows(
+        self,
+        block: &[f32],
+        columns: usize,
+        out: &mut [Bf16],
+        stride: usize,
+        slope: &mut [Bf16],
+        streaming: Option<&Streaming>,
+    ) {
+        let is_streaming = streaming.is_some() && columns.is_multiple_of(LANES) && starts_line(slope);
+        // SAFETY: `self` proves that the CPU has the instructions. Streamed rows of slopes are whole vectors, the first one
+        // starts at a cache line, and the end of the permission is an `sfence`.
+        unsafe {
+            match is_streaming {
+                true => epilogue::gelu_rows::<true>(block, columns, out, stride, slope),
+                false => epilogue::gelu_rows::<false>(block, columns, out, stride, slope),
+            }
+        }
     }
 
     /// See [`crate::epilogue::gelu_backward_rows`].
@@ -157,6 +218,29 @@ impl Avx512Bf16 {
         // SAFETY: `self` proves that the CPU has the instructions.
         unsafe { pack::rows_to_squares(b, layout, out) }
     }
+}
+
+/// Makes streaming stores visible to other threads before any store that follows.
+pub(crate) fn fence_stores() {
+    // SAFETY: every x86-64 CPU has the instruction, which touches no memory.
+    unsafe { _mm_sfence() }
+}
+
+/// Copies a row past the caches.
+///
+/// # Safety
+/// Both are equally long, and `out` is whole cache lines.
+#[target_feature(enable = "avx512f")]
+unsafe fn stream_row(from: &[f32], out: &mut [f32]) {
+    for (from, out) in from.as_chunks::<LANES>().0.iter().zip(out.as_chunks_mut::<LANES>().0) {
+        // SAFETY: both are sixteen values long, and the caller promises that `out` starts at a cache line.
+        unsafe { _mm512_stream_ps(out.as_mut_ptr(), _mm512_loadu_ps(from.as_ptr())) };
+    }
+}
+
+/// Whether values start at a cache line.
+pub(crate) fn starts_line<T>(values: &[T]) -> bool {
+    values.as_ptr().addr().is_multiple_of(CACHE_LINE)
 }
 
 /// One vector of a row: the index of its first value, and which of its lanes lie within the row.

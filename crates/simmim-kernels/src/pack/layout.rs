@@ -1,6 +1,7 @@
 //! The sizes of a packed operand and the order of its lanes, which `mod.rs` draws.
 
 use crate::dtype::Dtype;
+use std::ops::Range;
 
 /// The sizes of a packed operand, which determine where each of its lanes is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,6 +107,12 @@ impl<'a> Packed<'a> {
     /// The lanes from the first one of a group in a segment on, with everything after that group.
     pub(crate) fn lanes_from(&self, segment: usize, group: usize) -> &'a [u32] {
         &self.lanes[segment * self.segment_lanes() + group * self.layout.group_lanes()..]
+    }
+
+    /// The lanes of some groups in a segment.
+    pub fn lanes_of_groups(&self, segment: usize, groups: Range<usize>) -> &'a [u32] {
+        &self.lanes[segment * self.segment_lanes()..][groups.start * self.layout.group_lanes()..]
+            [..groups.len() * self.layout.group_lanes()]
     }
 
     /// The operand with some of the zeros that fill its last group as columns of their own.

@@ -11,7 +11,7 @@
 //! For every 16 steps of the depth, six products need two tiles of A and three of B, and two registers are left to hold
 //! them. So the kernel goes through the products like a snake: each shares one of its tiles with the one before it.
 
-use super::tiles::{Block, DEPTH, HEIGHT, RowsMut, Segment, Start, TILE_COLUMNS, TileUnit, WIDTH};
+use super::tiles::{Block, DEPTH, HEIGHT, RowsMut, Segment, SegmentPlaces, Start, TILE_COLUMNS, TileUnit, WIDTH};
 use crate::amx;
 use std::arch::asm;
 
@@ -27,7 +27,7 @@ impl Amx {
 }
 
 impl TileUnit for Amx {
-    fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut) {
+    fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut, beside: &mut impl FnMut()) {
         let Block { half, lower, columns } = block;
         assert!(lower + half <= HEIGHT && (1..=WIDTH / TILE_COLUMNS).contains(&columns) && !segments.is_empty());
         assert!(c.has(lower + half, columns * TILE_COLUMNS), "C is too short");
@@ -35,20 +35,20 @@ impl TileUnit for Amx {
             assert!(start.has(lower + half, columns * TILE_COLUMNS), "too few values to start from");
         }
         segments.iter().for_each(|segment| assert!(lower + half <= segment.rows(), "a segment has too few rows"));
-        let (c_row, c) = (c.stride * size_of::<f32>(), c.values.as_mut_ptr());
-        let (start_row, start) = match start {
-            Start::Zero => (0, std::ptr::null()),
-            Start::Rows(start) => (start.stride * size_of::<f32>(), start.values.as_ptr()),
-            Start::Output => (c_row, c.cast_const()),
+        let c = Halves::new(c.values.as_mut_ptr(), c.stride, lower);
+        let start = match start {
+            Start::Zero => None,
+            Start::Rows(start) => Some(Halves::new(start.values.as_ptr().cast_mut(), start.stride, lower)),
+            Start::Output => Some(c),
         };
         // SAFETY: `self` proves that the unit may be used. The segments have `lower + half` rows, and the first values
         // and C have as many, of the columns of all tiles.
         unsafe {
             amx::configure(half);
             match columns {
-                1 => one_column(segments, lower, start, start_row, c, c_row),
-                2 => two_columns(segments, lower, start, start_row, c, c_row),
-                _ => three_columns(segments, lower, start, start_row, c, c_row),
+                1 => sums::<1>(segments, lower, start, c, beside),
+                2 => sums::<2>(segments, lower, start, c, beside),
+                _ => sums::<3>(segments, lower, start, c, beside),
             }
         }
     }
@@ -57,170 +57,161 @@ impl TileUnit for Amx {
 /// Bytes from a step of a panel to the next.
 const ROW: usize = WIDTH * size_of::<f32>();
 
-/// Writes the loop over segments and, within it, over blocks of the depth around the `products` of a block.
+/// The rows of a block's upper and lower half in memory.
+#[derive(Clone, Copy)]
+struct Halves {
+    upper: *mut f32,
+    lower: *mut f32,
+    /// Bytes from a row to the next.
+    row: usize,
+}
+
+impl Halves {
+    fn new(first: *mut f32, stride: usize, lower: usize) -> Self {
+        Self { upper: first, lower: first.wrapping_add(lower * stride), row: stride * size_of::<f32>() }
+    }
+}
+
+/// Computes the sums of `COLUMNS` tiles in each half, and runs `beside` after each block of the depth, whose products
+/// the unit then still computes.
 ///
-/// Registers: `{a}` and `{lower}` lead to the tiles of A, whose rows are `{row}` bytes apart; `{b}` leads to those of B,
-/// whose rows are `{b_row}` bytes apart. Before the products, `{start}` and `{lower}` lead to the values that the sums
-/// start from, with rows `{row}` bytes apart, and after them `{c}` and `{lower}` lead to C, with rows `{c_row}` apart.
-macro_rules! kernel {
-    ($(#[$about:meta])* $name:ident, zero: [$($zero:literal),*], load: [$($load:literal),*], products: [$($product:literal),*], store: [$($store:literal),*]) => {
-        $(#[$about])*
-        ///
-        /// # Safety
-        /// - The unit is available, and configured for halves of rows of which the second begins `lower` rows after the
-        ///   first.
-        /// - The segments have the rows of both halves. So have `c` and, unless it is null, `start`, `start_row` and `c_row` bytes apart,
-        ///   with the columns of all tiles, and nothing else reads or writes those of `c` meanwhile.
-        unsafe fn $name(
-            segments: &[Segment],
-            lower: usize,
-            start: *const f32,
-            start_row: usize,
-            c: *mut f32,
-            c_row: usize,
-        ) {
-            // SAFETY: each segment asserted that all its rows and blocks may be read. The caller promises the rest.
-            unsafe {
-                asm!(
-                    "test {start}, {start}",
-                    "jz 4f",
-                    "mov {lower}, {lower_rows}",
-                    "imul {lower}, {row}",
-                    "add {lower}, {start}",
-                    $($load,)*
-                    "jmp 2f",
-                    "4:",
-                    $($zero,)*
-                    "2:",
-                    "mov {a}, [{segment}]",
-                    "mov {row}, [{segment} + 8]",
-                    "mov {a_block}, [{segment} + 16]",
-                    "mov {b}, [{segment} + 24]",
-                    "mov {blocks}, [{segment} + 32]",
-                    "mov {lower}, {lower_rows}",
-                    "imul {lower}, {row}",
-                    "add {lower}, {a}",
-                    "3:",
-                    $($product,)*
-                    "add {a}, {a_block}",
-                    "add {lower}, {a_block}",
-                    "add {b}, {b_block}",
-                    "dec {blocks}",
-                    "jnz 3b",
-                    "add {segment}, {segment_len}",
-                    "dec {segments}",
-                    "jnz 2b",
-                    "mov {lower}, {lower_rows}",
-                    "imul {lower}, {c_row}",
-                    "add {lower}, {c}",
-                    $($store,)*
-                    segment = inout(reg) segments.as_ptr() => _,
-                    segments = inout(reg) segments.len() => _,
-                    segment_len = const size_of::<Segment>(),
-                    lower_rows = in(reg) lower,
-                    lower = out(reg) _,
-                    start = in(reg) start,
-                    row = inout(reg) start_row => _,
-                    c = in(reg) c,
-                    c_row = in(reg) c_row,
-                    a = out(reg) _,
-                    a_block = out(reg) _,
-                    b = out(reg) _,
-                    b_row = in(reg) ROW,
-                    b_block = const DEPTH * ROW,
-                    blocks = out(reg) _,
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack)
-                );
+/// The compiler knows nothing of tile registers, and nothing that it generates changes them. So they keep the sums from one
+/// piece of assembly to the next, while `beside` runs too.
+///
+/// # Safety
+/// - The unit is available, and configured for halves of rows of which the second begins `lower` rows after the first.
+/// - The segments have the rows of both halves. So have `c` and `start`, with the columns of all tiles, and nothing else
+///   reads or writes those of `c` meanwhile.
+/// - `beside` uses no tile registers.
+#[inline(always)]
+unsafe fn sums<const COLUMNS: usize>(
+    segments: &[Segment],
+    lower: usize,
+    start: Option<Halves>,
+    c: Halves,
+    beside: &mut impl FnMut(),
+) {
+    // SAFETY: each segment asserted that all its rows and blocks may be read. The caller promises the rest.
+    unsafe {
+        match start {
+            None => zero::<COLUMNS>(),
+            Some(start) => load::<COLUMNS>(start),
+        }
+        for segment in segments {
+            let SegmentPlaces { a, a_row, a_block, b } = segment.places();
+            for block in 0..segment.blocks() {
+                let a = a.wrapping_add(block * a_block);
+                multiply::<COLUMNS>(a, a.wrapping_add(lower * a_row), a_row, b.wrapping_add(block * DEPTH * WIDTH));
+                beside();
             }
+        }
+        store::<COLUMNS>(c);
+    }
+}
+
+/// Assembly that is the same for one, two and three tiles in each half, but for the instructions of the second and the third
+/// ones.
+macro_rules! by_columns {
+    ($columns:ident, [$($first:literal),*], [$($second:literal),*], [$($third:literal),*], $($operands:tt)*) => {
+        match $columns {
+            1 => asm!($($first,)* $($operands)*),
+            2 => asm!($($first,)* $($second,)* $($operands)*),
+            _ => asm!($($first,)* $($second,)* $($third,)* $($operands)*),
         }
     };
 }
 
-kernel! {
-    /// The sums of three tiles in each row.
-    three_columns,
-    zero: ["tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3", "tilezero tmm4", "tilezero tmm5"],
-    load: [
-        "tileloadd tmm0, [{start} + {row}]",
-        "tileloadd tmm1, [{start} + {row} + 64]",
-        "tileloadd tmm2, [{start} + {row} + 128]",
-        "tileloadd tmm3, [{lower} + {row}]",
-        "tileloadd tmm4, [{lower} + {row} + 64]",
-        "tileloadd tmm5, [{lower} + {row} + 128]"
-    ],
-    products: [
-        "tileloadd tmm6, [{a} + {row}]",
-        "tileloadd tmm7, [{b} + {b_row}]",
-        "tdpbf16ps tmm0, tmm6, tmm7",
-        "tileloadd tmm6, [{lower} + {row}]",
-        "tdpbf16ps tmm3, tmm6, tmm7",
-        "tileloadd tmm7, [{b} + {b_row} + 64]",
-        "tdpbf16ps tmm4, tmm6, tmm7",
-        "tileloadd tmm6, [{a} + {row}]",
-        "tdpbf16ps tmm1, tmm6, tmm7",
-        "tileloadd tmm7, [{b} + {b_row} + 128]",
-        "tdpbf16ps tmm2, tmm6, tmm7",
-        "tileloadd tmm6, [{lower} + {row}]",
-        "tdpbf16ps tmm5, tmm6, tmm7"
-    ],
-    store: [
-        "tilestored [{c} + {c_row}], tmm0",
-        "tilestored [{c} + {c_row} + 64], tmm1",
-        "tilestored [{c} + {c_row} + 128], tmm2",
-        "tilestored [{lower} + {c_row}], tmm3",
-        "tilestored [{lower} + {c_row} + 64], tmm4",
-        "tilestored [{lower} + {c_row} + 128], tmm5"
-    ]
+/// Sets the sums to zero.
+#[inline(always)]
+unsafe fn zero<const COLUMNS: usize>() {
+    // SAFETY: the caller promises that the unit is available and configured.
+    unsafe {
+        by_columns!(
+            COLUMNS,
+            ["tilezero tmm0", "tilezero tmm3"],
+            ["tilezero tmm1", "tilezero tmm4"],
+            ["tilezero tmm2", "tilezero tmm5"],
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+            options(nostack, nomem, preserves_flags)
+        );
+    }
 }
 
-kernel! {
-    /// The sums of two tiles in each row.
-    two_columns,
-    zero: ["tilezero tmm0", "tilezero tmm1", "tilezero tmm3", "tilezero tmm4"],
-    load: [
-        "tileloadd tmm0, [{start} + {row}]",
-        "tileloadd tmm1, [{start} + {row} + 64]",
-        "tileloadd tmm3, [{lower} + {row}]",
-        "tileloadd tmm4, [{lower} + {row} + 64]"
-    ],
-    products: [
-        "tileloadd tmm6, [{a} + {row}]",
-        "tileloadd tmm7, [{b} + {b_row}]",
-        "tdpbf16ps tmm0, tmm6, tmm7",
-        "tileloadd tmm6, [{lower} + {row}]",
-        "tdpbf16ps tmm3, tmm6, tmm7",
-        "tileloadd tmm7, [{b} + {b_row} + 64]",
-        "tdpbf16ps tmm4, tmm6, tmm7",
-        "tileloadd tmm6, [{a} + {row}]",
-        "tdpbf16ps tmm1, tmm6, tmm7"
-    ],
-    store: [
-        "tilestored [{c} + {c_row}], tmm0",
-        "tilestored [{c} + {c_row} + 64], tmm1",
-        "tilestored [{lower} + {c_row}], tmm3",
-        "tilestored [{lower} + {c_row} + 64], tmm4"
-    ]
+/// Sets the sums to values in memory.
+#[inline(always)]
+unsafe fn load<const COLUMNS: usize>(from: Halves) {
+    // SAFETY: the caller promises that the unit is available and configured, and that the rows may be read.
+    unsafe {
+        by_columns!(
+            COLUMNS,
+            ["tileloadd tmm0, [{upper} + {row}]", "tileloadd tmm3, [{lower} + {row}]"],
+            ["tileloadd tmm1, [{upper} + {row} + 64]", "tileloadd tmm4, [{lower} + {row} + 64]"],
+            ["tileloadd tmm2, [{upper} + {row} + 128]", "tileloadd tmm5, [{lower} + {row} + 128]"],
+            upper = in(reg) from.upper,
+            lower = in(reg) from.lower,
+            row = in(reg) from.row,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _, out("tmm4") _, out("tmm5") _,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
 }
 
-kernel! {
-    /// The sums of one tile in each row.
-    one_column,
-    zero: ["tilezero tmm0", "tilezero tmm3"],
-    load: [
-        "tileloadd tmm0, [{start} + {row}]",
-        "tileloadd tmm3, [{lower} + {row}]"
-    ],
-    products: [
-        "tileloadd tmm7, [{b} + {b_row}]",
-        "tileloadd tmm6, [{a} + {row}]",
-        "tdpbf16ps tmm0, tmm6, tmm7",
-        "tileloadd tmm6, [{lower} + {row}]",
-        "tdpbf16ps tmm3, tmm6, tmm7"
-    ],
-    store: [
-        "tilestored [{c} + {c_row}], tmm0",
-        "tilestored [{lower} + {c_row}], tmm3"
-    ]
+/// Writes the sums to memory.
+#[inline(always)]
+unsafe fn store<const COLUMNS: usize>(to: Halves) {
+    // SAFETY: the caller promises that the unit is available and configured, and that the rows may be written.
+    unsafe {
+        by_columns!(
+            COLUMNS,
+            ["tilestored [{upper} + {row}], tmm0", "tilestored [{lower} + {row}], tmm3"],
+            ["tilestored [{upper} + {row} + 64], tmm1", "tilestored [{lower} + {row} + 64], tmm4"],
+            ["tilestored [{upper} + {row} + 128], tmm2", "tilestored [{lower} + {row} + 128], tmm5"],
+            upper = in(reg) to.upper,
+            lower = in(reg) to.lower,
+            row = in(reg) to.row,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
+/// Adds the products of a block of the depth to the sums. `upper` and `lower` lead to the tiles of A, with rows `row` bytes
+/// apart, and `b` to those of B.
+///
+/// Tiles of B are loaded past the first-level cache: a product reads them once for a block of A, which is then still there
+/// for the next panel.
+#[inline(always)]
+unsafe fn multiply<const COLUMNS: usize>(upper: *const u8, lower: *const u8, row: usize, b: *const u32) {
+    // SAFETY: the caller promises that the unit is available and configured, and that the tiles may be read.
+    unsafe {
+        by_columns!(
+            COLUMNS,
+            [
+                "tileloadd tmm6, [{upper} + {row}]",
+                "tileloaddt1 tmm7, [{b} + {b_row}]",
+                "tdpbf16ps tmm0, tmm6, tmm7",
+                "tileloadd tmm6, [{lower} + {row}]",
+                "tdpbf16ps tmm3, tmm6, tmm7"
+            ],
+            [
+                "tileloaddt1 tmm7, [{b} + {b_row} + 64]",
+                "tdpbf16ps tmm4, tmm6, tmm7",
+                "tileloadd tmm6, [{upper} + {row}]",
+                "tdpbf16ps tmm1, tmm6, tmm7"
+            ],
+            [
+                "tileloaddt1 tmm7, [{b} + {b_row} + 128]",
+                "tdpbf16ps tmm2, tmm6, tmm7",
+                "tileloadd tmm6, [{lower} + {row}]",
+                "tdpbf16ps tmm5, tmm6, tmm7"
+            ],
+            upper = in(reg) upper,
+            lower = in(reg) lower,
+            row = in(reg) row,
+            b = in(reg) b,
+            b_row = in(reg) ROW,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack, readonly, preserves_flags)
+        );
+    }
 }

@@ -13,7 +13,7 @@ type Tile = [[u32; 16]; 16];
 pub(super) struct AmxModel;
 
 impl TileUnit for AmxModel {
-    fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut) {
+    fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut, beside: &mut impl FnMut()) {
         let Block { half, lower, columns } = block;
         let (values, stride) = match start {
             Start::Zero => (&[0.0; WIDTH][..], 0),
@@ -33,6 +33,7 @@ impl TileUnit for AmxModel {
                 }
             }
         }
+        segments.iter().for_each(|segment| (0..segment.blocks()).for_each(|_| beside()));
         for (top, sums) in [0, lower].into_iter().zip(&sums) {
             for (column, sums) in sums[..columns].iter().enumerate() {
                 for (row, sums) in sums[..half].iter().enumerate() {

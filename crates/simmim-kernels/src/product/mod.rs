@@ -27,6 +27,7 @@
 //! once, here. The loops around the tiles of AMX, in `tiles.rs`, are those of a unit with registers of its own. `tile.rs` says
 //! which of them a CPU runs. Measurements are in `docs/LOG.md`.
 
+mod ahead;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod amx_model;
@@ -42,6 +43,7 @@ use crate::dtype::Dtype;
 use crate::matrix::{Matrix, len_of_rows};
 use crate::pack::{Packed, PackedLayout};
 
+pub use ahead::Ahead;
 pub use tile::Tile;
 
 #[cfg(target_arch = "x86_64")]
@@ -96,7 +98,7 @@ struct TileJob {
     columns: usize,
     accumulator: TileAccumulator,
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only kernels for x86-64 fetch ahead"))]
-    ahead: Ahead,
+    ahead: NextPanel,
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -126,14 +128,14 @@ const LINE: usize = 16;
 /// only a part of the panel, and of more tiles than the panel has lanes the last ones fetch beyond it.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only kernels for x86-64 fetch ahead"))]
-struct Ahead {
+struct NextPanel {
     /// The first lane in segment 0. It may lie beyond the operand, because it is never read.
     first: *const u32,
     /// Lanes from a step to the next.
     step: usize,
 }
 
-impl Ahead {
+impl NextPanel {
     /// The share of tile `tile` of `tiles`, which read a panel of `width` lanes in each of `steps` steps. The panel that will
     /// be read then begins at `next`.
     fn of_tile(tile: usize, tiles: usize, next: *const u32, steps: usize, width: usize) -> Self {
@@ -177,6 +179,20 @@ pub fn product<T: Dtype>(
     c_stride: usize,
     accumulator: Accumulator,
 ) {
+    product_beside(tile, a, b, c, c_stride, accumulator, || {});
+}
+
+/// [`product`], which runs `beside` now and then if it has a unit for tiles: that unit computes by itself, so other
+/// work costs less time meanwhile. `beside` must not multiply. It runs [`times_beside`] times.
+pub fn product_beside<T: Dtype>(
+    tile: Tile,
+    a: Matrix<T>,
+    b: Packed,
+    c: &mut [f32],
+    c_stride: usize,
+    accumulator: Accumulator,
+    mut beside: impl FnMut(),
+) {
     let (rows, columns) = (a.rows(), b.columns());
     if rows == 0 || columns == 0 {
         return;
@@ -187,8 +203,8 @@ pub fn product<T: Dtype>(
     check(&layout, &b, rows, c, c_stride, accumulator);
     let kernels = match (tile.unit(T::KIND), T::as_bf16(a)) {
         #[cfg(target_arch = "x86_64")]
-        (Unit::Amx(unit), Some(a)) => return tiles::product(unit, a, b, c, c_stride, accumulator),
-        (Unit::AmxModel(unit), Some(a)) => return tiles::product(unit, a, b, c, c_stride, accumulator),
+        (Unit::Amx(unit), Some(a)) => return tiles::product(unit, a, b, c, c_stride, accumulator, &mut beside),
+        (Unit::AmxModel(unit), Some(a)) => return tiles::product(unit, a, b, c, c_stride, accumulator, &mut beside),
         (Unit::Vectors(kernels), _) => kernels,
         _ => unreachable!("tiles multiply only bf16"),
     };
@@ -225,11 +241,19 @@ pub fn product<T: Dtype>(
                         c_stride,
                         columns: width.min(columns - left),
                         accumulator: tile_accumulator(accumulator, left),
-                        ahead: Ahead::of_tile(t, tiles, next, steps_of_pass, width),
+                        ahead: NextPanel::of_tile(t, tiles, next, steps_of_pass, width),
                     });
                 }
             }
         }
+    }
+}
+
+/// How often [`product_beside`] runs what goes on beside it for each panel of B.
+pub fn times_beside<T: Dtype>(tile: Tile, a: Matrix<T>) -> usize {
+    match (tile.unit(T::KIND), T::as_bf16(a)) {
+        (Unit::Vectors(_), _) | (_, None) => 0,
+        (_, Some(a)) => tiles::times_beside(a),
     }
 }
 
@@ -325,7 +349,7 @@ pub fn product_of_packed<T: Dtype>(
                             c_stride: columns,
                             columns: width.min(columns - left),
                             accumulator: tile_accumulator(accumulator, left),
-                            ahead: Ahead::of_tile(block - first, end - first, next, a.steps(), width),
+                            ahead: NextPanel::of_tile(block - first, end - first, next, a.steps(), width),
                         });
                     }
                 }

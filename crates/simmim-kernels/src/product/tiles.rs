@@ -17,12 +17,18 @@
 //! filled up with zeros. The unit loads what the sums start from, be it a bias, and stores them to C. Only where C ends
 //! within a tile do they go through a buffer.
 
-use super::{Accumulator, Passes};
+use super::Accumulator;
+use super::ahead::Ahead;
+use crate::aligned::{Aligned, grown};
 use crate::dtype::{Bf16, Dtype, padded};
+#[cfg(target_arch = "x86_64")]
+use crate::instructions::Avx512;
 use crate::matrix::{Matrix, len_of_rows};
 use crate::pack::Packed;
 use multiversion::multiversion;
+use std::cell::RefCell;
 use std::marker::PhantomData;
+use std::ops::Range;
 use std::ptr::null;
 
 /// Rows of a block of C.
@@ -46,7 +52,8 @@ const LANE: usize = size_of::<u32>();
 /// What multiplies tiles.
 pub(super) trait TileUnit: Copy {
     /// Computes the sums of a block of C and writes them to `c`. What they start from is read before any is written.
-    fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut);
+    /// Runs `beside` after each block of the depth.
+    fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut, beside: &mut impl FnMut());
 }
 
 /// A block of C: `half` rows from row 0 on, and as many from row `lower` on, in tiles of 16 columns.
@@ -142,6 +149,11 @@ impl<'a> Segment<'a> {
         if self.b.is_null() { 0 } else { self.rows }
     }
 
+    /// Where its operands are. All its rows and blocks may be read.
+    pub(super) fn places(&self) -> SegmentPlaces {
+        SegmentPlaces { a: self.a, a_row: self.a_row, a_block: self.a_block, b: self.b }
+    }
+
     /// Blocks of the depth.
     pub(super) fn blocks(&self) -> usize {
         self.blocks
@@ -162,7 +174,17 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// See [`super::product`].
+/// Where the operands of a segment are.
+pub(super) struct SegmentPlaces {
+    pub(super) a: *const u8,
+    /// Bytes from a row of A to the next.
+    pub(super) a_row: usize,
+    /// Bytes from a block of A's depth to the next.
+    pub(super) a_block: usize,
+    pub(super) b: *const u32,
+}
+
+/// See [`super::product_beside`].
 pub(super) fn product(
     unit: impl TileUnit,
     a: Matrix<Bf16>,
@@ -170,40 +192,70 @@ pub(super) fn product(
     c: &mut [f32],
     c_stride: usize,
     accumulator: Accumulator,
+    beside: &mut impl FnMut(),
 ) {
     let values = padded::<Bf16>(a.columns());
     let (blocks, rest) = (values / BLOCK_VALUES, values % BLOCK_VALUES);
-    // the whole blocks of the depth, and the last one filled up; either may be missing
-    let mut last = (rest > 0).then_some([[Bf16::ZERO; BLOCK_VALUES]; HEIGHT]);
+    let panels_at_once = (PANEL_LANES_AT_ONCE / (b.steps() * WIDTH).max(1)).max(1);
     let half = half_of_blocks(a.rows());
-    for top in (0..a.rows()).step_by(2 * half) {
-        let height = (2 * half).min(a.rows() - top);
-        let mut segments =
-            [Segment::new(a.stride() * size_of::<Bf16>(), DEPTH * LANE, blocks), Segment::new(DEPTH * LANE, 0, 1)];
-        if blocks > 0 {
-            segments[0].set_rows(bytes_of(&a.data()[top * a.stride()..]), height);
+    for first_panel in (0..b.groups()).step_by(panels_at_once) {
+        let panels = first_panel..b.groups().min(first_panel + panels_at_once);
+        let mut ahead = Ahead::default();
+        if panels.end < b.groups() {
+            let next = b.lanes_of_groups(0, panels.end..b.groups().min(panels.end + panels_at_once));
+            ahead = Ahead::new(vec![next], panels.len() * times_beside(a));
         }
-        if let Some(last) = &mut last {
-            for (row, last) in last[..height].iter_mut().enumerate() {
-                let values = &a.row(top + row)[blocks * BLOCK_VALUES..];
-                last[..values.len()].copy_from_slice(values);
-            }
-            segments[1].set_rows(bytes_of(last.as_flattened()), height);
-        }
-        for panel in 0..b.groups() {
-            let (left, lanes) = (panel * WIDTH, b.lanes_from(0, panel));
-            let columns = WIDTH.min(b.columns() - left);
+        for top in (0..a.rows()).step_by(2 * half) {
+            let height = (2 * half).min(a.rows() - top);
+            // the whole blocks of the depth, and the last one filled up; either may be missing
+            let last = (rest > 0).then(|| last_block(a.rows_from(top, height)));
+            let mut segments =
+                [Segment::new(a.stride() * size_of::<Bf16>(), DEPTH * LANE, blocks), Segment::new(DEPTH * LANE, 0, 1)];
             if blocks > 0 {
-                segments[0].set_panel(lanes);
+                segments[0].set_rows(bytes_of(&a.data()[top * a.stride()..]), height);
             }
-            if rest > 0 {
-                segments[1].set_panel(&lanes[blocks * DEPTH * WIDTH..]);
+            if let Some(last) = &last {
+                segments[1].set_rows(bytes_of(last.as_flattened()), height);
             }
-            let segments = &segments[usize::from(blocks == 0)..1 + usize::from(rest > 0)];
-            let c = Target { values: &mut c[top * c_stride + left..], stride: c_stride, columns };
-            compute(unit, half, height, segments, c, accumulator.at(left, columns));
+            for panel in panels.clone() {
+                let (left, lanes) = (panel * WIDTH, b.lanes_from(0, panel));
+                let columns = WIDTH.min(b.columns() - left);
+                if blocks > 0 {
+                    segments[0].set_panel(lanes);
+                }
+                if rest > 0 {
+                    segments[1].set_panel(&lanes[blocks * DEPTH * WIDTH..]);
+                }
+                let segments = &segments[usize::from(blocks == 0)..1 + usize::from(rest > 0)];
+                let c = Target { values: &mut c[top * c_stride + left..], stride: c_stride, columns };
+                let mut beside = || {
+                    ahead.fetch_some();
+                    beside();
+                };
+                compute(unit, half, height, segments, c, accumulator.at(left, columns), &mut beside);
+            }
         }
     }
+}
+
+/// Lanes of the panels that are multiplied with all rows before the next panels are: 384 KiB, which stay in the second-level
+/// cache beside the rows.
+const PANEL_LANES_AT_ONCE: usize = 96 * 1024;
+
+/// How often [`product`] runs what goes on beside it while it multiplies a panel.
+pub(super) fn times_beside(a: Matrix<Bf16>) -> usize {
+    a.rows().div_ceil(2 * half_of_blocks(a.rows())) * padded::<Bf16>(a.columns()).div_ceil(BLOCK_VALUES)
+}
+
+/// What follows the whole blocks of the depth, filled up with zeros.
+fn last_block(a: Matrix<Bf16>) -> [[Bf16; BLOCK_VALUES]; HEIGHT] {
+    let mut last = [[Bf16::ZERO; BLOCK_VALUES]; HEIGHT];
+    let first = padded::<Bf16>(a.columns()) / BLOCK_VALUES * BLOCK_VALUES;
+    for (row, last) in last[..a.rows()].iter_mut().enumerate() {
+        let values = &a.row(row)[first..];
+        last[..values.len()].copy_from_slice(values);
+    }
+    last
 }
 
 /// See [`super::product_of_packed`].
@@ -215,38 +267,113 @@ pub(super) fn product_of_packed(
     c: &mut [f32],
     accumulator: Accumulator,
 ) {
-    let (columns, depth) = (b.columns(), a.steps());
-    let rows = c.len() / columns;
-    let (first_block, blocks) = (first_row / HEIGHT, rows.div_ceil(HEIGHT));
-    let Passes { segments: pass, blocks: chunk } = Passes::of(&a, HEIGHT);
-    let square = DEPTH * LANE;
-    let mut segments = Vec::with_capacity(pass);
-    for first_segment in (0..a.segments()).step_by(pass) {
-        let pass = first_segment..a.segments().min(first_segment + pass);
-        let accumulator = if first_segment == 0 { accumulator } else { Accumulator::Output };
-        segments.clear();
-        if depth > 0 {
-            segments.extend(pass.clone().map(|_| Segment::new(square, HEIGHT * square, depth / DEPTH)));
+    let columns = b.columns();
+    let (rows, pass) = (c.len() / columns, (PASS_STEPS / a.steps().max(1)).max(1));
+    let of_pass = Pass { unit, a, first_block: first_row / HEIGHT, rows, b };
+    if a.segments() <= pass {
+        return of_pass.compute(0..a.segments(), 0..0, 0..b.groups(), c, columns, columns, accumulator);
+    }
+    SUMS.with_borrow_mut(|sums| {
+        for left in (0..columns).step_by(SUMS_AT_ONCE) {
+            let panels = left / WIDTH..b.groups().min((left + SUMS_AT_ONCE) / WIDTH);
+            let (stride, width) = (panels.len() * WIDTH, SUMS_AT_ONCE.min(columns - left));
+            let sums = grown(sums, rows * stride);
+            for first in (0..a.segments()).step_by(pass) {
+                let accumulator = if first == 0 { Accumulator::Zero } else { Accumulator::Output };
+                let segments = first..a.segments().min(first + pass);
+                let next = segments.end..a.segments().min(segments.end + pass);
+                of_pass.compute(segments, next, panels.clone(), sums, stride, stride, accumulator);
+            }
+            store_past_caches(sums, stride, rows, &mut c[left..], columns, width, accumulator.at(left, width));
         }
-        for first in (0..blocks).step_by(chunk) {
-            for panel in 0..b.groups() {
-                let left = panel * WIDTH;
-                let width = WIDTH.min(columns - left);
-                for (segment, number) in segments.iter_mut().zip(pass.clone()) {
-                    segment.set_panel(b.lanes_from(number, panel));
+    });
+}
+
+/// Steps that are summed up in one pass through the sums. A block of A of that many takes 24 KiB: it stays in the first-level
+/// cache while panels of B go by.
+const PASS_STEPS: usize = 192;
+
+/// Columns of C whose sums are computed before the next columns are. Those of a few hundred rows stay in the second-level
+/// cache, beside the operands of a pass.
+const SUMS_AT_ONCE: usize = 384;
+
+/// What is the same for all passes of a product of packed operands.
+struct Pass<'a, U> {
+    unit: U,
+    a: Packed<'a>,
+    first_block: usize,
+    rows: usize,
+    b: Packed<'a>,
+}
+
+impl<U: TileUnit> Pass<'_, U> {
+    /// Multiplies some segments of the depth with some panels, whose first column is that of `out`, and meanwhile fetches the
+    /// segments `next`.
+    fn compute(
+        &self,
+        segments: Range<usize>,
+        next: Range<usize>,
+        panels: Range<usize>,
+        out: &mut [f32],
+        stride: usize,
+        columns: usize,
+        accumulator: Accumulator,
+    ) {
+        let Self { unit, a, first_block, rows, b } = *self;
+        let square = DEPTH * LANE;
+        let mut parts: Vec<_> = segments
+            .clone()
+            .filter(|_| a.steps() > 0)
+            .map(|_| Segment::new(square, HEIGHT * square, a.steps() / DEPTH))
+            .collect();
+        let blocks = rows.div_ceil(HEIGHT);
+        let fetched = next.flat_map(|segment| {
+            let of_a = a.lanes_of_groups(segment, first_block..first_block + blocks);
+            [of_a, b.lanes_of_groups(segment, panels.clone())]
+        });
+        let times = blocks * panels.len() * segments.len() * a.steps() / DEPTH;
+        let mut ahead = Ahead::new(fetched.collect(), times);
+        for block in 0..blocks {
+            let top = block * HEIGHT;
+            let height = HEIGHT.min(rows - top);
+            for (part, segment) in parts.iter_mut().zip(segments.clone()) {
+                part.set_rows(bytes_of(a.lanes_from(segment, first_block + block)), height);
+            }
+            for panel in panels.clone() {
+                for (part, segment) in parts.iter_mut().zip(segments.clone()) {
+                    part.set_panel(b.lanes_from(segment, panel));
                 }
-                for block in first..blocks.min(first + chunk) {
-                    let top = block * HEIGHT;
-                    let height = HEIGHT.min(rows - top);
-                    for (segment, number) in segments.iter_mut().zip(pass.clone()) {
-                        segment.set_rows(bytes_of(a.lanes_from(number, first_block + block)), height);
-                    }
-                    let c = Target { values: &mut c[top * columns + left..], stride: columns, columns: width };
-                    compute(unit, HEIGHT / 2, height, &segments, c, accumulator.at(left, width));
-                }
+                let left = (panel - panels.start) * WIDTH;
+                let columns = WIDTH.min(columns - left);
+                let c = Target { values: &mut out[top * stride + left..], stride, columns };
+                compute(unit, HEIGHT / 2, height, &parts, c, accumulator.at(left, columns), &mut || ahead.fetch_some());
             }
         }
     }
+}
+
+thread_local! {
+    /// Memory for sums that several passes are added to.
+    static SUMS: RefCell<Aligned<f32>> = RefCell::default();
+}
+
+/// [`store_rows`] past the caches where nothing is added to C, which was not read then and is not in the cache.
+fn store_past_caches(
+    sums: &[f32],
+    stride: usize,
+    rows: usize,
+    c: &mut [f32],
+    c_stride: usize,
+    columns: usize,
+    accumulator: Accumulator,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if let (Accumulator::Zero, Some(avx512)) = (accumulator, Avx512::detect())
+        && avx512.stream_rows(sums, stride, rows, c, c_stride, columns)
+    {
+        return;
+    }
+    store_rows(sums, stride, rows, c, c_stride, columns, accumulator);
 }
 
 /// Rows of half a block, so that `rows` rows are divided into as few blocks as possible, of about equal height.
@@ -266,7 +393,15 @@ struct Target<'a> {
 
 /// Computes a block of C of `height` rows, in halves of `half` rows if it has as many. Halves may share rows, which are
 /// then computed twice: that takes less time than a new configuration of the registers.
-fn compute(unit: impl TileUnit, half: usize, height: usize, segments: &[Segment], c: Target, accumulator: Accumulator) {
+fn compute(
+    unit: impl TileUnit,
+    half: usize,
+    height: usize,
+    segments: &[Segment],
+    c: Target,
+    accumulator: Accumulator,
+    beside: &mut impl FnMut(),
+) {
     let Target { values, stride, columns } = c;
     let half = if height >= half { half } else { height.div_ceil(2) };
     let block = Block { half, lower: height - half, columns: columns.div_ceil(TILE_COLUMNS) };
@@ -276,21 +411,30 @@ fn compute(unit: impl TileUnit, half: usize, height: usize, segments: &[Segment]
             Accumulator::Output => Start::Output,
             Accumulator::Bias(bias) => Start::Rows(Rows { values: bias, stride: 0 }),
         };
-        return unit.multiply(block, segments, start, RowsMut { values, stride });
+        return unit.multiply(block, segments, start, RowsMut { values, stride }, beside);
     }
     let mut sums = [[0.0; WIDTH]; HEIGHT];
     if !segments.is_empty() {
-        unit.multiply(block, segments, Start::Zero, RowsMut { values: sums.as_flattened_mut(), stride: WIDTH });
+        let sums = RowsMut { values: sums.as_flattened_mut(), stride: WIDTH };
+        unit.multiply(block, segments, Start::Zero, sums, beside);
     }
-    store(&sums[..height], columns, values, stride, accumulator);
+    store_rows(sums.as_flattened(), WIDTH, height, values, stride, columns, accumulator);
 }
 
-/// Adds the first `columns` columns of sums to what the accumulator says, and stores them to rows that are `stride`
-/// apart.
+/// Adds `columns` columns of sums, whose rows are `stride` apart, to what the accumulator says, and stores them to rows
+/// that are `c_stride` apart.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn store(sums: &[[f32; WIDTH]], columns: usize, c: &mut [f32], stride: usize, accumulator: Accumulator) {
-    for (sums, c) in sums.iter().zip(c.chunks_mut(stride)) {
-        let (sums, c) = (&sums[..columns], &mut c[..columns]);
+fn store_rows(
+    sums: &[f32],
+    stride: usize,
+    rows: usize,
+    c: &mut [f32],
+    c_stride: usize,
+    columns: usize,
+    accumulator: Accumulator,
+) {
+    for (row, c) in c.chunks_mut(c_stride).take(rows).enumerate() {
+        let (sums, c) = (&sums[row * stride..][..columns], &mut c[..columns]);
         match accumulator {
             Accumulator::Zero => c.copy_from_slice(sums),
             Accumulator::Output => c.iter_mut().zip(sums).for_each(|(c, sum)| *c += sum),
@@ -340,7 +484,7 @@ mod tests {
         let bias = numbers(n, 5);
         let with = |accumulator: Accumulator| {
             let mut c = [(); 2].map(|_| numbers(m * n, 4));
-            product(unit, Matrix::new(&by_row, m, k), panels, &mut c[0], n, accumulator);
+            product(unit, Matrix::new(&by_row, m, k), panels, &mut c[0], n, accumulator, &mut || {});
             product_of_packed(unit, blocks, 0, panels, &mut c[1], accumulator);
             c.concat()
         };

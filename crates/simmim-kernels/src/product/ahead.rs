@@ -1,0 +1,69 @@
+//! Fetching of operands from far caches while a unit for tiles multiplies others.
+//!
+//! Such a unit is so fast that a weight must be read from the third-level cache about as fast as it can be: waiting for it
+//! first and multiplying then would take half as long again. The hardware fetches ahead too, but stops at each page.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+
+/// Lanes of a line of the cache.
+const LINE: usize = 16;
+
+/// Operands that will be multiplied next, which are fetched into the second-level cache bit by bit.
+#[derive(Debug, Default)]
+pub struct Ahead<'a> {
+    /// What is left to fetch, the first part last.
+    parts: Vec<&'a [u32]>,
+    /// Lanes to fetch at a time.
+    at_once: usize,
+}
+
+impl<'a> Ahead<'a> {
+    /// Will fetch `parts` in `times` times.
+    pub fn new(mut parts: Vec<&'a [u32]>, times: usize) -> Self {
+        let lines: usize = parts.iter().map(|part| part.len().div_ceil(LINE)).sum();
+        parts.reverse();
+        Self { parts, at_once: lines.div_ceil(times.max(1)) * LINE }
+    }
+
+    /// Fetches the next bit.
+    #[inline(always)]
+    pub fn fetch_some(&mut self) {
+        if let Some(part) = self.parts.last_mut() {
+            let (now, later) = part.split_at(self.at_once.min(part.len()));
+            now.chunks(LINE).for_each(|line| fetch(line.as_ptr()));
+            match later {
+                [] => drop(self.parts.pop()),
+                _ => *part = later,
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn fetch(line: *const u32) {
+    // SAFETY: every x86-64 CPU has the instruction, which fails on no address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fetch(_line: *const u32) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_fetched_in_order_and_in_as_many_times() {
+        let (first, second) = ([0; 100], [0; 40]);
+        let mut ahead = Ahead::new(vec![&first, &second], 5); // 7 and 3 lines, 2 at a time
+        let mut left = Vec::new();
+        for _ in 0..6 {
+            ahead.fetch_some();
+            left.push(ahead.parts.iter().map(|part| part.len()).collect::<Vec<_>>());
+        }
+        assert_eq!(left, [vec![40, 68], vec![40, 36], vec![40, 4], vec![40], vec![8], vec![]]);
+        Ahead::new(Vec::new(), 0).fetch_some();
+    }
+}
