@@ -10,9 +10,8 @@ use crate::pools::ActivationDtype;
 use crate::threads::split_mut;
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_row, pack_depth_by_row_streaming};
+use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_row};
 use simmim_kernels::product::Tile;
-use simmim_kernels::streaming::Streaming;
 use std::ops::Range;
 
 /// The rows of a batch, one segment for each chunk.
@@ -86,14 +85,6 @@ impl PackedActivationsChunk<'_> {
     pub(crate) fn pack<T: Dtype>(&mut self, rows: Matrix<T>) {
         if !self.lanes.is_empty() {
             pack_depth_by_row(rows, self.segment, self.lanes);
-        }
-    }
-
-    /// The same past the caches, if that is permitted, because what is saved for backward is not read soon.
-    pub(crate) fn pack_saved<T: Dtype>(&mut self, rows: Matrix<T>, streaming: Option<&Streaming>) {
-        match streaming.filter(|_| !self.lanes.is_empty()) {
-            Some(streaming) => pack_depth_by_row_streaming(rows, self.segment, self.lanes, streaming),
-            None => self.pack(rows),
         }
     }
 }

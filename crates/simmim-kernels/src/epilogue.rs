@@ -8,7 +8,6 @@ use crate::dtype::{Dtype, DtypeKind};
 use crate::gelu::{gelu, gelu_naive};
 #[cfg(target_arch = "x86_64")]
 use crate::instructions::Avx512Bf16;
-use crate::streaming::Streaming;
 use multiversion::multiversion;
 
 /// Results that are computed before they are rounded and stored: a few vectors.
@@ -63,22 +62,14 @@ fn copy_runs<T: Dtype, const COLUMNS: usize>(rows: &[T], out: &mut [T], stride: 
     }
 }
 
-/// Stores the GELU of a block, and its slope, unless `slope` is empty. The slope is dense as the block is, and goes past the
-/// caches where that is permitted.
-pub fn gelu_rows<T: Dtype>(
-    block: &[f32],
-    columns: usize,
-    out: &mut [T],
-    stride: usize,
-    slope: &mut [T],
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))] streaming: Option<&Streaming>,
-) {
+/// Stores the GELU of a block, and its slope, unless `slope` is empty. The slope is dense as the block is.
+pub fn gelu_rows<T: Dtype>(block: &[f32], columns: usize, out: &mut [T], stride: usize, slope: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = Avx512Bf16::detect()
         && T::KIND == DtypeKind::Bf16
         && let (Some(out), Some(slope)) = (T::bf16_values_mut(out), T::bf16_values_mut(slope))
     {
-        return avx512.gelu_rows(block, columns, out, stride, slope, streaming);
+        return avx512.gelu_rows(block, columns, out, stride, slope);
     }
     let (mut values, mut slopes) = ([0.0; RUN], [0.0; RUN]);
     for (i, (block, out)) in block.chunks_exact(columns).zip(out.chunks_mut(stride)).enumerate() {
@@ -183,7 +174,6 @@ pub fn add_strided_column_sums_naive<T: Dtype>(rows: &[T], stride: usize, sums: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aligned::Aligned;
     use crate::dtype::Bf16;
     use crate::testing::{assert_close, numbers};
 
@@ -208,16 +198,13 @@ mod tests {
             assert_eq!(fast, naive);
 
             let [mut slope_fast, mut slope_naive] = filled(block.len());
-            gelu_rows(&block, columns, &mut fast, stride, &mut slope_fast, None);
+            gelu_rows(&block, columns, &mut fast, stride, &mut slope_fast);
             gelu_rows_naive(&block, columns, &mut naive, stride, &mut slope_naive);
             assert_close(&values(&fast), &values(&naive), tolerance);
             assert_close(&values(&slope_fast), &values(&slope_naive), tolerance);
             let [mut alone, _] = filled(rows * stride);
-            gelu_rows(&block, columns, &mut alone, stride, &mut [], None);
+            gelu_rows(&block, columns, &mut alone, stride, &mut []);
             assert_eq!(alone, fast);
-            let mut streamed = Aligned::new(block.len());
-            gelu_rows(&block, columns, &mut alone, stride, &mut streamed, Some(&Streaming::new()));
-            assert!(alone == fast && streamed[..] == slope_fast);
 
             let [mut sums, mut sums_naive] = [(); 2].map(|_| numbers(columns, 3));
             gelu_backward_rows(&block, &slope, columns, &mut fast, stride, &mut sums);

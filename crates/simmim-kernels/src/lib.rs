@@ -72,7 +72,6 @@ mod reductions;
 pub mod relu;
 pub mod rotary;
 pub mod softmax;
-pub mod streaming;
 pub mod swiglu;
 
 #[cfg(test)]

@@ -5,8 +5,8 @@ use super::gelu::near_value_and_slope;
 use super::{RowVector, vectors};
 use crate::dtype::Bf16;
 use std::arch::x86_64::{
-    __m512, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm256_stream_si256,
-    _mm512_add_ps, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_mul_ps, _mm512_slli_epi32,
+    __m512, _mm256_mask_storeu_epi16, _mm256_maskz_loadu_epi16, _mm256_storeu_si256, _mm512_add_ps,
+    _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_mul_ps, _mm512_slli_epi32,
 };
 
 /// See [`crate::epilogue::narrow_rows`].
@@ -22,18 +22,8 @@ pub(super) fn narrow_rows(block: &[f32], columns: usize, out: &mut [Bf16], strid
 }
 
 /// See [`crate::epilogue::gelu_rows`].
-///
-/// # Safety
-/// If slopes are `STREAMED`, rows of them are whole vectors, the first one starts at half a cache line or a whole one, and
-/// other threads learn of them only after an `sfence`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16")]
-pub(super) unsafe fn gelu_rows<const STREAMED: bool>(
-    block: &[f32],
-    columns: usize,
-    out: &mut [Bf16],
-    stride: usize,
-    slope: &mut [Bf16],
-) {
+pub(super) fn gelu_rows(block: &[f32], columns: usize, out: &mut [Bf16], stride: usize, slope: &mut [Bf16]) {
     for (i, (block, out)) in block.chunks_exact(columns).zip(out.chunks_mut(stride)).enumerate() {
         let out = &mut out[..columns];
         if slope.is_empty() {
@@ -44,15 +34,11 @@ pub(super) unsafe fn gelu_rows<const STREAMED: bool>(
         } else {
             let slope = &mut slope[i * columns..][..columns];
             for vector in vectors(columns) {
-                // SAFETY: all three rows have `columns` values, and this function has the instructions. The caller promises
-                // what a streaming store asks for.
+                // SAFETY: all three rows have `columns` values, and this function has the instructions.
                 unsafe {
                     let (value, value_slope) = near_value_and_slope(vector.load(block));
                     vector.round(out, value);
-                    match STREAMED {
-                        true => _mm256_stream_si256(slope[vector.at..].as_mut_ptr().cast(), rounded(value_slope)),
-                        false => vector.round(slope, value_slope),
-                    }
+                    vector.round(slope, value_slope);
                 }
             }
         }

@@ -22,7 +22,6 @@ use crate::layer_norm::RowStatistics;
 use crate::math::{EXP_POLYNOMIAL, MINUS_LN_2, NEGLIGIBLE};
 use crate::matrix::Matrix;
 use crate::pack::PackedLayout;
-use crate::streaming::Streaming;
 use std::arch::x86_64::{
     __m512, __mmask16, _CMP_NLT_UQ, _mm_sfence, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
@@ -75,7 +74,7 @@ impl Avx512 {
     }
 
     /// Copies `rows` rows of `columns` values past the caches, and says whether it did: rows of `out` must be whole cache
-    /// lines. Other threads see them, as everything else that this one wrote, without further ado.
+    /// lines.
     ///
     /// # Panics
     /// If there are fewer rows than that.
@@ -88,18 +87,20 @@ impl Avx512 {
         out_stride: usize,
         columns: usize,
     ) -> bool {
-        let is_whole_lines =
-            [columns, out_stride].iter().all(|values| values.is_multiple_of(LANES)) && starts_line(out);
-        if is_whole_lines {
-            let _until_visible = Streaming::new();
-            for row in 0..rows {
-                let (from, out) = (&from[row * stride..][..columns], &mut out[row * out_stride..][..columns]);
-                // SAFETY: `self` proves that the CPU has the instructions, both rows are equally long, and a row of `out` is
-                // whole cache lines. The end of the permission is an `sfence`.
-                unsafe { stream_row(from, out) };
-            }
+        let starts_line = out.as_ptr().addr().is_multiple_of(CACHE_LINE);
+        if !starts_line || [columns, out_stride].iter().any(|values| !values.is_multiple_of(LANES)) {
+            return false;
         }
-        is_whole_lines
+        for row in 0..rows {
+            let (from, out) = (&from[row * stride..][..columns], &mut out[row * out_stride..][..columns]);
+            // SAFETY: `self` proves that the CPU has the instructions, both rows are equally long, and one of `out` is whole
+            // cache lines.
+            unsafe { stream_row(from, out) };
+        }
+        // SAFETY: every x86-64 CPU has the instruction. What is stored past the caches becomes visible to other threads in any
+        // order, but before what follows.
+        unsafe { _mm_sfence() };
+        true
     }
 
     /// See [`crate::gelu::gelu`].
@@ -147,22 +148,6 @@ impl<T: Dtype> Avx512Of<T> {
         // SAFETY: `self` proves that the CPU has the instructions.
         unsafe { pack::columns_to_groups::<S, T>(b, first, layout, out) }
     }
-
-    /// See [`crate::pack::pack_depth_by_row_streaming`].
-    ///
-    /// # Panics
-    /// If groups of the layout are no whole vectors wide, or `out` does not start at a cache line.
-    pub(crate) fn rows_to_steps_streaming(
-        self,
-        b: Matrix<T>,
-        layout: PackedLayout,
-        out: &mut [u32],
-        _streaming: &Streaming,
-    ) {
-        assert!(layout.width().is_multiple_of(LANES) && starts_line(out), "a streaming store writes a whole line");
-        // SAFETY: `self` proves that the CPU has the instructions, and the end of the permission is an `sfence`.
-        unsafe { pack::rows_to_steps_streaming(b, layout, out) }
-    }
 }
 
 impl Avx512Bf16 {
@@ -179,24 +164,9 @@ impl Avx512Bf16 {
     }
 
     /// See [`crate::epilogue::gelu_rows`].
-    pub(crate) fn gelu_rows(
-        self,
-        block: &[f32],
-        columns: usize,
-        out: &mut [Bf16],
-        stride: usize,
-        slope: &mut [Bf16],
-        streaming: Option<&Streaming>,
-    ) {
-        let is_streaming = streaming.is_some() && columns.is_multiple_of(LANES) && starts_line(slope);
-        // SAFETY: `self` proves that the CPU has the instructions. Streamed rows of slopes are whole vectors, the first one
-        // starts at a cache line, and the end of the permission is an `sfence`.
-        unsafe {
-            match is_streaming {
-                true => epilogue::gelu_rows::<true>(block, columns, out, stride, slope),
-                false => epilogue::gelu_rows::<false>(block, columns, out, stride, slope),
-            }
-        }
+    pub(crate) fn gelu_rows(self, block: &[f32], columns: usize, out: &mut [Bf16], stride: usize, slope: &mut [Bf16]) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { epilogue::gelu_rows(block, columns, out, stride, slope) }
     }
 
     /// See [`crate::epilogue::gelu_backward_rows`].
@@ -220,27 +190,16 @@ impl Avx512Bf16 {
     }
 }
 
-/// Makes streaming stores visible to other threads before any store that follows.
-pub(crate) fn fence_stores() {
-    // SAFETY: every x86-64 CPU has the instruction, which touches no memory.
-    unsafe { _mm_sfence() }
-}
-
 /// Copies a row past the caches.
 ///
 /// # Safety
-/// Both are equally long, and `out` is whole cache lines.
+/// Both are equally long, and `out` is whole cache lines. Other threads are told of it only after an `sfence`.
 #[target_feature(enable = "avx512f")]
 unsafe fn stream_row(from: &[f32], out: &mut [f32]) {
     for (from, out) in from.as_chunks::<LANES>().0.iter().zip(out.as_chunks_mut::<LANES>().0) {
         // SAFETY: both are sixteen values long, and the caller promises that `out` starts at a cache line.
         unsafe { _mm512_stream_ps(out.as_mut_ptr(), _mm512_loadu_ps(from.as_ptr())) };
     }
-}
-
-/// Whether values start at a cache line.
-pub(crate) fn starts_line<T>(values: &[T]) -> bool {
-    values.as_ptr().addr().is_multiple_of(CACHE_LINE)
 }
 
 /// One vector of a row: the index of its first value, and which of its lanes lie within the row.

@@ -8,8 +8,8 @@ use crate::pack::{PackedLayout, SQUARE};
 use std::arch::x86_64::{
     __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
     _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_stream_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64,
 };
 
 /// See [`crate::pack::pack_depth_by_column`].
@@ -79,49 +79,6 @@ pub(super) fn rows_to_squares(b: Matrix<Bf16>, layout: PackedLayout, out: &mut [
                     unsafe { _mm512_storeu_si512(lanes.as_mut_ptr().cast(), *column) };
                 }
             }
-        }
-    }
-}
-
-/// See [`crate::pack::pack_depth_by_row_streaming`].
-///
-/// # Safety
-/// Groups of `layout` are whole vectors wide, and `out` starts at a cache line. Other threads learn of the lanes only after an
-/// `sfence`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn rows_to_steps_streaming<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
-    let (width, columns) = (layout.width(), layout.columns());
-    for (group, lanes) in out.chunks_exact_mut(layout.group_lanes()).enumerate() {
-        for (step, run) in lanes.chunks_exact_mut(width).enumerate() {
-            for (j, run) in run.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                let left = group * width + j * LANES;
-                let used = columns.saturating_sub(left).min(LANES);
-                let row = |number: usize| match number < b.rows() {
-                    true => widened_lanes(&b.row(number)[left.min(columns)..][..used]),
-                    false => _mm512_setzero_si512(),
-                };
-                let lanes = match T::KIND {
-                    DtypeKind::F32 => row(step),
-                    DtypeKind::Bf16 => _mm512_or_si512(row(2 * step), _mm512_slli_epi32::<16>(row(2 * step + 1))),
-                };
-                // SAFETY: the run is sixteen lanes long and, as the caller promises, starts at a cache line.
-                unsafe { _mm512_stream_si512(run.as_mut_ptr().cast(), lanes) };
-            }
-        }
-    }
-}
-
-/// Up to sixteen values, each in the lower bits of a lane; the other lanes become zero.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-#[inline]
-fn widened_lanes<T: Dtype>(values: &[T]) -> __m512i {
-    let mask = if values.len() < LANES { (1 << values.len()) - 1 } else { __mmask16::MAX };
-    let from = values.as_ptr();
-    // SAFETY: the mask keeps the load within the values, and `KIND` says what type they have.
-    unsafe {
-        match T::KIND {
-            DtypeKind::F32 => _mm512_castps_si512(_mm512_maskz_loadu_ps(mask, from.cast())),
-            DtypeKind::Bf16 => _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, from.cast())),
         }
     }
 }

@@ -27,7 +27,6 @@ pub use layout::{Packed, PackedLayout};
 
 use crate::dtype::Dtype;
 use crate::matrix::Matrix;
-use crate::streaming::Streaming;
 #[cfg(target_arch = "x86_64")]
 use crate::{avx512, instructions::Avx512Bf16, instructions::Avx512Of};
 use layout::Order;
@@ -41,7 +40,8 @@ use multiversion::multiversion;
 /// # Panics
 /// If the sizes do not fit together.
 pub fn pack_depth_by_row<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut [u32]) {
-    check_segment(b, layout, out);
+    assert!(b.columns() == layout.columns && b.rows().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
+    assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
     if out.is_empty() {
         return;
     }
@@ -49,30 +49,6 @@ pub fn pack_depth_by_row<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &mut
         Order::Steps => rows_to_groups::<T, T>(b, 0, layout, out),
         Order::Squares => rows_to_squares(b, layout, out),
     }
-}
-
-fn check_segment<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &[u32]) {
-    assert!(b.columns() == layout.columns && b.rows().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
-    assert!(layout.segments == 1 && out.len() == layout.lanes(), "one segment is packed at a time");
-}
-
-/// [`pack_depth_by_row`] past the caches, where the CPU and the place of `out` permit it.
-pub fn pack_depth_by_row_streaming<T: Dtype>(
-    b: Matrix<T>,
-    layout: PackedLayout,
-    out: &mut [u32],
-    #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables))] streaming: &Streaming,
-) {
-    check_segment(b, layout, out);
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512Of::<T>::detect()
-        && layout.order == Order::Steps
-        && layout.width.is_multiple_of(avx512::LANES)
-        && avx512::starts_line(out)
-    {
-        return avx512.rows_to_steps_streaming(b, layout, out, streaming);
-    }
-    pack_depth_by_row(b, layout, out);
 }
 
 /// Packs groups `first ..`, as many as `out` has space for, of an f32 weight whose rows are the depth.
@@ -342,7 +318,6 @@ fn lanes_of_row<S: Dtype, T: Dtype>(row: &[S]) -> [u32; STEPS_AT_ONCE] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::aligned::Aligned;
     use crate::dtype::{Bf16, padded};
     use crate::testing::numbers;
 
@@ -406,10 +381,6 @@ mod tests {
                     let rows = Matrix::new(&rows, depth, columns);
                     pack_depth_by_row(rows, layout, &mut fast);
                     assert_eq!(fast, naive, "{depth}×{columns}, {layout:?}");
-                    let mut streamed = Aligned::new(layout.lanes());
-                    streamed.fill(1);
-                    pack_depth_by_row_streaming(rows, layout, &mut streamed, &Streaming::new());
-                    assert_eq!(streamed[..], naive, "{depth}×{columns}, {layout:?}, streaming");
                     if layout.order == Order::Squares {
                         fast.fill(1);
                         rows_to_squares_portable(rows, layout, &mut fast);

@@ -7,7 +7,6 @@ use super::{amx, avx2, avx512};
 use crate::dtype::{Dtype, DtypeKind};
 use crate::instructions::Instructions;
 use crate::pack::PackedLayout;
-use crate::streaming::Streaming;
 
 /// A size of tiles, and the instructions that compute them.
 ///
@@ -105,12 +104,6 @@ impl Tile {
     /// Whether a unit for tiles computes the sums of products of a type.
     pub fn multiplies_tiles<T: Dtype>(self) -> bool {
         !matches!(self.unit(T::KIND), Unit::Vectors(_))
-    }
-
-    /// Permission to store past the caches, where that was found to be faster: with AMX, whose products are over before
-    /// ordinary stores are.
-    pub fn streaming<T: Dtype>(self) -> Option<Streaming> {
-        self.multiplies_tiles::<T>().then(Streaming::new)
     }
 
     /// Values of the depth that [`super::product`] multiplies with all rows before it goes on to the next ones. So many

@@ -106,7 +106,7 @@ fn rows_to_qkv<T: ActivationDtype>(
         .into_iter()
         .zip(saved_residual.split(&ranges, width))
         .zip(saved_a.split(chunks));
-    let (weight, tile, pools) = (packed.get(), cpu.tile, &cpu.pools);
+    let (weight, pools) = (packed.get(), &cpu.pools);
     cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((qkv, mut saved_residual), mut saved_a))| {
         let mut scratch = RowsScratch::<T>::new(pools, chunks, width, &blocks);
         let count = rows.len();
@@ -114,7 +114,7 @@ fn rows_to_qkv<T: ActivationDtype>(
         let a = parameters.residual.branch_input(x, &mut saved_residual, &mut scratch.residual); // [R, D]
         narrow_rows(a, width, &mut scratch.stored, padded::<T>(width));
         let a = Matrix::new(&scratch.stored[..count * padded::<T>(width)], count, width);
-        saved_a.pack_saved(a, tile.streaming::<T>().as_ref());
+        saved_a.pack(a);
         let accumulator = Accumulator::Bias(&parameters.qkv_bias);
         blocks.product(a, weight, accumulator, &mut scratch.block, |block, rows, columns| {
             let queries = width.saturating_sub(columns.left).min(columns.len());
@@ -204,7 +204,7 @@ fn heads_to_output<T: ActivationDtype>(
         let o = &mut scratch.stored[..count * padded::<T>(width)];
         collect_rows(&sizes, heads, 1, rows, o);
         let o = Matrix::new(o, count, width);
-        saved_o.pack_saved(o, tile.streaming::<T>().as_ref());
+        saved_o.pack(o);
         let f = &mut scratch.f[..count * width];
         product(tile, o, weight, f, width, parameters.projection_accumulator); // [R, D]
         let x = &x[rows.start * width..rows.end * width];

@@ -130,7 +130,7 @@ fn chunk_backward<T: ActivationDtype>(
             true => {
                 let (input, slope) = (&mut recompute.gelu_input[..block.len()], &mut recompute.slope[..block.len()]);
                 T::widen(of_gelu, input);
-                gelu_rows(input, columns.len(), &mut recompute.hidden[place..], stride, slope, None);
+                gelu_rows(input, columns.len(), &mut recompute.hidden[place..], stride, slope);
                 slope
             }
             false => of_gelu,

@@ -81,12 +81,12 @@ fn forward_in<T: ActivationDtype>(
         });
         cpu.threads.map(tasks.collect(), |mut saved| {
             let mut scratch = MlpScratch::<T>::new(pools, chunks.chunk_rows(), width, hidden_width, &blocks);
-            let (count, rows, streaming) = (saved.rows.len(), saved.rows, tile.streaming::<T>());
+            let (count, rows) = (saved.rows.len(), saved.rows);
             let x = &data[rows.start * width..rows.end * width];
             let a = residual.branch_input(x, &mut saved.residual, &mut scratch.residual); // [R, D]
             narrow_rows(a, width, &mut scratch.a, padded::<T>(width));
             let a = Matrix::new(&scratch.a[..count * padded::<T>(width)], count, width);
-            saved.a.pack_saved(a, streaming.as_ref());
+            saved.a.pack(a);
             let hidden = &mut scratch.hidden;
             blocks.product(a, w1, b1, &mut scratch.block, |block, rows, columns| {
                 let saved_gelu = match saved.gelu.is_empty() {
@@ -101,12 +101,11 @@ fn forward_in<T: ActivationDtype>(
                     false => saved_gelu,
                 };
                 let stride = padded::<T>(hidden_width);
-                let out = &mut hidden[rows.start * stride + columns.left..];
-                gelu_rows(block, columns.len(), out, stride, slope, streaming.as_ref());
+                gelu_rows(block, columns.len(), &mut hidden[rows.start * stride + columns.left..], stride, slope);
             });
             let hidden = &scratch.hidden[..count * padded::<T>(hidden_width)];
             let hidden = Matrix::new(hidden, count, hidden_width); // [R, hidden]
-            saved.hidden.pack_saved(hidden, streaming.as_ref());
+            saved.hidden.pack(hidden);
             let f = &mut scratch.f[..count * width];
             product(tile, hidden, w2, f, width, b2); // [R, D]
             residual.add_branch(x, f, &rows, &mut saved.residual, &mut scratch.residual, saved.out);
