@@ -3,12 +3,18 @@
 //! A worker takes the next task whenever it is free. So if another program occupies a core for a while, one task is
 //! late, not half of the work.
 //!
+//! An operation may be over in less time than it takes to wake a thread. So whoever has nothing to do looks out for more work
+//! for a while before it sleeps.
+//!
 //! How work is divided does not depend on the number of workers, and results are returned in the order of the tasks. So
 //! any number of threads gives the same bits.
 
 use simmim_kernels::product::release;
+use std::hint::spin_loop;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Tasks that the work of a small operation is divided into: several for each of a few cores, yet so few that each can
 /// have sums of its own.
@@ -19,7 +25,12 @@ pub(crate) struct Threads {
     /// All workers but the calling thread; `None` if there are no others.
     pool: Option<rayon::ThreadPool>,
     count: usize,
+    /// Changes whenever there are tasks.
+    calls: Arc<AtomicUsize>,
 }
+
+/// How long a thread looks out for work, or for the end of others' work, before it sleeps.
+const LOOKOUT: Duration = Duration::from_micros(200);
 
 impl Threads {
     /// Starts `count` workers.
@@ -35,7 +46,7 @@ impl Threads {
                 .build()
                 .expect("the system starts worker threads")
         };
-        Self { pool: (count > 1).then(|| start(count - 1)), count }
+        Self { pool: (count > 1).then(|| start(count - 1)), count, calls: Arc::default() }
     }
 
     /// Runs `work` on all tasks, which workers begin in the order of `tasks`, and returns the results in that order.
@@ -56,11 +67,31 @@ impl Threads {
             }
             release();
         };
+        let call = self.calls.fetch_add(1, Ordering::Release) + 1;
+        let others = AtomicUsize::new(workers - 1);
         pool.in_place_scope(|scope| {
-            (1..workers).for_each(|_| scope.spawn(|_| run_tasks()));
+            for _ in 1..workers {
+                scope.spawn(|_| {
+                    run_tasks();
+                    others.fetch_sub(1, Ordering::Release);
+                });
+            }
             run_tasks();
+            look_out_until(|| others.load(Ordering::Acquire) == 0);
         });
+        for _ in 1..workers {
+            let calls = Arc::clone(&self.calls);
+            pool.spawn(move || look_out_until(|| calls.load(Ordering::Acquire) != call));
+        }
         results.into_iter().map(|r| r.expect("the scope ends after all tasks")).collect()
+    }
+}
+
+/// Waits awake until something is so, but not longer than [`LOOKOUT`].
+fn look_out_until(is_so: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !is_so() && start.elapsed() < LOOKOUT {
+        spin_loop();
     }
 }
 
@@ -96,7 +127,6 @@ pub(crate) fn split_mut<'a, T>(mut data: &'a mut [T], parts: &[Range<usize>], st
 mod tests {
     use super::*;
     use std::sync::Condvar;
-    use std::time::Duration;
 
     /// How long a test waits for another thread before it fails.
     const PATIENCE: Duration = Duration::from_secs(20);
