@@ -87,8 +87,7 @@ impl Avx512 {
         out_stride: usize,
         columns: usize,
     ) -> bool {
-        let starts_line = out.as_ptr().addr().is_multiple_of(CACHE_LINE);
-        if !starts_line || [columns, out_stride].iter().any(|values| !values.is_multiple_of(LANES)) {
+        if !starts_line(out) || [columns, out_stride].iter().any(|values| !values.is_multiple_of(LANES)) {
             return false;
         }
         for row in 0..rows {
@@ -97,9 +96,7 @@ impl Avx512 {
             // cache lines.
             unsafe { stream_row(from, out) };
         }
-        // SAFETY: every x86-64 CPU has the instruction. What is stored past the caches becomes visible to other threads in any
-        // order, but before what follows.
-        unsafe { _mm_sfence() };
+        fence_stores();
         true
     }
 
@@ -146,7 +143,35 @@ impl<T: Dtype> Avx512Of<T> {
     /// vectors wide.
     pub(crate) fn columns_to_groups<S: Dtype>(self, b: Matrix<S>, first: usize, layout: PackedLayout, out: &mut [u32]) {
         // SAFETY: `self` proves that the CPU has the instructions.
-        unsafe { pack::columns_to_groups::<S, T>(b, first, layout, out) }
+        unsafe { pack::columns_to_groups::<S, T, false>(b, first, layout, out) }
+    }
+
+    /// The same past the caches, if `out` starts at a cache line.
+    pub(crate) fn columns_to_groups_past_caches<S: Dtype>(
+        self,
+        b: Matrix<S>,
+        first: usize,
+        layout: PackedLayout,
+        out: &mut [u32],
+    ) {
+        if !starts_line(out) {
+            return self.columns_to_groups(b, first, layout, out);
+        }
+        // SAFETY: `self` proves that the CPU has the instructions, and the end is an `sfence`.
+        unsafe { pack::columns_to_groups::<S, T, true>(b, first, layout, out) }
+        fence_stores();
+    }
+
+    /// Packs rows to their steps of a group, past the caches, and says whether it did: the group must be whole vectors wide,
+    /// and its steps must start at a cache line.
+    pub(crate) fn rows_past_caches(self, b: Matrix<f32>, width: usize, out: &mut [u32]) -> bool {
+        let can = width.is_multiple_of(LANES) && starts_line(out);
+        if can {
+            // SAFETY: `self` proves that the CPU has the instructions, and the end is an `sfence`.
+            unsafe { pack::rows_past_caches::<T>(b, width, out) }
+            fence_stores();
+        }
+        can
     }
 }
 
@@ -188,6 +213,17 @@ impl Avx512Bf16 {
         // SAFETY: `self` proves that the CPU has the instructions.
         unsafe { pack::rows_to_squares(b, layout, out) }
     }
+}
+
+/// Whether values start at a cache line.
+fn starts_line<T>(values: &[T]) -> bool {
+    values.as_ptr().addr().is_multiple_of(CACHE_LINE)
+}
+
+/// Lets other threads see what was stored past the caches before they see what is stored after this.
+fn fence_stores() {
+    // SAFETY: every x86-64 CPU has the instruction.
+    unsafe { _mm_sfence() };
 }
 
 /// Copies a row past the caches.

@@ -1,23 +1,24 @@
 //! Packing of rows that become columns: squares of sixteen rows and sixteen lanes are transposed in registers.
 
 use super::LANES;
-use super::bf16::rounded_pairs;
+use super::bf16::{rounded, rounded_pairs};
 use crate::dtype::{Bf16, Dtype, DtypeKind};
 use crate::matrix::Matrix;
 use crate::pack::{PackedLayout, SQUARE};
 use std::arch::x86_64::{
-    __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_cvtepu16_epi32,
-    _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512, _mm512_shuffle_i32x4,
-    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-    _mm512_unpacklo_epi64,
+    __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cvtepu16_epi32, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
+    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_stream_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-/// See [`crate::pack::pack_depth_by_column`].
+/// See [`crate::pack::pack_depth_by_column`]. With `PAST_CACHES` lanes are stored past the caches.
 ///
 /// # Safety
-/// If `T` is bf16, the CPU has AVX512-BF16.
+/// - If `T` is bf16, the CPU has AVX512-BF16.
+/// - With `PAST_CACHES`, `out` starts at a cache line, and other threads are told of it only after an `sfence`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn columns_to_groups<S: Dtype, T: Dtype>(
+pub(super) unsafe fn columns_to_groups<S: Dtype, T: Dtype, const PAST_CACHES: bool>(
     b: Matrix<S>,
     first: usize,
     layout: PackedLayout,
@@ -38,10 +39,46 @@ pub(super) unsafe fn columns_to_groups<S: Dtype, T: Dtype>(
                     }
                 }
                 for (step, lanes) in transposed(square).iter().zip(lanes.chunks_exact_mut(width)) {
-                    let run = &mut lanes[j..j + LANES];
-                    // SAFETY: the run is sixteen lanes long.
-                    unsafe { _mm512_storeu_si512(run.as_mut_ptr().cast(), *step) };
+                    let run = lanes[j..j + LANES].as_mut_ptr().cast();
+                    // SAFETY: the run is sixteen lanes long. Groups are whole runs wide, so with `out` each run starts at a
+                    // cache line.
+                    unsafe {
+                        match PAST_CACHES {
+                            true => _mm512_stream_si512(run, *step),
+                            false => _mm512_storeu_si512(run, *step),
+                        }
+                    }
                 }
+            }
+        }
+    }
+}
+
+/// See [`crate::pack::pack_weight_rows`], for one group that is whole vectors wide. Lanes are stored past the caches.
+///
+/// # Safety
+/// - If `T` is bf16, the CPU has AVX512-BF16.
+/// - `out` starts at a cache line, and other threads are told of it only after an `sfence`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) unsafe fn rows_past_caches<T: Dtype>(b: Matrix<f32>, width: usize, out: &mut [u32]) {
+    for (step, lanes) in out.chunks_exact_mut(width).enumerate() {
+        for (j, run) in lanes.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            let left = (j * LANES).min(b.columns());
+            let values = |row: usize| match row < b.rows() {
+                // SAFETY: the caller promises the instructions. A row of at most sixteen values becomes as many lanes.
+                true => unsafe { lanes_of::<f32, f32>(&b.row(row)[left..(left + LANES).min(b.columns())]) },
+                false => _mm512_setzero_si512(),
+            };
+            // SAFETY: the run is sixteen lanes long, and the caller promises the rest.
+            unsafe {
+                let lanes = match T::KIND {
+                    DtypeKind::F32 => values(step),
+                    DtypeKind::Bf16 => {
+                        let rounded = |row| _mm512_cvtepu16_epi32(rounded(_mm512_castsi512_ps(values(row))));
+                        _mm512_or_si512(rounded(2 * step), _mm512_slli_epi32::<16>(rounded(2 * step + 1)))
+                    }
+                };
+                _mm512_stream_si512(run.as_mut_ptr().cast(), lanes);
             }
         }
     }

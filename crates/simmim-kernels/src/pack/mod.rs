@@ -28,7 +28,7 @@ pub use layout::{Packed, PackedLayout};
 use crate::dtype::Dtype;
 use crate::matrix::Matrix;
 #[cfg(target_arch = "x86_64")]
-use crate::{avx512, instructions::Avx512Bf16, instructions::Avx512Of};
+use crate::{amx, avx512, instructions::Avx512Bf16, instructions::Avx512Of};
 use layout::Order;
 use multiversion::multiversion;
 
@@ -85,6 +85,10 @@ pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut 
             continue;
         }
         let part = Matrix::strided(&rows.data()[left..], rows.rows(), columns, rows.stride());
+        #[cfg(target_arch = "x86_64")]
+        if streaming::<T>().is_some_and(|avx512| avx512.rows_past_caches(part, width, out)) {
+            continue;
+        }
         let layout = PackedLayout { columns, width, steps, segments: 1, order: Order::Steps };
         rows_to_groups::<f32, T>(part, 0, layout, out);
     }
@@ -115,9 +119,20 @@ pub fn pack_depth_by_column<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &
 pub fn pack_weight_by_column<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, first: usize, out: &mut [u32]) {
     assert!(weight.rows() == layout.columns && weight.columns().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert!(out.len().is_multiple_of(layout.group_lanes()), "groups are packed whole");
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = streaming::<T>().filter(|_| layout.width.is_multiple_of(avx512::LANES)) {
+        return avx512.columns_to_groups_past_caches(weight, first, layout, out);
+    }
     if !out.is_empty() {
         columns_to_groups::<f32, T>(weight, first, layout, out);
     }
+}
+
+/// The instructions that pack weights past the caches. All weights are packed after a step, more than the caches hold, and
+/// an ordinary store reads its line first. It was measured on CPUs with AMX alone (`docs/LOG.md`), so others do not.
+#[cfg(target_arch = "x86_64")]
+fn streaming<T: Dtype>() -> Option<Avx512Of<T>> {
+    Avx512Of::detect().filter(|_| amx::is_available())
 }
 
 /// Specification of all packing: looks up the lane of every place. `at(k, j)` is the element of `B` in row `k`, column
@@ -318,6 +333,8 @@ fn lanes_of_row<S: Dtype, T: Dtype>(row: &[S]) -> [u32; STEPS_AT_ONCE] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(target_arch = "x86_64")]
+    use crate::aligned::Aligned;
     use crate::dtype::{Bf16, padded};
     use crate::testing::numbers;
 
@@ -389,6 +406,41 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Packs weights past the caches, which [`check`] does only where they are packed so, and not from every place.
+    #[cfg(target_arch = "x86_64")]
+    fn check_past_caches<T: Dtype>() {
+        let Some(avx512) = Avx512Of::<T>::detect() else { return };
+        for (depth, columns) in [(1, 1), (9, 17), (33, 48), (64, 40), (12, 100)] {
+            let weight = numbers(depth * columns, 1);
+            let layout = PackedLayout::new::<T>(depth, columns, 48);
+            let (mut fast, mut naive) = (Aligned::new(layout.lanes()), vec![2; layout.lanes()]);
+            for start in [0, 1] {
+                let mut places = Aligned::new(layout.lanes() + 1);
+                let by_column = Matrix::strided(&weight, columns, depth, depth);
+                let out = &mut places[start..][..layout.lanes()];
+                avx512.columns_to_groups_past_caches(by_column, 0, layout, out);
+                pack_naive::<T>(depth, layout, |k, j| weight[j * depth + k], &mut naive);
+                assert_eq!(out, naive, "{depth}×{columns} by column, from lane {start} on");
+            }
+            pack_naive::<T>(depth, layout, |k, j| weight[k * columns + j], &mut naive);
+            for (group, out) in fast.chunks_exact_mut(layout.group_lanes()).enumerate() {
+                let left = group * 48;
+                let part = Matrix::strided(&weight[left..], depth, 48.min(columns - left), columns);
+                assert!(avx512.rows_past_caches(part, 48, out));
+            }
+            assert_eq!(fast[..], naive, "{depth}×{columns} by row");
+            let elsewhere = &mut Aligned::new(49)[1..];
+            assert!(!avx512.rows_past_caches(Matrix::strided(&weight, 1, 1, 1), 48, elsewhere));
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn packing_past_the_caches_equals_naive() {
+        check_past_caches::<f32>();
+        check_past_caches::<Bf16>();
     }
 
     #[test]
