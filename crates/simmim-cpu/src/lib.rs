@@ -4,7 +4,7 @@
 //! last. Attention is divided by heads instead. A weight gradient is computed after the chunks, from all tokens at
 //! once, and divided by rows of the weight.
 //!
-//! A worker takes the next task whenever it is free. But how the work is divided does not depend on the number of
+//! A worker takes the next task whenever it is free. But where it would change a sum, how the work is divided does not depend on the number of
 //! workers, and sums over tasks are added in the order of the tasks. So the same inputs give the same bits on any
 //! number of threads.
 //!

@@ -6,8 +6,8 @@
 //! An operation may be over in less time than it takes to wake a thread. So whoever has nothing to do looks out for more work
 //! for a while before it sleeps.
 //!
-//! How work is divided does not depend on the number of workers, and results are returned in the order of the tasks. So
-//! any number of threads gives the same bits.
+//! How work is divided does not depend on the number of workers where that would change a sum, and results are returned in the
+//! order of the tasks. So any number of threads gives the same bits.
 
 use simmim_kernels::product::release;
 use std::hint::spin_loop;
@@ -47,6 +47,11 @@ impl Threads {
                 .expect("the system starts worker threads")
         };
         Self { pool: (count > 1).then(|| start(count - 1)), count, calls: Arc::default() }
+    }
+
+    /// The number of workers.
+    pub(crate) fn count(&self) -> usize {
+        self.count
     }
 
     /// Runs `work` on all tasks, which workers begin in the order of `tasks`, and returns the results in that order.

@@ -40,9 +40,14 @@ use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::add_scaled;
 use simmim_kernels::product::product_of_packed;
 
-/// Rows of a weight's gradient in a task, about. The product reads its other operand again after as many rows, so such a
-/// task reads it no more often than a single task with all rows would.
-const ROWS_PER_TASK: usize = 96;
+/// The least rows of a weight's gradient in a task, about, if there are that many. With vector instructions a task has no more
+/// either: the product reads its other operand again after as many rows, so a single task with all rows would read it no
+/// less often.
+const LEAST_ROWS_PER_TASK: usize = 96;
+
+/// The most rows of a weight's gradient in a task for a unit for tiles, which reads the other operand once for all of them.
+/// Their sums fill a quarter of the second-level cache of the CPUs with such a unit.
+const MOST_ROWS_PER_TASK: usize = 384;
 
 /// A weight and the operands of its gradient `d_yᵀ·x` `[out, in]`: `d_y` and `x`.
 type WeightGradient<'a> = (ParameterId, &'a PackedActivations, &'a PackedActivations);
@@ -50,17 +55,24 @@ type WeightGradient<'a> = (ParameterId, &'a PackedActivations, &'a PackedActivat
 /// Adds `d_yᵀ·x` to the gradients of weights.
 ///
 /// The operands were packed chunk by chunk. Here each task computes some rows of a gradient from all tokens, so tasks
-/// need neither copies of the gradient nor sums over them.
+/// need neither copies of the gradient nor sums over them. Each sum is that of its row and column alone, so it is the same
+/// however many rows a task has.
 fn add_weight_gradients<T: Dtype>(cpu: &Cpu, weights: &[WeightGradient]) {
     let tile = cpu.tile;
     let mut store = cpu.store.borrow_mut();
     let mut tasks = Vec::new();
+    let rows_per_task = match tile.multiplies_tiles::<T>() {
+        true => {
+            let rows: usize = weights.iter().map(|(_, d_y, _)| d_y.packed().columns()).sum();
+            (rows / (2 * cpu.threads.count())).clamp(LEAST_ROWS_PER_TASK, MOST_ROWS_PER_TASK)
+        }
+        false => LEAST_ROWS_PER_TASK,
+    };
     let gradients = store.gradients_to_accumulate(weights.iter().map(|(weight, _, _)| *weight));
     for ((_, d_y, x), (gradient, accumulator)) in weights.iter().zip(gradients) {
         let (d_y, x) = (d_y.packed(), x.packed());
         // each task gets whole blocks of rows, and an even number of tasks is shared evenly by two workers
-        let most = if tile.multiplies_tiles::<T>() { 384 } else { ROWS_PER_TASK };
-        let rows = divide(d_y.groups(), d_y.columns().div_ceil(most).next_multiple_of(2));
+        let rows = divide(d_y.groups(), d_y.columns().div_ceil(rows_per_task).next_multiple_of(2));
         let row = |block: usize| (block * d_y.width()).min(d_y.columns());
         let rows: Vec<_> = rows.iter().map(|blocks| row(blocks.start)..row(blocks.end)).collect();
         let gradients = split_mut(gradient, &rows, x.columns());
