@@ -15,7 +15,7 @@ use simmim_kernels::adamw::{AdamWStep, adamw};
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::{move_towards, sum_of_squares};
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{pack_weight_by_column, pack_weight_rows};
+use simmim_kernels::pack::{pack_weight_by_column_past_caches, pack_weight_rows};
 use simmim_kernels::product::Tile;
 use std::mem::take;
 
@@ -184,7 +184,7 @@ pub(super) fn adamw_and_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep, factor
         if let Some(mut panels) = panels {
             let (inputs, outputs) = (panels.inputs, p.len() / panels.inputs);
             let rows = Matrix::strided(p, outputs, inputs, inputs);
-            pack_weight_by_column::<T>(rows, tile.panels::<T>(inputs, outputs), 0, panels.forward);
+            pack_weight_by_column_past_caches::<T>(rows, tile.panels::<T>(inputs, outputs), 0, panels.forward);
             if !panels.backward.is_empty() {
                 pack_weight_rows::<T>(rows, panels.width, &mut panels.backward);
             }

@@ -3,8 +3,8 @@
 //! A worker takes the next task whenever it is free. So if another program occupies a core for a while, one task is
 //! late, not half of the work.
 //!
-//! An operation may be over in less time than it takes to wake a thread. So whoever has nothing to do looks out for more work
-//! for a while before it sleeps.
+//! An operation may be over in less time than it takes to wake a thread. So after an operation as many threads as took part in it
+//! look out for the next one for a while before they sleep, and so does the caller before it sleeps until the others are done.
 //!
 //! How work is divided does not depend on the number of workers where that would change a sum, and results are returned in the
 //! order of the tasks. So any number of threads gives the same bits.
@@ -25,11 +25,11 @@ pub(crate) struct Threads {
     /// All workers but the calling thread; `None` if there are no others.
     pool: Option<rayon::ThreadPool>,
     count: usize,
-    /// Changes whenever there are tasks.
+    /// Changes whenever several workers have tasks.
     calls: Arc<AtomicUsize>,
 }
 
-/// How long a thread looks out for work, or for the end of others' work, before it sleeps.
+/// How long a thread looks out for work, or for the end of the others' work, before it sleeps.
 const LOOKOUT: Duration = Duration::from_micros(200);
 
 impl Threads {
@@ -171,6 +171,25 @@ mod tests {
             std::thread::current().id()
         });
         assert_eq!(ran_on.iter().filter(|id| **id == caller).count(), 1);
+    }
+
+    #[test]
+    fn calls_of_any_size_follow_each_other_with_and_without_a_pause() {
+        let threads = Threads::new(3);
+        for call in 0..300 {
+            let count = [1, 2, 3, 50][call % 4];
+            assert_eq!(
+                threads.map((0..count).collect(), |i: usize| i + call),
+                (call..call + count).collect::<Vec<_>>()
+            );
+            if call % 100 == 99 {
+                std::thread::sleep(3 * LOOKOUT); // all have gone to sleep
+            }
+            if call % 100 == 50 {
+                let panics = std::panic::AssertUnwindSafe(|| threads.map(vec![0, 1, 2], |i| assert!(i != 1)));
+                assert!(std::panic::catch_unwind(panics).is_err());
+            }
+        }
     }
 
     #[test]

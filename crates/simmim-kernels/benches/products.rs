@@ -5,6 +5,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gemmkit::{MatMut, MatRef, Parallelism, gemm};
+use simmim_kernels::aligned::Aligned;
 use simmim_kernels::dtype::{Bf16, Dtype, padded};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::{Packed, PackedLayout, pack_depth_by_row};
@@ -83,18 +84,35 @@ fn forward<T: Dtype>(c: &mut Criterion) {
     group.finish();
 }
 
+/// Rows of a chunk.
+const CHUNK: usize = 160;
+
+/// Packs rows chunk by chunk.
+fn in_chunks<T: Dtype>(rows: &[T], count: usize, columns: usize, layout: PackedLayout) -> Aligned<u32> {
+    let (row, of_chunk, mut lanes) = (padded::<T>(columns), layout.repeated(1), Aligned::new(layout.lanes()));
+    for (chunk, lanes) in lanes.chunks_exact_mut(of_chunk.lanes()).enumerate() {
+        let rows_of_chunk = CHUNK.min(count - chunk * CHUNK);
+        let part = Matrix::new(&rows[chunk * CHUNK * row..][..rows_of_chunk * row], rows_of_chunk, columns);
+        pack_depth_by_row(part, of_chunk, lanes);
+    }
+    lanes
+}
+
 fn weight_gradients<T: Dtype>(c: &mut Criterion) {
     let tile = Tile::detect();
     let mut group = c.benchmark_group("weight gradient");
     for (m, k, n) in GRADIENT.into_iter().chain(ODD_GRADIENT) {
         let id = |name: &str, m: usize| BenchmarkId::new(format!("{name} {:?}", T::KIND), format!("{m}x{k}x{n}"));
-        let (d_y, x, mut out) = (stored::<T>(0.5, k, m), stored::<T>(0.25, k, n), vec![0.0; m * n]);
-        let (blocks, of_blocks) = packed(&d_y, k, m, tile.blocks::<T>(k, m));
-        let (panels, of_panels) = packed(&x, k, n, tile.panels::<T>(k, n));
+        let (d_y, x, mut out) = (stored::<T>(0.5, k, m), stored::<T>(0.25, k, n), Aligned::new(m * n));
+        // the backend packs tokens chunk by chunk
+        let chunks = k.div_ceil(CHUNK);
+        let of_blocks = tile.blocks::<T>(CHUNK, m).repeated(chunks);
+        let of_panels = tile.panels::<T>(CHUNK, n).repeated(chunks);
+        let (blocks, panels) = (in_chunks(&d_y, k, m, of_blocks), in_chunks(&x, k, n, of_panels));
         group.throughput(operations(m, k, n));
         group.bench_function(id("tiles", m), |bench| {
             let (a, b) = (Packed::new(&blocks, of_blocks), Packed::new(&panels, of_panels));
-            bench.iter(|| product_of_packed::<T>(tile, a, 0, black_box(b), &mut out, Accumulator::Output));
+            bench.iter(|| product_of_packed::<T>(tile, a, 0, black_box(b), &mut out, Accumulator::Zero));
         });
         if ODD_GRADIENT.contains(&(m, k, n)) {
             continue; // as above

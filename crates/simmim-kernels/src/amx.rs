@@ -87,15 +87,39 @@ struct Configuration {
 thread_local! {
     /// The rows of half a block that this thread's registers are configured for; zero if they are not.
     static CONFIGURED: Cell<u8> = const { Cell::new(0) };
+    /// Whether they hold the sums of a product that is not finished.
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Keeps this thread's registers as they are, as long as it exists: configuring or releasing them panics.
+pub(crate) struct Held(());
+
+impl Held {
+    /// # Panics
+    /// If they are held already.
+    pub(crate) fn new() -> Self {
+        assert!(!HELD.replace(true), "a product within a product");
+        Self(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        HELD.set(false);
+    }
 }
 
 /// Configures this thread's registers for halves of `rows` rows, 1 to 16, unless they are already. That takes as long
 /// as about twenty products, so a thread keeps the configuration until [`release`].
 ///
+/// # Panics
+/// If they are [`Held`].
+///
 /// # Safety
 /// [`is_available`] is true.
 pub(crate) unsafe fn configure(rows: usize) {
     assert!((1..=TILE_ROWS).contains(&rows), "{rows} rows");
+    assert!(!HELD.get(), "a product within a product");
     let rows = rows as u8;
     if CONFIGURED.get() == rows {
         return;
@@ -117,7 +141,11 @@ pub(crate) unsafe fn configure(rows: usize) {
 }
 
 /// Frees this thread's registers, if they are in use, so that the system need not save them.
+///
+/// # Panics
+/// If they are [`Held`].
 pub(crate) fn release() {
+    assert!(!HELD.get(), "registers are released within a product");
     if CONFIGURED.get() != 0 {
         // SAFETY: the registers were configured, so the CPU has the instruction and it is permitted.
         unsafe { asm!("tilerelease", options(nostack, nomem)) }

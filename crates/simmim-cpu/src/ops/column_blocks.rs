@@ -10,16 +10,12 @@ use crate::Cpu;
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::Packed;
-use simmim_kernels::product::{Accumulator, Ahead, Tile, product, product_beside, times_beside};
+use simmim_kernels::product::{Accumulator, Ahead, Tile, panels_at_once, product, product_beside, times_beside};
 use std::mem::swap;
 use std::ops::Range;
 
 /// Columns of a block for vector instructions, which is rounded to whole panels. For a unit for tiles it is one panel.
 const COLUMNS: usize = 96;
-
-/// Blocks side by side that a unit for tiles computes of some rows before the next rows. Their part of the weight stays in
-/// the second-level cache, and the rows stay in the first-level one.
-const AT_ONCE: usize = 8;
 
 /// The size of blocks.
 #[derive(Clone, Copy)]
@@ -83,16 +79,16 @@ impl ColumnBlocks {
         let (mut current, mut previous) = scratch.split_at_mut(self.panels * self.panel_width * rows);
         let mut waiting: Option<Waiting> = None;
         let blocks: Vec<_> = self.of(weight).collect();
-        for (number, at_once) in blocks.chunks(AT_ONCE).enumerate() {
-            let next = weight.groups().min((number + 1) * AT_ONCE)..weight.groups().min((number + 2) * AT_ONCE);
+        let panels = panels_at_once(weight); // as many blocks, each of one panel
+        for (number, at_once) in blocks.chunks(panels).enumerate() {
+            let next = weight.groups().min((number + 1) * panels)..weight.groups().min((number + 2) * panels);
             let times =
                 at_once.len() * a.rows().div_ceil(rows) * times_beside(self.tile, a.rows_from(0, rows.min(a.rows())));
             let mut ahead = Ahead::new(vec![weight.lanes_of_groups(0, next)], times);
             for top in (0..a.rows()).step_by(rows) {
                 let rows = top..(top + rows).min(a.rows());
                 let part = a.rows_from(top, rows.len());
-                // an even number of rows, because streaming stores of a row may end within a cache line
-                let piece = rows.len().div_ceil(times_beside(self.tile, part).max(1)).next_multiple_of(2);
+                let piece = rows.len().div_ceil(times_beside(self.tile, part).max(1));
                 for columns in at_once {
                     let block = &mut current[..rows.len() * columns.len()];
                     let start = columns.accumulator(accumulator);
@@ -156,6 +152,50 @@ impl ColumnBlock<'_> {
             Accumulator::Zero => Accumulator::Zero,
             Accumulator::Output => Accumulator::Output,
             Accumulator::Bias(bias) => Accumulator::Bias(&bias[self.left..self.left + self.len()]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simmim_engine::{ParameterTable, Precision};
+    use simmim_kernels::aligned::Aligned;
+    use simmim_kernels::dtype::{Bf16, padded};
+    use simmim_kernels::pack::pack_depth_by_row;
+    use simmim_kernels::product::product_naive;
+
+    fn values(count: usize, seed: usize) -> Vec<Bf16> {
+        (0..count).map(|i| Bf16::from_f32(((i * 7 + seed) % 64) as f32 / 64.0 - 0.5)).collect()
+    }
+
+    #[test]
+    fn every_row_of_every_block_is_used_once_and_in_order() {
+        // so deep that a unit for tiles takes a few of ten panels at a time
+        let (rows, depth, columns) = (70, 1000, 450);
+        let (a, b) = (values(rows * padded::<Bf16>(depth), 1), values(depth * columns, 2));
+        let (a, b) = (Matrix::new(&a, rows, depth), Matrix::new(&b, depth, columns));
+        let bias: Vec<f32> = (0..columns).map(|column| column as f32).collect();
+        let mut expected = vec![0.0; rows * columns];
+        product_naive(a, b, &mut expected, columns, Accumulator::Bias(&bias));
+        for tile in Tile::all_available().into_iter().chain([Tile::model_of_amx()]) {
+            let cpu = Cpu::with_tile(ParameterTable::default(), Precision::Bf16, 1, tile);
+            let (blocks, layout) = (ColumnBlocks::new::<Bf16>(&cpu), tile.panels::<Bf16>(depth, columns));
+            let mut panels = Aligned::new(layout.lanes());
+            pack_depth_by_row(b, layout, &mut panels);
+            let mut scratch = vec![0.0; blocks.scratch_len(rows)];
+            let (mut got, mut used) = (vec![0.0; rows * columns], vec![0; columns]);
+            let weight = Packed::new(&panels, layout);
+            blocks.product(a, weight, Accumulator::Bias(&bias), &mut scratch, |block, rows, columns_of_block| {
+                let (left, width) = (columns_of_block.left, columns_of_block.len());
+                assert_eq!(used[left], rows.start, "{}, column {left}", tile.name());
+                used[left] = rows.end;
+                for (row, values) in rows.zip(block.chunks_exact(width)) {
+                    got[row * columns + left..][..width].copy_from_slice(values);
+                }
+            });
+            let largest = got.iter().zip(&expected).map(|(got, expected)| (got - expected).abs()).fold(0.0, f32::max);
+            assert!(largest < 1e-3, "{} is off by {largest}", tile.name()); // sums of a thousand products, up to 450
         }
     }
 }

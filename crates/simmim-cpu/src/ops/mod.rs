@@ -94,3 +94,30 @@ fn add_bias_gradient(cpu: &Cpu, linear: &Linear, d: &[f32]) {
 fn add_gradient(cpu: &Cpu, id: ParameterId, d: &[f32]) {
     add_scaled(cpu.store.borrow_mut().gradient_mut(id), 1.0, d);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simmim_engine::{Backend, Distance, Operations, ParameterTable, Precision, Regression, Slot};
+    use simmim_kernels::product::Tile;
+
+    #[test]
+    fn a_weight_gradient_is_the_same_in_tasks_of_any_number_of_rows() {
+        let gradient = |threads: usize| {
+            let mut table = ParameterTable::default();
+            let linear = Linear { weight: table.add("weight", &[400, 80]), bias: None };
+            let cpu = Cpu::with_tile(table, Precision::Bf16, threads, Tile::model_of_amx());
+            let values = |count: usize| (0..count).map(|i| (i % 101) as f32 / 101.0 - 0.5).collect::<Vec<f32>>();
+            cpu.write_slot(Slot::Values, &values(400 * 80));
+            cpu.start(true);
+            let y = cpu.linear(&cpu.tensor(&[500, 80], &values(500 * 80)), &linear);
+            let (target, weight) = (vec![0.0; 500 * 400], vec![1.0; 500]);
+            let loss = Regression { distance: Distance::L2, target: &target, weight: &weight, channels: 400 };
+            cpu.backward(&cpu.regression(&y, &loss));
+            cpu.read_slot(Slot::Gradients)
+        };
+        let of_one = gradient(1); // tasks of 200 rows, then of about 100, and of fewer
+        assert!(of_one.iter().any(|value| *value != 0.0));
+        assert!([2, 3].into_iter().all(|threads| gradient(threads) == of_one));
+    }
+}

@@ -146,7 +146,7 @@ impl<T: Dtype> Avx512Of<T> {
         unsafe { pack::columns_to_groups::<S, T, false>(b, first, layout, out) }
     }
 
-    /// The same past the caches, if `out` starts at a cache line.
+    /// The same past the caches, if `out` starts at a cache line and groups are whole vectors wide.
     pub(crate) fn columns_to_groups_past_caches<S: Dtype>(
         self,
         b: Matrix<S>,
@@ -154,7 +154,7 @@ impl<T: Dtype> Avx512Of<T> {
         layout: PackedLayout,
         out: &mut [u32],
     ) {
-        if !starts_line(out) {
+        if !starts_line(out) || !layout.width().is_multiple_of(LANES) {
             return self.columns_to_groups(b, first, layout, out);
         }
         // SAFETY: `self` proves that the CPU has the instructions, and the end is an `sfence`.

@@ -1,4 +1,4 @@
-//! Packing of rows that become columns: squares of sixteen rows and sixteen lanes are transposed in registers.
+//! Packing: squares of sixteen rows and sixteen lanes are transposed in registers where rows become columns.
 
 use super::LANES;
 use super::bf16::{rounded, rounded_pairs};

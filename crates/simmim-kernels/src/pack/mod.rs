@@ -66,7 +66,8 @@ pub fn pack_weight_by_row<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, f
     }
 }
 
-/// Packs some rows of an f32 weight whose rows are the depth: into each of `groups`, their steps of that group.
+/// Packs some rows of an f32 weight whose rows are the depth: into each of `groups`, their steps of that group. Where
+/// [`pack_weight_by_column_past_caches`] stores past the caches, so does this.
 ///
 /// # Shapes
 /// `rows` `[R, N]`, whole lanes of the depth unless they are its last ones; `groups` are equally long, in steps of `width`
@@ -86,7 +87,7 @@ pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut 
         }
         let part = Matrix::strided(&rows.data()[left..], rows.rows(), columns, rows.stride());
         #[cfg(target_arch = "x86_64")]
-        if streaming::<T>().is_some_and(|avx512| avx512.rows_past_caches(part, width, out)) {
+        if past_caches::<T>().is_some_and(|avx512| avx512.rows_past_caches(part, width, out)) {
             continue;
         }
         let layout = PackedLayout { columns, width, steps, segments: 1, order: Order::Steps };
@@ -119,19 +120,30 @@ pub fn pack_depth_by_column<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &
 pub fn pack_weight_by_column<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, first: usize, out: &mut [u32]) {
     assert!(weight.rows() == layout.columns && weight.columns().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
     assert!(out.len().is_multiple_of(layout.group_lanes()), "groups are packed whole");
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = streaming::<T>().filter(|_| layout.width.is_multiple_of(avx512::LANES)) {
-        return avx512.columns_to_groups_past_caches(weight, first, layout, out);
-    }
     if !out.is_empty() {
         columns_to_groups::<f32, T>(weight, first, layout, out);
     }
 }
 
-/// The instructions that pack weights past the caches. All weights are packed after a step, more than the caches hold, and
-/// an ordinary store reads its line first. It was measured on CPUs with AMX alone (`docs/LOG.md`), so others do not.
+/// [`pack_weight_by_column`] past the caches, for weights that are not read soon.
+pub fn pack_weight_by_column_past_caches<T: Dtype>(
+    weight: Matrix<f32>,
+    layout: PackedLayout,
+    first: usize,
+    out: &mut [u32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = past_caches::<T>().filter(|_| !out.is_empty() && layout.width.is_multiple_of(avx512::LANES)) {
+        assert!(out.len().is_multiple_of(layout.group_lanes()), "groups are packed whole");
+        return avx512.columns_to_groups_past_caches(weight, first, layout, out);
+    }
+    pack_weight_by_column::<T>(weight, layout, first, out);
+}
+
+/// The instructions that pack weights past the caches. After a step all weights are packed, more than the caches hold, and an
+/// ordinary store reads its line first. That gains something by AMX (`docs/LOG.md`); elsewhere it was not tried.
 #[cfg(target_arch = "x86_64")]
-fn streaming<T: Dtype>() -> Option<Avx512Of<T>> {
+fn past_caches<T: Dtype>() -> Option<Avx512Of<T>> {
     Avx512Of::detect().filter(|_| amx::is_available())
 }
 
@@ -408,7 +420,15 @@ mod tests {
         }
     }
 
-    /// Packs weights past the caches, which [`check`] does only where they are packed so, and not from every place.
+    #[test]
+    fn a_weight_without_depth_has_no_lanes() {
+        let layout = PackedLayout::new::<Bf16>(0, 5, 48);
+        for pack in [pack_weight_by_column::<Bf16>, pack_weight_by_column_past_caches::<Bf16>] {
+            pack(Matrix::strided(&[], 5, 0, 0), layout, 0, &mut []);
+        }
+    }
+
+    /// Packs weights past the caches by functions that are used only where they gain something.
     #[cfg(target_arch = "x86_64")]
     fn check_past_caches<T: Dtype>() {
         let Some(avx512) = Avx512Of::<T>::detect() else { return };

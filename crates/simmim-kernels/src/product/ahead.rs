@@ -3,11 +3,9 @@
 //! Such a unit is so fast that a weight must be read from the third-level cache about as fast as it can be: waiting for it
 //! first and multiplying then would take half as long again. The hardware fetches ahead too, but stops at each page.
 
+use super::LINE;
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-
-/// Lanes of a line of the cache.
-const LINE: usize = 16;
 
 /// Operands that will be multiplied next, which are fetched into the second-level cache bit by bit.
 #[derive(Debug, Default)]
@@ -29,9 +27,13 @@ impl<'a> Ahead<'a> {
     /// Fetches the next bit.
     #[inline(always)]
     pub fn fetch_some(&mut self) {
-        if let Some(part) = self.parts.last_mut() {
-            let (now, later) = part.split_at(self.at_once.min(part.len()));
+        let mut left = self.at_once;
+        while left > 0
+            && let Some(part) = self.parts.last_mut()
+        {
+            let (now, later) = part.split_at(left.min(part.len()));
             now.chunks(LINE).for_each(|line| fetch(line.as_ptr()));
+            left -= now.len();
             match later {
                 [] => drop(self.parts.pop()),
                 _ => *part = later,
@@ -59,11 +61,11 @@ mod tests {
         let (first, second) = ([0; 100], [0; 40]);
         let mut ahead = Ahead::new(vec![&first, &second], 5); // 7 and 3 lines, 2 at a time
         let mut left = Vec::new();
-        for _ in 0..6 {
+        for _ in 0..5 {
             ahead.fetch_some();
             left.push(ahead.parts.iter().map(|part| part.len()).collect::<Vec<_>>());
         }
-        assert_eq!(left, [vec![40, 68], vec![40, 36], vec![40, 4], vec![40], vec![8], vec![]]);
+        assert_eq!(left, [vec![40, 68], vec![40, 36], vec![40, 4], vec![12], vec![]]);
         Ahead::new(Vec::new(), 0).fetch_some();
     }
 }

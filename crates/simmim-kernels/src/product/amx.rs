@@ -11,7 +11,7 @@
 //! For every 16 steps of the depth, six products need two tiles of A and three of B, and two registers are left to hold
 //! them. So the kernel goes through the products like a snake: each shares one of its tiles with the one before it.
 
-use super::tiles::{Block, DEPTH, HEIGHT, RowsMut, Segment, SegmentPlaces, Start, TILE_COLUMNS, TileUnit, WIDTH};
+use super::tiles::{Block, HEIGHT, RowsMut, Segment, Start, TILE_COLUMNS, TileUnit, WIDTH};
 use crate::amx;
 use std::arch::asm;
 
@@ -45,6 +45,7 @@ impl TileUnit for Amx {
         // and C have as many, of the columns of all tiles.
         unsafe {
             amx::configure(half);
+            let _until_stored = amx::Held::new();
             match columns {
                 1 => sums::<1>(segments, lower, start, c, beside),
                 2 => sums::<2>(segments, lower, start, c, beside),
@@ -75,14 +76,15 @@ impl Halves {
 /// Computes the sums of `COLUMNS` tiles in each half, and runs `beside` after each block of the depth, whose products
 /// the unit then still computes.
 ///
-/// The compiler knows nothing of tile registers, and nothing that it generates changes them. So they keep the sums from one
-/// piece of assembly to the next, while `beside` runs too.
+/// The sums stay in their registers from one piece of assembly to the next, while `beside` runs too. The language does not
+/// promise that registers stay as they are, but the compiler touches those of tiles only for intrinsics of AMX, of which there
+/// are none. A test that compares all sums with those of the model would notice.
 ///
 /// # Safety
 /// - The unit is available, and configured for halves of rows of which the second begins `lower` rows after the first.
 /// - The segments have the rows of both halves. So have `c` and `start`, with the columns of all tiles, and nothing else
 ///   reads or writes those of `c` meanwhile.
-/// - `beside` uses no tile registers.
+/// - The registers are [`amx::Held`], so that `beside` cannot configure them anew or release them.
 #[inline(always)]
 unsafe fn sums<const COLUMNS: usize>(
     segments: &[Segment],
@@ -98,10 +100,9 @@ unsafe fn sums<const COLUMNS: usize>(
             Some(start) => load::<COLUMNS>(start),
         }
         for segment in segments {
-            let SegmentPlaces { a, a_row, a_block, b } = segment.places();
             for block in 0..segment.blocks() {
-                let a = a.wrapping_add(block * a_block);
-                multiply::<COLUMNS>(a, a.wrapping_add(lower * a_row), a_row, b.wrapping_add(block * DEPTH * WIDTH));
+                let (a, row, b) = segment.tiles(block);
+                multiply::<COLUMNS>(a, a.wrapping_add(lower * row), row, b);
                 beside();
             }
         }

@@ -4,9 +4,15 @@
 //! that the CPU's own unit is given, and compare the two where both are at hand.
 
 use super::tiles::{Block, RowsMut, Segment, Start, TileUnit, WIDTH};
+use std::cell::Cell;
 
 /// A tile register: 16 rows of 16 lanes. A lane is one f32 sum, or two bf16 that follow each other along the depth.
 type Tile = [[u32; 16]; 16];
+
+thread_local! {
+    /// Whether this thread computes a product, as the CPU's registers are held then.
+    static MULTIPLIES: Cell<bool> = const { Cell::new(false) };
+}
 
 /// The model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +20,7 @@ pub(super) struct AmxModel;
 
 impl TileUnit for AmxModel {
     fn multiply(self, block: Block, segments: &[Segment], start: Start, c: RowsMut, beside: &mut impl FnMut()) {
+        assert!(!MULTIPLIES.replace(true), "a product within a product");
         let Block { half, lower, columns } = block;
         let (values, stride) = match start {
             Start::Zero => (&[0.0; WIDTH][..], 0),
@@ -34,6 +41,7 @@ impl TileUnit for AmxModel {
             }
         }
         segments.iter().for_each(|segment| (0..segment.blocks()).for_each(|_| beside()));
+        MULTIPLIES.set(false);
         for (top, sums) in [0, lower].into_iter().zip(&sums) {
             for (column, sums) in sums[..columns].iter().enumerate() {
                 for (row, sums) in sums[..half].iter().enumerate() {

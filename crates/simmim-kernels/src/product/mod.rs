@@ -39,6 +39,7 @@ mod portable;
 mod tile;
 mod tiles;
 
+use crate::aligned::CACHE_LINE;
 use crate::dtype::Dtype;
 use crate::matrix::{Matrix, len_of_rows};
 use crate::pack::{Packed, PackedLayout};
@@ -119,7 +120,7 @@ impl TileJob {
 }
 
 /// Lanes of a line of the cache.
-const LINE: usize = 16;
+const LINE: usize = CACHE_LINE / size_of::<u32>();
 
 /// What a tile fetches from far caches while it computes: its share of the panel that follows in memory, which is
 /// mostly the next one to be read. Without it, the first tile of each panel waits for the third-level cache.
@@ -183,7 +184,10 @@ pub fn product<T: Dtype>(
 }
 
 /// [`product`], which runs `beside` now and then if it has a unit for tiles: that unit computes by itself, so other
-/// work costs less time meanwhile. `beside` must not multiply. It runs [`times_beside`] times.
+/// work costs less time meanwhile. It runs [`times_beside`] times for each panel.
+///
+/// # Panics
+/// As [`product`], and if `beside` multiplies by such a unit too or calls [`release`].
 pub fn product_beside<T: Dtype>(
     tile: Tile,
     a: Matrix<T>,
@@ -257,6 +261,11 @@ pub fn times_beside<T: Dtype>(tile: Tile, a: Matrix<T>) -> usize {
     }
 }
 
+/// Panels of `b` that a unit for tiles should multiply with all rows before the next panels.
+pub fn panels_at_once(b: Packed) -> usize {
+    tiles::panels_at_once(b)
+}
+
 /// Lanes of `A` that are multiplied with all panels before the next lanes are: 192 KiB, which is less than half of the
 /// second-level cache of any CPU with AVX2 made since 2017.
 const CHUNK_LANES: usize = 48 * 1024;
@@ -309,8 +318,10 @@ pub fn product_of_packed<T: Dtype>(
     assert!(a.width() == height && first_row.is_multiple_of(height), "A is packed in blocks of {height}");
     assert!(first_row + rows <= a.columns(), "rows {first_row}+{rows} of {}", a.columns());
     check(&layout, &b, rows, c, columns, accumulator);
-    if a.segments() == 0 && accumulator == Accumulator::Zero {
-        c.fill(0.0); // an empty sum
+    if a.segments() == 0 {
+        // an empty sum
+        c.iter_mut().enumerate().for_each(|(at, c)| *c = accumulator.value(*c, at % columns));
+        return;
     }
     let kernels = match tile.unit(T::KIND) {
         #[cfg(target_arch = "x86_64")]
@@ -423,6 +434,7 @@ impl<'a> Accumulator<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aligned::Aligned;
     use crate::dtype::{Bf16, padded};
     use crate::pack::pack_depth_by_row;
     use crate::testing::{assert_close, numbers};
@@ -440,9 +452,19 @@ mod tests {
     }
 
     fn check_every_size<T: Dtype>(tile: Tile) {
-        for (m, k, n) in
-            [(1, 1, 1), (5, 7, 3), (12, 16, 32), (50, 40, 49), (23, 64, 97), (13, 201, 16), (9, 2, 64), (8, 3301, 17)]
-        {
+        // the last one is so deep that its panels are multiplied a few at a time
+        let deep = (8, 3301, 100);
+        for (m, k, n) in [
+            (1, 1, 1),
+            (5, 7, 3),
+            (12, 16, 32),
+            (50, 40, 49),
+            (23, 64, 97),
+            (13, 201, 16),
+            (9, 2, 64),
+            (8, 3301, 17),
+            deep,
+        ] {
             let (a, b, bias) = (stored::<T>(m, k, 1), stored::<T>(k, n, 2), numbers(n, 3));
             let (a, b) = (Matrix::new(&a, m, k), Matrix::new(&b, k, n));
             let layout = tile.panels::<T>(k, n);
@@ -468,8 +490,8 @@ mod tests {
     }
 
     fn check_segments<T: Dtype>(tile: Tile) {
-        let (depth, m, n) = (13, 45, 100);
-        for segments in [0, 1, 3, 400] {
+        let (depth, m) = (13, 45);
+        for (segments, n) in [(0, 100), (1, 100), (3, 100), (400, 100), (40, 400)] {
             // each segment is packed separately and filled up to whole lanes
             let (a, b) = (stored::<T>(segments * depth, m, 1), stored::<T>(segments * depth, n, 2));
             let (of_a, of_b) = (tile.blocks::<T>(depth, m), tile.panels::<T>(depth, n));
@@ -491,9 +513,16 @@ mod tests {
                 );
             }
             let (a, b) = (Matrix::new(&a, segments * depth, m), Matrix::new(&b, segments * depth, n));
-            for accumulator in [Accumulator::Zero, Accumulator::Output] {
-                let mut fast = numbers(m * n, 3);
-                let mut expected = fast.clone();
+            let bias = numbers(n, 4);
+            let accumulators = [Accumulator::Zero, Accumulator::Output, Accumulator::Bias(&bias)];
+            // rows of C that start at cache lines, and rows that do not
+            for (accumulator, start) in
+                accumulators.into_iter().flat_map(|accumulator| [(accumulator, 0), (accumulator, 1)])
+            {
+                let mut expected = numbers(m * n, 3);
+                let mut places = Aligned::new(start + m * n);
+                let fast = &mut places[start..];
+                fast.copy_from_slice(&expected);
                 for part in [0..tile.height::<T>(), tile.height::<T>()..m] {
                     product_of_packed_naive(a, part.start, b, &mut expected[part.start * n..part.end * n], accumulator);
                 }
@@ -501,7 +530,7 @@ mod tests {
                 let (blocks, panels) = (Packed::new(&blocks, of_a), Packed::new(&panels, of_b));
                 product_of_packed::<T>(tile, blocks, 0, panels, head, accumulator);
                 product_of_packed::<T>(tile, blocks, tile.height::<T>(), panels, tail, accumulator);
-                assert_close(&fast, &expected, 2e-5); // sums of up to 5200 f32 products
+                assert_close(fast, &expected, 2e-5); // sums of up to 5200 f32 products
             }
         }
     }

@@ -101,8 +101,7 @@ impl RowsMut<'_> {
 
 /// A part of the depth of some rows of A and a panel of B. Its memory may be read in all its rows and blocks.
 ///
-/// Its fields are set one by one, and never copied: a copy would have to wait until the sums before it are stored.
-#[repr(C)] // assembly reads the fields up to `blocks`
+/// Its fields are set one by one: a copy of all of them would have to wait until the sums before it are stored.
 pub(super) struct Segment<'a> {
     a: *const u8,
     /// Bytes from a row of A to the next.
@@ -149,9 +148,11 @@ impl<'a> Segment<'a> {
         if self.b.is_null() { 0 } else { self.rows }
     }
 
-    /// Where its operands are. All its rows and blocks may be read.
-    pub(super) fn places(&self) -> SegmentPlaces {
-        SegmentPlaces { a: self.a, a_row: self.a_row, a_block: self.a_block, b: self.b }
+    /// The upper tile of A in a block, the bytes from a row of A to the next, and the tiles of B. All rows and steps may be read.
+    #[cfg(target_arch = "x86_64")]
+    pub(super) fn tiles(&self, block: usize) -> (*const u8, usize, *const u32) {
+        let (a, b) = (self.a.wrapping_add(block * self.a_block), self.b.wrapping_add(block * DEPTH * WIDTH));
+        (a, self.a_row, b)
     }
 
     /// Blocks of the depth.
@@ -174,16 +175,6 @@ impl<'a> Segment<'a> {
     }
 }
 
-/// Where the operands of a segment are.
-pub(super) struct SegmentPlaces {
-    pub(super) a: *const u8,
-    /// Bytes from a row of A to the next.
-    pub(super) a_row: usize,
-    /// Bytes from a block of A's depth to the next.
-    pub(super) a_block: usize,
-    pub(super) b: *const u32,
-}
-
 /// See [`super::product_beside`].
 pub(super) fn product(
     unit: impl TileUnit,
@@ -196,7 +187,7 @@ pub(super) fn product(
 ) {
     let values = padded::<Bf16>(a.columns());
     let (blocks, rest) = (values / BLOCK_VALUES, values % BLOCK_VALUES);
-    let panels_at_once = (PANEL_LANES_AT_ONCE / (b.steps() * WIDTH).max(1)).max(1);
+    let panels_at_once = panels_at_once(b);
     let half = half_of_blocks(a.rows());
     for first_panel in (0..b.groups()).step_by(panels_at_once) {
         let panels = first_panel..b.groups().min(first_panel + panels_at_once);
@@ -238,9 +229,11 @@ pub(super) fn product(
     }
 }
 
-/// Lanes of the panels that are multiplied with all rows before the next panels are: 384 KiB, which stay in the second-level
-/// cache beside the rows.
-const PANEL_LANES_AT_ONCE: usize = 96 * 1024;
+/// Panels that should be multiplied with all rows before the next panels are: 384 KiB, which stay in the second-level cache
+/// beside the rows.
+pub(super) fn panels_at_once(b: Packed) -> usize {
+    (96 * 1024 / (b.steps() * WIDTH).max(1)).max(1)
+}
 
 /// How often [`product`] runs what goes on beside it while it multiplies a panel.
 pub(super) fn times_beside(a: Matrix<Bf16>) -> usize {
@@ -268,10 +261,10 @@ pub(super) fn product_of_packed(
     accumulator: Accumulator,
 ) {
     let columns = b.columns();
-    let (rows, pass) = (c.len() / columns, (PASS_STEPS / a.steps().max(1)).max(1));
-    let of_pass = Pass { unit, a, first_block: first_row / HEIGHT, rows, b };
+    let (rows, pass) = (c.len() / columns, (SUMMED_STEPS / a.steps().max(1)).max(1));
+    let product = PackedProduct { unit, a, first_block: first_row / HEIGHT, rows, b };
     if a.segments() <= pass {
-        return of_pass.compute(0..a.segments(), 0..0, 0..b.groups(), c, columns, columns, accumulator);
+        return product.compute(0..a.segments(), 0..0, 0..b.groups(), c, columns, columns, accumulator);
     }
     SUMS.with_borrow_mut(|sums| {
         for left in (0..columns).step_by(SUMS_AT_ONCE) {
@@ -282,7 +275,7 @@ pub(super) fn product_of_packed(
                 let accumulator = if first == 0 { Accumulator::Zero } else { Accumulator::Output };
                 let segments = first..a.segments().min(first + pass);
                 let next = segments.end..a.segments().min(segments.end + pass);
-                of_pass.compute(segments, next, panels.clone(), sums, stride, stride, accumulator);
+                product.compute(segments, next, panels.clone(), sums, stride, stride, accumulator);
             }
             store_past_caches(sums, stride, rows, &mut c[left..], columns, width, accumulator.at(left, width));
         }
@@ -291,14 +284,14 @@ pub(super) fn product_of_packed(
 
 /// Steps that are summed up in one pass through the sums. A block of A of that many takes 24 KiB: it stays in the first-level
 /// cache while panels of B go by.
-const PASS_STEPS: usize = 192;
+const SUMMED_STEPS: usize = 192;
 
 /// Columns of C whose sums are computed before the next columns are. Those of a few hundred rows stay in the second-level
 /// cache, beside the operands of a pass.
 const SUMS_AT_ONCE: usize = 384;
 
 /// What is the same for all passes of a product of packed operands.
-struct Pass<'a, U> {
+struct PackedProduct<'a, U> {
     unit: U,
     a: Packed<'a>,
     first_block: usize,
@@ -306,7 +299,7 @@ struct Pass<'a, U> {
     b: Packed<'a>,
 }
 
-impl<U: TileUnit> Pass<'_, U> {
+impl<U: TileUnit> PackedProduct<'_, U> {
     /// Multiplies some segments of the depth with some panels, whose first column is that of `out`, and meanwhile fetches the
     /// segments `next`.
     fn compute(
@@ -357,7 +350,7 @@ thread_local! {
     static SUMS: RefCell<Aligned<f32>> = RefCell::default();
 }
 
-/// [`store_rows`] past the caches where nothing is added to C, which was not read then and is not in the cache.
+/// [`store_rows`], past the caches where nothing is added to C: C then was not read, so it is not in the cache.
 fn store_past_caches(
     sums: &[f32],
     stride: usize,
@@ -484,11 +477,44 @@ mod tests {
         let bias = numbers(n, 5);
         let with = |accumulator: Accumulator| {
             let mut c = [(); 2].map(|_| numbers(m * n, 4));
-            product(unit, Matrix::new(&by_row, m, k), panels, &mut c[0], n, accumulator, &mut || {});
+            let (a, mut times, mut work) = (Matrix::new(&by_row, m, k), 0, Vec::new());
+            // vector instructions and memory, which must leave the sums as they are
+            product(unit, a, panels, &mut c[0], n, accumulator, &mut || {
+                times += 1;
+                work = numbers(50, times as u64).into_iter().map(f32::sqrt).collect::<Vec<f32>>();
+            });
+            assert_eq!((times, work.len()), (times_beside(a) * panels.groups(), 50));
             product_of_packed(unit, blocks, 0, panels, &mut c[1], accumulator);
             c.concat()
         };
         [Accumulator::Zero, Accumulator::Output, Accumulator::Bias(&bias)].map(with)
+    }
+
+    /// A product within a product.
+    fn nested(unit: impl TileUnit) {
+        let (a, b) = (stored(5, 40, 1), stored(40, 30, 2));
+        let layout = PackedLayout::new::<Bf16>(40, 30, WIDTH).with_whole_squares();
+        let mut panels = vec![0; layout.lanes()];
+        pack_depth_by_row(Matrix::new(&b, 40, 30), layout, &mut panels);
+        let (a, b, mut inner) = (Matrix::new(&a, 5, 40), Packed::new(&panels, layout), vec![0.0; 150]);
+        product(unit, a, b, &mut [0.0; 150], 30, Accumulator::Zero, &mut || {
+            product(unit, a, b, &mut inner, 30, Accumulator::Zero, &mut || {});
+        });
+    }
+
+    #[test]
+    #[should_panic(expected = "a product within a product")]
+    fn the_model_refuses_a_product_within_a_product() {
+        nested(AmxModel);
+    }
+
+    #[test]
+    #[should_panic(expected = "a product within a product")]
+    fn the_cpu_refuses_a_product_within_a_product() {
+        match Amx::detect() {
+            Some(amx) => nested(amx),
+            None => nested(AmxModel), // without AMX there is nothing else to try
+        }
     }
 
     #[test]
