@@ -1,11 +1,9 @@
 //! Fetching of operands from far caches while a unit for tiles multiplies others.
 //!
-//! Such a unit is so fast that a weight must be read from the third-level cache about as fast as it can be: waiting for it
-//! first and multiplying then would take half as long again. The hardware fetches ahead too, but stops at each page.
+//! Such a unit multiplies about as fast as the third-level cache can be read. Where a product waits for a weight before it
+//! multiplies, it takes nearly twice as long (`docs/LOG.md`). The hardware fetches ahead too, but only within a page.
 
-use super::LINE;
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+use super::{LINE, fetch};
 
 /// Operands that will be multiplied next, which are fetched into the second-level cache bit by bit.
 #[derive(Debug, Default)]
@@ -41,16 +39,6 @@ impl<'a> Ahead<'a> {
         }
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn fetch(line: *const u32) {
-    // SAFETY: every x86-64 CPU has the instruction, which fails on no address.
-    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn fetch(_line: *const u32) {}
 
 #[cfg(test)]
 mod tests {

@@ -48,7 +48,7 @@ pub use ahead::Ahead;
 pub use tile::Tile;
 
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
 use tile::Unit;
 
 /// The values that a product's sums start from.
@@ -121,6 +121,17 @@ impl TileJob {
 
 /// Lanes of a line of the cache.
 const LINE: usize = CACHE_LINE / size_of::<u32>();
+
+/// Fetches a line into the second-level cache.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn fetch(line: *const u32) {
+    // SAFETY: every x86-64 CPU has the instruction, which fails on no address.
+    unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn fetch(_line: *const u32) {}
 
 /// What a tile fetches from far caches while it computes: its share of the panel that follows in memory, which is
 /// mostly the next one to be read. Without it, the first tile of each panel waits for the third-level cache.
