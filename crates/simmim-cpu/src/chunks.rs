@@ -53,6 +53,16 @@ impl Chunks {
         Self { rows, chunk_rows: rows.div_ceil(count).next_multiple_of(multiple).max(multiple) }
     }
 
+    /// Chunks of whole groups of `group` rows, about as large as others, if a chunk may have as many rows as a group has and
+    /// if there are enough chunks to share.
+    pub(super) fn of_groups(rows: usize, row_bytes: usize, group: usize, limits: ChunkLimits) -> Option<Self> {
+        let most = (limits.bytes / row_bytes.max(1)).clamp(LEAST_ROWS, limits.rows);
+        let any = Self::new(rows, row_bytes, ChunkLimits { multiple: 1, ..limits });
+        let groups = ((any.chunk_rows + group / 2) / group).max(1);
+        let chunks = Self { rows, chunk_rows: groups * group };
+        (group <= most && chunks.count() >= SHARES).then_some(chunks)
+    }
+
     /// The chunks, in order; the last one may be shorter.
     pub(super) fn ranges(&self) -> Vec<Range<usize>> {
         let end = |chunk: usize| (chunk * self.chunk_rows).min(self.rows);
@@ -88,6 +98,20 @@ mod tests {
         assert_eq!(chunk_rows(Tile::portable(), 30720), (40, 40));
         // without passes, the whole operand must stay in the cache, though never fewer rows than the least
         assert_eq!(chunk_rows(Tile::model_of_amx(), 3072), (22, 96));
+    }
+
+    #[test]
+    fn groups_stay_whole_where_a_chunk_holds_one_and_there_are_chunks_to_share() {
+        let of_groups = |rows, row_bytes, group, limits| {
+            Chunks::of_groups(rows, row_bytes, group, limits).map(|chunks| (chunks.chunk_rows(), chunks.count()))
+        };
+        let (vectors, tiles) = (ChunkLimits::VECTORS, ChunkLimits::TILES);
+        assert_eq!(of_groups(512 * 36, 576, 36, tiles), Some((180, 103)));
+        assert_eq!(of_groups(512 * 36, 1152, 36, vectors), Some((144, 128)));
+        assert_eq!(of_groups(8 * 36, 4608, 36, tiles), Some((72, 4)));
+        assert_eq!(of_groups(64 * 144, 768, 144, vectors), None); // larger than a chunk
+        assert_eq!(of_groups(1000 * 49, 9216, 49, vectors), None); // too wide
+        assert_eq!(of_groups(3 * 64, 1152, 64, tiles), None); // a task each would leave others without work
     }
 
     #[test]

@@ -148,6 +148,12 @@ impl Cpu {
         Chunks::new(rows, at_once * size_of::<T>(), limits)
     }
 
+    /// Divides rows into chunks of whole groups, if these stay in the cache with all `columns` values of each row.
+    fn chunks_of_groups<T: Dtype>(&self, rows: usize, columns: usize, group: usize) -> Option<Chunks> {
+        let limits = if self.tile.multiplies_tiles::<T>() { ChunkLimits::TILES } else { ChunkLimits::VECTORS };
+        Chunks::of_groups(rows, columns * size_of::<T>(), group, limits)
+    }
+
     /// Makes the optimizer step, and packs the new weights in the type of activations.
     ///
     /// # Errors

@@ -12,9 +12,8 @@ use simmim_kernels::continuous_position_bias::{
     continuous_position_bias_backward_naive, continuous_position_bias_naive,
 };
 use simmim_kernels::dtype::{Bf16, Dtype, padded};
-use simmim_kernels::heads::{
-    HeadColumns, RowScale, gather, gather_naive, scale_backward, scale_backward_naive, scatter, scatter_naive,
-};
+use simmim_kernels::heads::{HeadColumns, RowScale, gather, gather_naive, scale_backward, scale_backward_naive};
+use simmim_kernels::matrix::Matrix;
 use simmim_kernels::product::Tile;
 use simmim_kernels::softmax::{softmax, softmax_backward, softmax_backward_naive, softmax_naive};
 use std::hint::black_box;
@@ -27,7 +26,8 @@ fn heads<T: Dtype>(c: &mut Criterion) {
     let mut group = c.benchmark_group("attention of a head");
     for (tokens, width) in HEADS {
         let shape = HeadShape { tokens, width };
-        let [q, k, v, d_o] = [(); 4].map(|_| vec![T::narrowed(0.1); shape.rows_len::<T>()]);
+        let rows = [(); 4].map(|_| vec![T::narrowed(0.1); shape.rows_len::<T>()]);
+        let [q, k, v, d_o] = rows.each_ref().map(|rows| Matrix::new(rows, tokens, width));
         let mut p = vec![T::default(); tokens * padded::<T>(tokens)];
         let mut p_naive = vec![0.0; tokens * tokens];
         let [mut o, mut d_q, mut d_k, mut d_v] = [(); 4].map(|_| vec![0.0; tokens * width]);
@@ -36,22 +36,22 @@ fn heads<T: Dtype>(c: &mut Criterion) {
         // criterion calls them elements; here they are operations
         group.throughput(Throughput::Elements((4 * tokens * tokens * width) as u64));
         group.bench_function(id("forward"), |bench| {
-            bench.iter(|| attend(tile, shape, black_box(&q), &k, &v, &[], &mut p, &mut o, &mut scratch));
+            bench.iter(|| attend(tile, shape, black_box(q), k, v, &[], &mut p, &mut o, &mut scratch));
         });
         group.bench_function(id("forward naive"), |bench| {
-            bench.iter(|| attend_naive(shape, black_box(&q), &k, &v, &[], &mut p_naive, &mut o));
+            bench.iter(|| attend_naive(shape, black_box(q), k, v, &[], &mut p_naive, &mut o));
         });
         group.throughput(Throughput::Elements((8 * tokens * tokens * width) as u64));
         group.bench_function(id("backward"), |bench| {
             bench.iter(|| {
                 let (d_q, d_k, d_v) = (&mut d_q, &mut d_k, &mut d_v);
-                attend_backward(tile, shape, black_box(&q), &k, &v, &p, &d_o, d_q, d_k, d_v, None, &mut scratch);
+                attend_backward(tile, shape, black_box(q), k, v, &p, d_o, d_q, d_k, d_v, None, &mut scratch);
             });
         });
         group.bench_function(id("backward naive"), |bench| {
             bench.iter(|| {
                 let (d_q, d_k, d_v) = (&mut d_q, &mut d_k, &mut d_v);
-                attend_backward_naive(shape, black_box(&q), &k, &v, &p, &d_o, d_q, d_k, d_v, None);
+                attend_backward_naive(shape, black_box(q), k, v, &p, d_o, d_q, d_k, d_v, None);
             });
         });
     }
@@ -68,33 +68,25 @@ fn scores(c: &mut Criterion) {
     bench_with_naive(c, "softmax_backward", kernels, &scores, tokens, |kernel, d| kernel(&p[..d.len()], d, tokens));
 }
 
-/// Gathering and scattering of the rows of one head of ViT-S. Rows of unit length belong to SwinV2's cosine attention.
+/// Gathering of the columns of one head of ViT-S. Rows of unit length belong to SwinV2's cosine attention.
 fn moves<T: Dtype>(c: &mut Criterion) {
     let (tokens, width, stride) = (197, 64, 3 * 384);
     let name = |kernel: &str| format!("{kernel} {:?}", T::KIND);
     let rows: Vec<T> = numbers(tokens * stride).into_iter().map(T::narrowed).collect();
-    let padding = vec![T::default(); width];
-    let from = HeadColumns { rows: &rows, stride, width, tokens, padding: &padding };
-    let slots: Vec<u32> = (0..tokens as u32).rev().collect();
-    let mut out = vec![T::default(); tokens * width];
-    let dense = numbers(tokens * width);
+    let from = HeadColumns { rows: &rows, stride, width };
+    let (dense, mut out) = (numbers(tokens * width), vec![T::default(); tokens * width]);
 
     for (what, scale) in
         [("copied", RowScale::By(1.0)), ("scaled", RowScale::By(0.125)), ("unit", RowScale::ToLength(1.0))]
     {
         let kernels = [gather::<T>, gather_naive::<T>];
-        bench_with_naive(c, &name(&format!("gather {what}")), kernels, &slots, 1, |kernel, slots| {
-            kernel(from, slots, scale, &mut out[..slots.len() * width]);
+        bench_with_naive(c, &name(&format!("gather {what}")), kernels, &dense, width, |kernel, dense| {
+            kernel(from, scale, &mut out[..dense.len()]);
         });
     }
     let kernels = [scale_backward::<T>, scale_backward_naive::<T>];
     bench_with_naive(c, &name("scale_backward unit"), kernels, &dense, width, |kernel, d| {
-        kernel(from, &slots[..d.len() / width], RowScale::ToLength(1.0), d)
-    });
-    let mut of_padding = vec![0.0; width];
-    let kernels = [scatter::<T>, scatter_naive::<T>];
-    bench_with_naive(c, &name("scatter"), kernels, &dense, width, |kernel, rows| {
-        kernel(rows, width, &slots[..rows.len() / width], &mut out, &mut of_padding);
+        kernel(from, RowScale::ToLength(1.0), d)
     });
 }
 

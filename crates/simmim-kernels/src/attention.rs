@@ -91,7 +91,7 @@ fn products_of_rows<T: Dtype>(
 /// `p = softmax(q·kᵀ + bias)`, `o = p·v`.
 ///
 /// # Shapes
-/// `q`, `k`, `v` `[M, E]` and `p` `[M, M]` stored in whole lanes, filled up with zeros; `o` `[M, E]` dense; each of
+/// `q`, `k`, `v` `[M, E]`; `p` `[M, M]` stored in whole lanes, filled up with zeros; `o` `[M, E]` dense; each of
 /// `biases` `[M, M]`, and their sum is added. An empty `p` is not written.
 ///
 /// # Panics
@@ -99,29 +99,29 @@ fn products_of_rows<T: Dtype>(
 pub fn attend<T: Dtype>(
     tile: Tile,
     shape: HeadShape,
-    q: &[T],
-    k: &[T],
-    v: &[T],
+    q: Matrix<T>,
+    k: Matrix<T>,
+    v: Matrix<T>,
     biases: &[&[f32]],
     p: &mut [T],
     o: &mut [f32],
     scratch: &mut AttentionScratch<T>,
 ) {
     let HeadShape { tokens, width } = shape;
-    assert!(tokens > 0, "attention of no tokens");
+    check_operands(shape, [q, k, v]);
     let [keys, values] = &mut scratch.panels;
     let of_keys = tile.panels::<T>(width, tokens);
     let keys = grown(keys, of_keys.lanes());
-    pack_depth_by_column(Matrix::new(k, tokens, width), of_keys, keys);
+    pack_depth_by_column(k, of_keys, keys);
     let of_values = tile.panels::<T>(tokens, width);
     let values = grown(values, of_values.lanes());
-    pack_depth_by_row(Matrix::new(v, tokens, width), of_values, values);
+    pack_depth_by_row(v, of_values, values);
     let keys = Packed::new(keys, of_keys).with_columns_of_zeros(scores_stride(tokens));
     let values = Packed::new(values, of_values);
 
     let depth = of_values.steps() * T::PER_LANE; // the tokens, filled up with zeros
     let (p_row, stride) = (padded::<T>(tokens), weights_stride::<T>(depth));
-    let (at_once, q) = (rows_at_once::<T>(tile, tokens), Matrix::new(q, tokens, width));
+    let at_once = rows_at_once::<T>(tile, tokens);
     let weights = grown(&mut scratch.weights, at_once * stride);
     products_of_rows(tile, q, keys, at_once, &mut scratch.scores, |rows, scores| {
         let weights = &mut weights[..rows.len() * stride];
@@ -137,18 +137,22 @@ pub fn attend<T: Dtype>(
     });
 }
 
+fn check_operands<T: Dtype>(HeadShape { tokens, width }: HeadShape, operands: [Matrix<T>; 3]) {
+    assert!(tokens > 0, "attention of no tokens");
+    assert!(operands.iter().all(|rows| (rows.rows(), rows.columns()) == (tokens, width)), "operands of another shape");
+}
+
 /// Specification of [`attend`], in f64, on dense f32 `p`.
 pub fn attend_naive<T: Dtype>(
     shape: HeadShape,
-    q: &[T],
-    k: &[T],
-    v: &[T],
+    q: Matrix<T>,
+    k: Matrix<T>,
+    v: Matrix<T>,
     biases: &[&[f32]],
     p: &mut [f32],
     o: &mut [f32],
 ) {
     let HeadShape { tokens, width } = shape;
-    let [q, k, v] = [q, k, v].map(|rows| Matrix::new(rows, tokens, width));
     for i in 0..tokens {
         let scores: Vec<f64> = (0..tokens)
             .map(|j| {
@@ -169,7 +173,7 @@ pub fn attend_naive<T: Dtype>(
 /// Gradients of [`attend`]; `d_q`, `d_k` and `d_v` are overwritten.
 ///
 /// # Shapes
-/// `q`, `k`, `v`, `d_o` `[M, E]` and `p` `[M, M]` stored as in [`attend`]; `d_q`, `d_k`, `d_v` `[M, E]` dense; `d_bias`
+/// `q`, `k`, `v`, `d_o` `[M, E]`; `p` `[M, M]` stored as in [`attend`]; `d_q`, `d_k`, `d_v` `[M, E]` dense; `d_bias`
 /// `[M, M]`: if it is given, the gradient of the scores is added to it, which is that of every bias.
 ///
 /// # Panics
@@ -177,11 +181,11 @@ pub fn attend_naive<T: Dtype>(
 pub fn attend_backward<T: Dtype>(
     tile: Tile,
     shape: HeadShape,
-    q: &[T],
-    k: &[T],
-    v: &[T],
+    q: Matrix<T>,
+    k: Matrix<T>,
+    v: Matrix<T>,
     p: &[T],
-    d_o: &[T],
+    d_o: Matrix<T>,
     d_q: &mut [f32],
     d_k: &mut [f32],
     d_v: &mut [f32],
@@ -189,23 +193,23 @@ pub fn attend_backward<T: Dtype>(
     scratch: &mut AttentionScratch<T>,
 ) {
     let HeadShape { tokens, width } = shape;
-    assert!(tokens > 0, "attention of no tokens");
+    check_operands(shape, [q, k, v]);
     let [values, keys] = &mut scratch.panels;
     let of_values = tile.panels::<T>(width, tokens);
     let values = grown(values, of_values.lanes());
-    pack_depth_by_column(Matrix::new(v, tokens, width), of_values, values);
+    pack_depth_by_column(v, of_values, values);
     let values = Packed::new(values, of_values).with_columns_of_zeros(scores_stride(tokens));
     // packs k first and later d_o and q, each [M, E] with the tokens as depth
     let of_rows = tile.panels::<T>(tokens, width);
     let rows_packed = grown(keys, of_rows.lanes());
-    pack_depth_by_row(Matrix::new(k, tokens, width), of_rows, rows_packed);
+    pack_depth_by_row(k, of_rows, rows_packed);
     let keys = Packed::new(rows_packed, of_rows);
 
     let depth = of_rows.steps() * T::PER_LANE; // the tokens, filled up with zeros
     let (p_row, stride) = (padded::<T>(tokens), weights_stride::<T>(depth));
     let d_s = grown(&mut scratch.weights, tokens * stride);
-    let (at_once, of_d_o) = (rows_at_once::<T>(tile, tokens), Matrix::new(d_o, tokens, width));
-    products_of_rows(tile, of_d_o, values, at_once, &mut scratch.scores, |rows, d_p| {
+    let at_once = rows_at_once::<T>(tile, tokens);
+    products_of_rows(tile, d_o, values, at_once, &mut scratch.scores, |rows, d_p| {
         let d_s = &mut d_s[rows.start * stride..][..rows.len() * stride];
         let d_bias = d_bias.as_deref_mut().map(|d_bias| &mut d_bias[rows.start * tokens..]);
         attention_weights_backward(&p[rows.start * p_row..], p_row, d_p, tokens, d_bias, d_s, stride);
@@ -215,10 +219,10 @@ pub fn attend_backward<T: Dtype>(
     let of_scores = tile.blocks::<T>(tokens, tokens);
     let blocks = grown(&mut scratch.blocks, of_scores.lanes());
     let (p, d_s) = (Matrix::new(p, tokens, tokens), Matrix::strided(d_s, tokens, tokens, stride));
-    let by_tokens: [(Matrix<T>, &[T], &mut [f32]); 2] = [(p, d_o, d_v), (d_s, q, d_k)];
+    let by_tokens: [(Matrix<T>, Matrix<T>, &mut [f32]); 2] = [(p, d_o, d_v), (d_s, q, d_k)];
     for (scores, rows, d) in by_tokens {
         pack_depth_by_row(scores, of_scores, blocks);
-        pack_depth_by_row(Matrix::new(rows, tokens, width), of_rows, rows_packed);
+        pack_depth_by_row(rows, of_rows, rows_packed);
         let (blocks, rows) = (Packed::new(blocks, of_scores), Packed::new(rows_packed, of_rows));
         product_of_packed::<T>(tile, blocks, 0, rows, &mut d[..tokens * width], Accumulator::Zero);
     }
@@ -228,18 +232,17 @@ pub fn attend_backward<T: Dtype>(
 /// element.
 pub fn attend_backward_naive<T: Dtype>(
     shape: HeadShape,
-    q: &[T],
-    k: &[T],
-    v: &[T],
+    q: Matrix<T>,
+    k: Matrix<T>,
+    v: Matrix<T>,
     p: &[T],
-    d_o: &[T],
+    d_o: Matrix<T>,
     d_q: &mut [f32],
     d_k: &mut [f32],
     d_v: &mut [f32],
     mut d_bias: Option<&mut [f32]>,
 ) {
     let HeadShape { tokens, width } = shape;
-    let [q, k, v, d_o] = [q, k, v, d_o].map(|rows| Matrix::new(rows, tokens, width));
     let p = Matrix::new(p, tokens, tokens);
     let [mut sums_q, mut sums_k, mut sums_v] = [(); 3].map(|_| vec![0.0; tokens * width]);
     for i in 0..tokens {
@@ -283,27 +286,29 @@ mod tests {
     fn check<T: Dtype>(tolerance: f32) {
         for (tokens, width, biased) in [(1, 4, false), (5, 12, true), (64, 64, true), (197, 32, true), (49, 7, false)] {
             let shape = HeadShape { tokens, width };
-            let [q, k, v] = [1, 2, 3].map(|s| stored::<T>(tokens, width, &numbers(tokens * width, s)));
+            let qkv = [1, 2, 3].map(|s| stored::<T>(tokens, width, &numbers(tokens * width, s)));
+            let [q, k, v] = qkv.each_ref().map(|rows| Matrix::new(rows, tokens, width));
             let bias = numbers(tokens * tokens, 4);
             let biases: &[&[f32]] = if biased { &[&bias, &bias] } else { &[] };
             let mut p = vec![T::default(); shape.scores_len::<T>()];
             let mut o = vec![0.0; tokens * width];
             let (mut e_p, mut e_o) = (vec![0.0; tokens * tokens], o.clone());
-            attend_naive(shape, &q, &k, &v, biases, &mut e_p, &mut e_o);
+            attend_naive(shape, q, k, v, biases, &mut e_p, &mut e_o);
             let (p_stored, d_o) = (stored::<T>(tokens, tokens, &e_p), stored::<T>(tokens, width, &numbers(o.len(), 5)));
+            let d_o = Matrix::new(&d_o, tokens, width);
             let d_bias = numbers(tokens * tokens, 6);
             let gradients = || ([(); 3].map(|_| vec![9.0; tokens * width]), d_bias.clone());
             let ([mut e_q, mut e_k, mut e_v], mut e_bias) = gradients();
             let d_s = biased.then_some(e_bias.as_mut_slice());
-            attend_backward_naive(shape, &q, &k, &v, &p_stored, &d_o, &mut e_q, &mut e_k, &mut e_v, d_s);
+            attend_backward_naive(shape, q, k, v, &p_stored, d_o, &mut e_q, &mut e_k, &mut e_v, d_s);
             for tile in Tile::all_available().into_iter().chain([Tile::model_of_amx()]) {
                 let mut scratch = AttentionScratch::default();
-                attend(tile, shape, &q, &k, &v, biases, &mut p, &mut o, &mut scratch);
+                attend(tile, shape, q, k, v, biases, &mut p, &mut o, &mut scratch);
                 assert_close(&dense(tokens, &p), &e_p, tolerance);
                 assert_close(&o, &e_o, tolerance);
                 let ([mut d_q, mut d_k, mut d_v], mut d_bias) = gradients();
                 let (d_s, p) = (biased.then_some(d_bias.as_mut_slice()), &p_stored);
-                attend_backward(tile, shape, &q, &k, &v, p, &d_o, &mut d_q, &mut d_k, &mut d_v, d_s, &mut scratch);
+                attend_backward(tile, shape, q, k, v, p, d_o, &mut d_q, &mut d_k, &mut d_v, d_s, &mut scratch);
                 for (got, expected) in [(d_q, &e_q), (d_k, &e_k), (d_v, &e_v), (d_bias, &e_bias)] {
                     assert_close(&got, expected, tolerance);
                 }
@@ -324,6 +329,7 @@ mod tests {
         let bias = numbers(25, 5);
         let objective = |q: &[f32], k: &[f32], v: &[f32], bias: &[f32]| -> f64 {
             let (mut p, mut o) = (vec![0.0; 25], vec![0.0; 15]);
+            let [q, k, v] = [q, k, v].map(|rows| Matrix::new(rows, 5, 3));
             attend_naive(shape, q, k, v, &[bias], &mut p, &mut o);
             o.iter().zip(&d_o).map(|(o, d)| *o as f64 * *d as f64).sum()
         };
@@ -354,15 +360,16 @@ mod tests {
         expected: &[Vec<f32>; 4],
         tolerance: f32,
     ) {
-        let [s_q, s_k, s_v, s_d_o] = [q, k, v, d_o].map(|x| stored::<T>(shape.tokens, shape.width, x));
+        let operands = [q, k, v, d_o].map(|x| stored::<T>(shape.tokens, shape.width, x));
+        let [s_q, s_k, s_v, s_d_o] = operands.each_ref().map(|rows| Matrix::new(rows, shape.tokens, shape.width));
         let mut p = vec![T::default(); shape.scores_len::<T>()];
         let mut o = vec![0.0; q.len()];
         let (tile, mut scratch) = (Tile::detect(), AttentionScratch::default());
-        attend(tile, shape, &s_q, &s_k, &s_v, &[bias], &mut p, &mut o, &mut scratch);
+        attend(tile, shape, s_q, s_k, s_v, &[bias], &mut p, &mut o, &mut scratch);
         let [mut d_q, mut d_k, mut d_v] = [(); 3].map(|_| vec![0.0; q.len()]);
         let mut d_bias = vec![0.0; bias.len()];
         let d_s = Some(d_bias.as_mut_slice());
-        attend_backward(tile, shape, &s_q, &s_k, &s_v, &p, &s_d_o, &mut d_q, &mut d_k, &mut d_v, d_s, &mut scratch);
+        attend_backward(tile, shape, s_q, s_k, s_v, &p, s_d_o, &mut d_q, &mut d_k, &mut d_v, d_s, &mut scratch);
         for (got, expected) in [d_q, d_k, d_v, d_bias].iter().zip(expected) {
             assert_close(got, expected, tolerance);
         }

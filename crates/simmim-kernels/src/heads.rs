@@ -1,9 +1,5 @@
-//! Moves between the rows of all tokens and heads, such as the joint projection's `[N, 3D]`, and those of one head in
-//! one window, `[M, E]`.
-//!
-//! Windows and their shifts are a map of indices: `slots` names the token in each place of a window, and nothing is
-//! rolled or partitioned in memory. A slot that is no token of the image is padding. Its input is zero, so its
-//! projection is the bias alone.
+//! The columns of one head in rows of several heads, such as the joint projection's `[N, 3D]`: copied to rows of their own,
+//! `[M, E]`, and scaled.
 
 use crate::dtype::{Dtype, padded};
 use crate::reductions::dot;
@@ -21,18 +17,13 @@ pub struct HeadColumns<'a, T> {
     pub stride: usize,
     /// Head width, `E`.
     pub width: usize,
-    /// Number of rows; every slot from this number on is padding.
-    pub tokens: usize,
-    /// The row of padding, `[E]`.
-    pub padding: &'a [T],
 }
 
 impl<'a, T: Dtype> HeadColumns<'a, T> {
-    fn row(&self, slot: usize) -> &'a [T] {
-        match slot < self.tokens {
-            true => &self.rows[slot * self.stride..][..self.width],
-            false => &self.padding[..self.width],
-        }
+    /// The head's values in the first `count` rows.
+    fn rows(&self, count: usize) -> impl Iterator<Item = &'a [T]> {
+        let Self { rows, stride, width } = *self;
+        (0..count).map(move |row| &rows[row * stride..][..width])
     }
 }
 
@@ -45,31 +36,32 @@ pub enum RowScale {
     ToLength(f32),
 }
 
-/// Copies the rows of `slots` to `out` and scales them.
+/// Copies the head's columns of some rows to `out` and scales them.
 ///
 /// # Shapes
-/// `slots` `[M]` → `out` `[M, E]`, stored in whole lanes that are filled up with zeros.
+/// `out` `[M, E]`, stored in whole lanes that are filled up with zeros; its length says how many rows are copied.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn gather<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, out: &mut [T]) {
+pub fn gather<T: Dtype>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
     // with the usual head widths as constants, a row is a few loads and stores instead of a call
     match from.width {
-        32 => gather_rows::<T, 32>(from, slots, scale, out),
-        64 => gather_rows::<T, 64>(from, slots, scale, out),
-        _ => {
-            for (slot, out) in slots.iter().zip(out.chunks_exact_mut(padded::<T>(from.width))) {
-                let (out, filling) = out.split_at_mut(from.width);
+        32 => gather_rows::<T, 32>(from, scale, out),
+        64 => gather_rows::<T, 64>(from, scale, out),
+        width => {
+            let rows = out.len() / padded::<T>(width);
+            for (row, out) in from.rows(rows).zip(out.chunks_exact_mut(padded::<T>(width))) {
+                let (out, filling) = out.split_at_mut(width);
                 filling.fill(T::default());
-                scale_row(from.row(*slot as usize), scale, out);
+                scale_row(row, scale, out);
             }
         }
     }
 }
 
 /// Specification of [`gather`].
-pub fn gather_naive<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, out: &mut [T]) {
+pub fn gather_naive<T: Dtype>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
     let columns = padded::<T>(from.width);
     for (at, out) in out.iter_mut().enumerate() {
-        let (row, e) = (from.row(slots[at / columns] as usize), at % columns);
+        let (row, e) = (&from.rows[at / columns * from.stride..][..from.width], at % columns);
         let factor = match scale {
             RowScale::By(factor) => factor as f64,
             RowScale::ToLength(length) => length as f64 / norm_naive(row),
@@ -79,9 +71,10 @@ pub fn gather_naive<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowSca
 }
 
 #[inline(always)]
-fn gather_rows<T: Dtype, const WIDTH: usize>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, out: &mut [T]) {
-    for (slot, out) in slots.iter().zip(out.as_chunks_mut::<WIDTH>().0) {
-        if let Some(row) = from.row(*slot as usize).first_chunk::<WIDTH>() {
+fn gather_rows<T: Dtype, const WIDTH: usize>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
+    let out = out.as_chunks_mut::<WIDTH>().0;
+    for (row, out) in from.rows(out.len()).zip(out) {
+        if let Some(row) = row.first_chunk::<WIDTH>() {
             match scale {
                 RowScale::By(1.0) => *out = *row,
                 RowScale::By(_) | RowScale::ToLength(_) => scale_row(row, scale, out),
@@ -124,7 +117,7 @@ fn norm_naive<T: Dtype>(row: &[T]) -> f64 {
 /// # Shapes
 /// `d` `[M, E]`, dense.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn scale_backward<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, d: &mut [f32]) -> f32 {
+pub fn scale_backward<T: Dtype>(from: HeadColumns<T>, scale: RowScale, d: &mut [f32]) -> f32 {
     match scale {
         RowScale::By(1.0) => 0.0,
         RowScale::By(factor) => {
@@ -134,8 +127,8 @@ pub fn scale_backward<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowS
         RowScale::ToLength(length) => {
             let mut d_log_length = 0.0;
             let mut unit = vec![0.0; from.width];
-            for (slot, d) in slots.iter().zip(d.chunks_exact_mut(from.width)) {
-                let row = from.row(*slot as usize);
+            let rows = from.rows(d.len() / from.width);
+            for (row, d) in rows.zip(d.chunks_exact_mut(from.width)) {
                 let inverse = 1.0 / norm(row);
                 for (unit, value) in unit.iter_mut().zip(row) {
                     *unit = value.widened() * inverse;
@@ -153,10 +146,10 @@ pub fn scale_backward<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowS
 
 /// Specification of [`scale_backward`]: a product with the Jacobian, whose elements are `l·(δ_ij/‖x‖ − x_i x_j/‖x‖³)`
 /// for length `l`.
-pub fn scale_backward_naive<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale: RowScale, d: &mut [f32]) -> f32 {
+pub fn scale_backward_naive<T: Dtype>(from: HeadColumns<T>, scale: RowScale, d: &mut [f32]) -> f32 {
     let mut d_log_length = 0.0;
-    for (slot, d) in slots.iter().zip(d.chunks_exact_mut(from.width)) {
-        let row = from.row(*slot as usize);
+    for (i, d) in d.chunks_exact_mut(from.width).enumerate() {
+        let row = &from.rows[i * from.stride..][..from.width];
         let (norm, x) = (norm_naive(row), |i: usize| row[i].widened() as f64);
         let slope = |i: usize, j: usize| {
             let delta = if i == j { 1.0 } else { 0.0 };
@@ -175,32 +168,6 @@ pub fn scale_backward_naive<T: Dtype>(from: HeadColumns<T>, slots: &[u32], scale
     d_log_length as f32
 }
 
-/// Stores each row at its slot of `out`, and adds the rows of padding to `padding`.
-///
-/// # Shapes
-/// `rows` `[M, E]` → `out` `[N, E]`, both dense; `padding` `[E]`.
-#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn scatter<T: Dtype>(rows: &[f32], width: usize, slots: &[u32], out: &mut [T], padding: &mut [f32]) {
-    for (slot, row) in slots.iter().zip(rows.chunks_exact(width)) {
-        match out.get_mut(*slot as usize * width..(*slot as usize + 1) * width) {
-            Some(out) => out.iter_mut().zip(row).for_each(|(out, value)| *out = T::narrowed(*value)),
-            None => padding.iter_mut().zip(row).for_each(|(sum, value)| *sum += *value),
-        }
-    }
-}
-
-/// Specification of [`scatter`].
-pub fn scatter_naive<T: Dtype>(rows: &[f32], width: usize, slots: &[u32], out: &mut [T], padding: &mut [f32]) {
-    for (at, value) in rows.iter().enumerate() {
-        let (slot, e) = (slots[at / width] as usize, at % width);
-        if slot < out.len() / width {
-            out[slot * width + e] = T::narrowed(*value);
-        } else {
-            padding[e] += *value;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -209,30 +176,23 @@ mod tests {
 
     fn check<T: Dtype>(tolerance: f32) {
         let values = |stored: &[T]| stored.iter().map(|v| v.widened()).collect::<Vec<_>>();
-        let stored = |count: usize, seed: u64| numbers(count, seed).into_iter().map(T::narrowed).collect::<Vec<_>>();
-        let slots = [3, 0, 4, 2];
         for width in [3, 32, 64, 70] {
-            let (tokens, stride) = (4, 2 * width);
-            let (source, padding) = (stored(tokens * stride, 1), stored(width, 2));
-            let from = HeadColumns { rows: &source[width..], stride, width, tokens, padding: &padding };
+            let (rows, stride) = (4, 2 * width);
+            let source: Vec<_> = numbers(rows * stride, 1).into_iter().map(T::narrowed).collect();
+            let from = HeadColumns { rows: &source[width..], stride, width };
             for scale in [RowScale::By(1.0), RowScale::By(-0.3), RowScale::ToLength(5.0)] {
-                let [mut fast, mut naive] = [8.0, 9.0].map(|v| vec![T::narrowed(v); slots.len() * padded::<T>(width)]);
-                gather(from, &slots, scale, &mut fast);
-                gather_naive(from, &slots, scale, &mut naive);
+                let [mut fast, mut naive] = [8.0, 9.0].map(|v| vec![T::narrowed(v); rows * padded::<T>(width)]);
+                gather(from, scale, &mut fast);
+                gather_naive(from, scale, &mut naive);
                 assert_close(&values(&fast), &values(&naive), tolerance);
 
-                let mut d_fast = numbers(slots.len() * width, 3);
+                let mut d_fast = numbers(rows * width, 3);
                 let mut d_naive = d_fast.clone();
-                let got = scale_backward(from, &slots, scale, &mut d_fast);
-                let expected = scale_backward_naive(from, &slots, scale, &mut d_naive);
+                let got = scale_backward(from, scale, &mut d_fast);
+                let expected = scale_backward_naive(from, scale, &mut d_naive);
                 assert_close(&d_fast, &d_naive, 2e-6);
                 assert_close(&[got], &[expected], 1e-5); // a sum over rows, some positive and some negative
             }
-            let rows = numbers(slots.len() * width, 4);
-            let [mut fast, mut naive] = [(); 2].map(|_| (vec![T::default(); tokens * width], numbers(width, 5)));
-            scatter(&rows, width, &slots, &mut fast.0, &mut fast.1);
-            scatter_naive(&rows, width, &slots, &mut naive.0, &mut naive.1);
-            assert_eq!(fast, naive);
         }
     }
 
@@ -243,42 +203,34 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_gathered_by_slot_scaled_and_scattered_back() {
-        let (tokens, width, stride) = (4, 3, 10);
-        let source = numbers(tokens * stride, 1);
-        let padding = [9.0, 8.0, 7.0];
-        let from = HeadColumns { rows: &source[2..], stride, width, tokens, padding: &padding };
-        let slots = [3, 0, 4, 2];
-        let mut out = vec![1.0; 12];
-        gather(from, &slots, RowScale::By(2.0), &mut out);
-        let at = |slot: usize, e: usize| if slot < tokens { source[slot * stride + 2 + e] } else { padding[e] };
-        let expected: Vec<f32> = slots.iter().flat_map(|s| (0..3).map(move |e| 2.0 * at(*s as usize, e))).collect();
+    fn columns_of_a_head_are_gathered_and_scaled() {
+        let (rows, width, stride) = (4, 3, 10);
+        let source = numbers(rows * stride, 1);
+        let from = HeadColumns { rows: &source[2..], stride, width };
+        let mut out = vec![1.0; rows * width];
+        gather(from, RowScale::By(2.0), &mut out);
+        let at = |row: usize, e: usize| 2.0 * source[row * stride + 2 + e];
+        let expected: Vec<f32> = (0..rows).flat_map(|row| (0..3).map(move |e| at(row, e))).collect();
         assert_eq!(out, expected);
 
-        gather(from, &slots, RowScale::ToLength(5.0), &mut out);
+        gather(from, RowScale::ToLength(5.0), &mut out);
         for row in out.chunks(3) {
             assert!((row.iter().map(|v| v * v).sum::<f32>().sqrt() - 5.0).abs() < 1e-5);
         }
-
-        let (mut back, mut of_padding) = (vec![0.0; tokens * width], vec![0.5; 3]);
-        scatter(&expected, width, &slots, &mut back, &mut of_padding);
-        assert_eq!(back[..3], expected[3..6]);
-        assert_eq!(back[3..6], [0.0; 3]);
-        assert_eq!(of_padding, [18.5, 16.5, 14.5]);
     }
 
     #[test]
     fn the_gradient_of_a_length_equals_finite_differences() {
         let (source, d) = (numbers(6, 1), numbers(6, 2));
         let objective = |source: &[f32], length: f32| -> f64 {
-            let from = HeadColumns { rows: source, stride: 3, width: 3, tokens: 2, padding: &[0.0; 3] };
+            let from = HeadColumns { rows: source, stride: 3, width: 3 };
             let mut out = vec![0.0; 6];
-            gather(from, &[0, 1], RowScale::ToLength(length), &mut out);
+            gather(from, RowScale::ToLength(length), &mut out);
             out.iter().zip(&d).map(|(o, d)| *o as f64 * *d as f64).sum()
         };
-        let from = HeadColumns { rows: &source, stride: 3, width: 3, tokens: 2, padding: &[0.0; 3] };
+        let from = HeadColumns { rows: &source, stride: 3, width: 3 };
         let mut d_source = d.clone();
-        let d_log = scale_backward(from, &[0, 1], RowScale::ToLength(2.0), &mut d_source);
+        let d_log = scale_backward(from, RowScale::ToLength(2.0), &mut d_source);
         let step = 1e-3;
         let expected: Vec<f32> = (0..6)
             .map(|i| {

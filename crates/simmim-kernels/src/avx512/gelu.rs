@@ -88,13 +88,12 @@ pub(super) fn near_value_and_slope(x: __m512) -> (__m512, __m512) {
     // in this order of the arguments NaN stays NaN
     let limited = _mm512_max_ps(constant(-LIMIT), _mm512_min_ps(constant(LIMIT), x));
     let u = _mm512_fmadd_ps(_mm512_mul_ps(limited, constant(2.0 / (LIMIT * LIMIT))), limited, constant(-1.0));
-    let [distribution, density] = [&DISTRIBUTION, &DENSITY].map(|coefficients| {
-        let mut p = constant(coefficients[0]);
-        for coefficient in &coefficients[1..] {
-            p = _mm512_fmadd_ps(p, u, constant(*coefficient));
-        }
-        p
-    });
+    // both at once and in a plain loop: the compiler did not always inline a function that it called for each
+    let (mut distribution, mut density) = (constant(DISTRIBUTION[0]), constant(DENSITY[0]));
+    for i in 1..DISTRIBUTION.len() {
+        distribution = _mm512_fmadd_ps(distribution, u, constant(DISTRIBUTION[i]));
+        density = _mm512_fmadd_ps(density, u, constant(DENSITY[i]));
+    }
     let cdf = _mm512_fmadd_ps(limited, distribution, constant(0.5));
     (_mm512_mul_ps(x, cdf), _mm512_fmadd_ps(limited, density, cdf))
 }

@@ -1,58 +1,66 @@
-//! The backward pass, which goes through the phases in reverse order.
+//! The backward pass, which goes through the phases in reverse order, chunk by chunk or phase by phase.
 
 use super::super::bias_table::reduce_bias;
 use super::super::column_blocks::ColumnBlocks;
-use super::super::residual::ResidualGradients;
+use super::super::residual::{ResidualGradients, SavedResidual};
 use super::super::{add_bias_gradient, add_gradient, add_weight_gradients};
+use super::division::Division;
+use super::head::{HeadGradients, HeadRows, attend_head_backward};
 use super::layout::{AttentionSizes, collect_rows};
 use super::parameters::AttentionParameters;
 use super::saved::{AttentionBackward, residual_spec};
 use super::scratch::{HeadScratch, RowsScratch};
+use super::window_order::{RowsMut, WindowOrder};
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
-use crate::packed_activations::{PackedActivations, Side};
-use crate::pools::ActivationDtype;
+use crate::chunks::Chunks;
+use crate::packed_activations::{PackedActivations, PackedActivationsChunk, Side};
+use crate::pools::{ActivationDtype, BufferPools};
 use crate::tape::{Backward, Gradients};
-use crate::threads::{divide, split_mut};
+use crate::threads::{Threads, divide, split_mut};
 use simmim_engine::{QkvBias, Similarity};
-use simmim_kernels::attention::attend_backward;
 use simmim_kernels::dtype::padded;
 use simmim_kernels::elementwise::{add_column_sums, add_scaled};
 use simmim_kernels::epilogue::{add_strided_column_sums, narrow_rows};
-use simmim_kernels::heads::{HeadColumns, RowScale, gather, scale_backward, scatter};
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::product::{Accumulator, product};
-use simmim_kernels::rotary::Turn;
+use simmim_kernels::pack::Packed;
+use simmim_kernels::product::{Accumulator, Tile, product};
 use std::ops::Range;
 
-/// The gradients of parameters from one chunk, in one of the two phases that go by rows.
+/// The gradients of parameters from some chunks, in the phases that go by rows.
 struct RowsGradients {
     residual: ResidualGradients,
-    /// Of the phase's layer: `[D]` for the output projection, `[3D]` for the joint projection.
-    d_bias: Vec<f32>,
+    /// Of the output projection, `[D]`.
+    d_output_bias: Vec<f32>,
+    /// Of the joint projection, `[3D]`.
+    d_qkv_bias: Vec<f32>,
 }
 
-/// A task of the phase that goes by heads: some images of one head.
+/// The gradients of parameters from all tasks.
+#[derive(Default)]
+struct ParameterGradients {
+    of_rows: Vec<RowsGradients>,
+    of_heads: Vec<HeadGradients>,
+}
+
+/// A task of the phase that goes by heads: some windows of one head.
 struct HeadTask<'a, T> {
     head: usize,
-    images: Range<usize>,
-    /// The gradients of queries, keys and values, `[3, N, E]` for each image.
+    windows: Range<usize>,
+    /// The gradients of queries, keys and values, `[3, M, E]` for each window.
     d_heads: Vec<&'a mut [T]>,
 }
 
-/// The gradients of parameters from one [`HeadTask`].
-struct HeadGradients {
-    head: usize,
-    /// The gradient of the joint projection's bias from padding, whose projection is that bias, `[3, E]`.
-    d_padding: Vec<f32>,
-    /// `[M, M]`; empty if there is no position bias.
-    d_position_bias: Buffer<f32>,
-    d_logit_scale: f32,
-}
-
-/// The least number of tasks that the heads are divided into, if there are enough images. Each task has sums of the
+/// The least number of tasks that the heads are divided into, if there are enough windows. Each task has sums of the
 /// size of a window's scores, so there should not be many.
 const LEAST_HEAD_TASKS: usize = 12;
+
+/// The most tasks that chunks are divided into.
+const MOST_CHUNK_TASKS: usize = 64;
+
+/// Values of the position bias's gradient that all tasks may have together, unless there would be fewer than
+/// [`LEAST_HEAD_TASKS`] tasks: 16 MiB.
+const POSITION_BIAS_SUMS: usize = 4 << 20;
 
 impl<T: ActivationDtype> Backward for AttentionBackward<T> {
     fn name(&self) -> &'static str {
@@ -60,38 +68,48 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
     }
 
     fn backward(self: Box<Self>, cpu: &Cpu, mut d_output: Buffer<f32>, gradients: &mut Gradients) {
-        let (branch, sizes, chunks) = (&self.branch, self.sizes, self.chunks);
+        let (branch, sizes, Division { chunks, has_whole_windows }) = (&self.branch, self.sizes, self.division);
         let mut d_f = PackedActivations::temporary::<T>(cpu, &chunks, sizes.width, Side::Left);
         let mut d_qkv = PackedActivations::temporary::<T>(cpu, &chunks, 3 * sizes.width, Side::Left);
         let mut recomputed_a = PackedActivations::recomputed::<T>(cpu, &chunks, sizes.width, Side::Right);
-        let (of_output, of_heads, of_qkv) = {
+        let ParameterGradients { of_rows, mut of_heads } = {
             let store = cpu.store.borrow();
             let position_bias: &[f32] = self.bias_table.as_ref().map_or(&[], |bias| &bias.expanded);
             let parameters =
                 AttentionParameters::read(cpu, &store, branch, position_bias, &self.drop_path_scale, sizes);
-            let (d_o, of_output) = self.output_backward(cpu, &parameters, &d_output, &mut d_f);
-            let (d_heads, of_heads) = self.heads_backward(cpu, &parameters, &d_o);
-            let of_qkv = self.qkv_backward(cpu, &parameters, &d_heads, &mut d_qkv, &mut recomputed_a, &mut d_output);
-            (of_output, of_heads, of_qkv)
+            let of_output = cpu.backward_weight::<T>(branch.projection.weight);
+            let of_qkv = cpu.backward_weight::<T>(branch.qkv);
+            let pass = BackwardPass {
+                threads: &cpu.threads,
+                pools: &cpu.pools,
+                tile: cpu.tile,
+                blocks: ColumnBlocks::new::<T>(cpu),
+                chunks,
+                order: &self.order,
+                parameters: &parameters,
+                has_position_bias: self.bias_table.is_some(),
+                of_output: of_output.get(),
+                of_qkv: of_qkv.get(),
+                x: &self.x,
+                residual: &self.residual,
+                qkv: &self.qkv,
+                p: &self.p,
+            };
+            let packed = Operands { d_f: &mut d_f, d_qkv: &mut d_qkv, recomputed_a: &mut recomputed_a };
+            match has_whole_windows {
+                true => pass.by_chunks(packed, &mut d_output),
+                false => pass.by_phases(packed, &mut d_output),
+            }
         };
         let mut d_qkv_bias = vec![0.0; 3 * sizes.width];
-        for of_chunk in &of_output {
-            residual_spec(branch).add_gradients(cpu, &of_chunk.residual);
-            add_bias_gradient(cpu, &branch.projection, &of_chunk.d_bias);
-        }
-        for of_chunk in &of_qkv {
-            residual_spec(branch).add_gradients(cpu, &of_chunk.residual);
-            add_scaled(&mut d_qkv_bias, 1.0, &of_chunk.d_bias);
-        }
-        let mut d_logit_scale = vec![0.0; sizes.heads];
-        for of_task in &of_heads {
-            for (part, d) in of_task.d_padding.chunks_exact(sizes.head_width()).enumerate() {
-                let first = part * sizes.width + of_task.head * sizes.head_width();
-                add_scaled(&mut d_qkv_bias[first..][..d.len()], 1.0, d);
-            }
-            d_logit_scale[of_task.head] += of_task.d_logit_scale;
+        for part in &of_rows {
+            residual_spec(branch).add_gradients(cpu, &part.residual);
+            add_bias_gradient(cpu, &branch.projection, &part.d_output_bias);
+            add_scaled(&mut d_qkv_bias, 1.0, &part.d_qkv_bias);
         }
         if let Similarity::Cosine { logit_scale } = branch.similarity {
+            let mut d_logit_scale = vec![0.0; sizes.heads];
+            of_heads.iter().for_each(|part| d_logit_scale[part.head] += part.d_logit_scale);
             add_gradient(cpu, logit_scale, &d_logit_scale);
         }
         match branch.qkv_bias {
@@ -103,7 +121,8 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
             }
         }
         if let Some(bias) = &self.bias_table {
-            let d_bias: Vec<&[f32]> = of_heads.iter().map(|of_task| &*of_task.d_position_bias).collect();
+            of_heads.sort_by_key(|part| part.head); // stable, so that sums keep their order
+            let d_bias: Vec<&[f32]> = of_heads.iter().map(|part| &*part.d_position_bias).collect();
             gradients.add(bias.table, reduce_bias(cpu, &d_bias, &branch.bias_index, sizes.heads, bias.rows));
         }
         let of_projection = (branch.projection.weight, &d_f, &self.o);
@@ -113,161 +132,226 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
     }
 }
 
-impl<T: ActivationDtype> AttentionBackward<T> {
-    /// Third phase: from the gradient of the output to that of the heads' outputs, `[rows, D]`.
+/// What the backward pass reads.
+struct BackwardPass<'a, T> {
+    threads: &'a Threads,
+    pools: &'a BufferPools,
+    tile: Tile,
+    blocks: ColumnBlocks,
+    chunks: Chunks,
+    order: &'a WindowOrder,
+    parameters: &'a AttentionParameters<'a>,
+    has_position_bias: bool,
+    of_output: Packed<'a>,
+    of_qkv: Packed<'a>,
+    x: &'a [f32],
+    residual: &'a SavedResidual<T>,
+    qkv: &'a [T],
+    p: &'a [T],
+}
+
+/// The operands of weight gradients that it writes.
+struct Operands<'a> {
+    d_f: &'a mut PackedActivations,
+    d_qkv: &'a mut PackedActivations,
+    recomputed_a: &'a mut PackedActivations,
+}
+
+/// The part of a [`BackwardPass`]'s results that belongs to a chunk.
+struct ChunkResults<'a> {
+    rows: Range<usize>,
+    d_f: PackedActivationsChunk<'a>,
+    d_qkv: PackedActivationsChunk<'a>,
+    recomputed_a: PackedActivationsChunk<'a>,
+    d_x: RowsMut<'a>,
+}
+
+impl<T: ActivationDtype> BackwardPass<'_, T> {
+    /// Each task goes through all phases with one chunk of whole windows after another.
+    fn by_chunks(&self, packed: Operands, d_x: &mut [f32]) -> ParameterGradients {
+        let (sizes, pools, ranges) = (self.parameters.sizes, self.pools, self.chunks.ranges());
+        let (row, row_of_qkv) = (padded::<T>(sizes.width), padded::<T>(3 * sizes.width));
+        let chunks = (packed.d_f.split(&self.chunks).into_iter().zip(packed.d_qkv.split(&self.chunks)))
+            .zip(packed.recomputed_a.split(&self.chunks))
+            .zip(self.order.split_mut(d_x, &ranges))
+            .zip(ranges.clone())
+            .map(|((((d_f, d_qkv), recomputed_a), d_x), rows)| ChunkResults { rows, d_f, d_qkv, recomputed_a, d_x });
+        let sums = if self.has_position_bias { sizes.heads * sizes.scores_len() } else { 0 };
+        let most = (POSITION_BIAS_SUMS / sums.max(1)).clamp(LEAST_HEAD_TASKS, MOST_CHUNK_TASKS);
+        let mut chunks = chunks.collect::<Vec<_>>().into_iter();
+        let tasks: Vec<Vec<_>> =
+            divide(ranges.len(), most).iter().map(|part| chunks.by_ref().take(part.len()).collect()).collect();
+        let of_tasks = self.threads.map(tasks, |chunks| {
+            let mut of_rows = self.zero_gradients();
+            let zeros = |head| HeadGradients::zeros(pools, &sizes, head, self.has_position_bias);
+            let mut of_heads: Vec<_> = (0..sizes.heads).map(zeros).collect();
+            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, sizes.width, &self.blocks);
+            let mut head_scratch = HeadScratch::<T>::new(pools, sizes.head());
+            let mut own_d_x = pools.f32.take(self.order.copy_len(self.chunks.chunk_rows()));
+            for chunk in chunks {
+                let ChunkResults { rows, mut d_f, mut d_qkv, mut recomputed_a, mut d_x } = chunk;
+                let mut d_o = pools.rows::<T>(rows.len(), sizes.width);
+                let mut d_qkv_rows = pools.rows::<T>(rows.len(), 3 * sizes.width);
+                d_x.update(&mut own_d_x, |d_x| {
+                    self.output_backward(&rows, d_x, &mut d_f, &mut of_rows, &mut scratch, &mut d_o);
+                    for of_head in &mut of_heads {
+                        for (i, window) in sizes.windows_of(&rows).enumerate() {
+                            let first = i * sizes.window_tokens;
+                            let values = &mut d_qkv_rows[first * row_of_qkv + of_head.head * sizes.head_width()..];
+                            let out = HeadRows { values, stride: row_of_qkv, part: sizes.width };
+                            self.head_backward(window, &d_o[first * row..], of_head, out, &mut head_scratch);
+                        }
+                    }
+                    let (d_qkv, a) = (&mut d_qkv, &mut recomputed_a);
+                    self.qkv_backward(&rows, &d_qkv_rows, d_qkv, a, &mut of_rows, &mut scratch, d_x);
+                });
+            }
+            (of_rows, of_heads)
+        });
+        let (of_rows, of_heads): (Vec<_>, Vec<_>) = of_tasks.into_iter().unzip();
+        ParameterGradients { of_rows, of_heads: of_heads.into_iter().flatten().collect() }
+    }
+
+    /// The tasks of each phase begin when those of the phase before it are done.
+    fn by_phases(&self, packed: Operands, d_x: &mut [f32]) -> ParameterGradients {
+        let (sizes, pools, ranges) = (self.parameters.sizes, self.pools, self.chunks.ranges());
+        let (width, row, row_of_qkv) = (sizes.width, padded::<T>(sizes.width), padded::<T>(3 * sizes.width));
+        let own_d_x = || pools.f32.take(self.order.copy_len(self.chunks.chunk_rows()));
+
+        let mut d_o = pools.temporary_rows::<T>(sizes.rows(), width);
+        let parts = split_mut(&mut d_o, &ranges, row).into_iter().zip(packed.d_f.split(&self.chunks));
+        let d_out = &*d_x;
+        let mut of_rows = self.threads.map(ranges.iter().zip(parts).collect(), |(rows, (d_o, mut d_f))| {
+            let (mut gradients, mut own_d_out) = (self.zero_gradients(), own_d_x());
+            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
+            let d_out = self.order.read(d_out, rows, &mut own_d_out);
+            self.output_backward(rows, d_out, &mut d_f, &mut gradients, &mut scratch, d_o);
+            gradients
+        });
+
+        let mut d_heads = T::pool(pools).temporary(sizes.all_windows() * sizes.heads * 3 * sizes.head_len());
+        let of_heads = self.threads.map(head_tasks(&sizes, &mut d_heads), |HeadTask { head, windows, d_heads }| {
+            let mut scratch = HeadScratch::<T>::new(pools, sizes.head());
+            let mut gradients = HeadGradients::zeros(pools, &sizes, head, self.has_position_bias);
+            for (window, values) in windows.zip(d_heads) {
+                let d_o = &d_o[window * sizes.window_tokens * row..];
+                let out = HeadRows { values, stride: sizes.head_width(), part: sizes.head_len() };
+                self.head_backward(window, d_o, &mut gradients, out, &mut scratch);
+            }
+            gradients
+        });
+
+        let parts = (packed.d_qkv.split(&self.chunks).into_iter().zip(packed.recomputed_a.split(&self.chunks)))
+            .zip(self.order.split_mut(d_x, &ranges));
+        of_rows.extend(self.threads.map(
+            ranges.iter().zip(parts).collect(),
+            |(rows, ((mut d_qkv, mut a), mut d_x))| {
+                let (mut gradients, mut own_d_x) = (self.zero_gradients(), own_d_x());
+                let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
+                let mut stored = pools.rows::<T>(rows.len(), 3 * width);
+                collect_rows(&sizes, &d_heads, 3, rows, &mut stored[..rows.len() * row_of_qkv]);
+                d_x.update(&mut own_d_x, |d_x| {
+                    self.qkv_backward(rows, &stored, &mut d_qkv, &mut a, &mut gradients, &mut scratch, d_x);
+                });
+                gradients
+            },
+        ));
+        ParameterGradients { of_rows, of_heads }
+    }
+
+    fn zero_gradients(&self) -> RowsGradients {
+        let width = self.parameters.sizes.width;
+        RowsGradients {
+            residual: self.parameters.residual.zero_gradients(),
+            d_output_bias: vec![0.0; width],
+            d_qkv_bias: vec![0.0; 3 * width],
+        }
+    }
+
+    /// Third phase: from the gradient of the output, `[R, D]`, to that of the heads' outputs, `[R, D]`.
     fn output_backward(
         &self,
-        cpu: &Cpu,
-        parameters: &AttentionParameters<T>,
+        rows: &Range<usize>,
         d_out: &[f32],
-        d_f: &mut PackedActivations,
-    ) -> (Buffer<T>, Vec<RowsGradients>) {
-        let (width, chunks, blocks) = (self.sizes.width, self.chunks, ColumnBlocks::new::<T>(cpu));
-        let (ranges, row) = (chunks.ranges(), padded::<T>(width));
-        let mut d_o = cpu.pools.temporary_rows::<T>(self.sizes.rows(), width);
-        let packed = cpu.backward_weight::<T>(self.branch.projection.weight);
-        let (weight, saved, pools) = (packed.get(), &self.residual, &cpu.pools);
-        let parts = split_mut(&mut d_o, &ranges, row).into_iter().zip(d_f.split(&chunks));
-        let of_chunks = cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, (d_o, mut packed_d_f))| {
-            let mut gradients =
-                RowsGradients { residual: parameters.residual.zero_gradients(), d_bias: vec![0.0; width] };
-            let mut scratch = RowsScratch::<T>::new(pools, &chunks, width, &blocks);
-            let count = rows.len();
-            let d_out = &d_out[rows.start * width..rows.end * width];
-            let d_f = &mut scratch.f[..count * width];
-            let (residual, of_residual) = (&parameters.residual, &mut gradients.residual);
-            residual.add_branch_backward(d_out, rows, saved, of_residual, d_f, &mut scratch.residual);
-            add_column_sums(d_f, &mut gradients.d_bias);
-            narrow_rows(d_f, width, &mut scratch.stored, row);
-            let d_f = Matrix::new(&scratch.stored[..count * row], count, width);
-            packed_d_f.pack(d_f);
-            blocks.product(d_f, weight, Accumulator::Zero, &mut scratch.block, |block, rows, columns| {
-                narrow_rows(block, columns.len(), &mut d_o[rows.start * row + columns.left..], row);
-            });
-            gradients
+        packed_d_f: &mut PackedActivationsChunk,
+        gradients: &mut RowsGradients,
+        scratch: &mut RowsScratch<T>,
+        d_o: &mut [T],
+    ) {
+        let (width, count) = (self.parameters.sizes.width, rows.len());
+        let row = padded::<T>(width);
+        let d_f = &mut scratch.f[..count * width];
+        let (residual, of_residual) = (&self.parameters.residual, &mut gradients.residual);
+        residual.add_branch_backward(d_out, rows, self.residual, of_residual, d_f, &mut scratch.residual);
+        add_column_sums(d_f, &mut gradients.d_output_bias);
+        narrow_rows(d_f, width, &mut scratch.stored, row);
+        let d_f = Matrix::new(&scratch.stored[..count * row], count, width);
+        packed_d_f.pack(d_f);
+        self.blocks.product(d_f, self.of_output, Accumulator::Zero, &mut scratch.block, |block, rows, columns| {
+            narrow_rows(block, columns.len(), &mut d_o[rows.start * row + columns.left..], row);
         });
-        (d_o, of_chunks)
     }
 
-    /// Second phase: from the gradient of the heads' outputs, `[rows, D]`, to those of queries, keys and values,
-    /// `[B, A, 3, N, E]`.
-    fn heads_backward(
+    /// Second phase: from the gradient of the heads' outputs in a window, `[M, D]`, to those of a head's queries, keys and
+    /// values.
+    fn head_backward(
         &self,
-        cpu: &Cpu,
-        parameters: &AttentionParameters<T>,
+        window: usize,
         d_o: &[T],
-    ) -> (Buffer<T>, Vec<HeadGradients>) {
-        let (sizes, tile, pools) = (self.sizes, cpu.tile, &cpu.pools);
-        let has_position_bias = self.bias_table.is_some();
-        let mut d_heads = T::pool(pools).temporary(sizes.images * sizes.heads * 3 * sizes.head_len());
-        let tasks = head_tasks(&sizes, &mut d_heads);
-        let (qkv, p): (&[T], &[T]) = (&self.qkv, &self.p);
-        let no_gradient = vec![T::default(); sizes.head_width()]; // nothing reads the output of padding
-        let of_tasks = cpu.threads.map(tasks, |HeadTask { head, images, d_heads }| {
-            let (scores_len, row) = (sizes.head().scores_len::<T>(), padded::<T>(sizes.width));
-            let (scales, gradient_scales) = (parameters.scales(head), parameters.gradient_scales(head));
-            let mut scratch = HeadScratch::<T>::new(pools, sizes.head());
-            let mut gradients = HeadGradients {
-                head,
-                d_padding: vec![0.0; 3 * sizes.head_width()],
-                d_position_bias: pools.f32.zeros(if has_position_bias { sizes.scores_len() } else { 0 }),
-                d_logit_scale: 0.0,
-            };
-            let has_free_logit_scale = parameters.has_free_logit_scale(head);
-            for (image, d_heads) in images.zip(d_heads) {
-                let d_o = HeadColumns {
-                    rows: &d_o[image * sizes.tokens * row + head * sizes.head_width()..],
-                    stride: row,
-                    width: sizes.head_width(),
-                    tokens: sizes.tokens,
-                    padding: &no_gradient,
-                };
-                let p = &p[(image * sizes.heads + head) * sizes.p_len::<T>()..];
-                for window in 0..sizes.windows {
-                    let slots = parameters.slots(window);
-                    for (part, scale) in scales.into_iter().enumerate() {
-                        gather(parameters.columns(qkv, image, part, head), slots, scale, &mut scratch.stored[part]);
-                    }
-                    gather(d_o, slots, RowScale::By(1.0), &mut scratch.stored[3]);
-                    let row_of_head = padded::<T>(sizes.head_width());
-                    for rows in &mut scratch.stored[..2] {
-                        parameters.rotate(rows, row_of_head, window, Turn::Forth);
-                    }
-                    let p = &p[window * scores_len..][..scores_len];
-                    let d_bias = has_position_bias.then_some(&mut *gradients.d_position_bias);
-                    let ([q, k, v, d_o], [d_q, d_k, d_v]) = (&scratch.stored, &mut scratch.dense);
-                    let attention = &mut scratch.attention;
-                    attend_backward(tile, sizes.head(), q, k, v, p, d_o, d_q, d_k, d_v, d_bias, attention);
-                    for (part, (d, scale)) in scratch.dense.iter_mut().zip(gradient_scales).enumerate() {
-                        if part < 2 {
-                            parameters.rotate(d, sizes.head_width(), window, Turn::Back);
-                        }
-                        let d_log = scale_backward(parameters.columns(qkv, image, part, head), slots, scale, d);
-                        if part == 0 && has_free_logit_scale {
-                            gradients.d_logit_scale += d_log;
-                        }
-                        let out = &mut d_heads[part * sizes.head_len()..][..sizes.head_len()];
-                        let padding = &mut gradients.d_padding[part * sizes.head_width()..][..sizes.head_width()];
-                        scatter(d, sizes.head_width(), slots, out, padding);
-                    }
-                }
-            }
-            gradients
-        });
-        (d_heads, of_tasks)
+        gradients: &mut HeadGradients,
+        out: HeadRows<T>,
+        scratch: &mut HeadScratch<T>,
+    ) {
+        let sizes = self.parameters.sizes;
+        let qkv = &self.qkv[window * sizes.window_tokens * padded::<T>(3 * sizes.width)..];
+        let p = &self.p[(window * sizes.heads + gradients.head) * sizes.p_len::<T>()..][..sizes.p_len::<T>()];
+        attend_head_backward(self.tile, self.parameters, qkv, p, d_o, gradients, out, scratch);
     }
 
-    /// First phase: from the gradients of queries, keys and values to that of the input, which is added to `d_x`.
+    /// First phase: from the gradients of queries, keys and values, `[R, 3D]`, to that of the input, which is added to
+    /// `d_x`.
     fn qkv_backward(
         &self,
-        cpu: &Cpu,
-        parameters: &AttentionParameters<T>,
-        d_heads: &[T],
-        d_qkv: &mut PackedActivations,
-        recomputed_a: &mut PackedActivations,
+        rows: &Range<usize>,
+        d_qkv: &[T],
+        packed_d_qkv: &mut PackedActivationsChunk,
+        recomputed_a: &mut PackedActivationsChunk,
+        gradients: &mut RowsGradients,
+        scratch: &mut RowsScratch<T>,
         d_x: &mut [f32],
-    ) -> Vec<RowsGradients> {
-        let (sizes, chunks) = (self.sizes, self.chunks);
-        let (width, ranges, row) = (sizes.width, chunks.ranges(), padded::<T>(3 * sizes.width));
-        let packed = cpu.backward_weight::<T>(self.branch.qkv);
-        let (weight, tile, saved, x): (_, _, _, &[f32]) = (packed.get(), cpu.tile, &self.residual, &self.x);
-        let parts =
-            split_mut(d_x, &ranges, width).into_iter().zip(d_qkv.split(&chunks)).zip(recomputed_a.split(&chunks));
-        let pools = &cpu.pools;
-        cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((d_x, mut packed_d_qkv), mut recomputed_a))| {
-            let residual = &parameters.residual;
-            let mut gradients = RowsGradients { residual: residual.zero_gradients(), d_bias: vec![0.0; 3 * width] };
-            let (mut d_a, mut stored) =
-                (pools.f32.take(rows.len() * width), pools.rows::<T>(chunks.chunk_rows(), 3 * width));
-            let count = rows.len();
-            let stored = &mut stored[..count * row];
-            collect_rows(&sizes, d_heads, 3, rows, stored);
-            add_strided_column_sums(stored, row, &mut gradients.d_bias);
-            let d_qkv = Matrix::new(stored, count, 3 * width);
-            packed_d_qkv.pack(d_qkv);
-            product(tile, d_qkv, weight, &mut d_a, width, Accumulator::Zero); // [R, D]
-            let x = &x[rows.start * width..rows.end * width];
-            if T::RECOMPUTES {
-                let (mut scratch, mut a) = (pools.f32.take(count * width), pools.rows::<T>(count, width));
-                narrow_rows(residual.recomputed_branch_input(x, &mut scratch), width, &mut a, padded::<T>(width));
-                recomputed_a.pack(Matrix::new(&a, count, width));
-            }
-            residual.branch_input_backward(x, &d_a, rows, saved, &mut gradients.residual, d_x);
-            gradients
-        })
+    ) {
+        let (width, count) = (self.parameters.sizes.width, rows.len());
+        let (row, residual) = (padded::<T>(3 * width), &self.parameters.residual);
+        let d_qkv = &d_qkv[..count * row];
+        add_strided_column_sums(d_qkv, row, &mut gradients.d_qkv_bias);
+        let d_qkv = Matrix::new(d_qkv, count, 3 * width);
+        packed_d_qkv.pack(d_qkv);
+        let d_a = &mut scratch.f[..count * width];
+        product(self.tile, d_qkv, self.of_qkv, d_a, width, Accumulator::Zero); // [R, D]
+        self.order.clear_padding(rows, width, d_a); // the input of padding is zero whatever the parameters are
+        let (of_residual, copy) = scratch.residual.split_at_mut(count * width);
+        let x = self.order.read(self.x, rows, copy);
+        if T::RECOMPUTES {
+            let a = residual.recomputed_branch_input(x, of_residual);
+            narrow_rows(a, width, &mut scratch.stored, padded::<T>(width));
+            self.order.clear_padding(rows, padded::<T>(width), &mut scratch.stored);
+            recomputed_a.pack(Matrix::new(&scratch.stored, count, width));
+        }
+        residual.branch_input_backward(x, d_a, rows, self.residual, &mut gradients.residual, d_x);
     }
 }
 
-/// Divides each head's images among so many tasks that there are about [`LEAST_HEAD_TASKS`] in all, and hands each task
+/// Divides each head's windows among so many tasks that there are about [`LEAST_HEAD_TASKS`] in all, and hands each task
 /// the memory for its gradients.
 fn head_tasks<'a, T>(sizes: &AttentionSizes, d_heads: &'a mut [T]) -> Vec<HeadTask<'a, T>> {
-    let parts = divide(sizes.images, LEAST_HEAD_TASKS.div_ceil(sizes.heads));
-    let task = |(head, images): (usize, &Range<usize>)| HeadTask { head, images: images.clone(), d_heads: Vec::new() };
+    let parts = divide(sizes.all_windows(), LEAST_HEAD_TASKS.div_ceil(sizes.heads));
+    let task =
+        |(head, windows): (usize, &Range<usize>)| HeadTask { head, windows: windows.clone(), d_heads: Vec::new() };
     let mut tasks: Vec<_> =
-        (0..sizes.heads).flat_map(|head| parts.iter().map(move |images| (head, images))).map(task).collect();
+        (0..sizes.heads).flat_map(|head| parts.iter().map(move |windows| (head, windows))).map(task).collect();
     for (item, d_head) in d_heads.chunks_exact_mut(3 * sizes.head_len()).enumerate() {
-        let (image, head) = (item / sizes.heads, item % sizes.heads);
-        let part = parts.iter().position(|images| images.contains(&image)).expect("parts cover all images");
+        let (window, head) = (item / sizes.heads, item % sizes.heads);
+        let part = parts.iter().position(|windows| windows.contains(&window)).expect("parts cover all windows");
         tasks[head * parts.len() + part].d_heads.push(d_head);
     }
     tasks

@@ -1,26 +1,27 @@
-//! The forward pass, phase by phase.
+//! The forward pass, chunk by chunk or phase by phase.
 
 use super::super::bias_table::expand_bias;
 use super::super::column_blocks::ColumnBlocks;
-use super::super::residual::SavedResidual;
+use super::super::residual::{SavedResidual, SavedResidualChunk};
+use super::division::Division;
+use super::head::{HeadRows, Place, attend_head};
 use super::layout::{AttentionSizes, collect_rows};
 use super::parameters::AttentionParameters;
 use super::saved::{AttentionBackward, SavedBias, residual_spec};
 use super::scratch::{HeadScratch, RowsScratch};
-use crate::buffer_pool::Buffer;
+use super::window_order::{RowsMut, WindowOrder};
 use crate::chunks::Chunks;
-use crate::packed_activations::{PackedActivations, Side, split_saved};
-use crate::pools::ActivationDtype;
-use crate::threads::{divide, split_mut};
+use crate::packed_activations::{PackedActivations, PackedActivationsChunk, Side, split_saved};
+use crate::pools::{ActivationDtype, BufferPools};
+use crate::threads::{Threads, divide, split_mut};
 use crate::{Cpu, CpuTensor};
-use simmim_engine::{AttentionBranch, ParameterId, Precision};
-use simmim_kernels::attention::attend;
+use simmim_engine::{AttentionBranch, Precision};
 use simmim_kernels::dtype::{Bf16, padded};
 use simmim_kernels::epilogue::narrow_rows;
-use simmim_kernels::heads::{gather, scatter};
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::product::{Accumulator, product};
-use simmim_kernels::rotary::Turn;
+use simmim_kernels::pack::Packed;
+use simmim_kernels::product::{Accumulator, Tile, product};
+use std::ops::Range;
 use std::rc::Rc;
 
 pub(crate) fn forward(
@@ -36,6 +37,9 @@ pub(crate) fn forward(
     }
 }
 
+/// The most tasks that the heads of all windows are divided into. The tasks have no sums, so many of them cost nothing.
+const MOST_HEAD_TASKS: usize = 64;
+
 fn forward_in<T: ActivationDtype>(
     cpu: &Cpu,
     x: &CpuTensor,
@@ -46,32 +50,58 @@ fn forward_in<T: ActivationDtype>(
     let (images, tokens, width) = x.tokens_shape();
     assert_eq!(width % branch.heads, 0, "{} heads do not divide width {width}", branch.heads);
     let (windows, window_tokens) = (branch.windows.count(), branch.windows.tokens);
-    let sizes = AttentionSizes { images, tokens, width, heads: branch.heads, windows, window_tokens };
+    let sizes = AttentionSizes { images, windows, window_tokens, width, heads: branch.heads };
+    let order = WindowOrder::new(&branch.windows, tokens, width);
     let drop_path_scale = drop_path_scale.map_or_else(|| vec![1.0; images], <[f32]>::to_vec);
     let is_recording = cpu.is_recording();
-    let chunks = cpu.chunks::<T>(sizes.rows(), width);
+    let division = Division::new::<T>(cpu, &sizes);
+    let Division { chunks, has_whole_windows } = division;
 
     let mut saved_residual = residual_spec(branch).allocate_saved::<T>(cpu, sizes.rows());
     let packed = |is_saved| PackedActivations::saved::<T>(cpu, &chunks, width, Side::Right, is_saved);
     let (mut saved_a, mut saved_o) = (packed(is_recording && !T::RECOMPUTES), packed(is_recording));
-    let p_len = if is_recording { images * sizes.heads * sizes.p_len::<T>() } else { 0 };
-    let mut saved_p = T::pool(&cpu.pools).take(p_len);
+    let of_all = |len: usize, is_needed: bool| if is_needed { len } else { 0 };
+    let p_len = sizes.heads * sizes.p_len::<T>();
+    let mut saved_p = T::pool(&cpu.pools).take(of_all(sizes.all_windows() * p_len, is_recording));
+    // a chunk of whole windows needs only its own rows
+    let mut qkv = cpu.pools.rows::<T>(of_all(sizes.rows(), is_recording || !has_whole_windows), 3 * width);
     let bias_table = bias_table.map(|table| SavedBias {
         table: table.node,
         rows: table.rows(),
         expanded: expand_bias(cpu, table, &branch.bias_index, branch.heads),
     });
-    let (qkv, out) = {
+    let mut out = cpu.pools.f32.take(x.data.len());
+    {
         let store = cpu.store.borrow();
         let position_bias: &[f32] = bias_table.as_ref().map_or(&[], |bias| &bias.expanded);
         let parameters = AttentionParameters::read(cpu, &store, branch, position_bias, &drop_path_scale, sizes);
-        let qkv = rows_to_qkv(cpu, &parameters, branch.qkv, &chunks, &x.data, &mut saved_residual, &mut saved_a);
-        let heads = qkv_to_heads(cpu, &parameters, &qkv, &mut saved_p);
-        let weight = branch.projection.weight;
-        let out =
-            heads_to_output(cpu, &parameters, weight, &chunks, &x.data, &heads, &mut saved_residual, &mut saved_o);
-        (qkv, out)
-    };
+        let of_qkv = cpu.forward_weight::<T>(branch.qkv);
+        let of_output = cpu.forward_weight::<T>(branch.projection.weight);
+        let forward = Forward {
+            threads: &cpu.threads,
+            pools: &cpu.pools,
+            tile: cpu.tile,
+            blocks: ColumnBlocks::new::<T>(cpu),
+            chunks,
+            order: &order,
+            parameters: &parameters,
+            of_qkv: of_qkv.get(),
+            of_output: of_output.get(),
+            x: &x.data,
+        };
+        let results = Results {
+            residual: &mut saved_residual,
+            a: &mut saved_a,
+            qkv: &mut qkv,
+            p: &mut saved_p,
+            o: &mut saved_o,
+            out: &mut out,
+        };
+        match has_whole_windows {
+            true => forward.by_chunks(results),
+            false => forward.by_phases(results),
+        }
+    }
     cpu.output_with_parameters(branch.parameters(), &x.shape, out, || AttentionBackward {
         branch: branch.clone(),
         input: x.node,
@@ -79,7 +109,8 @@ fn forward_in<T: ActivationDtype>(
         x: Rc::clone(&x.data),
         bias_table,
         sizes,
-        chunks,
+        order,
+        division,
         residual: saved_residual,
         a: saved_a,
         qkv,
@@ -88,35 +119,150 @@ fn forward_in<T: ActivationDtype>(
     })
 }
 
-/// First phase: the norm and the joint projection, `[rows, D]` → `[rows, 3D]`.
-fn rows_to_qkv<T: ActivationDtype>(
-    cpu: &Cpu,
-    parameters: &AttentionParameters<T>,
-    weight: ParameterId,
-    chunks: &Chunks,
-    x: &[f32],
-    saved_residual: &mut SavedResidual<T>,
-    saved_a: &mut PackedActivations,
-) -> Buffer<T> {
-    let (width, ranges, blocks) = (parameters.sizes.width, chunks.ranges(), ColumnBlocks::new::<T>(cpu));
-    let stride = padded::<T>(3 * width);
-    let mut qkv = cpu.pools.rows::<T>(parameters.sizes.rows(), 3 * width);
-    let packed = cpu.forward_weight::<T>(weight);
-    let parts = split_mut(&mut qkv, &ranges, stride)
-        .into_iter()
-        .zip(saved_residual.split(&ranges, width))
-        .zip(saved_a.split(chunks));
-    let (weight, pools) = (packed.get(), &cpu.pools);
-    cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((qkv, mut saved_residual), mut saved_a))| {
-        let mut scratch = RowsScratch::<T>::new(pools, chunks, width, &blocks);
-        let count = rows.len();
-        let x = &x[rows.start * width..rows.end * width];
-        let a = parameters.residual.branch_input(x, &mut saved_residual, &mut scratch.residual); // [R, D]
-        narrow_rows(a, width, &mut scratch.stored, padded::<T>(width));
-        let a = Matrix::new(&scratch.stored[..count * padded::<T>(width)], count, width);
-        saved_a.pack(a);
+/// What the forward pass reads.
+struct Forward<'a> {
+    threads: &'a Threads,
+    pools: &'a BufferPools,
+    tile: Tile,
+    blocks: ColumnBlocks,
+    chunks: Chunks,
+    order: &'a WindowOrder,
+    parameters: &'a AttentionParameters<'a>,
+    of_qkv: Packed<'a>,
+    of_output: Packed<'a>,
+    x: &'a [f32],
+}
+
+/// What it writes: what is saved for backward, and the output.
+struct Results<'a, T> {
+    residual: &'a mut SavedResidual<T>,
+    a: &'a mut PackedActivations,
+    /// Empty if each chunk needs only its own rows.
+    qkv: &'a mut [T],
+    p: &'a mut [T],
+    o: &'a mut PackedActivations,
+    out: &'a mut [f32],
+}
+
+/// The part of [`Results`] that belongs to a chunk.
+struct ChunkResults<'a, T> {
+    rows: Range<usize>,
+    residual: SavedResidualChunk<'a, T>,
+    a: PackedActivationsChunk<'a>,
+    qkv: &'a mut [T],
+    p: &'a mut [T],
+    o: PackedActivationsChunk<'a>,
+    out: RowsMut<'a>,
+}
+
+impl Forward<'_> {
+    /// Each task goes through all phases with a chunk of whole windows.
+    fn by_chunks<T: ActivationDtype>(&self, results: Results<T>) {
+        let (sizes, pools, ranges) = (self.parameters.sizes, self.pools, self.chunks.ranges());
+        let (width, row_of_qkv) = (sizes.width, padded::<T>(3 * sizes.width));
+        let p_len = sizes.heads * sizes.p_len::<T>();
+        let windows: Vec<_> = ranges.iter().map(|rows| sizes.windows_of(rows)).collect();
+        let residuals = results.residual.split(&ranges, width).into_iter();
+        let tasks = (residuals.zip(results.a.split(&self.chunks)))
+            .zip(split_saved(results.qkv, &ranges, row_of_qkv))
+            .zip(split_saved(results.p, &windows, p_len))
+            .zip(results.o.split(&self.chunks))
+            .zip(self.order.split_mut(results.out, &ranges))
+            .zip(ranges)
+            .map(|((((((residual, a), qkv), p), o), out), rows)| ChunkResults { rows, residual, a, qkv, p, o, out });
+        self.threads.map(tasks.collect(), |mut chunk| {
+            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
+            let mut head_scratch = HeadScratch::new(pools, sizes.head());
+            let (mut own_qkv, mut own_x) = (None, pools.f32.take(self.order.copy_len(chunk.rows.len())));
+            let x = self.order.read(self.x, &chunk.rows, &mut own_x);
+            let qkv = match chunk.qkv.is_empty() {
+                true => &mut **own_qkv.insert(pools.rows::<T>(chunk.rows.len(), 3 * width)),
+                false => chunk.qkv,
+            };
+            self.rows_to_qkv(&chunk.rows, x, &mut chunk.residual, &mut chunk.a, &mut scratch, qkv);
+            let row = padded::<T>(width);
+            let mut o = pools.rows::<T>(chunk.rows.len(), width);
+            for head in 0..sizes.heads {
+                for (i, window) in sizes.windows_of(&chunk.rows).enumerate() {
+                    let (first, p_len) = (i * sizes.window_tokens, sizes.p_len::<T>());
+                    let p = match chunk.p.is_empty() {
+                        true => &mut [][..],
+                        false => &mut chunk.p[(i * sizes.heads + head) * p_len..][..p_len],
+                    };
+                    let values = &mut o[first * row + head * sizes.head_width()..];
+                    let out = HeadRows { values, stride: row, part: 0 };
+                    let (place, qkv) = (Place { window, head }, &qkv[first * row_of_qkv..]);
+                    attend_head(self.tile, self.parameters, place, qkv, p, out, &mut head_scratch);
+                }
+            }
+            self.output(&chunk.rows, x, &o, &mut chunk.residual, &mut chunk.o, &mut scratch, &mut chunk.out);
+        });
+    }
+
+    /// The tasks of each phase begin when those of the phase before it are done.
+    fn by_phases<T: ActivationDtype>(&self, results: Results<T>) {
+        let (sizes, pools, ranges) = (self.parameters.sizes, self.pools, self.chunks.ranges());
+        let (width, row_of_qkv) = (sizes.width, padded::<T>(3 * sizes.width));
+        let own_x = || pools.f32.take(self.order.copy_len(self.chunks.chunk_rows()));
+
+        let parts = (results.residual.split(&ranges, width).into_iter().zip(results.a.split(&self.chunks)))
+            .zip(split_mut(results.qkv, &ranges, row_of_qkv));
+        self.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((mut residual, mut a), qkv))| {
+            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
+            let mut own_x = own_x();
+            let x = self.order.read(self.x, rows, &mut own_x);
+            self.rows_to_qkv(rows, x, &mut residual, &mut a, &mut scratch, qkv);
+        });
+
+        let mut heads = T::pool(pools).temporary(sizes.rows() * width); // [W, A, M, E]
+        let (qkv, p_len): (&[T], _) = (results.qkv, sizes.p_len::<T>());
+        let groups = divide(sizes.all_windows() * sizes.heads, MOST_HEAD_TASKS);
+        let tasks = (groups.iter().zip(split_mut(&mut heads, &groups, sizes.head_len())))
+            .zip(split_saved(results.p, &groups, p_len));
+        self.threads.map(tasks.collect(), |((group, heads), p)| {
+            let mut scratch = HeadScratch::new(pools, sizes.head());
+            for (i, (item, values)) in group.clone().zip(heads.chunks_exact_mut(sizes.head_len())).enumerate() {
+                let place = Place { window: item / sizes.heads, head: item % sizes.heads };
+                let p = match p.is_empty() {
+                    true => &mut [][..],
+                    false => &mut p[i * p_len..][..p_len],
+                };
+                let out = HeadRows { values, stride: sizes.head_width(), part: 0 };
+                let qkv = &qkv[place.window * sizes.window_tokens * row_of_qkv..];
+                attend_head(self.tile, self.parameters, place, qkv, p, out, &mut scratch);
+            }
+        });
+
+        let parts = (results.residual.split(&ranges, width).into_iter().zip(results.o.split(&self.chunks)))
+            .zip(self.order.split_mut(results.out, &ranges));
+        self.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((mut residual, mut packed_o), mut out))| {
+            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
+            let (mut own_x, mut o) = (own_x(), pools.rows::<T>(rows.len(), width));
+            collect_rows(&sizes, &heads, 1, rows, &mut o);
+            let x = self.order.read(self.x, rows, &mut own_x);
+            self.output(rows, x, &o, &mut residual, &mut packed_o, &mut scratch, &mut out);
+        });
+    }
+
+    /// First phase: the norm and the joint projection, `[R, D]` → `[R, 3D]`.
+    fn rows_to_qkv<T: ActivationDtype>(
+        &self,
+        rows: &Range<usize>,
+        x: &[f32],
+        residual: &mut SavedResidualChunk<T>,
+        packed_a: &mut PackedActivationsChunk,
+        scratch: &mut RowsScratch<T>,
+        qkv: &mut [T],
+    ) {
+        let (parameters, width, count) = (self.parameters, self.parameters.sizes.width, rows.len());
+        let (row, stride) = (padded::<T>(width), padded::<T>(3 * width));
+        let a = parameters.residual.branch_input(x, residual, &mut scratch.residual); // [R, D]
+        narrow_rows(a, width, &mut scratch.stored, row);
+        self.order.clear_padding(rows, row, &mut scratch.stored);
+        let a = Matrix::new(&scratch.stored[..count * row], count, width);
+        packed_a.pack(a);
         let accumulator = Accumulator::Bias(&parameters.qkv_bias);
-        blocks.product(a, weight, accumulator, &mut scratch.block, |block, rows, columns| {
+        self.blocks.product(a, self.of_qkv, accumulator, &mut scratch.block, |block, rows, columns| {
             let queries = width.saturating_sub(columns.left).min(columns.len());
             if queries > 0 && parameters.query_factor != 1.0 {
                 let rows = block.chunks_exact_mut(columns.len());
@@ -124,91 +270,25 @@ fn rows_to_qkv<T: ActivationDtype>(
             }
             narrow_rows(block, columns.len(), &mut qkv[rows.start * stride + columns.left..], stride);
         });
-    });
-    qkv
-}
+    }
 
-/// The most tasks that the heads of all images are divided into. The tasks have no sums, so many of them cost nothing.
-const MOST_HEAD_TASKS: usize = 64;
-
-/// Second phase: attention, rows `[B·N, 3D]` → heads `[B, A, N, E]`. The attention weights are saved if `saved_p` has
-/// memory.
-fn qkv_to_heads<T: ActivationDtype>(
-    cpu: &Cpu,
-    parameters: &AttentionParameters<T>,
-    qkv: &[T],
-    saved_p: &mut [T],
-) -> Buffer<T> {
-    let (sizes, tile) = (parameters.sizes, cpu.tile);
-    let mut heads = T::pool(&cpu.pools).temporary(sizes.rows() * sizes.width);
-    let groups = divide(sizes.images * sizes.heads, MOST_HEAD_TASKS);
-    let tasks = groups.iter().zip(split_mut(&mut heads, &groups, sizes.head_len())).zip(split_saved(
-        saved_p,
-        &groups,
-        sizes.p_len::<T>(),
-    ));
-    let pools = &cpu.pools;
-    cpu.threads.map(tasks.collect(), |((group, heads), saved_p)| {
-        let mut scratch = HeadScratch::new(pools, sizes.head());
-        let scores_len = sizes.head().scores_len::<T>();
-        for (i, item) in group.clone().enumerate() {
-            let (image, head) = (item / sizes.heads, item % sizes.heads);
-            let scales = parameters.scales(head);
-            for window in 0..sizes.windows {
-                for (part, scale) in scales.into_iter().enumerate() {
-                    let columns = parameters.columns(qkv, image, part, head);
-                    gather(columns, parameters.slots(window), scale, &mut scratch.stored[part]);
-                }
-                let row = padded::<T>(sizes.head_width());
-                scratch.stored[..2].iter_mut().for_each(|rows| parameters.rotate(rows, row, window, Turn::Forth));
-                let p = match saved_p.is_empty() {
-                    true => &mut [][..],
-                    false => &mut saved_p[i * sizes.p_len::<T>() + window * scores_len..][..scores_len],
-                };
-                let [q, k, v, _] = &scratch.stored;
-                let mut both = [&[][..]; 2];
-                let biases = parameters.biases(window, head, &mut both);
-                let o = &mut scratch.dense[0];
-                attend(tile, sizes.head(), q, k, v, biases, p, o, &mut scratch.attention);
-                let out = &mut heads[i * sizes.head_len()..][..sizes.head_len()];
-                scatter(o, sizes.head_width(), parameters.slots(window), out, &mut []);
-            }
-        }
-    });
-    heads
-}
-
-/// Third phase: the output projection and the residual, heads → `[rows, D]`.
-fn heads_to_output<T: ActivationDtype>(
-    cpu: &Cpu,
-    parameters: &AttentionParameters<T>,
-    weight: ParameterId,
-    chunks: &Chunks,
-    x: &[f32],
-    heads: &[T],
-    saved_residual: &mut SavedResidual<T>,
-    saved_o: &mut PackedActivations,
-) -> Buffer<f32> {
-    let (sizes, ranges, blocks) = (parameters.sizes, chunks.ranges(), ColumnBlocks::new::<T>(cpu));
-    let width = sizes.width;
-    let mut out = cpu.pools.f32.take(x.len());
-    let packed = cpu.forward_weight::<T>(weight);
-    let (weight, tile, pools) = (packed.get(), cpu.tile, &cpu.pools);
-    let parts = split_mut(&mut out, &ranges, width)
-        .into_iter()
-        .zip(saved_residual.split(&ranges, width))
-        .zip(saved_o.split(chunks));
-    cpu.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((out, mut saved_residual), mut saved_o))| {
-        let mut scratch = RowsScratch::<T>::new(pools, chunks, width, &blocks);
-        let count = rows.len();
-        let o = &mut scratch.stored[..count * padded::<T>(width)];
-        collect_rows(&sizes, heads, 1, rows, o);
+    /// Third phase: the output projection and the residual, from the heads' outputs `o`, `[R, D]`.
+    fn output<T: ActivationDtype>(
+        &self,
+        rows: &Range<usize>,
+        x: &[f32],
+        o: &[T],
+        residual: &mut SavedResidualChunk<T>,
+        packed_o: &mut PackedActivationsChunk,
+        scratch: &mut RowsScratch<T>,
+        out: &mut RowsMut,
+    ) {
+        let (parameters, width, count) = (self.parameters, self.parameters.sizes.width, rows.len());
         let o = Matrix::new(o, count, width);
-        saved_o.pack(o);
+        packed_o.pack(o);
         let f = &mut scratch.f[..count * width];
-        product(tile, o, weight, f, width, parameters.projection_accumulator); // [R, D]
-        let x = &x[rows.start * width..rows.end * width];
-        parameters.residual.add_branch(x, f, rows, &mut saved_residual, &mut scratch.residual, out);
-    });
-    out
+        product(self.tile, o, self.of_output, f, width, parameters.projection_accumulator); // [R, D]
+        let (of_residual, copy) = scratch.residual.split_at_mut(count * width);
+        out.write(copy, |out| parameters.residual.add_branch(x, f, rows, residual, of_residual, out));
+    }
 }

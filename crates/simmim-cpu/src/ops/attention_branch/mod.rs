@@ -1,18 +1,24 @@
 //! The attention half of a transformer block, in three phases:
 //!
-//! 1. by chunks of rows, from the norm to queries, keys and values;
-//! 2. by heads of images, from these to the heads' outputs, window by window;
-//! 3. by chunks of rows again, from the heads' outputs to the residual.
+//! 1. by rows, from the norm to queries, keys and values, `[R, 3D]`;
+//! 2. by heads, from these to the heads' outputs, window by window;
+//! 3. by rows again, from the heads' outputs to the residual, `[R, D]`.
 //!
-//! The backward pass goes through the same phases in reverse order. Phases that go by rows store `[B·N, 3D]` or `[B·N,
-//! D]`, and those that go by heads `[B, A, N, E]`, so that each task writes slices of its own. Each phase reads what
-//! the one before it wrote, and so in another order.
+//! The backward pass goes through the same phases in reverse order. Rows are in the order of windows (`window_order.rs`), `W·M`
+//! in all for `W` windows of all images.
+//!
+//! Where some whole windows are no more rows than stay in the cache, a task goes through all phases with them. Larger windows
+//! are divided in each phase (`division.rs`): tasks by rows store `[W·M, 3D]` or `[W·M, D]`, and those by heads `[W, A, M, E]`,
+//! so that each writes slices of its own. Each phase then reads what the one before it wrote, and so in another order.
 
 mod backward;
+mod division;
 mod forward;
+mod head;
 mod layout;
 mod parameters;
 mod saved;
 mod scratch;
+mod window_order;
 
 pub(crate) use forward::forward;

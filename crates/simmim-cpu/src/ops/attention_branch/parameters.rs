@@ -4,7 +4,6 @@ use super::super::residual::ResidualWrapper;
 use super::layout::AttentionSizes;
 use super::saved::residual_spec;
 use crate::Cpu;
-use crate::pools::ActivationDtype;
 use crate::store::Store;
 use simmim_engine::{AttentionBranch, QkvBias, Similarity};
 use simmim_kernels::dtype::{Dtype, padded};
@@ -16,10 +15,10 @@ use simmim_kernels::rotary::{Angles, Turn, rotate};
 pub(super) const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
 
 /// Values of the parameters, and windows.
-pub(super) struct AttentionParameters<'a, T> {
+pub(super) struct AttentionParameters<'a> {
     pub(super) residual: ResidualWrapper<'a>,
     pub(super) sizes: AttentionSizes,
-    /// The token in each slot of each window, `[windows, M]`.
+    /// The token in each slot of an image's windows, `[windows, M]`.
     slots: &'a [u32],
     /// Distinct masks of scores, `[M, M]` each.
     masks: &'a [Vec<f32>],
@@ -30,8 +29,6 @@ pub(super) struct AttentionParameters<'a, T> {
     /// What queries are multiplied by before they are stored. It is 1 for cosine similarity, where they are scaled
     /// later.
     pub(super) query_factor: f32,
-    /// The joint projection of padding, `[3D]`: the bias, with queries multiplied by their factor.
-    padding: Vec<T>,
     /// What the sums of the output projection start from.
     pub(super) projection_accumulator: Accumulator<'a>,
     /// The position bias of each head, `[A, M, M]`; empty if there is none.
@@ -42,7 +39,7 @@ pub(super) struct AttentionParameters<'a, T> {
     angles: Option<Angles<'a>>,
 }
 
-impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
+impl<'a> AttentionParameters<'a> {
     pub(super) fn read(
         cpu: &Cpu,
         store: &'a Store,
@@ -62,26 +59,20 @@ impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
             Similarity::ScaledDot => (sizes.head_width() as f32).powf(-0.5),
             Similarity::Cosine { .. } => 1.0,
         };
-        let mut of_padding = qkv_bias.clone();
-        of_padding[..width].iter_mut().for_each(|q| *q *= query_factor);
         let angles = branch.rotary.as_ref().map(|rotary| {
-            let values = sizes.tokens * sizes.head_width() / 2;
-            let is_whole = sizes.windows == 1 && sizes.window_tokens == sizes.tokens;
-            assert!(is_whole, "rotary positions are of windows that are the whole image");
+            let values = sizes.window_tokens * sizes.head_width() / 2;
+            assert!(sizes.windows == 1, "rotary positions are of windows that are the whole image");
             assert!([&rotary.cosines, &rotary.sines].iter().all(|part| part.len() == values), "an angle for each pair");
             Angles { cosines: &rotary.cosines, sines: &rotary.sines }
         });
-        let mut padding = vec![T::default(); 3 * width];
-        T::narrow(&of_padding, &mut padding);
         Self {
-            residual: residual_spec(branch).read(store, drop_path_scale, sizes.tokens),
+            residual: residual_spec(branch).read(store, drop_path_scale, sizes.rows_of_image()),
             sizes,
             slots: &branch.windows.slots,
             masks: &branch.windows.masks,
             mask_of: &branch.windows.mask_of,
             qkv_bias,
             query_factor,
-            padding,
             projection_accumulator: branch
                 .projection
                 .bias
@@ -95,11 +86,11 @@ impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
         }
     }
 
-    /// What is added to the scores of a head in a window: the position bias and the mask, as far as there are any. They
-    /// are listed in `both`.
+    /// What is added to the scores of a head in a window of the batch: the position bias and the mask, as far as there are
+    /// any. They are listed in `both`.
     pub(super) fn biases<'b>(&'b self, window: usize, head: usize, both: &'b mut [&'b [f32]; 2]) -> &'b [&'b [f32]] {
         let position = self.position_bias.chunks_exact(self.sizes.scores_len()).nth(head);
-        let mask = self.mask_of[window].map(|m| self.masks[m as usize].as_slice());
+        let mask = self.mask_of[window % self.sizes.windows].map(|m| self.masks[m as usize].as_slice());
         let mut count = 0;
         for bias in position.into_iter().chain(mask) {
             both[count] = bias;
@@ -108,28 +99,22 @@ impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
         &both[..count]
     }
 
-    /// The token in each slot of a window, `[M]`.
-    pub(super) fn slots(&self, window: usize) -> &[u32] {
-        &self.slots[window * self.sizes.window_tokens..][..self.sizes.window_tokens]
-    }
-
-    /// The columns of a head's queries, keys or values (`part` 0, 1, 2) in the rows of an image.
-    pub(super) fn columns<'b>(&'b self, qkv: &'b [T], image: usize, part: usize, head: usize) -> HeadColumns<'b, T> {
-        let (tokens, stride) = (self.sizes.tokens, padded::<T>(3 * self.sizes.width));
+    /// The columns of a head's queries, keys or values (`part` 0, 1, 2) in rows of the joint projection.
+    pub(super) fn columns<'b, T: Dtype>(&self, qkv: &'b [T], part: usize, head: usize) -> HeadColumns<'b, T> {
         let first = part * self.sizes.width + head * self.sizes.head_width();
-        HeadColumns {
-            rows: &qkv[image * tokens * stride + first..],
-            stride,
-            width: self.sizes.head_width(),
-            tokens,
-            padding: &self.padding[first..],
-        }
+        HeadColumns { rows: &qkv[first..], stride: padded::<T>(3 * self.sizes.width), width: self.sizes.head_width() }
     }
 
-    /// Turns gathered queries or keys by their angles, if there are any; `row` values are between the beginnings of rows.
-    pub(super) fn rotate<S: Dtype>(&self, rows: &mut [S], row: usize, window: usize, turn: Turn) {
+    /// Whether queries and keys are turned by their angles.
+    pub(super) fn has_angles(&self) -> bool {
+        self.angles.is_some()
+    }
+
+    /// Turns the queries or keys of a window by their angles, if there are any; `row` values are between the beginnings of
+    /// rows.
+    pub(super) fn rotate<T: Dtype>(&self, rows: &mut [T], row: usize, turn: Turn) {
         if let Some(angles) = self.angles {
-            rotate(rows, self.sizes.head_width(), row, self.slots(window), angles, turn);
+            rotate(rows, self.sizes.head_width(), row, self.slots, angles, turn);
         }
     }
 

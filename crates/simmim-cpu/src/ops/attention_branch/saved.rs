@@ -1,9 +1,10 @@
 //! What the forward pass saves for backward.
 
 use super::super::residual::{ResidualSpec, SavedResidual};
+use super::division::Division;
 use super::layout::AttentionSizes;
+use super::window_order::WindowOrder;
 use crate::buffer_pool::Buffer;
-use crate::chunks::Chunks;
 use crate::packed_activations::PackedActivations;
 use crate::tape::NodeId;
 use simmim_engine::AttentionBranch;
@@ -16,15 +17,16 @@ pub(super) struct AttentionBackward<T> {
     pub(super) x: Rc<Buffer<f32>>,
     pub(super) bias_table: Option<SavedBias>,
     pub(super) sizes: AttentionSizes,
-    pub(super) chunks: Chunks,
+    pub(super) order: WindowOrder,
+    pub(super) division: Division,
     pub(super) residual: SavedResidual<T>,
-    /// The input of the joint projection, `[rows, D]`, unless it is recomputed.
+    /// The input of the joint projection, `[W·M, D]`, unless it is recomputed.
     pub(super) a: PackedActivations,
-    /// The output of the joint projection with its bias, queries multiplied by their factor, `[rows, 3D]`.
+    /// The output of the joint projection with its bias, queries multiplied by their factor, `[W·M, 3D]`.
     pub(super) qkv: Buffer<T>,
-    /// Attention weights, `[B, A, windows, M, M]`.
+    /// Attention weights, `[W, A, M, M]`.
     pub(super) p: Buffer<T>,
-    /// The input of the output projection, `[rows, D]`.
+    /// The input of the output projection, `[W·M, D]`.
     pub(super) o: PackedActivations,
 }
 

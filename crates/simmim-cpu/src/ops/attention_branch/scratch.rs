@@ -9,7 +9,8 @@ use simmim_kernels::attention::{AttentionScratch, HeadShape};
 
 /// Memory for a head in a window, `[M, E]` each.
 pub(super) struct HeadScratch<T: ActivationDtype> {
-    pub(super) stored: [Buffer<T>; 4],
+    pub(super) qkv: [Buffer<T>; 3],
+    pub(super) d_o: Buffer<T>,
     pub(super) dense: [Buffer<f32>; 3],
     pub(super) attention: PooledScratch<AttentionScratch<T>>,
 }
@@ -17,7 +18,8 @@ pub(super) struct HeadScratch<T: ActivationDtype> {
 impl<T: ActivationDtype> HeadScratch<T> {
     pub(super) fn new(pools: &BufferPools, shape: HeadShape) -> Self {
         Self {
-            stored: [(); 4].map(|_| pools.rows(shape.tokens, shape.width)),
+            qkv: [(); 3].map(|_| pools.rows(shape.tokens, shape.width)),
+            d_o: pools.rows(shape.tokens, shape.width),
             dense: [(); 3].map(|_| pools.f32.take(shape.tokens * shape.width)),
             attention: T::attention_scratch(pools).take(),
         }
