@@ -6,7 +6,6 @@
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
 use crate::chunks::Chunks;
-use crate::pools::ActivationDtype;
 use crate::threads::split_mut;
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::matrix::Matrix;
@@ -37,9 +36,15 @@ impl PackedActivations {
         Self { lanes: cpu.pools.lanes.take(layout.lanes()), layout }
     }
 
-    /// The same for rows that the backward pass recomputes. It is empty for a type whose activations are saved instead.
-    pub(crate) fn recomputed<T: ActivationDtype>(cpu: &Cpu, chunks: &Chunks, columns: usize, side: Side) -> Self {
-        match T::RECOMPUTES {
+    /// The same for rows that the backward pass recomputes. It is empty for those that were saved instead.
+    pub(crate) fn recomputed<T: Dtype>(
+        cpu: &Cpu,
+        chunks: &Chunks,
+        columns: usize,
+        side: Side,
+        is_recomputed: bool,
+    ) -> Self {
+        match is_recomputed {
             true => Self::temporary::<T>(cpu, chunks, columns, side),
             false => Self::saved::<T>(cpu, chunks, columns, side, false),
         }

@@ -15,7 +15,8 @@ use simmim_kernels::epilogue::{
     gelu_backward_rows_naive, gelu_rows, gelu_rows_naive, narrow_rows, narrow_rows_naive,
 };
 use simmim_kernels::layer_norm::{
-    RowStatistics, layer_norm, layer_norm_backward, layer_norm_backward_naive, layer_norm_naive,
+    RowStatistics, layer_norm, layer_norm_backward, layer_norm_backward_naive, layer_norm_naive, normalized_rows,
+    normalized_rows_naive, restored_rows, restored_rows_naive,
 };
 
 /// Tokens and width of ViT-S.
@@ -35,6 +36,25 @@ fn norms(c: &mut Criterion) {
     bench_with_naive(c, "layer_norm_backward", kernels, &x, WIDTH, |kernel, x| {
         let (rows, len) = (x.len() / WIDTH, x.len());
         kernel(x, &weight, &statistics[..rows], &d_y[..len], &mut y[..len], &mut d_weight, &mut d_bias);
+    });
+}
+
+/// What the branches of a block save of their norms.
+fn saved_norms<T: Dtype>(c: &mut Criterion) {
+    let name = |kernel: &str| format!("{kernel} {:?}", T::KIND);
+    let (x, weight, bias) = (numbers(ROWS * WIDTH), numbers(WIDTH), numbers(WIDTH));
+    let statistics = vec![RowStatistics { mean: 0.1, rstd: 2.0 }; ROWS];
+    let mut normalized = vec![T::default(); x.len()];
+    let [mut restored, mut y] = [(); 2].map(|_| vec![0.0; x.len()]);
+    let kernels = [normalized_rows::<T>, normalized_rows_naive::<T>];
+    bench_with_naive(c, &name("normalized_rows"), kernels, &x, WIDTH, |kernel, x| {
+        kernel(x, &statistics[..x.len() / WIDTH], &mut normalized[..x.len()]);
+    });
+    let kernels = [restored_rows::<T>, restored_rows_naive::<T>];
+    bench_with_naive(c, &name("restored_rows"), kernels, &x, WIDTH, |kernel, x| {
+        let (rows, len) = (x.len() / WIDTH, x.len());
+        let (x, y) = (&mut restored[..len], &mut y[..len]);
+        kernel(&normalized[..len], &weight, &bias, &statistics[..rows], x, y);
     });
 }
 
@@ -93,6 +113,8 @@ fn small_passes(c: &mut Criterion) {
 
 fn rows(c: &mut Criterion) {
     norms(c);
+    saved_norms::<f32>(c);
+    saved_norms::<Bf16>(c);
     epilogues::<f32>(c);
     epilogues::<Bf16>(c);
     small_passes(c);

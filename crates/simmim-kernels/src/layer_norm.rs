@@ -1,8 +1,10 @@
 //! Layer normalization over the last axis (arXiv:1607.06450), forward and backward.
 //!
 //! The forward kernel returns the mean and the reciprocal standard deviation of each row, which are saved for backward.
-//! The backward kernel recomputes the normalized row from them and the input, which is cheaper than saving it.
+//! The backward kernel recomputes the normalized row from them and the input, or from what [`restored_rows`] puts in the
+//! input's place where the normalized rows were saved instead, since they take half as much in bf16.
 
+use crate::dtype::Dtype;
 #[cfg(target_arch = "x86_64")]
 use crate::instructions::Avx512;
 use crate::math::mul_add;
@@ -77,6 +79,75 @@ pub fn layer_norm_naive(
             y[row * width + i] = ((x[i] as f64 - mean) * rstd * weight[i] as f64 + bias[i] as f64) as f32;
         }
         statistics[row] = RowStatistics { mean: mean as f32, rstd: rstd as f32 };
+    }
+}
+
+/// The normalized rows `(x − mean)·rstd` before weight and bias, in the type that activations are stored in.
+///
+/// # Shapes
+/// `x`, `out` `[rows, D]`; `statistics` `[rows]`, those of `x`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn normalized_rows<T: Dtype>(x: &[f32], statistics: &[RowStatistics], out: &mut [T]) {
+    assert_eq!(x.len(), out.len());
+    let width = (x.len() / statistics.len().max(1)).max(1);
+    let mut row = vec![0.0; width];
+    for ((x, out), s) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(statistics) {
+        for (normalized, x) in row.iter_mut().zip(x) {
+            *normalized = (*x - s.mean) * s.rstd;
+        }
+        T::narrow(&row, out);
+    }
+}
+
+/// Specification of [`normalized_rows`].
+pub fn normalized_rows_naive<T: Dtype>(x: &[f32], statistics: &[RowStatistics], out: &mut [T]) {
+    let width = x.len() / statistics.len();
+    for (i, out) in out.iter_mut().enumerate() {
+        let s = statistics[i / width];
+        *out = T::narrowed(((x[i] as f64 - s.mean as f64) * s.rstd as f64) as f32);
+    }
+}
+
+/// What [`layer_norm`] read and wrote, from its normalized rows: `x − mean`, which is `x` to its backward pass, as it has the
+/// mean zero, and `y`.
+///
+/// # Shapes
+/// `normalized`, `x`, `y` `[rows, D]`; `weight`, `bias` `[D]`; `statistics` `[rows]`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+pub fn restored_rows<T: Dtype>(
+    normalized: &[T],
+    weight: &[f32],
+    bias: &[f32],
+    statistics: &[RowStatistics],
+    x: &mut [f32],
+    y: &mut [f32],
+) {
+    let width = weight.len();
+    assert!(bias.len() == width && normalized.len() == statistics.len() * width);
+    T::widen(normalized, x);
+    for ((x, y), s) in x.chunks_exact_mut(width).zip(y.chunks_exact_mut(width)).zip(statistics) {
+        let std = 1.0 / s.rstd;
+        for (((x, y), weight), bias) in x.iter_mut().zip(y).zip(weight).zip(bias) {
+            *y = *x * *weight + *bias;
+            *x *= std;
+        }
+    }
+}
+
+/// Specification of [`restored_rows`].
+pub fn restored_rows_naive<T: Dtype>(
+    normalized: &[T],
+    weight: &[f32],
+    bias: &[f32],
+    statistics: &[RowStatistics],
+    x: &mut [f32],
+    y: &mut [f32],
+) {
+    let width = weight.len();
+    for (i, normalized) in normalized.iter().enumerate() {
+        let normalized = normalized.widened() as f64;
+        x[i] = (normalized / statistics[i / width].rstd as f64) as f32;
+        y[i] = (normalized * weight[i % width] as f64 + bias[i % width] as f64) as f32;
     }
 }
 
@@ -166,6 +237,7 @@ pub fn layer_norm_backward_naive(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dtype::Bf16;
     use crate::testing::{assert_close, numbers};
 
     #[test]
@@ -196,5 +268,53 @@ mod tests {
                 assert_close(&d_b, &e_b, 5e-6);
             }
         }
+    }
+
+    fn check_normalized<T: Dtype>(tolerance: f32) {
+        let values = |stored: &[T]| stored.iter().map(|v| v.widened()).collect::<Vec<_>>();
+        for (rows, width) in [(1, 7), (3, 36), (5, 192)] {
+            let x: Vec<f32> = numbers(rows * width, 1).iter().map(|v| 3.0 + 2.0 * v).collect();
+            let (weight, bias) = (numbers(width, 2), numbers(width, 3));
+            let (mut y, mut statistics) = (vec![0.0; x.len()], vec![RowStatistics::default(); rows]);
+            layer_norm_naive(&x, &weight, &bias, 1e-6, &mut y, &mut statistics);
+            let [mut fast, mut naive] = [(); 2].map(|_| vec![T::default(); x.len()]);
+            normalized_rows(&x, &statistics, &mut fast);
+            normalized_rows_naive(&x, &statistics, &mut naive);
+            assert_close(&values(&fast), &values(&naive), tolerance);
+
+            let [mut fast_x, mut fast_y, mut naive_x, mut naive_y] = [(); 4].map(|_| vec![9.0; x.len()]);
+            restored_rows(&naive, &weight, &bias, &statistics, &mut fast_x, &mut fast_y);
+            restored_rows_naive(&naive, &weight, &bias, &statistics, &mut naive_x, &mut naive_y);
+            assert_close(&fast_x, &naive_x, 1e-6);
+            assert_close(&fast_y, &naive_y, 1e-6);
+            let centered: Vec<_> = x.iter().enumerate().map(|(i, x)| x - statistics[i / width].mean).collect();
+            assert_close(&fast_x, &centered, tolerance);
+            assert_close(&fast_y, &y, tolerance);
+        }
+    }
+
+    #[test]
+    fn normalized_rows_give_back_input_and_output() {
+        check_normalized::<f32>(2e-6);
+        check_normalized::<Bf16>(4e-3); // 8 bits of mantissa
+    }
+
+    #[test]
+    fn backward_of_restored_rows_is_that_of_the_input() {
+        let (rows, width) = (3, 36);
+        let x: Vec<f32> = numbers(rows * width, 1).iter().map(|v| 3.0 + 2.0 * v).collect();
+        let (weight, bias, d_y) = (numbers(width, 2), numbers(width, 3), numbers(x.len(), 4));
+        let (mut y, mut statistics) = (vec![0.0; x.len()], vec![RowStatistics::default(); rows]);
+        layer_norm(&x, &weight, &bias, 1e-6, &mut y, &mut statistics);
+        let gradients = |x: &[f32], statistics: &[RowStatistics]| {
+            let (mut d_x, mut d_weight, mut d_bias) = (vec![0.0; x.len()], vec![0.0; width], vec![0.0; width]);
+            layer_norm_backward(x, &weight, statistics, &d_y, &mut d_x, &mut d_weight, &mut d_bias);
+            [d_x, d_weight, d_bias].concat()
+        };
+        let (mut normalized, mut restored) = (vec![0.0f32; x.len()], vec![0.0; x.len()]);
+        normalized_rows(&x, &statistics, &mut normalized);
+        restored_rows(&normalized, &weight, &bias, &statistics, &mut restored, &mut y);
+        let centered: Vec<_> = statistics.iter().map(|s| RowStatistics { mean: 0.0, ..*s }).collect();
+        assert_close(&gradients(&restored, &centered), &gradients(&x, &statistics), 5e-6);
     }
 }

@@ -18,7 +18,7 @@ use crate::pools::ActivationDtype;
 use crate::store::Store;
 use simmim_engine::{LayerNorm, NormOrder, ParameterId};
 use simmim_kernels::elementwise::{add_column_dots, add_residual, add_scaled, multiply};
-use simmim_kernels::layer_norm::{RowStatistics, layer_norm, layer_norm_backward};
+use simmim_kernels::layer_norm::{RowStatistics, layer_norm, layer_norm_backward, normalized_rows, restored_rows};
 use std::ops::Range;
 
 /// The parameters by their ids.
@@ -47,6 +47,8 @@ pub(super) struct ResidualWrapper<'a> {
 /// What is saved for backward, for a whole batch. Buffers that this backward pass does not need are empty.
 pub(super) struct SavedResidual<T> {
     statistics: Vec<RowStatistics>,
+    /// Pre-norm, unless it is recomputed: the normalized input without weight and bias, `[rows, D]`.
+    normalized: Buffer<T>,
     /// Post-norm: the branch's output before the norm, `[rows, D]`, rounded like all activations.
     before_norm: Buffer<T>,
     /// Layer scale: the branch's output before the scale, `[rows, D]`.
@@ -56,6 +58,7 @@ pub(super) struct SavedResidual<T> {
 /// The part of a [`SavedResidual`] that belongs to a chunk.
 pub(super) struct SavedResidualChunk<'a, T> {
     statistics: &'a mut [RowStatistics],
+    normalized: &'a mut [T],
     before_norm: &'a mut [T],
     before_scale: &'a mut [T],
 }
@@ -91,12 +94,16 @@ impl ResidualSpec {
         let len = |is_needed: bool| if is_needed && is_recording { rows * width } else { 0 };
         SavedResidual {
             statistics: vec![RowStatistics::default(); rows],
-            before_norm: T::pool(&cpu.pools).take(match self.order {
-                NormOrder::Pre => 0,
-                NormOrder::Post => len(true),
-            }),
+            normalized: T::pool(&cpu.pools).take(len(self.order == NormOrder::Pre && !T::RECOMPUTES)),
+            before_norm: T::pool(&cpu.pools).take(len(self.order == NormOrder::Post)),
             before_scale: T::pool(&cpu.pools).take(len(self.layer_scale.is_some())),
         }
+    }
+
+    /// Whether the branch's input is computed again in the backward pass, from the input of the block or from its normalized
+    /// rows. If not, the branch saves it.
+    pub(super) fn recomputes_branch_input<T: ActivationDtype>(&self) -> bool {
+        T::RECOMPUTES || self.order == NormOrder::Pre
     }
 
     /// Adds the gradients from one chunk to those in the store.
@@ -113,12 +120,14 @@ impl<T: ActivationDtype> SavedResidual<T> {
     /// The parts that belong to the chunks.
     pub(super) fn split(&mut self, chunks: &[Range<usize>], width: usize) -> Vec<SavedResidualChunk<'_, T>> {
         let statistics = split_saved(&mut self.statistics, chunks, 1);
+        let normalized = split_saved(&mut self.normalized, chunks, width);
         let before_norm = split_saved(&mut self.before_norm, chunks, width);
         let before_scale = split_saved(&mut self.before_scale, chunks, width);
-        let parts = statistics.into_iter().zip(before_norm).zip(before_scale);
+        let parts = statistics.into_iter().zip(normalized).zip(before_norm).zip(before_scale);
         parts
-            .map(|((statistics, before_norm), before_scale)| SavedResidualChunk {
+            .map(|(((statistics, normalized), before_norm), before_scale)| SavedResidualChunk {
                 statistics,
+                normalized,
                 before_norm,
                 before_scale,
             })
@@ -145,24 +154,13 @@ impl ResidualWrapper<'_> {
         saved: &mut SavedResidualChunk<T>,
         scratch: &'a mut [f32],
     ) -> &'a [f32] {
-        self.normalized_input(x, saved.statistics, scratch)
-    }
-
-    /// The same in the backward pass, where the saved statistics are not needed: they are computed again with the norm.
-    pub(super) fn recomputed_branch_input<'a>(&self, x: &'a [f32], scratch: &'a mut [f32]) -> &'a [f32] {
-        self.normalized_input(x, &mut vec![RowStatistics::default(); x.len() / self.width()], scratch)
-    }
-
-    fn normalized_input<'a>(
-        &self,
-        x: &'a [f32],
-        statistics: &mut [RowStatistics],
-        scratch: &'a mut [f32],
-    ) -> &'a [f32] {
         match self.order {
             NormOrder::Pre => {
                 let a = &mut scratch[..x.len()];
-                layer_norm(x, self.norm_weight, self.norm_bias, self.eps, a, statistics);
+                layer_norm(x, self.norm_weight, self.norm_bias, self.eps, a, saved.statistics);
+                if !saved.normalized.is_empty() {
+                    normalized_rows(x, saved.statistics, saved.normalized);
+                }
                 a
             }
             NormOrder::Post => x,
@@ -251,26 +249,57 @@ impl ResidualWrapper<'_> {
 
     /// Adds the gradient that comes from the branch to the gradient of the input, `d_x`, which already is that of the
     /// output (`out = x + …`). `d_a` is the gradient of the branch's input; both are `[R, D]`.
+    ///
+    /// Hands the branch's input to `pack` if it is computed again, for which the chunk's `x` is needed, unless its normalized
+    /// rows were saved. `scratch` must be twice as long as a chunk without `x`, and as long with it.
     pub(super) fn branch_input_backward<T: ActivationDtype>(
         &self,
-        x: &[f32],
+        x: Option<&[f32]>,
         d_a: &[f32],
         rows: &Range<usize>,
         saved: &SavedResidual<T>,
         gradients: &mut ResidualGradients,
         d_x: &mut [f32],
+        scratch: &mut [f32],
+        pack: impl FnOnce(&[f32]),
     ) {
-        match self.order {
-            NormOrder::Pre => layer_norm_backward(
-                x,
-                self.norm_weight,
-                &saved.statistics[rows.clone()],
-                d_a,
-                d_x,
-                &mut gradients.d_norm_weight,
-                &mut gradients.d_norm_bias,
-            ),
-            NormOrder::Post => add_scaled(d_x, 1.0, d_a),
-        }
+        let statistics = &saved.statistics[rows.clone()];
+        let x = match (self.order, x) {
+            (NormOrder::Pre, Some(x)) => {
+                let a = &mut scratch[..x.len()];
+                let mut same = vec![RowStatistics::default(); rows.len()];
+                layer_norm(x, self.norm_weight, self.norm_bias, self.eps, a, &mut same);
+                pack(a);
+                x
+            }
+            (NormOrder::Pre, None) => {
+                let normalized = &saved.normalized[rows.start * self.width()..rows.end * self.width()];
+                let (x, a) = scratch[..2 * normalized.len()].split_at_mut(normalized.len());
+                restored_rows(normalized, self.norm_weight, self.norm_bias, statistics, x, a);
+                pack(a);
+                x
+            }
+            (NormOrder::Post, x) => {
+                x.map(pack);
+                return add_scaled(d_x, 1.0, d_a);
+            }
+        };
+        let centered: Vec<_>;
+        let statistics = match saved.normalized.is_empty() {
+            true => statistics,
+            false => {
+                centered = statistics.iter().map(|s| RowStatistics { mean: 0.0, ..*s }).collect();
+                &centered
+            }
+        };
+        layer_norm_backward(
+            x,
+            self.norm_weight,
+            statistics,
+            d_a,
+            d_x,
+            &mut gradients.d_norm_weight,
+            &mut gradients.d_norm_bias,
+        );
     }
 }

@@ -71,7 +71,8 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
         let (branch, sizes, Division { chunks, has_whole_windows }) = (&self.branch, self.sizes, self.division);
         let mut d_f = PackedActivations::temporary::<T>(cpu, &chunks, sizes.width, Side::Left);
         let mut d_qkv = PackedActivations::temporary::<T>(cpu, &chunks, 3 * sizes.width, Side::Left);
-        let mut recomputed_a = PackedActivations::recomputed::<T>(cpu, &chunks, sizes.width, Side::Right);
+        let recomputes_a = residual_spec(branch).recomputes_branch_input::<T>();
+        let mut recomputed_a = PackedActivations::recomputed::<T>(cpu, &chunks, sizes.width, Side::Right, recomputes_a);
         let ParameterGradients { of_rows, mut of_heads } = {
             let store = cpu.store.borrow();
             let position_bias: &[f32] = self.bias_table.as_ref().map_or(&[], |bias| &bias.expanded);
@@ -90,7 +91,7 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
                 has_position_bias: self.bias_table.is_some(),
                 of_output: of_output.get(),
                 of_qkv: of_qkv.get(),
-                x: &self.x,
+                x: self.x.as_ref().map(|x| &x[..]),
                 residual: &self.residual,
                 qkv: &self.qkv,
                 p: &self.p,
@@ -126,7 +127,7 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
             gradients.add(bias.table, reduce_bias(cpu, &d_bias, &branch.bias_index, sizes.heads, bias.rows));
         }
         let of_projection = (branch.projection.weight, &d_f, &self.o);
-        let a = if T::RECOMPUTES { &recomputed_a } else { &self.a };
+        let a = if recomputes_a { &recomputed_a } else { &self.a };
         add_weight_gradients::<T>(cpu, &[of_projection, (branch.qkv, &d_qkv, a)]);
         gradients.add(self.input, d_output);
     }
@@ -144,7 +145,7 @@ struct BackwardPass<'a, T> {
     has_position_bias: bool,
     of_output: Packed<'a>,
     of_qkv: Packed<'a>,
-    x: &'a [f32],
+    x: Option<&'a [f32]>,
     residual: &'a SavedResidual<T>,
     qkv: &'a [T],
     p: &'a [T],
@@ -329,15 +330,16 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
         let d_a = &mut scratch.f[..count * width];
         product(self.tile, d_qkv, self.of_qkv, d_a, width, Accumulator::Zero); // [R, D]
         self.order.clear_padding(rows, width, d_a); // the input of padding is zero whatever the parameters are
-        let (of_residual, copy) = scratch.residual.split_at_mut(count * width);
-        let x = self.order.read(self.x, rows, copy);
-        if T::RECOMPUTES {
-            let a = residual.recomputed_branch_input(x, of_residual);
+        let (first, second) = scratch.residual.split_at_mut(count * width);
+        let (x, own) = match self.x {
+            Some(x) => (Some(self.order.read(x, rows, second)), first),
+            None => (None, &mut *scratch.residual),
+        };
+        residual.branch_input_backward(x, d_a, rows, self.residual, &mut gradients.residual, d_x, own, |a| {
             narrow_rows(a, width, &mut scratch.stored, padded::<T>(width));
             self.order.clear_padding(rows, padded::<T>(width), &mut scratch.stored);
             recomputed_a.pack(Matrix::new(&scratch.stored, count, width));
-        }
-        residual.branch_input_backward(x, d_a, rows, self.residual, &mut gradients.residual, d_x);
+        });
     }
 }
 

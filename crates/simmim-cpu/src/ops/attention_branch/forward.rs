@@ -59,7 +59,8 @@ fn forward_in<T: ActivationDtype>(
 
     let mut saved_residual = residual_spec(branch).allocate_saved::<T>(cpu, sizes.rows());
     let packed = |is_saved| PackedActivations::saved::<T>(cpu, &chunks, width, Side::Right, is_saved);
-    let (mut saved_a, mut saved_o) = (packed(is_recording && !T::RECOMPUTES), packed(is_recording));
+    let recomputes_a = residual_spec(branch).recomputes_branch_input::<T>();
+    let (mut saved_a, mut saved_o) = (packed(is_recording && !recomputes_a), packed(is_recording));
     let of_all = |len: usize, is_needed: bool| if is_needed { len } else { 0 };
     let p_len = sizes.heads * sizes.p_len::<T>();
     let mut saved_p = T::pool(&cpu.pools).take(of_all(sizes.all_windows() * p_len, is_recording));
@@ -106,7 +107,7 @@ fn forward_in<T: ActivationDtype>(
         branch: branch.clone(),
         input: x.node,
         drop_path_scale,
-        x: Rc::clone(&x.data),
+        x: T::RECOMPUTES.then(|| Rc::clone(&x.data)),
         bias_table,
         sizes,
         order,

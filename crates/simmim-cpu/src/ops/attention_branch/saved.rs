@@ -14,7 +14,8 @@ pub(super) struct AttentionBackward<T> {
     pub(super) branch: AttentionBranch,
     pub(super) input: NodeId,
     pub(super) drop_path_scale: Vec<f32>,
-    pub(super) x: Rc<Buffer<f32>>,
+    /// The input, if something is recomputed from it, `[B, N, D]`.
+    pub(super) x: Option<Rc<Buffer<f32>>>,
     pub(super) bias_table: Option<SavedBias>,
     pub(super) sizes: AttentionSizes,
     pub(super) order: WindowOrder,

@@ -47,8 +47,12 @@ impl<T: ActivationDtype> Backward for MlpBackward<T> {
         let ranges = chunks.ranges();
         let mut d_f = PackedActivations::temporary::<T>(cpu, &chunks, width, Side::Left);
         let mut d_hidden = PackedActivations::temporary::<T>(cpu, &chunks, hidden_width, Side::Left);
-        let recomputed = |columns| PackedActivations::recomputed::<T>(cpu, &chunks, columns, Side::Right);
-        let (mut recomputed_a, mut recomputed_hidden) = (recomputed(width), recomputed(hidden_width));
+        let recomputed = |columns, is_recomputed| {
+            PackedActivations::recomputed::<T>(cpu, &chunks, columns, Side::Right, is_recomputed)
+        };
+        let recomputes_a = residual_spec(&branch).recomputes_branch_input::<T>();
+        let (mut recomputed_a, mut recomputed_hidden) =
+            (recomputed(width, recomputes_a), recomputed(hidden_width, T::RECOMPUTES));
         let (w1, w2) = (cpu.backward_weight::<T>(branch.fc1.weight), cpu.backward_weight::<T>(branch.fc2.weight));
         let blocks = ColumnBlocks::new::<T>(cpu);
         let of_chunks = {
@@ -70,7 +74,7 @@ impl<T: ActivationDtype> Backward for MlpBackward<T> {
                     recomputed_hidden,
                 },
             );
-            let (x, saved, gelu): (&[f32], _, &[T]) = (&self.x, &self.residual, &self.gelu);
+            let (x, saved, gelu): (_, _, &[T]) = (self.x.as_ref().map(|x| &x[..]), &self.residual, &self.gelu);
             let (w1, w2, tile, pools) = (w1.get(), w2.get(), cpu.tile, &cpu.pools);
             cpu.threads.map(tasks.collect(), |task| {
                 let scratch = MlpScratch::new(pools, chunks.chunk_rows(), width, hidden_width, &blocks);
@@ -83,7 +87,8 @@ impl<T: ActivationDtype> Backward for MlpBackward<T> {
             add_bias_gradient(cpu, &branch.fc1, &of_chunk.d_b1);
             add_bias_gradient(cpu, &branch.fc2, &of_chunk.d_b2);
         }
-        let (a, hidden) = if T::RECOMPUTES { (&recomputed_a, &recomputed_hidden) } else { (&self.a, &self.hidden) };
+        let a = if recomputes_a { &recomputed_a } else { &self.a };
+        let hidden = if T::RECOMPUTES { &recomputed_hidden } else { &self.hidden };
         let (of_fc1, of_fc2) = ((branch.fc1.weight, &d_hidden, a), (branch.fc2.weight, &d_f, hidden));
         add_weight_gradients::<T>(cpu, &[of_fc2, of_fc1]);
         gradients.add(self.input, d_output);
@@ -97,7 +102,7 @@ fn chunk_backward<T: ActivationDtype>(
     residual: &ResidualWrapper,
     blocks: &ColumnBlocks,
     (w1, w2): (Packed, Packed),
-    x: &[f32],
+    x: Option<&[f32]>,
     saved: &SavedResidual<T>,
     gelu: &[T],
     mut task: BackwardTask,
@@ -109,12 +114,6 @@ fn chunk_backward<T: ActivationDtype>(
         MlpGradients { residual: residual.zero_gradients(), d_b1: vec![0.0; hidden_width], d_b2: vec![0.0; width] };
     let (rows, d_x) = (task.rows, task.d_x);
     let count = rows.len();
-    let x = &x[rows.start * width..rows.end * width];
-    if T::RECOMPUTES {
-        let a = residual.recomputed_branch_input(x, &mut scratch.residual);
-        narrow_rows(a, width, &mut scratch.a, padded::<T>(width));
-        task.recomputed_a.pack(Matrix::new(&scratch.a[..count * padded::<T>(width)], count, width));
-    }
     let d_f = &mut scratch.f[..count * width];
     residual.add_branch_backward(d_x, &rows, saved, &mut gradients.residual, d_f, &mut scratch.residual);
     add_column_sums(d_f, &mut gradients.d_b2);
@@ -145,6 +144,10 @@ fn chunk_backward<T: ActivationDtype>(
         task.recomputed_hidden.pack(Matrix::new(hidden, count, hidden_width));
     }
     product(tile, stored, w1, d_f, width, Accumulator::Zero); // the gradient of the branch's input, [R, D]
-    residual.branch_input_backward(x, d_f, &rows, saved, &mut gradients.residual, d_x);
+    let (x, of_residual) = (x.map(|x| &x[rows.start * width..rows.end * width]), &mut gradients.residual);
+    residual.branch_input_backward(x, d_f, &rows, saved, of_residual, d_x, &mut scratch.residual, |a| {
+        narrow_rows(a, width, &mut scratch.a, padded::<T>(width));
+        task.recomputed_a.pack(Matrix::new(&scratch.a[..count * padded::<T>(width)], count, width));
+    });
     gradients
 }

@@ -54,9 +54,11 @@ fn forward_in<T: ActivationDtype>(
 
     let mut out = cpu.pools.f32.take(x.data.len());
     let mut saved_residual = residual_spec(branch).allocate_saved::<T>(cpu, rows);
-    let is_saved = is_recording && !T::RECOMPUTES;
-    let packed = |columns| PackedActivations::saved::<T>(cpu, &chunks, columns, Side::Right, is_saved);
-    let (mut saved_a, mut saved_hidden) = (packed(width), packed(hidden_width));
+    let packed = |columns, is_recomputed: bool| {
+        PackedActivations::saved::<T>(cpu, &chunks, columns, Side::Right, is_recording && !is_recomputed)
+    };
+    let mut saved_a = packed(width, residual_spec(branch).recomputes_branch_input::<T>());
+    let mut saved_hidden = packed(hidden_width, T::RECOMPUTES);
     let mut saved_gelu = T::pool(&cpu.pools).take(if is_recording { rows * hidden_width } else { 0 });
     let (w1, w2) = (cpu.forward_weight::<T>(branch.fc1.weight), cpu.forward_weight::<T>(branch.fc2.weight));
     {
@@ -116,7 +118,7 @@ fn forward_in<T: ActivationDtype>(
         input: x.node,
         drop_path_scale,
         tokens,
-        x: Rc::clone(&x.data),
+        x: T::RECOMPUTES.then(|| Rc::clone(&x.data)),
         chunks,
         residual: saved_residual,
         a: saved_a,

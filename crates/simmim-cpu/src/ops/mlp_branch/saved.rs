@@ -14,7 +14,8 @@ pub(super) struct MlpBackward<T> {
     pub(super) drop_path_scale: Vec<f32>,
     /// Tokens of an image.
     pub(super) tokens: usize,
-    pub(super) x: Rc<Buffer<f32>>,
+    /// The input, if something is recomputed from it, `[rows, D]`.
+    pub(super) x: Option<Rc<Buffer<f32>>>,
     pub(super) chunks: Chunks,
     pub(super) residual: SavedResidual<T>,
     /// The input of the first layer, `[rows, D]`, unless it is recomputed.
