@@ -1,5 +1,6 @@
 //! Small passes over slices: bias, scale, residual, moving average, sums of columns, sum of squares.
 
+use crate::product::fetch;
 use multiversion::multiversion;
 
 /// Adds `bias` to each row of `x`.
@@ -136,6 +137,10 @@ pub fn add_column_dots_naive(a: &[f32], b: &[f32], sums: &mut [f32]) {
     }
 }
 
+/// Values that [`sum_of_squares`] fetches ahead of those that it reads, 8 KiB. It reads all gradients, which lie in memory, and
+/// the hardware fetches ahead only within a page: without this it reads half as fast.
+const AHEAD: usize = 2048;
+
 /// Sum of squares, accumulated in f64.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn sum_of_squares(x: &[f32]) -> f64 {
@@ -143,6 +148,7 @@ pub fn sum_of_squares(x: &[f32]) -> f64 {
     let chunks = x.chunks_exact(16);
     let rest: f64 = chunks.remainder().iter().map(|v| (*v as f64) * (*v as f64)).sum();
     for chunk in chunks {
+        fetch(chunk.as_ptr().wrapping_add(AHEAD).cast());
         for i in 0..16 {
             lanes[i] += chunk[i] as f64 * chunk[i] as f64;
         }

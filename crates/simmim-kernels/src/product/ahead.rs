@@ -4,6 +4,7 @@
 //! multiplies, it takes nearly twice as long (`docs/LOG.md`). The hardware fetches ahead too, but only within a page.
 
 use super::{LINE, fetch};
+use crate::dtype::Dtype;
 
 /// Operands that will be multiplied next, which are fetched into the second-level cache bit by bit.
 #[derive(Debug, Default)]
@@ -38,6 +39,13 @@ impl<'a> Ahead<'a> {
             }
         }
     }
+}
+
+/// Fetches values into the second-level cache that will be read soon, in an order or after a pause that the hardware does not
+/// foresee.
+#[inline]
+pub fn fetch_values<T: Dtype>(values: &[T]) {
+    values.chunks(LINE * size_of::<u32>() / size_of::<T>()).for_each(|line| fetch(line.as_ptr().cast()));
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ use crate::dtype::Dtype;
 use crate::matrix::{Matrix, len_of_rows};
 use crate::pack::{Packed, PackedLayout};
 
-pub use ahead::Ahead;
+pub use ahead::{Ahead, fetch_values};
 pub use tile::Tile;
 
 #[cfg(target_arch = "x86_64")]
@@ -125,13 +125,13 @@ const LINE: usize = CACHE_LINE / size_of::<u32>();
 /// Fetches a line into the second-level cache.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn fetch(line: *const u32) {
+pub(crate) fn fetch(line: *const u32) {
     // SAFETY: every x86-64 CPU has the instruction, which fails on no address.
     unsafe { _mm_prefetch::<_MM_HINT_T1>(line.cast()) }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn fetch(_line: *const u32) {}
+pub(crate) fn fetch(_line: *const u32) {}
 
 /// What a tile fetches from far caches while it computes: its share of the panel that follows in memory, which is
 /// mostly the next one to be read. Without it, the first tile of each panel waits for the third-level cache.

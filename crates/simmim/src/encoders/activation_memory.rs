@@ -1,16 +1,17 @@
 //! An estimate of the activation memory of a training step: what the attention and MLP branches of each block save for
 //! the backward pass.
 //!
-//! | per token | in the precision of the operands | only in bf16 (recomputed in f32) | in f32 |
-//! | --- | --- | --- | --- |
-//! | attention | output of the projection to q, k, v `3D`, input of the output projection `D`, attention weights `A·M` | input of the first `D` | input `D` |
-//! | MLP | derivative of the GELU (in f32: its input), `hidden` | input of both layers `D` and `hidden` | input `D` |
-//! | MLP with SwiGLU | inputs of both layers `D` and `hidden` | | input `D`, output of the first layer `2·hidden`; with layer scale the output `D` |
-//! | each, with layer scale | output before layer scale `D` | | |
-//! | each, with post-norm | output before the norm `D` | | |
+//! | per token | in the precision of the operands | only in bf16 | only in f32 | in f32 with either |
+//! | --- | --- | --- | --- | --- |
+//! | attention | output of the projection to q, k, v `3D`, input of the output projection `D`, attention weights `A·M` | input of the first layer, or its normalized rows `D` | input `D` | |
+//! | MLP | derivative of the GELU (in f32: its input), `hidden` | input of the first layer, or its normalized rows `D`, input of the second `hidden` | input `D` | |
+//! | MLP with SwiGLU | inputs of both layers `D` and `hidden` | | | input `D`, output of the first layer `2·hidden`; with layer scale the output `D` |
+//! | each, with layer scale | output before layer scale `D` | | | |
+//! | each, with post-norm | output before the norm `D` | | | |
 //!
 //! Patch embedding, head, norms between blocks and the padding of packed operands are not counted; they are a few
-//! percent. Temporary buffers of one operation are not counted either; they take at most as much as one block saves.
+//! percent. Temporary buffers of one operation are not counted either; they take at most as much as one block saves. What is
+//! saved only in bf16 is recomputed in f32 from what is saved only there.
 
 use simmim_engine::Precision;
 
@@ -19,6 +20,7 @@ use simmim_engine::Precision;
 pub struct BlockActivations {
     operands: usize,
     only_in_bf16: usize,
+    only_in_f32: usize,
     f32: usize,
     input: usize,
 }
@@ -39,7 +41,8 @@ impl BlockActivations {
         Self {
             operands: tokens * (4 * width + hidden + scaled + normalized) + scores,
             only_in_bf16: tokens * (2 * width + hidden),
-            f32: tokens * 2 * width,
+            only_in_f32: tokens * 2 * width,
+            f32: 0,
             input: tokens * width,
         }
     }
@@ -50,14 +53,15 @@ impl BlockActivations {
         Self {
             operands: self.operands + tokens * width - tokens * scaled, // the slope of a GELU is as large as the hidden input
             only_in_bf16: self.only_in_bf16 - tokens * (width + hidden),
-            f32: self.f32 + tokens * (2 * hidden + scaled),
+            only_in_f32: self.only_in_f32 - tokens * width,
+            f32: self.f32 + tokens * (width + 2 * hidden + scaled),
             input: self.input,
         }
     }
 
     fn bytes(&self, precision: Precision) -> usize {
         match precision {
-            Precision::F32 => 4 * (self.operands + self.f32),
+            Precision::F32 => 4 * (self.operands + self.only_in_f32 + self.f32),
             Precision::Bf16 => 2 * (self.operands + self.only_in_bf16) + 4 * self.f32,
         }
     }
@@ -82,12 +86,12 @@ mod tests {
         // by hand: 10 tokens, D 4, hidden 16, 3 heads of 10×10 scores
         let block = BlockActivations::new(10, 4, 16, 300, false, false);
         let (operands, only_in_bf16, f32) = (10 * (4 * 4 + 16) + 300, 10 * (2 * 4 + 16), 10 * 2 * 4);
-        let in_bf16 = 2 * (operands + only_in_bf16) + 4 * f32;
+        let in_bf16 = 2 * (operands + only_in_bf16);
         assert_eq!(activation_bytes(&[block; 2], Precision::F32, false), 2 * 4 * (operands + f32));
         assert_eq!(activation_bytes(&[block; 2], Precision::Bf16, false), 2 * in_bf16);
         assert_eq!(activation_bytes(&[block; 2], Precision::Bf16, true), 2 * 4 * 40 + in_bf16);
         let gated = BlockActivations::new(10, 4, 16, 300, true, false).gated(10, 4, 16, true);
-        let (operands, only_in_bf16, f32) = (10 * (4 * 4 + 4 + 4 + 16) + 300, 10 * 4, 10 * (2 * 4 + 2 * 16 + 4));
+        let (operands, only_in_bf16, f32) = (10 * (4 * 4 + 4 + 4 + 16) + 300, 10 * 4, 10 * (4 + 2 * 16 + 4));
         assert_eq!(activation_bytes(&[gated], Precision::Bf16, false), 2 * (operands + only_in_bf16) + 4 * f32);
         let (operands, f32) = (10 * (4 * 4 + 16) + 300, 10 * 2 * 4);
         let scaled = BlockActivations::new(10, 4, 16, 300, true, true);

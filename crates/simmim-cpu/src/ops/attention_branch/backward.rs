@@ -24,7 +24,7 @@ use simmim_kernels::elementwise::{add_column_sums, add_scaled};
 use simmim_kernels::epilogue::{add_strided_column_sums, narrow_rows};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::Packed;
-use simmim_kernels::product::{Accumulator, Tile, product};
+use simmim_kernels::product::{Accumulator, Tile, fetch_values, product};
 use std::ops::Range;
 
 /// The gradients of parameters from some chunks, in the phases that go by rows.
@@ -193,6 +193,10 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
                 let ChunkResults { rows, mut d_f, mut d_qkv, mut recomputed_a, mut d_x } = chunk;
                 let mut d_o = pools.rows::<T>(rows.len(), sizes.width);
                 let mut d_qkv_rows = pools.rows::<T>(rows.len(), 3 * sizes.width);
+                fetch_values(&self.qkv[rows.start * row_of_qkv..rows.end * row_of_qkv]);
+                let windows = sizes.windows_of(&rows);
+                let p_len = sizes.heads * sizes.p_len::<T>();
+                fetch_values(&self.p[windows.start * p_len..windows.end * p_len]);
                 d_x.update(&mut own_d_x, |d_x| {
                     self.output_backward(&rows, d_x, &mut d_f, &mut of_rows, &mut scratch, &mut d_o);
                     for of_head in &mut of_heads {

@@ -16,7 +16,7 @@ use simmim_kernels::elementwise::add_column_sums;
 use simmim_kernels::epilogue::{gelu_backward_rows, gelu_rows, narrow_rows};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::Packed;
-use simmim_kernels::product::{Accumulator, Tile, product};
+use simmim_kernels::product::{Accumulator, Tile, fetch_values, product};
 use std::ops::Range;
 
 /// A chunk: its rows of the gradients, and of what is recomputed.
@@ -125,6 +125,9 @@ fn chunk_backward<T: ActivationDtype>(
     blocks.product(stored, w2, Accumulator::Zero, &mut scratch.block, |block, part, columns| {
         let first = rows.start * hidden_width + count * columns.left + part.start * columns.len();
         let (of_gelu, place) = (&gelu[first..][..block.len()], part.start * stride + columns.left);
+        if let Some(next) = gelu.get(first + count * columns.len()..) {
+            fetch_values(&next[..block.len().min(next.len())]); // the same rows of the next columns
+        }
         let slope = match T::RECOMPUTES {
             true => {
                 let (input, slope) = (&mut recompute.gelu_input[..block.len()], &mut recompute.slope[..block.len()]);
