@@ -13,8 +13,8 @@ pub(super) struct ChunkLimits {
     pub(super) bytes: usize,
     /// The most rows. More gain nothing (`docs/LOG.md`).
     pub(super) rows: usize,
-    /// A full chunk's rows are a multiple of this. They are the depth of weight gradients, whose operands are filled up
-    /// to as many.
+    /// A full chunk's rows are a multiple of this, unless it is of whole groups. They are the depth of weight gradients, whose
+    /// operands are filled up to as many.
     pub(super) multiple: usize,
 }
 
@@ -30,6 +30,9 @@ impl ChunkLimits {
 
 /// The least rows of a chunk, if there are that many. With fewer, the weights are read too often.
 const LEAST_ROWS: usize = 24;
+
+/// How many times its rows a chunk of whole groups may have when it is filled up.
+const MOST_FILLING: f64 = 1.15;
 
 /// The number of chunks of a large batch is about a multiple of this, so that a few workers can share them evenly.
 const SHARES: usize = 4;
@@ -53,14 +56,17 @@ impl Chunks {
         Self { rows, chunk_rows: rows.div_ceil(count).next_multiple_of(multiple).max(multiple) }
     }
 
-    /// Chunks of whole groups of `group` rows, about as large as others, if a chunk may have as many rows as a group has and
-    /// if there are enough chunks to share.
+    /// Chunks of whole groups of `group` rows, if a chunk may have as many rows as a group has, if there are enough chunks to
+    /// share, and if little filling is needed.
     pub(super) fn of_groups(rows: usize, row_bytes: usize, group: usize, limits: ChunkLimits) -> Option<Self> {
         let most = (limits.bytes / row_bytes.max(1)).clamp(LEAST_ROWS, limits.rows);
         let any = Self::new(rows, row_bytes, ChunkLimits { multiple: 1, ..limits });
-        let groups = ((any.chunk_rows + group / 2) / group).max(1);
-        let chunks = Self { rows, chunk_rows: groups * group };
-        (group <= most && chunks.count() >= SHARES).then_some(chunks)
+        // packed operands are filled up to a multiple; the larger chunk of two that are filled up equally
+        let filling = |rows: usize| rows.next_multiple_of(limits.multiple) as f64 / rows as f64;
+        let sizes = (1..=(any.chunk_rows / group).max(1)).rev().map(|groups| groups * group);
+        let chunk_rows = sizes.min_by(|a, b| filling(*a).total_cmp(&filling(*b)))?;
+        let chunks = Self { rows, chunk_rows };
+        (group <= most && chunks.count() >= SHARES && filling(chunk_rows) <= MOST_FILLING).then_some(chunks)
     }
 
     /// The chunks, in order; the last one may be shorter.
@@ -107,8 +113,10 @@ mod tests {
         };
         let (vectors, tiles) = (ChunkLimits::VECTORS, ChunkLimits::TILES);
         assert_eq!(of_groups(512 * 36, 576, 36, tiles), Some((180, 103)));
-        assert_eq!(of_groups(512 * 36, 1152, 36, vectors), Some((144, 128)));
-        assert_eq!(of_groups(8 * 36, 4608, 36, tiles), Some((72, 4)));
+        assert_eq!(of_groups(512 * 36, 1152, 36, vectors), Some((108, 171)));
+        assert_eq!(of_groups(32 * 36, 2304, 36, tiles), Some((144, 8)));
+        assert_eq!(of_groups(1024 * 49, 576, 49, tiles), Some((147, 342)));
+        assert_eq!(of_groups(8 * 36, 4608, 36, tiles), None); // 72 rows would be filled up to 96
         assert_eq!(of_groups(64 * 144, 768, 144, vectors), None); // larger than a chunk
         assert_eq!(of_groups(1000 * 49, 9216, 49, vectors), None); // too wide
         assert_eq!(of_groups(3 * 64, 1152, 64, tiles), None); // a task each would leave others without work

@@ -1,8 +1,8 @@
 //! The CPU backend of simmim: a tape, pools of buffers and worker threads around the kernels.
 //!
 //! The rows of a batch are divided into chunks that stay in the cache from the first layer of a residual branch to the
-//! last. Attention is divided by heads instead. A weight gradient is computed after the chunks, from all tokens at
-//! once, and divided by rows of the weight.
+//! last. Attention goes with whole windows where they are few rows, and is otherwise divided by heads between two phases by
+//! rows. A weight gradient is computed after the chunks, from all tokens at once, and divided by rows of the weight.
 //!
 //! A worker takes the next task whenever it is free. But where it would change a sum, how the work is divided does not depend on the number of
 //! workers, and sums over tasks are added in the order of the tasks. So the same inputs give the same bits on any

@@ -18,9 +18,9 @@ pub(crate) struct BufferPools {
 
 /// The type that activations are stored in, as the backend's precision says.
 pub(crate) trait ActivationDtype: Dtype {
-    /// Whether the outputs of norms and GELUs are recomputed in the backward pass instead of being saved. For values of
-    /// twice the size this saves twice the memory, and costs a smaller part of the time, since everything else takes
-    /// about twice as long.
+    /// Whether GELUs, and norms from their input, are recomputed in the backward pass. If not, the outputs of GELUs are saved, and
+    /// of a norm before a branch the normalized rows. For values of twice the size, recomputing saves twice the memory, and costs a
+    /// smaller part of the time, since everything else takes about twice as long.
     const RECOMPUTES: bool;
 
     /// The pool of its buffers.

@@ -90,6 +90,7 @@ pub fn layer_norm_naive(
 pub fn normalized_rows<T: Dtype>(x: &[f32], statistics: &[RowStatistics], out: &mut [T]) {
     assert_eq!(x.len(), out.len());
     let width = (x.len() / statistics.len().max(1)).max(1);
+    assert_eq!(x.len(), statistics.len() * width);
     let mut row = vec![0.0; width];
     for ((x, out), s) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).zip(statistics) {
         for (normalized, x) in row.iter_mut().zip(x) {
@@ -108,8 +109,8 @@ pub fn normalized_rows_naive<T: Dtype>(x: &[f32], statistics: &[RowStatistics], 
     }
 }
 
-/// What [`layer_norm`] read and wrote, from its normalized rows: `x − mean`, which is `x` to its backward pass, as it has the
-/// mean zero, and `y`.
+/// What [`layer_norm`] read and wrote, from its normalized rows: `y`, and `x − mean`. The backward pass takes that as its `x`,
+/// with statistics of mean zero.
 ///
 /// # Shapes
 /// `normalized`, `x`, `y` `[rows, D]`; `weight`, `bias` `[D]`; `statistics` `[rows]`.
@@ -124,6 +125,7 @@ pub fn restored_rows<T: Dtype>(
 ) {
     let width = weight.len();
     assert!(bias.len() == width && normalized.len() == statistics.len() * width);
+    assert!(x.len() == normalized.len() && y.len() == normalized.len());
     T::widen(normalized, x);
     for ((x, y), s) in x.chunks_exact_mut(width).zip(y.chunks_exact_mut(width)).zip(statistics) {
         let std = 1.0 / s.rstd;

@@ -47,7 +47,7 @@ pub(super) struct ResidualWrapper<'a> {
 /// What is saved for backward, for a whole batch. Buffers that this backward pass does not need are empty.
 pub(super) struct SavedResidual<T> {
     statistics: Vec<RowStatistics>,
-    /// Pre-norm, unless it is recomputed: the normalized input without weight and bias, `[rows, D]`.
+    /// Pre-norm, in bf16: the normalized input before weight and bias, `[rows, D]`.
     normalized: Buffer<T>,
     /// Post-norm: the branch's output before the norm, `[rows, D]`, rounded like all activations.
     before_norm: Buffer<T>,
@@ -250,8 +250,8 @@ impl ResidualWrapper<'_> {
     /// Adds the gradient that comes from the branch to the gradient of the input, `d_x`, which already is that of the
     /// output (`out = x + …`). `d_a` is the gradient of the branch's input; both are `[R, D]`.
     ///
-    /// Hands the branch's input to `pack` if it is computed again, for which the chunk's `x` is needed, unless its normalized
-    /// rows were saved. `scratch` must be twice as long as a chunk without `x`, and as long with it.
+    /// Where the branch's input is computed again, hands it to `pack`. It is computed from the chunk's `x` if that is given, or
+    /// else from the saved normalized rows; `scratch` must then be twice as long as the chunk, not once.
     pub(super) fn branch_input_backward<T: ActivationDtype>(
         &self,
         x: Option<&[f32]>,
@@ -264,32 +264,26 @@ impl ResidualWrapper<'_> {
         pack: impl FnOnce(&[f32]),
     ) {
         let statistics = &saved.statistics[rows.clone()];
-        let x = match (self.order, x) {
+        let centered: Vec<_>;
+        let (x, statistics) = match (self.order, x) {
             (NormOrder::Pre, Some(x)) => {
                 let a = &mut scratch[..x.len()];
                 let mut same = vec![RowStatistics::default(); rows.len()];
                 layer_norm(x, self.norm_weight, self.norm_bias, self.eps, a, &mut same);
                 pack(a);
-                x
+                (x, statistics)
             }
             (NormOrder::Pre, None) => {
                 let normalized = &saved.normalized[rows.start * self.width()..rows.end * self.width()];
                 let (x, a) = scratch[..2 * normalized.len()].split_at_mut(normalized.len());
                 restored_rows(normalized, self.norm_weight, self.norm_bias, statistics, x, a);
                 pack(a);
-                x
+                centered = statistics.iter().map(|s| RowStatistics { mean: 0.0, ..*s }).collect();
+                (&*x, &centered[..])
             }
             (NormOrder::Post, x) => {
                 x.map(pack);
                 return add_scaled(d_x, 1.0, d_a);
-            }
-        };
-        let centered: Vec<_>;
-        let statistics = match saved.normalized.is_empty() {
-            true => statistics,
-            false => {
-                centered = statistics.iter().map(|s| RowStatistics { mean: 0.0, ..*s }).collect();
-                &centered
             }
         };
         layer_norm_backward(

@@ -166,6 +166,13 @@ fn shifted_windows(shape: Shape) -> Windows {
     }
 }
 
+/// All tokens of an image in one window, in the opposite order, with padding before and behind.
+fn turned_window(shape: Shape) -> Windows {
+    let padding = shape.tokens as u32;
+    let slots = [padding].into_iter().chain((0..padding).rev()).chain([padding]);
+    Windows { tokens: shape.tokens + 2, slots: slots.collect(), masks: Rc::new([]), mask_of: Rc::new([None]) }
+}
+
 fn case(shape: Shape, name: &'static str, build: impl FnOnce(&mut ParameterTable) -> Operation) -> Case {
     let mut table = ParameterTable::default();
     let operation = build(&mut table);
@@ -259,6 +266,18 @@ pub(super) fn cases(shape: Shape) -> Vec<Case> {
             let similarity = Similarity::Cosine { logit_scale: t.add("logit", &[2, 1, 1]) };
             let (branch, table) = attention(t, NormOrder::Post, bias, similarity, false, shifted_windows(shape));
             Operation::Attention { branch: Box::new(branch), table: Some(table), drop_path_scale: None }
+        }),
+        case(shape, "attention, one window in the opposite order with padding", |t| {
+            let bias = QkvBias::Full(t.add("b", &[24]));
+            let (branch, table) = attention(t, NormOrder::Pre, bias, Similarity::ScaledDot, true, turned_window(shape));
+            Operation::Attention { branch: Box::new(branch), table: Some(table), drop_path_scale: drop_path_scale() }
+        }),
+        case(shape, "attention, heads of one value, masked windows with padding", |t| {
+            let bias = QkvBias::Full(t.add("b", &[24]));
+            let (mut branch, _) =
+                attention(t, NormOrder::Pre, bias, Similarity::ScaledDot, false, shifted_windows(shape));
+            branch.heads = WIDTH;
+            Operation::Attention { branch: Box::new(branch), table: None, drop_path_scale: drop_path_scale() }
         }),
         case(shape, "mlp, pre-norm", |t| {
             let branch = MlpBranch {

@@ -59,8 +59,8 @@ const LEAST_HEAD_TASKS: usize = 12;
 const MOST_CHUNK_TASKS: usize = 64;
 
 /// Values of the position bias's gradient that all tasks may have together, unless there would be fewer than
-/// [`LEAST_HEAD_TASKS`] tasks: 16 MiB.
-const POSITION_BIAS_SUMS: usize = 4 << 20;
+/// [`LEAST_HEAD_TASKS`] tasks: 64 MiB.
+const POSITION_BIAS_SUMS: usize = 16 << 20;
 
 impl<T: ActivationDtype> Backward for AttentionBackward<T> {
     fn name(&self) -> &'static str {

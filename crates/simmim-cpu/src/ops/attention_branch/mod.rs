@@ -7,9 +7,9 @@
 //! The backward pass goes through the same phases in reverse order. Rows are in the order of windows (`window_order.rs`), `W·M`
 //! in all for `W` windows of all images.
 //!
-//! Where some whole windows are no more rows than stay in the cache, a task goes through all phases with them. Larger windows
-//! are divided in each phase (`division.rs`): tasks by rows store `[W·M, 3D]` or `[W·M, D]`, and those by heads `[W, A, M, E]`,
-//! so that each writes slices of its own. Each phase then reads what the one before it wrote, and so in another order.
+//! Where windows are so small that a chunk of rows holds whole ones, a task goes through all phases with a chunk. Larger windows,
+//! and a few small ones, are divided in each phase anew (`division.rs`): tasks by rows store `[W·M, 3D]` or `[W·M, D]`, and those
+//! by heads `[W, A, M, E]`, so that each writes slices of its own.
 
 mod backward;
 mod division;

@@ -1,8 +1,8 @@
 //! The order of rows within the branch: window by window, where a window's tokens follow each other.
 //!
-//! Windows and their shifts are a map of indices, and nothing is rolled or partitioned in memory: rows are copied from their
-//! tokens when the branch begins and to them when it ends. A row whose slot is no token of the image is padding. It is zero when
-//! it is read, and written nowhere.
+//! Windows and their shifts are a map of indices. There is no rolled or partitioned copy of all tokens: each chunk copies its own
+//! rows from their tokens when the branch begins, and to them when it ends. A row whose slot is no token of the image is padding.
+//! It is zero when it is read, and written nowhere; products and what is saved have it like any other row.
 
 use crate::threads::split_mut;
 use simmim_engine::Windows;

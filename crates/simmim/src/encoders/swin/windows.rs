@@ -1,6 +1,6 @@
 //! Windows over a token grid, regular or shifted, as index maps (arXiv:2103.14030, section 3.2).
 //!
-//! Tokens are not moved in memory: the attention branch reads the token of each slot of a window through the map.
+//! The attention branch reads the tokens of each window through the map, and writes them back through it.
 
 use crate::encoders::check_pairs;
 use crate::error::Result;
