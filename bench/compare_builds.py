@@ -12,7 +12,7 @@ import json
 import statistics
 import subprocess
 
-from compare import WORKLOADS
+from compare import OF_CPUS, WORKLOADS
 
 
 def step_ms(binary, recipe, batch, options):
@@ -28,7 +28,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("old")
     parser.add_argument("new")
-    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
+    parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=OF_CPUS)
     parser.add_argument("--precision", choices=["bf16", "f32"], default="f32")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=5)

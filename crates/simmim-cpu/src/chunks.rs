@@ -63,7 +63,8 @@ impl Chunks {
         let any = Self::new(rows, row_bytes, ChunkLimits { multiple: 1, ..limits });
         // packed operands are filled up to a multiple; the larger chunk of two that are filled up equally
         let filling = |rows: usize| rows.next_multiple_of(limits.multiple) as f64 / rows as f64;
-        let sizes = (1..=(any.chunk_rows / group).max(1)).rev().map(|groups| groups * group);
+        let most_groups = ((any.chunk_rows + group / 2) / group).min(most / group).max(1);
+        let sizes = (1..=most_groups).rev().map(|groups| groups * group);
         let chunk_rows = sizes.min_by(|a, b| filling(*a).total_cmp(&filling(*b)))?;
         let chunks = Self { rows, chunk_rows };
         (group <= most && chunks.count() >= SHARES && filling(chunk_rows) <= MOST_FILLING).then_some(chunks)
@@ -115,6 +116,7 @@ mod tests {
         assert_eq!(of_groups(512 * 36, 576, 36, tiles), Some((180, 103)));
         assert_eq!(of_groups(512 * 36, 1152, 36, vectors), Some((108, 171)));
         assert_eq!(of_groups(32 * 36, 2304, 36, tiles), Some((144, 8)));
+        assert_eq!(of_groups(64 * 64, 1152, 64, tiles), Some((192, 22)));
         assert_eq!(of_groups(1024 * 49, 576, 49, tiles), Some((147, 342)));
         assert_eq!(of_groups(8 * 36, 4608, 36, tiles), None); // 72 rows would be filled up to 96
         assert_eq!(of_groups(64 * 144, 768, 144, vectors), None); // larger than a chunk
