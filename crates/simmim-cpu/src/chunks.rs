@@ -28,6 +28,13 @@ impl ChunkLimits {
     pub(super) const TILES: Self = Self { bytes: 512 << 10, rows: 192, multiple: 32 };
 }
 
+impl ChunkLimits {
+    /// The most rows of a chunk whose widest operand has `row_bytes` per row.
+    fn most_rows(&self, row_bytes: usize) -> usize {
+        (self.bytes / row_bytes.max(1)).clamp(LEAST_ROWS, self.rows)
+    }
+}
+
 /// The least rows of a chunk, if there are that many. With fewer, the weights are read too often.
 const LEAST_ROWS: usize = 24;
 
@@ -47,7 +54,7 @@ pub(super) struct Chunks {
 impl Chunks {
     /// Divides `rows` into chunks. The widest operand has `row_bytes` per row.
     pub(super) fn new(rows: usize, row_bytes: usize, limits: ChunkLimits) -> Self {
-        let most = (limits.bytes / row_bytes.max(1)).clamp(LEAST_ROWS, limits.rows);
+        let most = limits.most_rows(row_bytes);
         let count = match rows / LEAST_ROWS {
             0..SHARES => (rows / LEAST_ROWS).max(1),
             _ => rows.div_ceil(most).next_multiple_of(SHARES),
@@ -59,7 +66,7 @@ impl Chunks {
     /// Chunks of whole groups of `group` rows, if a chunk may have as many rows as a group has, if there are enough chunks to
     /// share, and if little filling is needed.
     pub(super) fn of_groups(rows: usize, row_bytes: usize, group: usize, limits: ChunkLimits) -> Option<Self> {
-        let most = (limits.bytes / row_bytes.max(1)).clamp(LEAST_ROWS, limits.rows);
+        let most = limits.most_rows(row_bytes);
         let any = Self::new(rows, row_bytes, ChunkLimits { multiple: 1, ..limits });
         // packed operands are filled up to a multiple; the larger chunk of two that are filled up equally
         let filling = |rows: usize| rows.next_multiple_of(limits.multiple) as f64 / rows as f64;

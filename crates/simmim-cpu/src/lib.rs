@@ -143,15 +143,17 @@ impl Cpu {
     /// Divides rows into chunks by the size of their widest operand, which has `columns` values in each row, or of the part
     /// of it that products read at once.
     fn chunks<T: Dtype>(&self, rows: usize, columns: usize) -> Chunks {
-        let limits = if self.tile.multiplies_tiles::<T>() { ChunkLimits::TILES } else { ChunkLimits::VECTORS };
         let at_once = columns.min(self.tile.depth_of_pass::<T>());
-        Chunks::new(rows, at_once * size_of::<T>(), limits)
+        Chunks::new(rows, at_once * size_of::<T>(), self.chunk_limits::<T>())
     }
 
     /// Divides rows into chunks of whole groups, if these stay in the cache with all `columns` values of each row.
     fn chunks_of_groups<T: Dtype>(&self, rows: usize, columns: usize, group: usize) -> Option<Chunks> {
-        let limits = if self.tile.multiplies_tiles::<T>() { ChunkLimits::TILES } else { ChunkLimits::VECTORS };
-        Chunks::of_groups(rows, columns * size_of::<T>(), group, limits)
+        Chunks::of_groups(rows, columns * size_of::<T>(), group, self.chunk_limits::<T>())
+    }
+
+    fn chunk_limits<T: Dtype>(&self) -> ChunkLimits {
+        if self.tile.multiplies_tiles::<T>() { ChunkLimits::TILES } else { ChunkLimits::VECTORS }
     }
 
     /// Makes the optimizer step, and packs the new weights in the type of activations.

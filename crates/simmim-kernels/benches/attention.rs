@@ -12,7 +12,9 @@ use simmim_kernels::continuous_position_bias::{
     continuous_position_bias_backward_naive, continuous_position_bias_naive,
 };
 use simmim_kernels::dtype::{Bf16, Dtype, padded};
-use simmim_kernels::heads::{HeadColumns, RowScale, gather, gather_naive, scale_backward, scale_backward_naive};
+use simmim_kernels::heads::{
+    HeadColumns, RowScale, copy_scaled, copy_scaled_naive, scale_backward, scale_backward_naive,
+};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::product::Tile;
 use simmim_kernels::softmax::{softmax, softmax_backward, softmax_backward_naive, softmax_naive};
@@ -68,8 +70,8 @@ fn scores(c: &mut Criterion) {
     bench_with_naive(c, "softmax_backward", kernels, &scores, tokens, |kernel, d| kernel(&p[..d.len()], d, tokens));
 }
 
-/// Gathering of the columns of one head of ViT-S. Rows of unit length belong to SwinV2's cosine attention.
-fn moves<T: Dtype>(c: &mut Criterion) {
+/// Copying of the columns of one head of ViT-S. Rows of unit length belong to SwinV2's cosine attention.
+fn copies<T: Dtype>(c: &mut Criterion) {
     let (tokens, width, stride) = (197, 64, 3 * 384);
     let name = |kernel: &str| format!("{kernel} {:?}", T::KIND);
     let rows: Vec<T> = numbers(tokens * stride).into_iter().map(T::narrowed).collect();
@@ -79,8 +81,8 @@ fn moves<T: Dtype>(c: &mut Criterion) {
     for (what, scale) in
         [("copied", RowScale::By(1.0)), ("scaled", RowScale::By(0.125)), ("unit", RowScale::ToLength(1.0))]
     {
-        let kernels = [gather::<T>, gather_naive::<T>];
-        bench_with_naive(c, &name(&format!("gather {what}")), kernels, &dense, width, |kernel, dense| {
+        let kernels = [copy_scaled::<T>, copy_scaled_naive::<T>];
+        bench_with_naive(c, &name(&format!("copy_scaled, {what}")), kernels, &dense, width, |kernel, dense| {
             kernel(from, scale, &mut out[..dense.len()]);
         });
     }
@@ -115,8 +117,8 @@ fn attention(c: &mut Criterion) {
     heads::<f32>(c);
     heads::<Bf16>(c);
     scores(c);
-    moves::<f32>(c);
-    moves::<Bf16>(c);
+    copies::<f32>(c);
+    copies::<Bf16>(c);
     biases(c);
 }
 

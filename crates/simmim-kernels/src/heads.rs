@@ -27,7 +27,7 @@ impl<'a, T: Dtype> HeadColumns<'a, T> {
     }
 }
 
-/// How gathered rows are scaled.
+/// How copied rows are scaled.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum RowScale {
     /// All rows are multiplied by one factor.
@@ -41,11 +41,11 @@ pub enum RowScale {
 /// # Shapes
 /// `out` `[M, E]`, stored in whole lanes that are filled up with zeros; its length says how many rows are copied.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub fn gather<T: Dtype>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
+pub fn copy_scaled<T: Dtype>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
     // with the usual head widths as constants, a row is a few loads and stores instead of a call
     match from.width {
-        32 => gather_rows::<T, 32>(from, scale, out),
-        64 => gather_rows::<T, 64>(from, scale, out),
+        32 => copy_scaled_rows::<T, 32>(from, scale, out),
+        64 => copy_scaled_rows::<T, 64>(from, scale, out),
         width => {
             let rows = out.len() / padded::<T>(width);
             for (row, out) in from.rows(rows).zip(out.chunks_exact_mut(padded::<T>(width))) {
@@ -57,8 +57,8 @@ pub fn gather<T: Dtype>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
     }
 }
 
-/// Specification of [`gather`].
-pub fn gather_naive<T: Dtype>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
+/// Specification of [`copy_scaled`].
+pub fn copy_scaled_naive<T: Dtype>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
     let columns = padded::<T>(from.width);
     for (at, out) in out.iter_mut().enumerate() {
         let (row, e) = (&from.rows[at / columns * from.stride..][..from.width], at % columns);
@@ -71,7 +71,7 @@ pub fn gather_naive<T: Dtype>(from: HeadColumns<T>, scale: RowScale, out: &mut [
 }
 
 #[inline(always)]
-fn gather_rows<T: Dtype, const WIDTH: usize>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
+fn copy_scaled_rows<T: Dtype, const WIDTH: usize>(from: HeadColumns<T>, scale: RowScale, out: &mut [T]) {
     let out = out.as_chunks_mut::<WIDTH>().0;
     for (row, out) in from.rows(out.len()).zip(out) {
         if let Some(row) = row.first_chunk::<WIDTH>() {
@@ -182,8 +182,8 @@ mod tests {
             let from = HeadColumns { rows: &source[width..], stride, width };
             for scale in [RowScale::By(1.0), RowScale::By(-0.3), RowScale::ToLength(5.0)] {
                 let [mut fast, mut naive] = [8.0, 9.0].map(|v| vec![T::narrowed(v); rows * padded::<T>(width)]);
-                gather(from, scale, &mut fast);
-                gather_naive(from, scale, &mut naive);
+                copy_scaled(from, scale, &mut fast);
+                copy_scaled_naive(from, scale, &mut naive);
                 assert_close(&values(&fast), &values(&naive), tolerance);
 
                 let mut d_fast = numbers(rows * width, 3);
@@ -197,23 +197,23 @@ mod tests {
     }
 
     #[test]
-    fn moves_equal_naive_at_any_width() {
+    fn copies_equal_naive_at_any_width() {
         check::<f32>(1e-6);
         check::<Bf16>(4e-3); // 8 bits of mantissa
     }
 
     #[test]
-    fn columns_of_a_head_are_gathered_and_scaled() {
+    fn columns_of_a_head_are_copied_and_scaled() {
         let (rows, width, stride) = (4, 3, 10);
         let source = numbers(rows * stride, 1);
         let from = HeadColumns { rows: &source[2..], stride, width };
         let mut out = vec![1.0; rows * width];
-        gather(from, RowScale::By(2.0), &mut out);
+        copy_scaled(from, RowScale::By(2.0), &mut out);
         let at = |row: usize, e: usize| 2.0 * source[row * stride + 2 + e];
         let expected: Vec<f32> = (0..rows).flat_map(|row| (0..3).map(move |e| at(row, e))).collect();
         assert_eq!(out, expected);
 
-        gather(from, RowScale::ToLength(5.0), &mut out);
+        copy_scaled(from, RowScale::ToLength(5.0), &mut out);
         for row in out.chunks(3) {
             assert!((row.iter().map(|v| v * v).sum::<f32>().sqrt() - 5.0).abs() < 1e-5);
         }
@@ -225,7 +225,7 @@ mod tests {
         let objective = |source: &[f32], length: f32| -> f64 {
             let from = HeadColumns { rows: source, stride: 3, width: 3 };
             let mut out = vec![0.0; 6];
-            gather(from, RowScale::ToLength(length), &mut out);
+            copy_scaled(from, RowScale::ToLength(length), &mut out);
             out.iter().zip(&d).map(|(o, d)| *o as f64 * *d as f64).sum()
         };
         let from = HeadColumns { rows: &source, stride: 3, width: 3 };

@@ -40,8 +40,7 @@ pub(super) struct ResidualWrapper<'a> {
     has_layer_scale: bool,
     /// Factor of each image's branch.
     drop_path_scale: &'a [f32],
-    /// Rows of an image.
-    tokens: usize,
+    rows_of_image: usize,
 }
 
 /// What is saved for backward, for a whole batch. Buffers that this backward pass does not need are empty.
@@ -72,7 +71,12 @@ pub(super) struct ResidualGradients {
 
 impl ResidualSpec {
     /// Reads the parameters' values.
-    pub(super) fn read<'a>(&self, store: &'a Store, drop_path_scale: &'a [f32], tokens: usize) -> ResidualWrapper<'a> {
+    pub(super) fn read<'a>(
+        &self,
+        store: &'a Store,
+        drop_path_scale: &'a [f32],
+        rows_of_image: usize,
+    ) -> ResidualWrapper<'a> {
         let norm_weight = store.value(self.norm.weight);
         let scale = self.layer_scale.map(|id| store.value(id).to_vec());
         ResidualWrapper {
@@ -83,7 +87,7 @@ impl ResidualSpec {
             has_layer_scale: scale.is_some(),
             scale: scale.unwrap_or_else(|| vec![1.0; norm_weight.len()]),
             drop_path_scale,
-            tokens,
+            rows_of_image,
         }
     }
 
@@ -198,10 +202,10 @@ impl ResidualWrapper<'_> {
     /// Divides a chunk into parts that belong to one image each. Returns the parts, numbered within the chunk, and the
     /// images' factors.
     fn images(&self, rows: &Range<usize>) -> impl Iterator<Item = (Range<usize>, f32)> {
-        let (start, end, tokens) = (rows.start, rows.end, self.tokens);
-        let images = start / tokens..end.div_ceil(tokens);
+        let (start, end, of_image) = (rows.start, rows.end, self.rows_of_image);
+        let images = start / of_image..end.div_ceil(of_image);
         images.map(move |image| {
-            let part = (image * tokens).max(start) - start..((image + 1) * tokens).min(end) - start;
+            let part = (image * of_image).max(start) - start..((image + 1) * of_image).min(end) - start;
             (part, self.drop_path_scale[image])
         })
     }

@@ -1,7 +1,6 @@
 //! The backward pass, which goes through the phases in reverse order, chunk by chunk or phase by phase.
 
 use super::super::bias_table::reduce_bias;
-use super::super::column_blocks::ColumnBlocks;
 use super::super::residual::{ResidualGradients, SavedResidual};
 use super::super::{add_bias_gradient, add_gradient, add_weight_gradients};
 use super::division::Division;
@@ -10,21 +9,21 @@ use super::layout::{AttentionSizes, collect_rows};
 use super::parameters::AttentionParameters;
 use super::saved::{AttentionBackward, residual_spec};
 use super::scratch::{HeadScratch, RowsScratch};
-use super::window_order::{RowsMut, WindowOrder};
+use super::shared::Shared;
+use super::window_order::RowsMut;
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
-use crate::chunks::Chunks;
 use crate::packed_activations::{PackedActivations, PackedActivationsChunk, Side};
-use crate::pools::{ActivationDtype, BufferPools};
+use crate::pools::ActivationDtype;
 use crate::tape::{Backward, Gradients};
-use crate::threads::{Threads, divide, split_mut};
+use crate::threads::{divide, split_mut};
 use simmim_engine::{QkvBias, Similarity};
 use simmim_kernels::dtype::padded;
 use simmim_kernels::elementwise::{add_column_sums, add_scaled};
 use simmim_kernels::epilogue::{add_strided_column_sums, narrow_rows};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::Packed;
-use simmim_kernels::product::{Accumulator, Tile, fetch_values, product};
+use simmim_kernels::product::{Accumulator, fetch_values, product};
 use std::ops::Range;
 
 /// The gradients of parameters from some chunks, in the phases that go by rows.
@@ -81,13 +80,7 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
             let of_output = cpu.backward_weight::<T>(branch.projection.weight);
             let of_qkv = cpu.backward_weight::<T>(branch.qkv);
             let pass = BackwardPass {
-                threads: &cpu.threads,
-                pools: &cpu.pools,
-                tile: cpu.tile,
-                blocks: ColumnBlocks::new::<T>(cpu),
-                chunks,
-                order: &self.order,
-                parameters: &parameters,
+                shared: Shared::new::<T>(cpu, chunks, &self.order, &parameters),
                 has_position_bias: self.bias_table.is_some(),
                 of_output: of_output.get(),
                 of_qkv: of_qkv.get(),
@@ -135,13 +128,7 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
 
 /// What the backward pass reads.
 struct BackwardPass<'a, T> {
-    threads: &'a Threads,
-    pools: &'a BufferPools,
-    tile: Tile,
-    blocks: ColumnBlocks,
-    chunks: Chunks,
-    order: &'a WindowOrder,
-    parameters: &'a AttentionParameters<'a>,
+    shared: Shared<'a>,
     has_position_bias: bool,
     of_output: Packed<'a>,
     of_qkv: Packed<'a>,
@@ -170,40 +157,37 @@ struct ChunkResults<'a> {
 impl<T: ActivationDtype> BackwardPass<'_, T> {
     /// Each task goes through all phases with one chunk of whole windows after another.
     fn by_chunks(&self, packed: Operands, d_x: &mut [f32]) -> ParameterGradients {
-        let (sizes, pools, ranges) = (self.parameters.sizes, self.pools, self.chunks.ranges());
-        let (row, row_of_qkv) = (padded::<T>(sizes.width), padded::<T>(3 * sizes.width));
-        let chunks = (packed.d_f.split(&self.chunks).into_iter().zip(packed.d_qkv.split(&self.chunks)))
-            .zip(packed.recomputed_a.split(&self.chunks))
-            .zip(self.order.split_mut(d_x, &ranges))
-            .zip(ranges.clone())
-            .map(|((((d_f, d_qkv), recomputed_a), d_x), rows)| ChunkResults { rows, d_f, d_qkv, recomputed_a, d_x });
+        let Shared { threads, pools, blocks, chunks, order, parameters, .. } = &self.shared;
+        let (sizes, ranges) = (parameters.sizes, chunks.ranges());
+        let (width, row, row_of_qkv) = (sizes.width, padded::<T>(sizes.width), padded::<T>(3 * sizes.width));
         let sums = if self.has_position_bias { sizes.heads * sizes.scores_len() } else { 0 };
         let most = (POSITION_BIAS_SUMS / sums.max(1)).clamp(LEAST_HEAD_TASKS, MOST_CHUNK_TASKS);
-        let mut chunks = chunks.collect::<Vec<_>>().into_iter();
-        let tasks: Vec<Vec<_>> =
-            divide(ranges.len(), most).iter().map(|part| chunks.by_ref().take(part.len()).collect()).collect();
-        let of_tasks = self.threads.map(tasks, |chunks| {
+        let parts = divide(ranges.len(), most);
+        let mut results = (packed.d_f.split(chunks).into_iter().zip(packed.d_qkv.split(chunks)))
+            .zip(packed.recomputed_a.split(chunks))
+            .zip(order.split_mut(d_x, &ranges))
+            .zip(ranges)
+            .map(|((((d_f, d_qkv), recomputed_a), d_x), rows)| ChunkResults { rows, d_f, d_qkv, recomputed_a, d_x });
+        let tasks: Vec<Vec<_>> = parts.iter().map(|part| results.by_ref().take(part.len()).collect()).collect();
+        let of_tasks = threads.map(tasks, |of_task| {
             let mut of_rows = self.zero_gradients();
             let zeros = |head| HeadGradients::zeros(pools, &sizes, head, self.has_position_bias);
             let mut of_heads: Vec<_> = (0..sizes.heads).map(zeros).collect();
-            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, sizes.width, &self.blocks);
+            let mut scratch = RowsScratch::<T>::new(pools, chunks, width, blocks);
             let mut head_scratch = HeadScratch::<T>::new(pools, sizes.head());
-            let mut own_d_x = pools.f32.take(self.order.copy_len(self.chunks.chunk_rows()));
-            for chunk in chunks {
+            let mut own_d_x = pools.f32.take(order.copy_len(chunks.chunk_rows()));
+            let mut d_o = pools.rows::<T>(chunks.chunk_rows(), width);
+            let mut d_qkv_rows = pools.rows::<T>(chunks.chunk_rows(), 3 * width);
+            for chunk in of_task {
                 let ChunkResults { rows, mut d_f, mut d_qkv, mut recomputed_a, mut d_x } = chunk;
-                let mut d_o = pools.rows::<T>(rows.len(), sizes.width);
-                let mut d_qkv_rows = pools.rows::<T>(rows.len(), 3 * sizes.width);
-                fetch_values(&self.qkv[rows.start * row_of_qkv..rows.end * row_of_qkv]);
-                let windows = sizes.windows_of(&rows);
-                let p_len = sizes.heads * sizes.p_len::<T>();
-                fetch_values(&self.p[windows.start * p_len..windows.end * p_len]);
+                self.fetch_saved(&rows);
                 d_x.update(&mut own_d_x, |d_x| {
                     self.output_backward(&rows, d_x, &mut d_f, &mut of_rows, &mut scratch, &mut d_o);
                     for of_head in &mut of_heads {
                         for (i, window) in sizes.windows_of(&rows).enumerate() {
                             let first = i * sizes.window_tokens;
                             let values = &mut d_qkv_rows[first * row_of_qkv + of_head.head * sizes.head_width()..];
-                            let out = HeadRows { values, stride: row_of_qkv, part: sizes.width };
+                            let out = HeadRows { values, stride: row_of_qkv, part: width };
                             self.head_backward(window, &d_o[first * row..], of_head, out, &mut head_scratch);
                         }
                     }
@@ -219,23 +203,24 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
 
     /// The tasks of each phase begin when those of the phase before it are done.
     fn by_phases(&self, packed: Operands, d_x: &mut [f32]) -> ParameterGradients {
-        let (sizes, pools, ranges) = (self.parameters.sizes, self.pools, self.chunks.ranges());
-        let (width, row, row_of_qkv) = (sizes.width, padded::<T>(sizes.width), padded::<T>(3 * sizes.width));
-        let own_d_x = || pools.f32.take(self.order.copy_len(self.chunks.chunk_rows()));
+        let Shared { threads, pools, blocks, chunks, order, parameters, .. } = &self.shared;
+        let (sizes, ranges) = (parameters.sizes, chunks.ranges());
+        let (width, row) = (sizes.width, padded::<T>(sizes.width));
+        let own_d_x = || pools.f32.take(order.copy_len(chunks.chunk_rows()));
 
         let mut d_o = pools.temporary_rows::<T>(sizes.rows(), width);
-        let parts = split_mut(&mut d_o, &ranges, row).into_iter().zip(packed.d_f.split(&self.chunks));
+        let parts = split_mut(&mut d_o, &ranges, row).into_iter().zip(packed.d_f.split(chunks));
         let d_out = &*d_x;
-        let mut of_rows = self.threads.map(ranges.iter().zip(parts).collect(), |(rows, (d_o, mut d_f))| {
+        let of_rows = threads.map(ranges.iter().zip(parts).collect(), |(rows, (d_o, mut d_f))| {
             let (mut gradients, mut own_d_out) = (self.zero_gradients(), own_d_x());
-            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
-            let d_out = self.order.read(d_out, rows, &mut own_d_out);
+            let mut scratch = RowsScratch::<T>::new(pools, chunks, width, blocks);
+            let d_out = order.read(d_out, rows, &mut own_d_out);
             self.output_backward(rows, d_out, &mut d_f, &mut gradients, &mut scratch, d_o);
             gradients
         });
 
         let mut d_heads = T::pool(pools).temporary(sizes.all_windows() * sizes.heads * 3 * sizes.head_len());
-        let of_heads = self.threads.map(head_tasks(&sizes, &mut d_heads), |HeadTask { head, windows, d_heads }| {
+        let of_heads = threads.map(head_tasks(&sizes, &mut d_heads), |HeadTask { head, windows, d_heads }| {
             let mut scratch = HeadScratch::<T>::new(pools, sizes.head());
             let mut gradients = HeadGradients::zeros(pools, &sizes, head, self.has_position_bias);
             for (window, values) in windows.zip(d_heads) {
@@ -246,28 +231,40 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
             gradients
         });
 
-        let parts = (packed.d_qkv.split(&self.chunks).into_iter().zip(packed.recomputed_a.split(&self.chunks)))
-            .zip(self.order.split_mut(d_x, &ranges));
-        of_rows.extend(self.threads.map(
+        let parts = (packed.d_qkv.split(chunks).into_iter().zip(packed.recomputed_a.split(chunks)))
+            .zip(order.split_mut(d_x, &ranges))
+            .zip(of_rows); // to which the same rows' other gradients are added
+        let of_rows = threads.map(
             ranges.iter().zip(parts).collect(),
-            |(rows, ((mut d_qkv, mut a), mut d_x))| {
-                let (mut gradients, mut own_d_x) = (self.zero_gradients(), own_d_x());
-                let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
-                let mut stored = pools.rows::<T>(rows.len(), 3 * width);
-                collect_rows(&sizes, &d_heads, 3, rows, &mut stored[..rows.len() * row_of_qkv]);
+            |(rows, (((mut d_qkv, mut a), mut d_x), mut gradients))| {
+                let mut own_d_x = own_d_x();
+                let mut scratch = RowsScratch::<T>::new(pools, chunks, width, blocks);
+                let mut stored = pools.rows::<T>(chunks.chunk_rows(), 3 * width);
+                collect_rows(&sizes, &d_heads, 3, rows, &mut stored);
                 d_x.update(&mut own_d_x, |d_x| {
                     self.qkv_backward(rows, &stored, &mut d_qkv, &mut a, &mut gradients, &mut scratch, d_x);
                 });
                 gradients
             },
-        ));
+        );
         ParameterGradients { of_rows, of_heads }
     }
 
+    /// Fetches what the heads of a chunk of whole windows read: a few columns of each row at a time, which the hardware does
+    /// not foresee.
+    fn fetch_saved(&self, rows: &Range<usize>) {
+        let sizes = self.shared.parameters.sizes;
+        let (row, windows) = (padded::<T>(3 * sizes.width), sizes.windows_of(rows));
+        let p_len = sizes.heads * sizes.p_len::<T>();
+        fetch_values(&self.qkv[rows.start * row..rows.end * row]);
+        fetch_values(&self.p[windows.start * p_len..windows.end * p_len]);
+    }
+
     fn zero_gradients(&self) -> RowsGradients {
-        let width = self.parameters.sizes.width;
+        let parameters = self.shared.parameters;
+        let width = parameters.sizes.width;
         RowsGradients {
-            residual: self.parameters.residual.zero_gradients(),
+            residual: parameters.residual.zero_gradients(),
             d_output_bias: vec![0.0; width],
             d_qkv_bias: vec![0.0; 3 * width],
         }
@@ -283,16 +280,17 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
         scratch: &mut RowsScratch<T>,
         d_o: &mut [T],
     ) {
-        let (width, count) = (self.parameters.sizes.width, rows.len());
+        let Shared { blocks, parameters, .. } = &self.shared;
+        let (width, count) = (parameters.sizes.width, rows.len());
         let row = padded::<T>(width);
         let d_f = &mut scratch.f[..count * width];
-        let (residual, of_residual) = (&self.parameters.residual, &mut gradients.residual);
+        let (residual, of_residual) = (&parameters.residual, &mut gradients.residual);
         residual.add_branch_backward(d_out, rows, self.residual, of_residual, d_f, &mut scratch.residual);
         add_column_sums(d_f, &mut gradients.d_output_bias);
         narrow_rows(d_f, width, &mut scratch.stored, row);
         let d_f = Matrix::new(&scratch.stored[..count * row], count, width);
         packed_d_f.pack(d_f);
-        self.blocks.product(d_f, self.of_output, Accumulator::Zero, &mut scratch.block, |block, rows, columns| {
+        blocks.product(d_f, self.of_output, Accumulator::Zero, &mut scratch.block, |block, rows, columns| {
             narrow_rows(block, columns.len(), &mut d_o[rows.start * row + columns.left..], row);
         });
     }
@@ -307,10 +305,11 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
         out: HeadRows<T>,
         scratch: &mut HeadScratch<T>,
     ) {
-        let sizes = self.parameters.sizes;
+        let Shared { tile, parameters, .. } = &self.shared;
+        let sizes = parameters.sizes;
         let qkv = &self.qkv[window * sizes.window_tokens * padded::<T>(3 * sizes.width)..];
         let p = &self.p[(window * sizes.heads + gradients.head) * sizes.p_len::<T>()..][..sizes.p_len::<T>()];
-        attend_head_backward(self.tile, self.parameters, qkv, p, d_o, gradients, out, scratch);
+        attend_head_backward(*tile, parameters, qkv, p, d_o, gradients, out, scratch);
     }
 
     /// First phase: from the gradients of queries, keys and values, `[R, 3D]`, to that of the input, which is added to
@@ -325,23 +324,24 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
         scratch: &mut RowsScratch<T>,
         d_x: &mut [f32],
     ) {
-        let (width, count) = (self.parameters.sizes.width, rows.len());
-        let (row, residual) = (padded::<T>(3 * width), &self.parameters.residual);
+        let Shared { tile, order, parameters, .. } = &self.shared;
+        let (width, count) = (parameters.sizes.width, rows.len());
+        let (row, residual) = (padded::<T>(3 * width), &parameters.residual);
         let d_qkv = &d_qkv[..count * row];
         add_strided_column_sums(d_qkv, row, &mut gradients.d_qkv_bias);
         let d_qkv = Matrix::new(d_qkv, count, 3 * width);
         packed_d_qkv.pack(d_qkv);
         let d_a = &mut scratch.f[..count * width];
-        product(self.tile, d_qkv, self.of_qkv, d_a, width, Accumulator::Zero); // [R, D]
-        self.order.clear_padding(rows, width, d_a); // the input of padding is zero whatever the parameters are
+        product(*tile, d_qkv, self.of_qkv, d_a, width, Accumulator::Zero); // [R, D]
+        order.clear_padding(rows, width, d_a); // the input of padding is zero whatever the parameters are
         let (first, second) = scratch.residual.split_at_mut(count * width);
         let (x, own) = match self.x {
-            Some(x) => (Some(self.order.read(x, rows, second)), first),
+            Some(x) => (Some(order.read(x, rows, second)), first),
             None => (None, &mut *scratch.residual),
         };
         residual.branch_input_backward(x, d_a, rows, self.residual, &mut gradients.residual, d_x, own, |a| {
             narrow_rows(a, width, &mut scratch.stored, padded::<T>(width));
-            self.order.clear_padding(rows, padded::<T>(width), &mut scratch.stored);
+            order.clear_padding(rows, padded::<T>(width), &mut scratch.stored);
             recomputed_a.pack(Matrix::new(&scratch.stored, count, width));
         });
     }
@@ -361,4 +361,74 @@ fn head_tasks<'a, T>(sizes: &AttentionSizes, d_heads: &'a mut [T]) -> Vec<HeadTa
         tasks[head * parts.len() + part].d_heads.push(d_head);
     }
     tasks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simmim_engine::{
+        AttentionBranch, Backend, Distance, LayerNorm, Linear, NormOrder, Operations, ParameterTable, Precision,
+        Regression, Slot, Windows,
+    };
+    use simmim_kernels::product::Tile;
+    use std::rc::Rc;
+
+    const TOKENS: usize = 7;
+    const WIDTH: usize = 6;
+
+    /// The gradients of parameters, and of the input, for a few images that are repeated.
+    fn gradients(precision: Precision, repeated: usize) -> (Vec<f32>, Vec<f32>) {
+        const IMAGES: usize = 26;
+        let mut table = ParameterTable::default();
+        let norm = LayerNorm { weight: table.add("norm.w", &[WIDTH]), bias: table.add("norm.b", &[WIDTH]), eps: 1e-5 };
+        let position_bias = table.add("table", &[5, 2]);
+        let branch = AttentionBranch {
+            norm,
+            order: NormOrder::Pre,
+            heads: 2,
+            qkv: table.add("qkv.w", &[3 * WIDTH, WIDTH]),
+            qkv_bias: QkvBias::Full(table.add("qkv.b", &[3 * WIDTH])),
+            projection: Linear {
+                weight: table.add("proj.w", &[WIDTH, WIDTH]),
+                bias: Some(table.add("proj.b", &[WIDTH])),
+            },
+            layer_scale: None,
+            similarity: Similarity::ScaledDot,
+            windows: Windows {
+                tokens: 4,
+                slots: Rc::new([6, 5, 0, 7, 1, 2, 3, 4]),
+                masks: Rc::new([]),
+                mask_of: Rc::new([None; 2]),
+            },
+            bias_index: (0..16).map(|i| i * 7 % 5).collect(),
+            rotary: None,
+        };
+        let number = |i: usize| (i * 37 % 101) as f32 / 101.0 - 0.5;
+        let values: Vec<f32> = (0..table.len()).map(number).collect();
+        let cpu = Cpu::with_tile(table, precision, 2, Tile::portable());
+        cpu.write_slot(Slot::Values, &values);
+        cpu.start(true);
+        let images = repeated * IMAGES;
+        let x: Vec<f32> =
+            (0..images).flat_map(|i| (0..TOKENS * WIDTH).map(move |v| number(i % IMAGES * 91 + v))).collect();
+        let x = cpu.tensor(&[images, TOKENS, WIDTH], &x);
+        let y = cpu.attention_branch(&x, &branch, Some(&cpu.parameter(position_bias)), None);
+        let (target, weight) = (vec![0.0; x.data.len()], vec![1.0; images * TOKENS]);
+        let loss = Regression { distance: Distance::L2, target: &target, weight: &weight, channels: WIDTH };
+        let d_x = cpu.backward_to(&cpu.regression(&y, &loss), &x);
+        (cpu.read_slot(Slot::Gradients), d_x)
+    }
+
+    #[test]
+    fn chunks_of_one_task_add_up() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            // 4 chunks, and then 68 for 64 tasks, of which the last one is short
+            let ((few, d_few), (many, d_many)) = (gradients(precision, 1), gradients(precision, 40));
+            let largest = few.iter().fold(0.0f32, |m, d| m.max(d.abs()));
+            for (few, many) in few.iter().zip(&many) {
+                assert!((few - many / 40.0).abs() <= 1e-5 * largest, "{precision:?}: {few} and {}", many / 40.0);
+            }
+            assert!(d_many.chunks_exact(d_few.len()).all(|d| d == d_few), "{precision:?}");
+        }
+    }
 }

@@ -1,26 +1,25 @@
 //! The forward pass, chunk by chunk or phase by phase.
 
 use super::super::bias_table::expand_bias;
-use super::super::column_blocks::ColumnBlocks;
 use super::super::residual::{SavedResidual, SavedResidualChunk};
 use super::division::Division;
-use super::head::{HeadRows, Place, attend_head};
+use super::head::{Place, attend_head};
 use super::layout::{AttentionSizes, collect_rows};
 use super::parameters::AttentionParameters;
 use super::saved::{AttentionBackward, SavedBias, residual_spec};
 use super::scratch::{HeadScratch, RowsScratch};
+use super::shared::Shared;
 use super::window_order::{RowsMut, WindowOrder};
-use crate::chunks::Chunks;
 use crate::packed_activations::{PackedActivations, PackedActivationsChunk, Side, split_saved};
-use crate::pools::{ActivationDtype, BufferPools};
-use crate::threads::{Threads, divide, split_mut};
+use crate::pools::ActivationDtype;
+use crate::threads::{divide, split_mut};
 use crate::{Cpu, CpuTensor};
 use simmim_engine::{AttentionBranch, Precision};
 use simmim_kernels::dtype::{Bf16, padded};
 use simmim_kernels::epilogue::narrow_rows;
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::Packed;
-use simmim_kernels::product::{Accumulator, Tile, product};
+use simmim_kernels::product::{Accumulator, product};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -79,13 +78,7 @@ fn forward_in<T: ActivationDtype>(
         let of_qkv = cpu.forward_weight::<T>(branch.qkv);
         let of_output = cpu.forward_weight::<T>(branch.projection.weight);
         let forward = Forward {
-            threads: &cpu.threads,
-            pools: &cpu.pools,
-            tile: cpu.tile,
-            blocks: ColumnBlocks::new::<T>(cpu),
-            chunks,
-            order: &order,
-            parameters: &parameters,
+            shared: Shared::new::<T>(cpu, chunks, &order, &parameters),
             of_qkv: of_qkv.get(),
             of_output: of_output.get(),
             x: &x.data,
@@ -122,13 +115,7 @@ fn forward_in<T: ActivationDtype>(
 
 /// What the forward pass reads.
 struct Forward<'a> {
-    threads: &'a Threads,
-    pools: &'a BufferPools,
-    tile: Tile,
-    blocks: ColumnBlocks,
-    chunks: Chunks,
-    order: &'a WindowOrder,
-    parameters: &'a AttentionParameters<'a>,
+    shared: Shared<'a>,
     of_qkv: Packed<'a>,
     of_output: Packed<'a>,
     x: &'a [f32],
@@ -159,41 +146,38 @@ struct ChunkResults<'a, T> {
 impl Forward<'_> {
     /// Each task goes through all phases with a chunk of whole windows.
     fn by_chunks<T: ActivationDtype>(&self, results: Results<T>) {
-        let (sizes, pools, ranges) = (self.parameters.sizes, self.pools, self.chunks.ranges());
+        let Shared { threads, pools, tile, blocks, chunks, order, parameters } = &self.shared;
+        let (sizes, ranges) = (parameters.sizes, chunks.ranges());
         let (width, row_of_qkv) = (sizes.width, padded::<T>(3 * sizes.width));
         let p_len = sizes.heads * sizes.p_len::<T>();
         let windows: Vec<_> = ranges.iter().map(|rows| sizes.windows_of(rows)).collect();
         let residuals = results.residual.split(&ranges, width).into_iter();
-        let tasks = (residuals.zip(results.a.split(&self.chunks)))
+        let tasks = (residuals.zip(results.a.split(chunks)))
             .zip(split_saved(results.qkv, &ranges, row_of_qkv))
             .zip(split_saved(results.p, &windows, p_len))
-            .zip(results.o.split(&self.chunks))
-            .zip(self.order.split_mut(results.out, &ranges))
+            .zip(results.o.split(chunks))
+            .zip(order.split_mut(results.out, &ranges))
             .zip(ranges)
             .map(|((((((residual, a), qkv), p), o), out), rows)| ChunkResults { rows, residual, a, qkv, p, o, out });
-        self.threads.map(tasks.collect(), |mut chunk| {
-            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
+        threads.map(tasks.collect(), |mut chunk| {
+            let mut scratch = RowsScratch::<T>::new(pools, chunks, width, blocks);
             let mut head_scratch = HeadScratch::new(pools, sizes.head());
-            let (mut own_qkv, mut own_x) = (None, pools.f32.take(self.order.copy_len(chunk.rows.len())));
-            let x = self.order.read(self.x, &chunk.rows, &mut own_x);
+            let (mut own_qkv, mut own_x) = (None, pools.f32.take(order.copy_len(chunks.chunk_rows())));
+            let x = order.read(self.x, &chunk.rows, &mut own_x);
             let qkv = match chunk.qkv.is_empty() {
-                true => &mut **own_qkv.insert(pools.rows::<T>(chunk.rows.len(), 3 * width)),
+                true => &mut **own_qkv.insert(pools.rows::<T>(chunks.chunk_rows(), 3 * width)),
                 false => chunk.qkv,
             };
             self.rows_to_qkv(&chunk.rows, x, &mut chunk.residual, &mut chunk.a, &mut scratch, qkv);
             let row = padded::<T>(width);
-            let mut o = pools.rows::<T>(chunk.rows.len(), width);
+            let mut o = pools.rows::<T>(chunks.chunk_rows(), width);
             for head in 0..sizes.heads {
                 for (i, window) in sizes.windows_of(&chunk.rows).enumerate() {
                     let (first, p_len) = (i * sizes.window_tokens, sizes.p_len::<T>());
-                    let p = match chunk.p.is_empty() {
-                        true => &mut [][..],
-                        false => &mut chunk.p[(i * sizes.heads + head) * p_len..][..p_len],
-                    };
-                    let values = &mut o[first * row + head * sizes.head_width()..];
-                    let out = HeadRows { values, stride: row, part: 0 };
+                    let p = of_saved(chunk.p, i * sizes.heads + head, p_len);
+                    let out = (&mut o[first * row + head * sizes.head_width()..], row);
                     let (place, qkv) = (Place { window, head }, &qkv[first * row_of_qkv..]);
-                    attend_head(self.tile, self.parameters, place, qkv, p, out, &mut head_scratch);
+                    attend_head(*tile, parameters, place, qkv, p, out, &mut head_scratch);
                 }
             }
             self.output(&chunk.rows, x, &o, &mut chunk.residual, &mut chunk.o, &mut scratch, &mut chunk.out);
@@ -202,16 +186,20 @@ impl Forward<'_> {
 
     /// The tasks of each phase begin when those of the phase before it are done.
     fn by_phases<T: ActivationDtype>(&self, results: Results<T>) {
-        let (sizes, pools, ranges) = (self.parameters.sizes, self.pools, self.chunks.ranges());
+        let Shared { threads, pools, tile, blocks, chunks, order, parameters } = &self.shared;
+        let (sizes, ranges) = (parameters.sizes, chunks.ranges());
         let (width, row_of_qkv) = (sizes.width, padded::<T>(3 * sizes.width));
-        let own_x = || pools.f32.take(self.order.copy_len(self.chunks.chunk_rows()));
+        let own_x = || pools.f32.take(order.copy_len(chunks.chunk_rows()));
 
-        let parts = (results.residual.split(&ranges, width).into_iter().zip(results.a.split(&self.chunks)))
-            .zip(split_mut(results.qkv, &ranges, row_of_qkv));
-        self.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((mut residual, mut a), qkv))| {
-            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
+        let parts = (results.residual.split(&ranges, width).into_iter().zip(results.a.split(chunks))).zip(split_mut(
+            results.qkv,
+            &ranges,
+            row_of_qkv,
+        ));
+        threads.map(ranges.iter().zip(parts).collect(), |(rows, ((mut residual, mut a), qkv))| {
+            let mut scratch = RowsScratch::<T>::new(pools, chunks, width, blocks);
             let mut own_x = own_x();
-            let x = self.order.read(self.x, rows, &mut own_x);
+            let x = order.read(self.x, rows, &mut own_x);
             self.rows_to_qkv(rows, x, &mut residual, &mut a, &mut scratch, qkv);
         });
 
@@ -220,27 +208,23 @@ impl Forward<'_> {
         let groups = divide(sizes.all_windows() * sizes.heads, MOST_HEAD_TASKS);
         let tasks = (groups.iter().zip(split_mut(&mut heads, &groups, sizes.head_len())))
             .zip(split_saved(results.p, &groups, p_len));
-        self.threads.map(tasks.collect(), |((group, heads), p)| {
+        threads.map(tasks.collect(), |((group, heads), p)| {
             let mut scratch = HeadScratch::new(pools, sizes.head());
             for (i, (item, values)) in group.clone().zip(heads.chunks_exact_mut(sizes.head_len())).enumerate() {
                 let place = Place { window: item / sizes.heads, head: item % sizes.heads };
-                let p = match p.is_empty() {
-                    true => &mut [][..],
-                    false => &mut p[i * p_len..][..p_len],
-                };
-                let out = HeadRows { values, stride: sizes.head_width(), part: 0 };
+                let (p, out) = (of_saved(p, i, p_len), (values, sizes.head_width()));
                 let qkv = &qkv[place.window * sizes.window_tokens * row_of_qkv..];
-                attend_head(self.tile, self.parameters, place, qkv, p, out, &mut scratch);
+                attend_head(*tile, parameters, place, qkv, p, out, &mut scratch);
             }
         });
 
-        let parts = (results.residual.split(&ranges, width).into_iter().zip(results.o.split(&self.chunks)))
-            .zip(self.order.split_mut(results.out, &ranges));
-        self.threads.map(ranges.iter().zip(parts).collect(), |(rows, ((mut residual, mut packed_o), mut out))| {
-            let mut scratch = RowsScratch::<T>::new(pools, &self.chunks, width, &self.blocks);
-            let (mut own_x, mut o) = (own_x(), pools.rows::<T>(rows.len(), width));
+        let parts = (results.residual.split(&ranges, width).into_iter().zip(results.o.split(chunks)))
+            .zip(order.split_mut(results.out, &ranges));
+        threads.map(ranges.iter().zip(parts).collect(), |(rows, ((mut residual, mut packed_o), mut out))| {
+            let mut scratch = RowsScratch::<T>::new(pools, chunks, width, blocks);
+            let (mut own_x, mut o) = (own_x(), pools.rows::<T>(chunks.chunk_rows(), width));
             collect_rows(&sizes, &heads, 1, rows, &mut o);
-            let x = self.order.read(self.x, rows, &mut own_x);
+            let x = order.read(self.x, rows, &mut own_x);
             self.output(rows, x, &o, &mut residual, &mut packed_o, &mut scratch, &mut out);
         });
     }
@@ -255,15 +239,16 @@ impl Forward<'_> {
         scratch: &mut RowsScratch<T>,
         qkv: &mut [T],
     ) {
-        let (parameters, width, count) = (self.parameters, self.parameters.sizes.width, rows.len());
+        let Shared { blocks, order, parameters, .. } = &self.shared;
+        let (width, count) = (parameters.sizes.width, rows.len());
         let (row, stride) = (padded::<T>(width), padded::<T>(3 * width));
         let a = parameters.residual.branch_input(x, residual, &mut scratch.residual); // [R, D]
         narrow_rows(a, width, &mut scratch.stored, row);
-        self.order.clear_padding(rows, row, &mut scratch.stored);
+        order.clear_padding(rows, row, &mut scratch.stored);
         let a = Matrix::new(&scratch.stored[..count * row], count, width);
         packed_a.pack(a);
         let accumulator = Accumulator::Bias(&parameters.qkv_bias);
-        self.blocks.product(a, self.of_qkv, accumulator, &mut scratch.block, |block, rows, columns| {
+        blocks.product(a, self.of_qkv, accumulator, &mut scratch.block, |block, rows, columns| {
             let queries = width.saturating_sub(columns.left).min(columns.len());
             if queries > 0 && parameters.query_factor != 1.0 {
                 let rows = block.chunks_exact_mut(columns.len());
@@ -284,12 +269,21 @@ impl Forward<'_> {
         scratch: &mut RowsScratch<T>,
         out: &mut RowsMut,
     ) {
-        let (parameters, width, count) = (self.parameters, self.parameters.sizes.width, rows.len());
-        let o = Matrix::new(o, count, width);
+        let Shared { tile, parameters, .. } = &self.shared;
+        let (width, count) = (parameters.sizes.width, rows.len());
+        let o = Matrix::new(&o[..count * padded::<T>(width)], count, width);
         packed_o.pack(o);
         let f = &mut scratch.f[..count * width];
-        product(self.tile, o, self.of_output, f, width, parameters.projection_accumulator); // [R, D]
+        product(*tile, o, self.of_output, f, width, parameters.projection_accumulator); // [R, D]
         let (of_residual, copy) = scratch.residual.split_at_mut(count * width);
         out.write(copy, |out| parameters.residual.add_branch(x, f, rows, residual, of_residual, out));
+    }
+}
+
+/// Item `index` of what is saved, `len` values each, or nothing if nothing is saved.
+fn of_saved<T>(saved: &mut [T], index: usize, len: usize) -> &mut [T] {
+    match saved.is_empty() {
+        true => saved,
+        false => &mut saved[index * len..][..len],
     }
 }

@@ -8,7 +8,7 @@ use crate::pools::{ActivationDtype, BufferPools};
 use simmim_kernels::attention::{attend, attend_backward};
 use simmim_kernels::dtype::padded;
 use simmim_kernels::epilogue::narrow_rows;
-use simmim_kernels::heads::{HeadColumns, RowScale, gather, scale_backward};
+use simmim_kernels::heads::{HeadColumns, RowScale, copy_scaled, scale_backward};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::product::Tile;
 use simmim_kernels::rotary::Turn;
@@ -20,9 +20,10 @@ pub(super) struct Place {
     pub(super) head: usize,
 }
 
-/// Where a head's rows are stored: from the first value on, `stride` apart.
+/// Where the gradients of a head's queries, keys and values are stored.
 pub(super) struct HeadRows<'a, T> {
     pub(super) values: &'a mut [T],
+    /// Values from a row to the next.
     pub(super) stride: usize,
     /// Values from the queries' gradients to those of the keys, and from these to those of the values.
     pub(super) part: usize,
@@ -46,14 +47,14 @@ impl HeadGradients {
 /// Stores the output of a head.
 ///
 /// # Shapes
-/// `qkv` `[M, 3D]`, `out` `[M, E]`; the attention weights are saved in `p`, `[M, M]`, unless it is empty.
+/// `qkv` `[M, 3D]`, `out` `[M, E]`, rows `stride` apart; the attention weights are saved in `p`, `[M, M]`, unless it is empty.
 pub(super) fn attend_head<T: ActivationDtype>(
     tile: Tile,
     parameters: &AttentionParameters,
     place: Place,
     qkv: &[T],
     p: &mut [T],
-    out: HeadRows<T>,
+    (out, stride): (&mut [T], usize),
     scratch: &mut HeadScratch<T>,
 ) {
     let (sizes, [o, _, _]) = (parameters.sizes, &mut scratch.dense);
@@ -61,7 +62,7 @@ pub(super) fn attend_head<T: ActivationDtype>(
     let mut both = [&[][..]; 2];
     let biases = parameters.biases(place.window, place.head, &mut both);
     attend(tile, sizes.head(), q, k, v, biases, p, o, &mut scratch.attention);
-    narrow_rows(o, sizes.head_width(), out.values, out.stride);
+    narrow_rows(o, sizes.head_width(), out, stride);
 }
 
 /// Stores the gradients of a head's queries, keys and values, given that of its output, and adds to the gradients of its
@@ -129,7 +130,7 @@ fn operand<'a, T: ActivationDtype>(
     if scale == RowScale::By(1.0) && !turns && width.is_multiple_of(T::PER_LANE) {
         return Matrix::strided(columns.rows, tokens, width, columns.stride);
     }
-    gather(columns, scale, scratch);
+    copy_scaled(columns, scale, scratch);
     if turns {
         parameters.rotate(scratch, padded::<T>(width), Turn::Forth);
     }

@@ -19,6 +19,7 @@ mod layout;
 mod parameters;
 mod saved;
 mod scratch;
+mod shared;
 mod window_order;
 
 pub(crate) use forward::forward;

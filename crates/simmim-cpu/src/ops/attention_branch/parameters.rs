@@ -118,7 +118,7 @@ impl<'a> AttentionParameters<'a> {
         }
     }
 
-    /// How the stored queries, keys and values of a head are scaled when they are gathered.
+    /// How the stored queries, keys and values of a head are scaled before they are multiplied.
     pub(super) fn scales(&self, head: usize) -> [RowScale; 3] {
         let one = RowScale::By(1.0);
         match self.logit_scale {
@@ -127,7 +127,7 @@ impl<'a> AttentionParameters<'a> {
         }
     }
 
-    /// The scales by which the gradients of gathered queries, keys and values become those of the projection's output.
+    /// The scales by which the gradients of scaled queries, keys and values become those of the projection's output.
     pub(super) fn gradient_scales(&self, head: usize) -> [RowScale; 3] {
         match self.logit_scale {
             None => [RowScale::By(self.query_factor), RowScale::By(1.0), RowScale::By(1.0)],

@@ -20,6 +20,10 @@ pub(super) struct WindowOrder {
     width: usize,
     /// All rows but those of padding, in order.
     runs: Vec<Run>,
+    /// The same in the order of tokens.
+    by_token: Vec<Run>,
+    /// The rows of padding.
+    padding: Vec<Range<usize>>,
 }
 
 /// Rows that follow each other, as do their tokens.
@@ -42,16 +46,19 @@ pub(super) struct RowsMut<'a> {
 impl WindowOrder {
     /// The order for images of `tokens` tokens, each of `width` values.
     pub(super) fn new(windows: &Windows, tokens: usize, width: usize) -> Self {
-        let mut runs: Vec<Run> = Vec::new();
+        let (mut runs, mut padding): (Vec<Run>, Vec<Range<usize>>) = (Vec::new(), Vec::new());
         for (row, slot) in windows.slots.iter().enumerate() {
             let token = *slot as usize;
-            match runs.last_mut() {
-                _ if token >= tokens => {}
-                Some(run) if (run.row + run.len, run.token + run.len) == (row, token) => run.len += 1,
+            match (runs.last_mut(), padding.last_mut()) {
+                (_, Some(last)) if token >= tokens && last.end == row => last.end += 1,
+                _ if token >= tokens => padding.push(row..row + 1),
+                (Some(run), _) if (run.row + run.len, run.token + run.len) == (row, token) => run.len += 1,
                 _ => runs.push(Run { row, token, len: 1 }),
             }
         }
-        Self { tokens, rows: windows.slots.len(), width, runs }
+        let mut by_token = runs.clone();
+        by_token.sort_by_key(|run| run.token);
+        Self { tokens, rows: windows.slots.len(), width, runs, by_token, padding }
     }
 
     /// Whether every row is the token of the same number.
@@ -76,25 +83,16 @@ impl WindowOrder {
         rows.start / self.rows..rows.end.div_ceil(self.rows)
     }
 
-    /// The rows of padding among `rows`, numbered from their first one on.
-    fn padding(&self, rows: &Range<usize>) -> Vec<Range<usize>> {
-        let (mut padding, mut next) = (Vec::new(), rows.start);
-        for image in self.images(rows) {
-            for run in self.runs_within(image, rows) {
-                let row = image * self.rows + run.row;
-                padding.push(next - rows.start..row - rows.start);
-                next = row + run.len;
-            }
-        }
-        padding.push(next - rows.start..rows.len());
-        padding.retain(|part| !part.is_empty());
-        padding
-    }
-
     /// Sets the rows of padding among `rows` to zero. Stored rows are `stride` values apart.
     pub(super) fn clear_padding<T: Dtype>(&self, rows: &Range<usize>, stride: usize, values: &mut [T]) {
-        for part in self.padding(rows) {
-            values[part.start * stride..part.end * stride].fill(T::default());
+        for image in self.images(rows) {
+            for padding in &self.padding {
+                let first = (image * self.rows + padding.start).max(rows.start);
+                let end = (image * self.rows + padding.end).min(rows.end);
+                if first < end {
+                    values[(first - rows.start) * stride..(end - rows.start) * stride].fill(T::default());
+                }
+            }
         }
     }
 
@@ -125,11 +123,9 @@ impl WindowOrder {
         }
         let empty = |rows: &Range<usize>| RowsMut { runs: Vec::new(), len: rows.len() * width, width };
         let mut parts: Vec<_> = chunks.iter().map(empty).collect();
-        let mut by_token = self.runs.clone();
-        by_token.sort_by_key(|run| run.token);
         for image in 0..tokens.len() / (self.tokens * width).max(1) {
             let mut next = 0;
-            for run in &by_token {
+            for run in &self.by_token {
                 assert_eq!(run.token, next, "a token is in no window, or in several");
                 next += run.len;
                 let (mut first, end) = (image * self.rows + run.row, image * self.rows + run.row + run.len);
