@@ -13,7 +13,8 @@ use simmim_kernels::continuous_position_bias::{
 };
 use simmim_kernels::dtype::{Bf16, Dtype, padded};
 use simmim_kernels::heads::{
-    HeadColumns, RowScale, copy_scaled, copy_scaled_naive, scale_backward, scale_backward_naive,
+    HeadColumns, RowScale, Slots, copy_scaled, copy_scaled_naive, scale_backward, scale_backward_naive, scatter,
+    scatter_naive,
 };
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::product::Tile;
@@ -70,12 +71,14 @@ fn scores(c: &mut Criterion) {
     bench_with_naive(c, "softmax_backward", kernels, &scores, tokens, |kernel, d| kernel(&p[..d.len()], d, tokens));
 }
 
-/// Copying of the columns of one head of ViT-S. Rows of unit length belong to SwinV2's cosine attention.
-fn copies<T: Dtype>(c: &mut Criterion) {
+/// Moves of the columns of one head of ViT-S. Rows of unit length belong to SwinV2's cosine attention, and slots to windows with
+/// padding.
+fn moves<T: Dtype>(c: &mut Criterion) {
     let (tokens, width, stride) = (197, 64, 3 * 384);
     let name = |kernel: &str| format!("{kernel} {:?}", T::KIND);
     let rows: Vec<T> = numbers(tokens * stride).into_iter().map(T::narrowed).collect();
-    let from = HeadColumns { rows: &rows, stride, width };
+    let from = HeadColumns { rows: &rows, stride, width, slots: None };
+    let (slots, padding): (Vec<u32>, _) = ((0..tokens as u32).rev().collect(), vec![T::default(); width]);
     let (dense, mut out) = (numbers(tokens * width), vec![T::default(); tokens * width]);
 
     for (what, scale) in
@@ -86,9 +89,19 @@ fn copies<T: Dtype>(c: &mut Criterion) {
             kernel(from, scale, &mut out[..dense.len()]);
         });
     }
+    let kernels = [copy_scaled::<T>, copy_scaled_naive::<T>];
+    bench_with_naive(c, &name("copy_scaled, by slots"), kernels, &dense, width, |kernel, dense| {
+        let slots = Slots { rows: &slots, count: tokens, padding: &padding };
+        kernel(HeadColumns { slots: Some(slots), ..from }, RowScale::By(1.0), &mut out[..dense.len()]);
+    });
     let kernels = [scale_backward::<T>, scale_backward_naive::<T>];
     bench_with_naive(c, &name("scale_backward unit"), kernels, &dense, width, |kernel, d| {
         kernel(from, RowScale::ToLength(1.0), d)
+    });
+    let mut of_padding = vec![0.0; width];
+    let kernels = [scatter::<T>, scatter_naive::<T>];
+    bench_with_naive(c, &name("scatter"), kernels, &dense, width, |kernel, rows| {
+        kernel(rows, width, &slots[..rows.len() / width], &mut out, &mut of_padding);
     });
 }
 
@@ -117,8 +130,8 @@ fn attention(c: &mut Criterion) {
     heads::<f32>(c);
     heads::<Bf16>(c);
     scores(c);
-    copies::<f32>(c);
-    copies::<Bf16>(c);
+    moves::<f32>(c);
+    moves::<Bf16>(c);
     biases(c);
 }
 

@@ -26,11 +26,10 @@ pub struct BlockActivations {
 }
 
 impl BlockActivations {
-    /// A block of `tokens` tokens of width `width`, an MLP of width `hidden`, `rows` tokens with those of padding in its
-    /// windows, and `scores` attention weights over all heads and windows.
+    /// A block of `tokens` tokens of width `width`, an MLP of width `hidden`, and `scores` attention weights over all heads
+    /// and windows.
     pub(super) fn new(
         tokens: usize,
-        rows: usize,
         width: usize,
         hidden: usize,
         scores: usize,
@@ -39,8 +38,8 @@ impl BlockActivations {
     ) -> Self {
         let of_each = width * (has_layer_scale as usize + is_post_norm as usize);
         Self {
-            operands: rows * (4 * width + of_each) + tokens * (hidden + of_each) + scores,
-            only_in_bf16: rows * width + tokens * (width + hidden),
+            operands: tokens * (4 * width + hidden + 2 * of_each) + scores,
+            only_in_bf16: tokens * (2 * width + hidden),
             only_in_f32: tokens * 2 * width,
             f32: 0,
             input: tokens * width,
@@ -84,20 +83,17 @@ mod tests {
     #[test]
     fn a_block_keeps_what_the_table_says() {
         // by hand: 10 tokens, D 4, hidden 16, 3 heads of 10×10 scores
-        let block = BlockActivations::new(10, 10, 4, 16, 300, false, false);
+        let block = BlockActivations::new(10, 4, 16, 300, false, false);
         let (operands, only_in_bf16, f32) = (10 * (4 * 4 + 16) + 300, 10 * (2 * 4 + 16), 10 * 2 * 4);
         let in_bf16 = 2 * (operands + only_in_bf16);
         assert_eq!(activation_bytes(&[block; 2], Precision::F32, false), 2 * 4 * (operands + f32));
         assert_eq!(activation_bytes(&[block; 2], Precision::Bf16, false), 2 * in_bf16);
         assert_eq!(activation_bytes(&[block; 2], Precision::Bf16, true), 2 * 4 * 40 + in_bf16);
-        let gated = BlockActivations::new(10, 10, 4, 16, 300, true, false).gated(10, 4, 16, true);
+        let gated = BlockActivations::new(10, 4, 16, 300, true, false).gated(10, 4, 16, true);
         let (operands, only_in_bf16, f32) = (10 * (4 * 4 + 4 + 4 + 16) + 300, 10 * 4, 10 * (4 + 2 * 16 + 4));
         assert_eq!(activation_bytes(&[gated], Precision::Bf16, false), 2 * (operands + only_in_bf16) + 4 * f32);
-        let padded = BlockActivations::new(10, 12, 4, 16, 300, false, true);
-        let (operands, only_in_bf16) = (12 * (4 * 4 + 4) + 10 * (16 + 4) + 300, 12 * 4 + 10 * (4 + 16));
-        assert_eq!(activation_bytes(&[padded], Precision::Bf16, false), 2 * (operands + only_in_bf16));
         let (operands, f32) = (10 * (4 * 4 + 16) + 300, 10 * 2 * 4);
-        let scaled = BlockActivations::new(10, 10, 4, 16, 300, true, true);
+        let scaled = BlockActivations::new(10, 4, 16, 300, true, true);
         assert_eq!(activation_bytes(&[scaled], Precision::F32, false), 4 * (operands + f32 + 160));
     }
 }

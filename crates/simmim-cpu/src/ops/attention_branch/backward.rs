@@ -42,15 +42,15 @@ struct ParameterGradients {
     of_heads: Vec<HeadGradients>,
 }
 
-/// A task of the phase that goes by heads: some windows of one head.
+/// A task of the phase that goes by heads: some groups of one head.
 struct HeadTask<'a, T> {
     head: usize,
-    windows: Range<usize>,
-    /// The gradients of queries, keys and values, `[3, M, E]` for each window.
+    groups: Range<usize>,
+    /// The gradients of queries, keys and values, `[3, R/G, E]` for each group.
     d_heads: Vec<&'a mut [T]>,
 }
 
-/// The least number of tasks that the heads are divided into, if there are enough windows. Each task has sums of the
+/// The least number of tasks that the heads are divided into, if there are enough groups. Each task has sums of the
 /// size of a window's scores, so there should not be many.
 const LEAST_HEAD_TASKS: usize = 12;
 
@@ -80,7 +80,7 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
             let of_output = cpu.backward_weight::<T>(branch.projection.weight);
             let of_qkv = cpu.backward_weight::<T>(branch.qkv);
             let pass = BackwardPass {
-                shared: Shared::new::<T>(cpu, chunks, &self.order, &parameters),
+                shared: Shared::new(cpu, chunks, &self.order, &parameters),
                 has_position_bias: self.bias_table.is_some(),
                 of_output: of_output.get(),
                 of_qkv: of_qkv.get(),
@@ -100,6 +100,13 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
             residual_spec(branch).add_gradients(cpu, &part.residual);
             add_bias_gradient(cpu, &branch.projection, &part.d_output_bias);
             add_scaled(&mut d_qkv_bias, 1.0, &part.d_qkv_bias);
+        }
+        for part in &of_heads {
+            for (d_bias, d_padding) in
+                d_qkv_bias.chunks_exact_mut(sizes.width).zip(part.d_padding.chunks_exact(sizes.head_width()))
+            {
+                add_scaled(&mut d_bias[part.head * sizes.head_width()..][..sizes.head_width()], 1.0, d_padding);
+            }
         }
         if let Similarity::Cosine { logit_scale } = branch.similarity {
             let mut d_logit_scale = vec![0.0; sizes.heads];
@@ -128,7 +135,7 @@ impl<T: ActivationDtype> Backward for AttentionBackward<T> {
 
 /// What the backward pass reads.
 struct BackwardPass<'a, T> {
-    shared: Shared<'a>,
+    shared: Shared<'a, T>,
     has_position_bias: bool,
     of_output: Packed<'a>,
     of_qkv: Packed<'a>,
@@ -219,14 +226,16 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
             gradients
         });
 
-        let mut d_heads = T::pool(pools).temporary(sizes.all_windows() * sizes.heads * 3 * sizes.head_len());
-        let of_heads = threads.map(head_tasks(&sizes, &mut d_heads), |HeadTask { head, windows, d_heads }| {
+        let mut d_heads = T::pool(pools).temporary(sizes.rows() * 3 * width);
+        let of_heads = threads.map(head_tasks(&sizes, &mut d_heads), |HeadTask { head, groups, d_heads }| {
             let mut scratch = HeadScratch::<T>::new(pools, sizes.head());
             let mut gradients = HeadGradients::zeros(pools, &sizes, head, self.has_position_bias);
-            for (window, values) in windows.zip(d_heads) {
-                let d_o = &d_o[window * sizes.window_tokens * row..];
-                let out = HeadRows { values, stride: sizes.head_width(), part: sizes.head_len() };
-                self.head_backward(window, d_o, &mut gradients, out, &mut scratch);
+            for (group, values) in groups.zip(d_heads) {
+                let d_o = &d_o[group * sizes.group_rows() * row..];
+                for window in sizes.windows_of_group(group) {
+                    let out = HeadRows { values: &mut *values, stride: sizes.head_width(), part: sizes.head_len() };
+                    self.head_backward(window, d_o, &mut gradients, out, &mut scratch);
+                }
             }
             gradients
         });
@@ -307,9 +316,9 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
     ) {
         let Shared { tile, parameters, .. } = &self.shared;
         let sizes = parameters.sizes;
-        let qkv = &self.qkv[window * sizes.window_tokens * padded::<T>(3 * sizes.width)..];
-        let p = &self.p[(window * sizes.heads + gradients.head) * sizes.p_len::<T>()..][..sizes.p_len::<T>()];
-        attend_head_backward(*tile, parameters, qkv, p, d_o, gradients, out, scratch);
+        let qkv = &self.qkv[sizes.first_row(window) * padded::<T>(3 * sizes.width)..];
+        let p = &self.p[sizes.head_index(window, gradients.head) * sizes.p_len::<T>()..][..sizes.p_len::<T>()];
+        attend_head_backward(*tile, parameters, window, qkv, p, d_o, gradients, out, scratch);
     }
 
     /// First phase: from the gradients of queries, keys and values, `[R, 3D]`, to that of the input, which is added to
@@ -333,7 +342,6 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
         packed_d_qkv.pack(d_qkv);
         let d_a = &mut scratch.f[..count * width];
         product(*tile, d_qkv, self.of_qkv, d_a, width, Accumulator::Zero); // [R, D]
-        order.clear_padding(rows, width, d_a); // the input of padding is zero whatever the parameters are
         let (first, second) = scratch.residual.split_at_mut(count * width);
         let (x, own) = match self.x {
             Some(x) => (Some(order.read(x, rows, second)), first),
@@ -341,23 +349,21 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
         };
         residual.branch_input_backward(x, d_a, rows, self.residual, &mut gradients.residual, d_x, own, |a| {
             narrow_rows(a, width, &mut scratch.stored, padded::<T>(width));
-            order.clear_padding(rows, padded::<T>(width), &mut scratch.stored);
             recomputed_a.pack(Matrix::new(&scratch.stored, count, width));
         });
     }
 }
 
-/// Divides each head's windows among so many tasks that there are about [`LEAST_HEAD_TASKS`] in all, and hands each task
+/// Divides each head's groups among so many tasks that there are about [`LEAST_HEAD_TASKS`] in all, and hands each task
 /// the memory for its gradients.
 fn head_tasks<'a, T>(sizes: &AttentionSizes, d_heads: &'a mut [T]) -> Vec<HeadTask<'a, T>> {
-    let parts = divide(sizes.all_windows(), LEAST_HEAD_TASKS.div_ceil(sizes.heads));
-    let task =
-        |(head, windows): (usize, &Range<usize>)| HeadTask { head, windows: windows.clone(), d_heads: Vec::new() };
+    let parts = divide(sizes.groups(), LEAST_HEAD_TASKS.div_ceil(sizes.heads));
+    let task = |(head, groups): (usize, &Range<usize>)| HeadTask { head, groups: groups.clone(), d_heads: Vec::new() };
     let mut tasks: Vec<_> =
-        (0..sizes.heads).flat_map(|head| parts.iter().map(move |windows| (head, windows))).map(task).collect();
+        (0..sizes.heads).flat_map(|head| parts.iter().map(move |groups| (head, groups))).map(task).collect();
     for (item, d_head) in d_heads.chunks_exact_mut(3 * sizes.head_len()).enumerate() {
-        let (window, head) = (item / sizes.heads, item % sizes.heads);
-        let part = parts.iter().position(|windows| windows.contains(&window)).expect("parts cover all windows");
+        let (group, head) = (item / sizes.heads, item % sizes.heads);
+        let part = parts.iter().position(|groups| groups.contains(&group)).expect("parts cover all groups");
         tasks[head * parts.len() + part].d_heads.push(d_head);
     }
     tasks
@@ -373,7 +379,7 @@ mod tests {
     use simmim_kernels::product::Tile;
     use std::rc::Rc;
 
-    const TOKENS: usize = 7;
+    const TOKENS: usize = 8;
     const WIDTH: usize = 6;
 
     /// The gradients of parameters, and of the input, for a few images that are repeated.

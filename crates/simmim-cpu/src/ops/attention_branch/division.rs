@@ -16,8 +16,8 @@ pub(super) struct Division {
 impl Division {
     pub(super) fn new<T: ActivationDtype>(cpu: &Cpu, sizes: &AttentionSizes) -> Self {
         match cpu.chunks_of_groups::<T>(sizes.rows(), 3 * sizes.width, sizes.window_tokens) {
-            Some(chunks) => Self { chunks, has_whole_windows: true },
-            None => Self { chunks: cpu.chunks::<T>(sizes.rows(), sizes.width), has_whole_windows: false },
+            Some(chunks) if !sizes.has_padding() => Self { chunks, has_whole_windows: true },
+            _ => Self { chunks: cpu.chunks::<T>(sizes.rows(), sizes.width), has_whole_windows: false },
         }
     }
 }

@@ -49,7 +49,7 @@ fn forward_in<T: ActivationDtype>(
     let (images, tokens, width) = x.tokens_shape();
     assert_eq!(width % branch.heads, 0, "{} heads do not divide width {width}", branch.heads);
     let (windows, window_tokens) = (branch.windows.count(), branch.windows.tokens);
-    let sizes = AttentionSizes { images, windows, window_tokens, width, heads: branch.heads };
+    let sizes = AttentionSizes { images, tokens, windows, window_tokens, width, heads: branch.heads };
     let order = WindowOrder::new(&branch.windows, tokens, width);
     let drop_path_scale = drop_path_scale.map_or_else(|| vec![1.0; images], <[f32]>::to_vec);
     let is_recording = cpu.is_recording();
@@ -78,7 +78,7 @@ fn forward_in<T: ActivationDtype>(
         let of_qkv = cpu.forward_weight::<T>(branch.qkv);
         let of_output = cpu.forward_weight::<T>(branch.projection.weight);
         let forward = Forward {
-            shared: Shared::new::<T>(cpu, chunks, &order, &parameters),
+            shared: Shared::new(cpu, chunks, &order, &parameters),
             of_qkv: of_qkv.get(),
             of_output: of_output.get(),
             x: &x.data,
@@ -114,8 +114,8 @@ fn forward_in<T: ActivationDtype>(
 }
 
 /// What the forward pass reads.
-struct Forward<'a> {
-    shared: Shared<'a>,
+struct Forward<'a, T> {
+    shared: Shared<'a, T>,
     of_qkv: Packed<'a>,
     of_output: Packed<'a>,
     x: &'a [f32],
@@ -143,9 +143,9 @@ struct ChunkResults<'a, T> {
     out: RowsMut<'a>,
 }
 
-impl Forward<'_> {
+impl<T: ActivationDtype> Forward<'_, T> {
     /// Each task goes through all phases with a chunk of whole windows.
-    fn by_chunks<T: ActivationDtype>(&self, results: Results<T>) {
+    fn by_chunks(&self, results: Results<T>) {
         let Shared { threads, pools, tile, blocks, chunks, order, parameters } = &self.shared;
         let (sizes, ranges) = (parameters.sizes, chunks.ranges());
         let (width, row_of_qkv) = (sizes.width, padded::<T>(3 * sizes.width));
@@ -168,7 +168,7 @@ impl Forward<'_> {
                 true => &mut **own_qkv.insert(pools.rows::<T>(chunks.chunk_rows(), 3 * width)),
                 false => chunk.qkv,
             };
-            self.rows_to_qkv(&chunk.rows, x, &mut chunk.residual, &mut chunk.a, &mut scratch, qkv);
+            self.rows_to_qkv(chunk.rows.len(), x, &mut chunk.residual, &mut chunk.a, &mut scratch, qkv);
             let row = padded::<T>(width);
             let mut o = pools.rows::<T>(chunks.chunk_rows(), width);
             for head in 0..sizes.heads {
@@ -185,7 +185,7 @@ impl Forward<'_> {
     }
 
     /// The tasks of each phase begin when those of the phase before it are done.
-    fn by_phases<T: ActivationDtype>(&self, results: Results<T>) {
+    fn by_phases(&self, results: Results<T>) {
         let Shared { threads, pools, tile, blocks, chunks, order, parameters } = &self.shared;
         let (sizes, ranges) = (parameters.sizes, chunks.ranges());
         let (width, row_of_qkv) = (sizes.width, padded::<T>(3 * sizes.width));
@@ -200,21 +200,27 @@ impl Forward<'_> {
             let mut scratch = RowsScratch::<T>::new(pools, chunks, width, blocks);
             let mut own_x = own_x();
             let x = order.read(self.x, rows, &mut own_x);
-            self.rows_to_qkv(rows, x, &mut residual, &mut a, &mut scratch, qkv);
+            self.rows_to_qkv(rows.len(), x, &mut residual, &mut a, &mut scratch, qkv);
         });
 
-        let mut heads = T::pool(pools).temporary(sizes.rows() * width); // [W, A, M, E]
+        let mut heads = T::pool(pools).temporary(sizes.rows() * width); // [G, A, R/G, E]
         let (qkv, p_len): (&[T], _) = (results.qkv, sizes.p_len::<T>());
-        let groups = divide(sizes.all_windows() * sizes.heads, MOST_HEAD_TASKS);
-        let tasks = (groups.iter().zip(split_mut(&mut heads, &groups, sizes.head_len())))
-            .zip(split_saved(results.p, &groups, p_len));
-        threads.map(tasks.collect(), |((group, heads), p)| {
+        let parts = divide(sizes.groups() * sizes.heads, MOST_HEAD_TASKS);
+        let tasks = (parts.iter().zip(split_mut(&mut heads, &parts, sizes.head_len()))).zip(split_saved(
+            results.p,
+            &parts,
+            sizes.group_windows() * p_len,
+        ));
+        threads.map(tasks.collect(), |((part, heads), p)| {
             let mut scratch = HeadScratch::new(pools, sizes.head());
-            for (i, (item, values)) in group.clone().zip(heads.chunks_exact_mut(sizes.head_len())).enumerate() {
-                let place = Place { window: item / sizes.heads, head: item % sizes.heads };
-                let (p, out) = (of_saved(p, i, p_len), (values, sizes.head_width()));
-                let qkv = &qkv[place.window * sizes.window_tokens * row_of_qkv..];
-                attend_head(*tile, parameters, place, qkv, p, out, &mut scratch);
+            let mut count = 0..;
+            for (item, values) in part.clone().zip(heads.chunks_exact_mut(sizes.head_len())) {
+                let (group, head) = (item / sizes.heads, item % sizes.heads);
+                let qkv = &qkv[group * sizes.group_rows() * row_of_qkv..];
+                for (window, i) in sizes.windows_of_group(group).zip(&mut count) {
+                    let (p, out) = (of_saved(p, i, p_len), (&mut *values, sizes.head_width()));
+                    attend_head(*tile, parameters, Place { window, head }, qkv, p, out, &mut scratch);
+                }
             }
         });
 
@@ -230,21 +236,20 @@ impl Forward<'_> {
     }
 
     /// First phase: the norm and the joint projection, `[R, D]` → `[R, 3D]`.
-    fn rows_to_qkv<T: ActivationDtype>(
+    fn rows_to_qkv(
         &self,
-        rows: &Range<usize>,
+        count: usize,
         x: &[f32],
         residual: &mut SavedResidualChunk<T>,
         packed_a: &mut PackedActivationsChunk,
         scratch: &mut RowsScratch<T>,
         qkv: &mut [T],
     ) {
-        let Shared { blocks, order, parameters, .. } = &self.shared;
-        let (width, count) = (parameters.sizes.width, rows.len());
+        let Shared { blocks, parameters, .. } = &self.shared;
+        let width = parameters.sizes.width;
         let (row, stride) = (padded::<T>(width), padded::<T>(3 * width));
         let a = parameters.residual.branch_input(x, residual, &mut scratch.residual); // [R, D]
         narrow_rows(a, width, &mut scratch.stored, row);
-        order.clear_padding(rows, row, &mut scratch.stored);
         let a = Matrix::new(&scratch.stored[..count * row], count, width);
         packed_a.pack(a);
         let accumulator = Accumulator::Bias(&parameters.qkv_bias);
@@ -259,7 +264,7 @@ impl Forward<'_> {
     }
 
     /// Third phase: the output projection and the residual, from the heads' outputs `o`, `[R, D]`.
-    fn output<T: ActivationDtype>(
+    fn output(
         &self,
         rows: &Range<usize>,
         x: &[f32],

@@ -8,7 +8,7 @@ use crate::pools::{ActivationDtype, BufferPools};
 use simmim_kernels::attention::{attend, attend_backward};
 use simmim_kernels::dtype::padded;
 use simmim_kernels::epilogue::narrow_rows;
-use simmim_kernels::heads::{HeadColumns, RowScale, copy_scaled, scale_backward};
+use simmim_kernels::heads::{HeadColumns, RowScale, copy_scaled, scale_backward, scatter};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::product::Tile;
 use simmim_kernels::rotary::Turn;
@@ -20,7 +20,7 @@ pub(super) struct Place {
     pub(super) head: usize,
 }
 
-/// Where the gradients of a head's queries, keys and values are stored.
+/// Where the gradients of a head's queries, keys and values are stored: in rows of a window's group.
 pub(super) struct HeadRows<'a, T> {
     pub(super) values: &'a mut [T],
     /// Values from a row to the next.
@@ -35,22 +35,30 @@ pub(super) struct HeadGradients {
     /// `[M, M]`; empty if there is no position bias.
     pub(super) d_position_bias: Buffer<f32>,
     pub(super) d_logit_scale: f32,
+    /// Of padding's queries, keys and values, `[3, E]`, which are the bias of the joint projection.
+    pub(super) d_padding: Vec<f32>,
 }
 
 impl HeadGradients {
     pub(super) fn zeros(pools: &BufferPools, sizes: &AttentionSizes, head: usize, has_position_bias: bool) -> Self {
         let len = if has_position_bias { sizes.scores_len() } else { 0 };
-        Self { head, d_position_bias: pools.f32.zeros(len), d_logit_scale: 0.0 }
+        Self {
+            head,
+            d_position_bias: pools.f32.zeros(len),
+            d_logit_scale: 0.0,
+            d_padding: vec![0.0; 3 * sizes.head_width()],
+        }
     }
 }
 
 /// Stores the output of a head.
 ///
 /// # Shapes
-/// `qkv` `[M, 3D]`, `out` `[M, E]`, rows `stride` apart; the attention weights are saved in `p`, `[M, M]`, unless it is empty.
+/// `qkv` `[R/G, 3D]`, `out` `[R/G, E]`, rows `stride` apart; the attention weights are saved in `p`, `[M, M]`, unless it is
+/// empty.
 pub(super) fn attend_head<T: ActivationDtype>(
     tile: Tile,
-    parameters: &AttentionParameters,
+    parameters: &AttentionParameters<T>,
     place: Place,
     qkv: &[T],
     p: &mut [T],
@@ -58,21 +66,22 @@ pub(super) fn attend_head<T: ActivationDtype>(
     scratch: &mut HeadScratch<T>,
 ) {
     let (sizes, [o, _, _]) = (parameters.sizes, &mut scratch.dense);
-    let [q, k, v] = operands(parameters, place.head, qkv, &mut scratch.qkv);
+    let [q, k, v] = operands(parameters, place, qkv, &mut scratch.qkv);
     let mut both = [&[][..]; 2];
-    let biases = parameters.biases(place.window, place.head, &mut both);
+    let biases = parameters.biases(place, &mut both);
     attend(tile, sizes.head(), q, k, v, biases, p, o, &mut scratch.attention);
-    narrow_rows(o, sizes.head_width(), out, stride);
+    store(&sizes, o, parameters.slots(place.window), out, stride, &mut []);
 }
 
 /// Stores the gradients of a head's queries, keys and values, given that of its output, and adds to the gradients of its
 /// parameters.
 ///
 /// # Shapes
-/// `qkv` `[M, 3D]`, `p` `[M, M]`, `d_o` `[M, D]`, `out` `[M, E]` for each part.
+/// `qkv` `[R/G, 3D]`, `p` `[M, M]`, `d_o` `[R/G, D]`, `out` `[R/G, E]` for each part.
 pub(super) fn attend_head_backward<T: ActivationDtype>(
     tile: Tile,
-    parameters: &AttentionParameters,
+    parameters: &AttentionParameters<T>,
+    window: usize,
     qkv: &[T],
     p: &[T],
     d_o: &[T],
@@ -80,11 +89,11 @@ pub(super) fn attend_head_backward<T: ActivationDtype>(
     out: HeadRows<T>,
     scratch: &mut HeadScratch<T>,
 ) {
-    let (sizes, head) = (parameters.sizes, gradients.head);
-    let width = sizes.head_width();
-    let [q, k, v] = operands(parameters, head, qkv, &mut scratch.qkv);
-    let d_o = HeadColumns { rows: &d_o[head * width..], stride: padded::<T>(sizes.width), width };
-    let d_o = operand(parameters, d_o, RowScale::By(1.0), false, &mut scratch.d_o);
+    let (sizes, place) = (parameters.sizes, Place { window, head: gradients.head });
+    let (head, width) = (place.head, sizes.head_width());
+    let [q, k, v] = operands(parameters, place, qkv, &mut scratch.qkv);
+    let d_o =
+        operand(parameters, parameters.columns_of_gradient(d_o, place), RowScale::By(1.0), false, &mut scratch.d_o);
     let d_bias = Some(&mut *gradients.d_position_bias).filter(|d_bias| !d_bias.is_empty());
     let [d_q, d_k, d_v] = &mut scratch.dense;
     attend_backward(tile, sizes.head(), q, k, v, p, d_o, d_q, d_k, d_v, d_bias, &mut scratch.attention);
@@ -92,25 +101,42 @@ pub(super) fn attend_head_backward<T: ActivationDtype>(
         if part < 2 {
             parameters.rotate(d, width, Turn::Back);
         }
-        let d_log = scale_backward(parameters.columns(qkv, part, head), scale, d);
+        let d_log = scale_backward(parameters.columns(qkv, part, place), scale, d);
         if part == 0 && parameters.has_free_logit_scale(head) {
             gradients.d_logit_scale += d_log;
         }
-        narrow_rows(d, width, &mut out.values[part * out.part..], out.stride);
+        let (values, d_padding) = (&mut out.values[part * out.part..], &mut gradients.d_padding[part * width..]);
+        store(&sizes, d, parameters.slots(window), values, out.stride, d_padding);
+    }
+}
+
+/// Stores the rows of a head, `[M, E]`, in those of the window's group, which are dense if there are slots, and adds those of
+/// padding to `padding`, unless it is empty.
+fn store<T: ActivationDtype>(
+    sizes: &AttentionSizes,
+    rows: &[f32],
+    slots: Option<&[u32]>,
+    out: &mut [T],
+    stride: usize,
+    padding: &mut [f32],
+) {
+    match slots {
+        None => narrow_rows(rows, sizes.head_width(), out, stride),
+        Some(slots) => scatter(rows, sizes.head_width(), slots, &mut out[..sizes.head_len()], padding),
     }
 }
 
 /// A head's queries, keys and values, scaled and turned.
 fn operands<'a, T: ActivationDtype>(
-    parameters: &AttentionParameters,
-    head: usize,
+    parameters: &'a AttentionParameters<T>,
+    place: Place,
     qkv: &'a [T],
     scratch: &'a mut [Buffer<T>; 3],
 ) -> [Matrix<'a, T>; 3] {
-    let [q_scale, k_scale, v_scale] = parameters.scales(head);
+    let [q_scale, k_scale, v_scale] = parameters.scales(place.head);
     let turns = parameters.has_angles();
     let [of_q, of_k, of_v] = scratch;
-    let columns = |part| parameters.columns(qkv, part, head);
+    let columns = |part| parameters.columns(qkv, part, place);
     [
         operand(parameters, columns(0), q_scale, turns, of_q),
         operand(parameters, columns(1), k_scale, turns, of_k),
@@ -118,16 +144,17 @@ fn operands<'a, T: ActivationDtype>(
     ]
 }
 
-/// The columns as they are, if nothing is to be done with them and their rows are whole lanes, or else a copy in `scratch`.
+/// The columns as they are, if nothing is to be done with them and their rows are whole lanes and follow each other, or else a
+/// copy in `scratch`.
 fn operand<'a, T: ActivationDtype>(
-    parameters: &AttentionParameters,
+    parameters: &AttentionParameters<T>,
     columns: HeadColumns<'a, T>,
     scale: RowScale,
     turns: bool,
     scratch: &'a mut [T],
 ) -> Matrix<'a, T> {
     let (tokens, width) = (parameters.sizes.window_tokens, columns.width);
-    if scale == RowScale::By(1.0) && !turns && width.is_multiple_of(T::PER_LANE) {
+    if scale == RowScale::By(1.0) && !turns && columns.slots.is_none() && width.is_multiple_of(T::PER_LANE) {
         return Matrix::strided(columns.rows, tokens, width, columns.stride);
     }
     copy_scaled(columns, scale, scratch);

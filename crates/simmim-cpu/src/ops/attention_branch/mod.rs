@@ -4,12 +4,13 @@
 //! 2. by heads, from these to the heads' outputs, window by window;
 //! 3. by rows again, from the heads' outputs to the residual, `[R, D]`.
 //!
-//! The backward pass goes through the same phases in reverse order. Rows are in the order of windows (`window_order.rs`), `W·M`
-//! in all for `W` windows of all images.
+//! The backward pass goes through the same phases in reverse order. Rows are all tokens, `R` of them, in the order of windows
+//! (`window_order.rs`). If windows have padding, the order is that of tokens, and slots name the rows of each window.
 //!
 //! Where windows are so small that a chunk of rows holds whole ones, a task goes through all phases with a chunk. Larger windows,
-//! and a few small ones, are divided in each phase anew (`division.rs`): tasks by rows store `[W·M, 3D]` or `[W·M, D]`, and those
-//! by heads `[W, A, M, E]`, so that each writes slices of its own.
+//! those with padding and a few small ones are divided in each phase anew (`division.rs`): tasks by rows store `[R, 3D]` or
+//! `[R, D]`, and those by heads `[G, A, R/G, E]` for `G` groups of rows, so that each writes slices of its own. A group is a
+//! window, or an image if there is padding.
 
 mod backward;
 mod division;

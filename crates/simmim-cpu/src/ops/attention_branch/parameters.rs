@@ -1,13 +1,15 @@
 //! The values of the branch's parameters as both directions read them.
 
 use super::super::residual::ResidualWrapper;
+use super::head::Place;
 use super::layout::AttentionSizes;
 use super::saved::residual_spec;
 use crate::Cpu;
+use crate::pools::ActivationDtype;
 use crate::store::Store;
 use simmim_engine::{AttentionBranch, QkvBias, Similarity};
 use simmim_kernels::dtype::{Dtype, padded};
-use simmim_kernels::heads::{HeadColumns, RowScale};
+use simmim_kernels::heads::{HeadColumns, RowScale, Slots};
 use simmim_kernels::product::Accumulator;
 use simmim_kernels::rotary::{Angles, Turn, rotate};
 
@@ -15,10 +17,10 @@ use simmim_kernels::rotary::{Angles, Turn, rotate};
 pub(super) const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
 
 /// Values of the parameters, and windows.
-pub(super) struct AttentionParameters<'a> {
+pub(super) struct AttentionParameters<'a, T> {
     pub(super) residual: ResidualWrapper<'a>,
     pub(super) sizes: AttentionSizes,
-    /// The token in each slot of an image's windows, `[windows, M]`.
+    /// The token in each slot of an image's windows, `[windows, M]`. Only windows with padding have rows in another order.
     slots: &'a [u32],
     /// Distinct masks of scores, `[M, M]` each.
     masks: &'a [Vec<f32>],
@@ -29,6 +31,10 @@ pub(super) struct AttentionParameters<'a> {
     /// What queries are multiplied by before they are stored. It is 1 for cosine similarity, where they are scaled
     /// later.
     pub(super) query_factor: f32,
+    /// The joint projection of padding, `[3D]`: the bias, with queries multiplied by their factor.
+    padding: Vec<T>,
+    /// The gradient of padding's output, `[D]`: nobody reads it.
+    zeros: Vec<T>,
     /// What the sums of the output projection start from.
     pub(super) projection_accumulator: Accumulator<'a>,
     /// The position bias of each head, `[A, M, M]`; empty if there is none.
@@ -39,7 +45,7 @@ pub(super) struct AttentionParameters<'a> {
     angles: Option<Angles<'a>>,
 }
 
-impl<'a> AttentionParameters<'a> {
+impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
     pub(super) fn read(
         cpu: &Cpu,
         store: &'a Store,
@@ -59,20 +65,27 @@ impl<'a> AttentionParameters<'a> {
             Similarity::ScaledDot => (sizes.head_width() as f32).powf(-0.5),
             Similarity::Cosine { .. } => 1.0,
         };
+        let mut of_padding = qkv_bias.clone();
+        of_padding[..width].iter_mut().for_each(|q| *q *= query_factor);
+        let mut padding = vec![T::default(); 3 * width];
+        T::narrow(&of_padding, &mut padding);
         let angles = branch.rotary.as_ref().map(|rotary| {
             let values = sizes.window_tokens * sizes.head_width() / 2;
-            assert!(sizes.windows == 1, "rotary positions are of windows that are the whole image");
+            let is_whole = sizes.windows == 1 && !sizes.has_padding();
+            assert!(is_whole, "rotary positions are of windows that are the whole image");
             assert!([&rotary.cosines, &rotary.sines].iter().all(|part| part.len() == values), "an angle for each pair");
             Angles { cosines: &rotary.cosines, sines: &rotary.sines }
         });
         Self {
-            residual: residual_spec(branch).read(store, drop_path_scale, sizes.rows_of_image()),
+            residual: residual_spec(branch).read(store, drop_path_scale, sizes.tokens),
             sizes,
             slots: &branch.windows.slots,
             masks: &branch.windows.masks,
             mask_of: &branch.windows.mask_of,
             qkv_bias,
             query_factor,
+            padding,
+            zeros: vec![T::default(); width],
             projection_accumulator: branch
                 .projection
                 .bias
@@ -88,7 +101,7 @@ impl<'a> AttentionParameters<'a> {
 
     /// What is added to the scores of a head in a window of the batch: the position bias and the mask, as far as there are
     /// any. They are listed in `both`.
-    pub(super) fn biases<'b>(&'b self, window: usize, head: usize, both: &'b mut [&'b [f32]; 2]) -> &'b [&'b [f32]] {
+    pub(super) fn biases<'b>(&'b self, Place { window, head }: Place, both: &'b mut [&'b [f32]; 2]) -> &'b [&'b [f32]] {
         let position = self.position_bias.chunks_exact(self.sizes.scores_len()).nth(head);
         let mask = self.mask_of[window % self.sizes.windows].map(|m| self.masks[m as usize].as_slice());
         let mut count = 0;
@@ -99,10 +112,36 @@ impl<'a> AttentionParameters<'a> {
         &both[..count]
     }
 
-    /// The columns of a head's queries, keys or values (`part` 0, 1, 2) in rows of the joint projection.
-    pub(super) fn columns<'b, T: Dtype>(&self, qkv: &'b [T], part: usize, head: usize) -> HeadColumns<'b, T> {
-        let first = part * self.sizes.width + head * self.sizes.head_width();
-        HeadColumns { rows: &qkv[first..], stride: padded::<T>(3 * self.sizes.width), width: self.sizes.head_width() }
+    /// The token of the image in each place of a window of the batch, `[M]`, if windows have padding.
+    pub(super) fn slots(&self, window: usize) -> Option<&[u32]> {
+        let in_image = window % self.sizes.windows;
+        let slots = || &self.slots[in_image * self.sizes.window_tokens..][..self.sizes.window_tokens];
+        self.sizes.has_padding().then(slots)
+    }
+
+    /// The columns of a head's queries, keys or values (`part` 0, 1, 2) in a window. `qkv` are the rows of its group.
+    pub(super) fn columns<'b>(&'b self, qkv: &'b [T], part: usize, place: Place) -> HeadColumns<'b, T> {
+        self.columns_from(qkv, 3 * self.sizes.width, part * self.sizes.width, &self.padding, place)
+    }
+
+    /// The columns of the gradient of a head's output in a window. `d_o` are the rows of its group.
+    pub(super) fn columns_of_gradient<'b>(&'b self, d_o: &'b [T], place: Place) -> HeadColumns<'b, T> {
+        self.columns_from(d_o, self.sizes.width, 0, &self.zeros, place)
+    }
+
+    /// The columns of a head in rows of `columns` columns, where those of all heads begin at `first`.
+    fn columns_from<'b>(
+        &'b self,
+        rows: &'b [T],
+        columns: usize,
+        first: usize,
+        padding: &'b [T],
+        place: Place,
+    ) -> HeadColumns<'b, T> {
+        let (width, count) = (self.sizes.head_width(), self.sizes.group_rows());
+        let first = first + place.head * width;
+        let slots = self.slots(place.window).map(|rows| Slots { rows, count, padding: &padding[first..] });
+        HeadColumns { rows: &rows[first..], stride: padded::<T>(columns), width, slots }
     }
 
     /// Whether queries and keys are turned by their angles.
@@ -112,7 +151,7 @@ impl<'a> AttentionParameters<'a> {
 
     /// Turns the queries or keys of a window by their angles, if there are any; `row` values are between the beginnings of
     /// rows.
-    pub(super) fn rotate<T: Dtype>(&self, rows: &mut [T], row: usize, turn: Turn) {
+    pub(super) fn rotate<S: Dtype>(&self, rows: &mut [S], row: usize, turn: Turn) {
         if let Some(angles) = self.angles {
             rotate(rows, self.sizes.head_width(), row, self.slots, angles, turn);
         }

@@ -21,13 +21,13 @@ pub(super) struct AttentionBackward<T> {
     pub(super) order: WindowOrder,
     pub(super) division: Division,
     pub(super) residual: SavedResidual<T>,
-    /// The input of the joint projection, `[W·M, D]`, unless it is recomputed.
+    /// The input of the joint projection, `[R, D]`, unless it is recomputed.
     pub(super) a: PackedActivations,
-    /// The output of the joint projection with its bias, queries multiplied by their factor, `[W·M, 3D]`.
+    /// The output of the joint projection with its bias, queries multiplied by their factor, `[R, 3D]`.
     pub(super) qkv: Buffer<T>,
-    /// Attention weights, `[W, A, M, M]`.
+    /// Attention weights, `[G, A, W/G, M, M]`.
     pub(super) p: Buffer<T>,
-    /// The input of the output projection, `[W·M, D]`.
+    /// The input of the output projection, `[R, D]`.
     pub(super) o: PackedActivations,
 }
 

@@ -1,29 +1,24 @@
 //! The order of rows within the branch: window by window, where a window's tokens follow each other.
 //!
 //! Windows and their shifts are a map of indices. There is no rolled or partitioned copy of all tokens: each chunk copies its own
-//! rows from their tokens when the branch begins, and to them when it ends. A row whose slot is no token of the image is padding.
-//! It is zero when it is read, and written nowhere; products and what is saved have it like any other row.
+//! rows from their tokens when the branch begins, and to them when it ends. Windows with padding are left in the order of tokens,
+//! since products would have to multiply the rows of padding; there the heads pick the rows of their windows.
 
 use crate::threads::split_mut;
 use simmim_engine::Windows;
-use simmim_kernels::dtype::Dtype;
 use std::mem::take;
 use std::ops::Range;
 
 /// The map from rows to tokens, which is the same for each image.
 pub(super) struct WindowOrder {
-    /// Tokens of an image.
+    /// Tokens of an image, and so its rows.
     tokens: usize,
-    /// Rows of an image.
-    rows: usize,
     /// Values of a row.
     width: usize,
-    /// All rows but those of padding, in order.
+    /// All rows of an image, in order.
     runs: Vec<Run>,
     /// The same in the order of tokens.
     by_token: Vec<Run>,
-    /// The rows of padding.
-    padding: Vec<Range<usize>>,
 }
 
 /// Rows that follow each other, as do their tokens.
@@ -38,32 +33,34 @@ struct Run {
 pub(super) struct RowsMut<'a> {
     /// The first row of each run and its values.
     runs: Vec<(usize, &'a mut [f32])>,
-    /// Values of all rows, with padding.
+    /// Values of all rows.
     len: usize,
     width: usize,
 }
 
 impl WindowOrder {
-    /// The order for images of `tokens` tokens, each of `width` values.
+    /// The order for images of `tokens` tokens, each of `width` values: by windows, or that of tokens if windows have padding.
     pub(super) fn new(windows: &Windows, tokens: usize, width: usize) -> Self {
-        let (mut runs, mut padding): (Vec<Run>, Vec<Range<usize>>) = (Vec::new(), Vec::new());
+        if windows.slots.len() > tokens {
+            let runs = vec![Run { row: 0, token: 0, len: tokens }];
+            return Self { tokens, width, by_token: runs.clone(), runs };
+        }
+        let mut runs: Vec<Run> = Vec::new();
         for (row, slot) in windows.slots.iter().enumerate() {
             let token = *slot as usize;
-            match (runs.last_mut(), padding.last_mut()) {
-                (_, Some(last)) if token >= tokens && last.end == row => last.end += 1,
-                _ if token >= tokens => padding.push(row..row + 1),
-                (Some(run), _) if (run.row + run.len, run.token + run.len) == (row, token) => run.len += 1,
+            match runs.last_mut() {
+                Some(run) if (run.row + run.len, run.token + run.len) == (row, token) => run.len += 1,
                 _ => runs.push(Run { row, token, len: 1 }),
             }
         }
         let mut by_token = runs.clone();
         by_token.sort_by_key(|run| run.token);
-        Self { tokens, rows: windows.slots.len(), width, runs, by_token, padding }
+        Self { tokens, width, runs, by_token }
     }
 
     /// Whether every row is the token of the same number.
     fn is_identity(&self) -> bool {
-        matches!(self.runs[..], [Run { row: 0, token: 0, len }] if len == self.rows && len == self.tokens)
+        matches!(self.runs[..], [Run { row: 0, token: 0, len }] if len == self.tokens)
     }
 
     /// Values of a copy of `rows` rows; none if no copy is needed, because rows are read and written in place.
@@ -73,27 +70,14 @@ impl WindowOrder {
 
     /// The rows of an image that lie within `rows` of the batch, as parts of runs.
     fn runs_within(&self, image: usize, rows: &Range<usize>) -> impl Iterator<Item = Run> {
-        let first = rows.start.saturating_sub(image * self.rows);
-        let end = rows.end.saturating_sub(image * self.rows).min(self.rows);
+        let first = rows.start.saturating_sub(image * self.tokens);
+        let end = rows.end.saturating_sub(image * self.tokens).min(self.tokens);
         let from = self.runs.partition_point(|run| run.row + run.len <= first);
         self.runs[from..].iter().take_while(move |run| run.row < end).map(move |run| run.within(first..end))
     }
 
     fn images(&self, rows: &Range<usize>) -> Range<usize> {
-        rows.start / self.rows..rows.end.div_ceil(self.rows)
-    }
-
-    /// Sets the rows of padding among `rows` to zero. Stored rows are `stride` values apart.
-    pub(super) fn clear_padding<T: Dtype>(&self, rows: &Range<usize>, stride: usize, values: &mut [T]) {
-        for image in self.images(rows) {
-            for padding in &self.padding {
-                let first = (image * self.rows + padding.start).max(rows.start);
-                let end = (image * self.rows + padding.end).min(rows.end);
-                if first < end {
-                    values[(first - rows.start) * stride..(end - rows.start) * stride].fill(T::default());
-                }
-            }
-        }
+        rows.start / self.tokens..rows.end.div_ceil(self.tokens)
     }
 
     /// The tokens of `rows`, `[R, D]`: a part of `x`, or a copy in `scratch`.
@@ -103,11 +87,10 @@ impl WindowOrder {
             return &x[rows.start * width..rows.end * width];
         }
         let out = &mut scratch[..rows.len() * width];
-        self.clear_padding(rows, width, out);
         for image in self.images(rows) {
             for run in self.runs_within(image, rows) {
                 let token = image * self.tokens + run.token;
-                let row = image * self.rows + run.row - rows.start;
+                let row = image * self.tokens + run.row - rows.start;
                 out[row * width..(row + run.len) * width].copy_from_slice(&x[token * width..(token + run.len) * width]);
             }
         }
@@ -128,7 +111,7 @@ impl WindowOrder {
             for run in &self.by_token {
                 assert_eq!(run.token, next, "a token is in no window, or in several");
                 next += run.len;
-                let (mut first, end) = (image * self.rows + run.row, image * self.rows + run.row + run.len);
+                let (mut first, end) = (image * self.tokens + run.row, image * self.tokens + run.row + run.len);
                 while first < end {
                     let chunk = chunks.partition_point(|rows| rows.end <= first);
                     let until = end.min(chunks[chunk].end);
@@ -173,15 +156,12 @@ impl RowsMut<'_> {
         }
     }
 
-    /// Lets `update` change all rows in the same way. Those of padding are zero before.
+    /// Lets `update` change all rows in the same way.
     pub(super) fn update(&mut self, scratch: &mut [f32], update: impl FnOnce(&mut [f32])) {
         if let Some(tokens) = self.whole() {
             return update(tokens);
         }
         let rows = &mut scratch[..self.len];
-        if self.runs.iter().map(|(_, values)| values.len()).sum::<usize>() < self.len {
-            rows.fill(0.0);
-        }
         for (row, values) in &self.runs {
             rows[*row * self.width..][..values.len()].copy_from_slice(values);
         }
@@ -199,44 +179,42 @@ mod tests {
 
     const WIDTH: usize = 3;
 
-    /// Shifted windows with runs of several tokens, padding at an end and within, for images of 10 tokens.
-    fn windows() -> Windows {
-        let slots = Rc::new([8, 9, 0, 1, 10, 2, 3, 4, 7, 10, 6, 5]);
-        Windows { tokens: 4, slots, masks: Rc::new([]), mask_of: Rc::new([None; 3]) }
+    /// The token of each row, with runs of several tokens, for images of 10 tokens.
+    const SLOTS: [u32; 10] = [8, 9, 0, 1, 2, 3, 4, 7, 6, 5];
+
+    fn windows(slots: &[u32]) -> Windows {
+        Windows { tokens: 5, slots: slots.into(), masks: Rc::new([]), mask_of: Rc::new([None; 2]) }
     }
 
-    /// The token of a row among all images, unless it is padding.
-    fn token(row: usize) -> Option<usize> {
-        let windows = windows();
-        let slot = windows.slots[row % 12] as usize;
-        (slot < 10).then_some(row / 12 * 10 + slot)
+    /// The token of a row among all images.
+    fn token(row: usize) -> usize {
+        row / 10 * 10 + SLOTS[row % 10] as usize
     }
 
-    /// Chunks of 36 rows that begin and end within runs, windows and images.
+    /// Chunks of 30 rows that begin and end within runs, windows and images.
     fn chunks() -> [Range<usize>; 4] {
-        [0..7, 7..8, 8..25, 25..36]
+        [0..6, 6..7, 7..21, 21..30]
     }
 
     #[test]
-    fn rows_are_their_tokens_and_padding_is_zero() {
-        let order = WindowOrder::new(&windows(), 10, WIDTH);
+    fn rows_are_their_tokens() {
+        let order = WindowOrder::new(&windows(&SLOTS), 10, WIDTH);
         let x: Vec<f32> = (1..=30 * WIDTH).map(|v| v as f32).collect();
         for rows in chunks() {
             let mut copy = vec![f32::NAN; order.copy_len(rows.len())];
             let got = order.read(&x, &rows, &mut copy);
             for (row, got) in rows.clone().zip(got.chunks_exact(WIDTH)) {
-                let expected = token(row).map_or([0.0; WIDTH], |t| x[t * WIDTH..][..WIDTH].try_into().unwrap());
-                assert_eq!(got, expected, "row {row} of {rows:?}");
+                assert_eq!(got, &x[token(row) * WIDTH..][..WIDTH], "row {row} of {rows:?}");
             }
         }
     }
 
     #[test]
-    fn every_token_is_written_once_and_padding_nowhere() {
-        let order = WindowOrder::new(&windows(), 10, WIDTH);
+    fn every_token_is_written_once() {
+        let order = WindowOrder::new(&windows(&SLOTS), 10, WIDTH);
         let before: Vec<f32> = (1..=30 * WIDTH).map(|v| v as f32).collect();
         let (mut written, mut updated) = (vec![f32::NAN; before.len()], before.clone());
-        let mut scratch = vec![f32::NAN; order.copy_len(36)];
+        let mut scratch = vec![f32::NAN; order.copy_len(30)];
         let write = |first: usize| {
             move |values: &mut [f32]| (0..values.len()).for_each(|i| values[i] = (first * WIDTH + i) as f32)
         };
@@ -247,17 +225,21 @@ mod tests {
             tokens.update(&mut scratch, |values| {
                 assert_eq!(values.len(), rows.len() * WIDTH);
                 for (row, values) in rows.clone().zip(values.chunks_exact_mut(WIDTH)) {
-                    assert!(token(row).is_some() || *values == [0.0; WIDTH], "padding is zero");
                     values.iter_mut().for_each(|v| *v += 1000.0 * row as f32);
                 }
             });
         }
-        for row in 0..36 {
-            for (e, t) in token(row).into_iter().flat_map(|t| (0..WIDTH).map(move |e| (e, t))) {
-                assert_eq!(written[t * WIDTH + e], (row * WIDTH + e) as f32);
-                assert_eq!(updated[t * WIDTH + e], before[t * WIDTH + e] + 1000.0 * row as f32);
-            }
+        for (row, e) in (0..30).flat_map(|row| (0..WIDTH).map(move |e| (row, e))) {
+            let at = token(row) * WIDTH + e;
+            assert_eq!(written[at], (row * WIDTH + e) as f32);
+            assert_eq!(updated[at], before[at] + 1000.0 * row as f32);
         }
+    }
+
+    #[test]
+    fn windows_with_padding_leave_tokens_in_their_order() {
+        let order = WindowOrder::new(&windows(&[9, 0, 8, 1, 7, 2, 6, 3, 5, 4]), 9, WIDTH);
+        assert!(order.is_identity());
     }
 
     #[test]

@@ -141,8 +141,7 @@ impl Block {
             NormOrder::Pre => false,
             NormOrder::Post => true,
         };
-        let rows = windows.count() * windows.tokens;
-        BlockActivations::new(tokens, rows, width, hidden, scores, false, is_post_norm)
+        BlockActivations::new(tokens, width, hidden, scores, false, is_post_norm)
     }
 
     /// FLOPs of the forward pass of one image; `tokens` and `width` are those of its stage.

@@ -472,7 +472,7 @@ impl Encode for Vit {
     fn block_activations(&self) -> Vec<BlockActivations> {
         let (c, tokens) = (&self.config, self.patches() + self.others());
         let scores = c.heads * tokens * tokens;
-        let block = BlockActivations::new(tokens, tokens, c.width, c.hidden(), scores, c.layer_scale > 0.0, false);
+        let block = BlockActivations::new(tokens, c.width, c.hidden(), scores, c.layer_scale > 0.0, false);
         let block = match c.mlp {
             Mlp::Gelu => block,
             Mlp::SwiGlu => block.gated(tokens, c.width, c.hidden(), c.layer_scale > 0.0),
