@@ -169,7 +169,6 @@ impl Cpu {
         if !self.store.borrow().shard().is_divided() {
             self.timed("adamw and panels", Direction::Step, || {
                 optimizer::adamw_and_panels::<T>(self, step, factor);
-                self.repack::<T>(); // a weight that only an input's gradient reads
             });
             return Ok(());
         }

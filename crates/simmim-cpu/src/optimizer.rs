@@ -1,13 +1,7 @@
 //! The norm of the gradients, AdamW and the moving average over the flat buffers, which workers process in pieces.
 //!
-//! A piece of a weight that is packed for products consists of whole panels of the forward product. It is packed for both
-//! directions right after the step, while the new values are in the cache.
-//!
-//! ```text
-//! W [out, in]       panels of Wᵀ [in, out]        panels of W [out, in]
-//!  piece 0          panels 0 to p-1               the first steps of every panel
-//!  piece 1          panels p to 2p-1              the next steps of every panel
-//! ```
+//! A piece of a weight that is packed for products consists of whole panels of the forward product. It is packed right after
+//! the step, while the new values are in the cache.
 
 use crate::{Cpu, shard};
 use simmim_engine::{Collective, CollectiveError, OptimizerStep, ParameterId, StepSize};
@@ -15,8 +9,7 @@ use simmim_kernels::adamw::{AdamWStep, adamw};
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::{move_towards, sum_of_squares};
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{pack_weight_by_column_past_caches, pack_weight_rows};
-use simmim_kernels::product::Tile;
+use simmim_kernels::pack::pack_weight_by_column_past_caches;
 use std::mem::take;
 
 /// Values of a piece: so many that starting a task costs little, and so few that workers can share one large weight.
@@ -150,20 +143,18 @@ pub(super) fn adamw_and_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep, factor
     for (index, (parameter, size)) in cpu.table.iter().zip(step.step_sizes).enumerate() {
         let adamw_step = adamw_step(step, *size, factor);
         let mut left = parameter.range.len();
-        let mut panels = step_lanes.remove(&ParameterId(index)).map(|lanes| {
-            let (outputs, inputs) = (parameter.shape[0], left / parameter.shape[0]);
-            let of_backward = tile.panels::<T>(outputs, inputs);
-            let backward = lanes.backward.chunks_exact_mut(of_backward.group_lanes()).collect();
-            Panels { inputs, forward: lanes.forward, backward, width: of_backward.width() }
-        });
+        let mut panels = step_lanes.remove(&ParameterId(index)).map(|lanes| (left / parameter.shape[0], lanes));
         let piece = match &panels {
             None => PIECE,
-            Some(panels) => PIECE.next_multiple_of(tile.panels::<T>(0, 0).width() * panels.inputs),
+            Some((inputs, _)) => PIECE.next_multiple_of(tile.panels::<T>(0, 0).width() * inputs),
         };
         while left > 0 {
             let len = left.min(piece);
             left -= len;
-            let of_piece = panels.as_mut().map(|panels| panels.split_off::<T>(tile, len / panels.inputs, left == 0));
+            let of_piece = panels.as_mut().map(|(inputs, lanes)| {
+                let layout = tile.panels::<T>(*inputs, len / *inputs);
+                (*inputs, layout, split_off_mut(lanes, layout.lanes()))
+            });
             let (p, g) = (values.split_off_mut(..len), gradients.split_off(..len));
             let (m, v) = (first.split_off_mut(..len), second.split_off_mut(..len));
             pieces.push((adamw_step, p, g, m, v, of_piece));
@@ -181,36 +172,15 @@ pub(super) fn adamw_and_panels<T: Dtype>(cpu: &Cpu, step: &OptimizerStep, factor
             unreachable!("the store's ranges lie within the buffers")
         };
         adamw(&step, p, g, m, v);
-        if let Some(mut panels) = panels {
-            let (inputs, outputs) = (panels.inputs, p.len() / panels.inputs);
-            let rows = Matrix::strided(p, outputs, inputs, inputs);
-            pack_weight_by_column_past_caches::<T>(rows, tile.panels::<T>(inputs, outputs), 0, panels.forward);
-            if !panels.backward.is_empty() {
-                pack_weight_rows::<T>(rows, panels.width, &mut panels.backward);
-            }
+        if let Some((inputs, layout, lanes)) = panels {
+            pack_weight_by_column_past_caches::<T>(
+                Matrix::strided(p, p.len() / inputs, inputs, inputs),
+                layout,
+                0,
+                lanes,
+            );
         }
     });
-}
-
-/// The lanes that the rows of a weight, or of a piece of it, are packed to.
-struct Panels<'a> {
-    /// Columns of the weight.
-    inputs: usize,
-    forward: &'a mut [u32],
-    /// Each panel of the backward product; none if it is not packed.
-    backward: Vec<&'a mut [u32]>,
-    /// Columns of such a panel.
-    width: usize,
-}
-
-impl<'a> Panels<'a> {
-    /// Splits off the lanes of the next `outputs` rows. The last rows get the zeros after them as well.
-    fn split_off<T: Dtype>(&mut self, tile: Tile, outputs: usize, is_last: bool) -> Panels<'a> {
-        let forward = tile.panels::<T>(self.inputs, outputs).lanes();
-        let steps = |panel: &[u32]| if is_last { panel.len() } else { outputs / T::PER_LANE * self.width };
-        let backward = self.backward.iter_mut().map(|panel| split_off_mut(panel, steps(panel)));
-        Panels { backward: backward.collect(), forward: split_off_mut(&mut self.forward, forward), ..*self }
-    }
 }
 
 /// Splits off the first `len` values.
@@ -228,8 +198,9 @@ mod tests {
     use super::*;
     use simmim_engine::{Backend, Distance, Linear, Operations, ParameterTable, Precision, Regression, Slot};
     use simmim_kernels::dtype::Bf16;
+    use simmim_kernels::product::Tile;
 
-    /// Trains a layer for a step, and compares its packed weights with those packed from the new values.
+    /// Trains a layer for a step, and compares its packed weight with one packed from the new values.
     fn check<T: Dtype>(precision: Precision, tile: Tile, [outputs, inputs]: [usize; 2]) {
         let mut table = ParameterTable::default();
         table.add("before", &[3]); // so that the weight does not start where a buffer does
@@ -250,16 +221,13 @@ mod tests {
         adamw_and_panels::<T>(&cpu, &step, 1.0);
         assert!(cpu.packed_weights.borrow().are_of(cpu.store.borrow().version()), "the step packed everything");
         assert_ne!(cpu.read_slot(Slot::Values)[3..], values[3..], "the step moved the weight");
-        let packed = |cpu: &Cpu| [cpu.forward_weight::<T>(weight), cpu.backward_weight::<T>(weight)];
-        let by_step = packed(&cpu);
+        let by_step = cpu.forward_weight::<T>(weight);
         cpu.packed_weights.take();
-        for (by_step, anew) in by_step.iter().zip(packed(&cpu)) {
-            assert!(by_step.get() == anew.get(), "{outputs} × {inputs}, {}", tile.name());
-        }
+        assert!(by_step.get() == cpu.forward_weight::<T>(weight).get(), "{outputs} × {inputs}, {}", tile.name());
     }
 
     #[test]
-    fn weights_are_packed_for_both_directions_piece_by_piece() {
+    fn weights_are_packed_piece_by_piece() {
         for tile in Tile::all_available().into_iter().chain([Tile::model_of_amx()]) {
             for size in [[200, 700], [5, 7], [96, 700], [49, 33], [2, 70_000]] {
                 check::<f32>(Precision::F32, tile, size);

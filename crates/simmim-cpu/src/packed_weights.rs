@@ -1,35 +1,33 @@
-//! The weights, packed as operands of products once after each change of the parameters.
+//! The weights, packed as operands of products.
 //!
-//! The forward product reads panels of `Wᵀ`. The product that computes the gradient of its input reads panels of `W`;
-//! an evaluation never needs these, so a weight is packed for a product when that product is first run. Later it is packed
-//! by the optimizer step, together with the new values (`optimizer.rs`).
+//! The forward product reads panels of `Wᵀ`, which are packed when it is first run, and again by each optimizer step, together
+//! with the new values (`optimizer.rs`). The product that computes the gradient of its input reads panels of `W`. Each backward
+//! pass packs them anew, just before: to store them as well would take as much memory as the activations of a large model, and
+//! moves no fewer bytes.
 
 use crate::Cpu;
+use crate::buffer_pool::Buffer;
 use crate::store::Store;
 use crate::threads::{parts, split_mut};
 use simmim_engine::ParameterId;
 use simmim_kernels::aligned::Aligned;
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{Packed, PackedLayout, pack_weight_by_column, pack_weight_by_row};
-use std::collections::{HashMap, HashSet};
+use simmim_kernels::pack::{Packed, PackedLayout, pack_weight_by_column, pack_weight_rows};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// A model with more parameters than this is evaluated without storing packed weights, so that a model of billions
 /// needs little more memory than its parameters. Each weight is then packed again whenever it is used.
 const MOST_STORED: usize = 1 << 30;
 
-/// The product that a weight is packed for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum WeightUse {
-    Forward,
-    InputGradient,
-}
+/// Values of the rows that a task packs at least for the gradient of an input: so many that starting a task costs little.
+const PIECE: usize = 1 << 16;
 
-/// The packed weights, by parameter and product.
+/// The weights that are packed for the forward product.
 #[derive(Default)]
 pub(super) struct PackedWeights {
-    by_use: HashMap<(ParameterId, WeightUse), StoredWeight>,
+    by_id: HashMap<ParameterId, StoredWeight>,
 }
 
 /// A packed weight, and the version of the parameters that it was packed from.
@@ -39,138 +37,176 @@ struct StoredWeight {
     lanes: Rc<Aligned<u32>>,
 }
 
-/// A weight that is to be packed.
-#[derive(Clone, Copy)]
-struct UnpackedWeight<'a> {
-    /// `[out, in]`
-    values: Matrix<'a, f32>,
+/// A packed weight.
+pub(super) struct PackedWeight {
+    lanes: Lanes,
     layout: PackedLayout,
-    weight_use: WeightUse,
 }
 
-/// A packed weight.
-#[derive(Clone)]
-pub(super) struct PackedWeight {
-    lanes: Rc<Aligned<u32>>,
-    layout: PackedLayout,
+enum Lanes {
+    Stored(Rc<Aligned<u32>>),
+    /// For one operation.
+    Temporary(Buffer<u32>),
 }
 
 impl PackedWeight {
     /// The right side of the product.
     pub(super) fn get(&self) -> Packed<'_> {
-        Packed::new(&self.lanes, self.layout)
+        let lanes = match &self.lanes {
+            Lanes::Stored(lanes) => &lanes[..],
+            Lanes::Temporary(lanes) => lanes,
+        };
+        Packed::new(lanes, self.layout)
     }
-}
-
-/// The lanes of a weight that the optimizer step packs. The step sets their version at its start: if a worker panics, the
-/// backend is not used again.
-pub(super) struct StepLanes<'a> {
-    /// Panels of `Wᵀ`.
-    pub(super) forward: &'a mut [u32],
-    /// Panels of `W`; empty if they were never needed.
-    pub(super) backward: &'a mut [u32],
 }
 
 impl PackedWeights {
     /// The lanes of all weights that are packed for the forward product. The caller must pack them from version
-    /// `version` of the parameters.
-    pub(super) fn step_lanes(&mut self, version: u64) -> HashMap<ParameterId, StepLanes<'_>> {
-        let mut lanes: HashMap<_, StepLanes> = HashMap::new();
-        let has_forward: HashSet<ParameterId> =
-            self.by_use.keys().filter(|(_, weight_use)| *weight_use == WeightUse::Forward).map(|(id, _)| *id).collect();
-        for ((id, weight_use), packed) in &mut self.by_use {
-            if has_forward.contains(id) {
-                packed.version = version;
-                let of_weight = lanes.entry(*id).or_insert(StepLanes { forward: &mut [], backward: &mut [] });
-                let place = match weight_use {
-                    WeightUse::Forward => &mut of_weight.forward,
-                    WeightUse::InputGradient => &mut of_weight.backward,
-                };
-                *place = &mut Rc::make_mut(&mut packed.lanes)[..];
-            }
-        }
-        lanes
+    /// `version` of the parameters. If a worker of it panics, the backend is not used again.
+    pub(super) fn step_lanes(&mut self, version: u64) -> HashMap<ParameterId, &mut [u32]> {
+        let lanes = self.by_id.iter_mut().map(|(id, packed)| {
+            packed.version = version;
+            (*id, &mut Rc::make_mut(&mut packed.lanes)[..])
+        });
+        lanes.collect()
     }
 
     /// Whether there are packed weights, all of them from this version of the parameters.
     #[cfg(test)]
     pub(super) fn are_of(&self, version: u64) -> bool {
-        !self.by_use.is_empty() && self.by_use.values().all(|packed| packed.version == version)
+        !self.by_id.is_empty() && self.by_id.values().all(|packed| packed.version == version)
     }
 }
 
 impl Cpu {
     /// Panels of `Wᵀ` `[in, out]` of a weight `W` `[out, in]`, for the forward product.
     pub(super) fn forward_weight<T: Dtype>(&self, id: ParameterId) -> PackedWeight {
-        self.packed_weight::<T>(id, WeightUse::Forward)
-    }
-
-    /// Panels of `W` `[out, in]`, for the gradient of the input.
-    pub(super) fn backward_weight<T: Dtype>(&self, id: ParameterId) -> PackedWeight {
-        self.packed_weight::<T>(id, WeightUse::InputGradient)
-    }
-
-    fn packed_weight<T: Dtype>(&self, id: ParameterId, weight_use: WeightUse) -> PackedWeight {
         let store = self.store.borrow();
-        let weight = self.unpacked_weight::<T>(&store, id, weight_use);
-        let layout = weight.layout;
-        let mut packed = self.packed_weights.borrow_mut();
+        let weight = self.unpacked_weight(&store, id);
+        let layout = self.tile.panels::<T>(weight.columns(), weight.rows());
         if self.table.len() > MOST_STORED && !self.is_recording() {
-            let mut lanes = Aligned::default();
-            self.pack_all::<T>(vec![(weight, &mut lanes)]);
-            return PackedWeight { lanes: Rc::new(lanes), layout };
+            let mut lanes = self.pools.lanes.temporary(layout.lanes());
+            self.pack_all::<T>(vec![(weight, layout, &mut lanes)]);
+            return PackedWeight { lanes: Lanes::Temporary(lanes), layout };
         }
-        let packed = packed.by_use.entry((id, weight_use)).or_default();
+        let mut packed = self.packed_weights.borrow_mut();
+        let packed = packed.by_id.entry(id).or_default();
         if packed.version != store.version() {
-            self.pack_all::<T>(vec![(weight, Rc::make_mut(&mut packed.lanes))]);
+            self.pack_all::<T>(vec![(weight, layout, sized(&mut packed.lanes, layout))]);
             packed.version = store.version();
         }
-        PackedWeight { lanes: Rc::clone(&packed.lanes), layout }
+        PackedWeight { lanes: Lanes::Stored(Rc::clone(&packed.lanes)), layout }
+    }
+
+    /// Panels of `W` `[out, in]`, for the gradient of the input. All workers pack some of its rows, which are the depth.
+    pub(super) fn backward_weight<T: Dtype>(&self, id: ParameterId) -> PackedWeight {
+        let store = self.store.borrow();
+        let weight = self.unpacked_weight(&store, id);
+        let layout = self.tile.panels::<T>(weight.rows(), weight.columns());
+        let mut lanes = self.pools.lanes.temporary(layout.lanes());
+        let rows = (PIECE / weight.columns().max(1)).next_multiple_of(T::PER_LANE).max(T::PER_LANE);
+        let pieces = weight.rows().div_ceil(rows).max(1);
+        let mut tasks: Vec<_> = (0..pieces).map(|_| Vec::with_capacity(layout.groups())).collect();
+        for mut group in lanes.chunks_exact_mut(layout.group_lanes().max(1)) {
+            let (last, others) = tasks.split_last_mut().expect("a weight has a piece");
+            let of_piece = rows / T::PER_LANE * layout.width();
+            others.iter_mut().for_each(|task| task.extend(group.split_off_mut(..of_piece)));
+            last.push(group); // with the zeros after it
+        }
+        self.threads.map(tasks.into_iter().enumerate().collect(), |(piece, mut groups)| {
+            let first = piece * rows;
+            let part = weight.rows_from(first, rows.min(weight.rows() - first));
+            pack_weight_rows::<T>(part, layout.width(), &mut groups);
+        });
+        PackedWeight { lanes: Lanes::Temporary(lanes), layout }
     }
 
     /// Packs every weight that was packed before from the new values, except where the optimizer step has done so.
     pub(super) fn repack<T: Dtype>(&self) {
         let store = self.store.borrow();
         let mut packed = self.packed_weights.borrow_mut();
-        let mut entries: Vec<_> = packed.by_use.iter_mut().filter(|(_, p)| p.version != store.version()).collect();
-        entries.sort_by_key(|((id, _), _)| id.0);
-        let weights = entries.into_iter().map(|((id, weight_use), packed)| {
+        let mut entries: Vec<_> = packed.by_id.iter_mut().filter(|(_, p)| p.version != store.version()).collect();
+        entries.sort_by_key(|(id, _)| id.0);
+        let weights = entries.into_iter().map(|(id, packed)| {
             packed.version = store.version();
-            (self.unpacked_weight::<T>(&store, *id, *weight_use), Rc::make_mut(&mut packed.lanes))
+            let weight = self.unpacked_weight(&store, *id);
+            let layout = self.tile.panels::<T>(weight.columns(), weight.rows());
+            (weight, layout, sized(&mut packed.lanes, layout))
         });
         self.pack_all::<T>(weights.collect());
     }
 
-    fn unpacked_weight<'a, T: Dtype>(
-        &self,
-        store: &'a Store,
-        id: ParameterId,
-        weight_use: WeightUse,
-    ) -> UnpackedWeight<'a> {
+    /// `[out, in]`
+    fn unpacked_weight<'a>(&self, store: &'a Store, id: ParameterId) -> Matrix<'a, f32> {
         let parameter = self.table.get(id);
         let (outputs, inputs) = (parameter.shape[0], parameter.range.len() / parameter.shape[0]);
-        let layout = match weight_use {
-            WeightUse::Forward => self.tile.panels::<T>(inputs, outputs),
-            WeightUse::InputGradient => self.tile.panels::<T>(outputs, inputs),
-        };
-        UnpackedWeight { values: Matrix::strided(store.value(id), outputs, inputs, inputs), layout, weight_use }
+        Matrix::strided(store.value(id), outputs, inputs, inputs)
     }
 
-    /// Packs weights with all workers.
-    fn pack_all<T: Dtype>(&self, weights: Vec<(UnpackedWeight, &mut Aligned<u32>)>) {
+    /// Packs weights for the forward product with all workers.
+    fn pack_all<T: Dtype>(&self, weights: Vec<(Matrix<f32>, PackedLayout, &mut [u32])>) {
         let mut tasks = Vec::new();
-        for (weight, lanes) in weights {
-            let layout = weight.layout;
-            if lanes.len() != layout.lanes() {
-                *lanes = Aligned::new(layout.lanes());
-            }
+        for (weight, layout, lanes) in weights {
             let groups = parts(layout.groups());
             let lanes = split_mut(lanes, &groups, layout.group_lanes());
-            tasks.extend(groups.iter().zip(lanes).map(|(groups, lanes)| (weight, groups.start, lanes)));
+            tasks.extend(groups.iter().zip(lanes).map(|(groups, lanes)| (weight, layout, groups.start, lanes)));
         }
-        self.threads.map(tasks, |(weight, first, lanes)| match weight.weight_use {
-            WeightUse::Forward => pack_weight_by_column::<T>(weight.values, weight.layout, first, lanes),
-            WeightUse::InputGradient => pack_weight_by_row::<T>(weight.values, weight.layout, first, lanes),
+        self.threads.map(tasks, |(weight, layout, first, lanes)| {
+            pack_weight_by_column::<T>(weight, layout, first, lanes);
         });
+    }
+}
+
+/// Lanes that are as many as the layout has.
+fn sized(lanes: &mut Rc<Aligned<u32>>, layout: PackedLayout) -> &mut [u32] {
+    let lanes = Rc::make_mut(lanes);
+    if lanes.len() != layout.lanes() {
+        *lanes = Aligned::new(layout.lanes());
+    }
+    lanes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use simmim_engine::{Backend, ParameterTable, Precision, Slot};
+    use simmim_kernels::dtype::Bf16;
+    use simmim_kernels::pack::pack_naive;
+    use simmim_kernels::product::Tile;
+
+    fn check<T: Dtype>(precision: Precision, tile: Tile, [outputs, inputs]: [usize; 2]) {
+        let mut table = ParameterTable::default();
+        let weight = table.add("weight", &[outputs, inputs]);
+        let cpu = Cpu::with_tile(table, precision, 2, tile);
+        let values: Vec<f32> = (0..outputs * inputs).map(|i| (i % 101) as f32 / 101.0 - 0.5).collect();
+        for (factor, what) in [(1.0, "first"), (2.0, "changed")] {
+            let values: Vec<f32> = values.iter().map(|v| v * factor).collect();
+            cpu.write_slot(Slot::Values, &values);
+            let at = |row: usize, column: usize| values[row * inputs + column];
+            for is_forward in [true, false, true, false] {
+                let packed =
+                    if is_forward { cpu.forward_weight::<T>(weight) } else { cpu.backward_weight::<T>(weight) };
+                let mut naive = vec![0; packed.layout.lanes()];
+                match is_forward {
+                    true => pack_naive::<T>(inputs, packed.layout, |k, j| at(j, k), &mut naive),
+                    false => pack_naive::<T>(outputs, packed.layout, at, &mut naive),
+                }
+                assert!(
+                    packed.get() == Packed::new(&naive, packed.layout),
+                    "{what} {outputs} × {inputs}, {}",
+                    tile.name()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_packed_for_both_directions() {
+        for tile in Tile::all_available().into_iter().chain([Tile::model_of_amx()]) {
+            for size in [[200, 700], [5, 7], [96, 700], [49, 33], [3, 70_000], [70_000, 2]] {
+                check::<f32>(Precision::F32, tile, size);
+                check::<Bf16>(Precision::Bf16, tile, size);
+            }
+        }
     }
 }

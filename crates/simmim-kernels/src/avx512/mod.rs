@@ -162,16 +162,10 @@ impl<T: Dtype> Avx512Of<T> {
         fence_stores();
     }
 
-    /// Packs rows to their steps of a group, past the caches, and says whether it did: the group must be whole vectors wide,
-    /// and its steps must start at a cache line.
-    pub(crate) fn rows_past_caches(self, b: Matrix<f32>, width: usize, out: &mut [u32]) -> bool {
-        let can = width.is_multiple_of(LANES) && starts_line(out);
-        if can {
-            // SAFETY: `self` proves that the CPU has the instructions, and the end is an `sfence`.
-            unsafe { pack::rows_past_caches::<T>(b, width, out) }
-            fence_stores();
-        }
-        can
+    /// Packs rows to their steps of a group, which must be whole vectors wide.
+    pub(crate) fn rows_to_group(self, b: Matrix<f32>, width: usize, out: &mut [u32]) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { pack::rows_to_group::<T>(b, width, out) }
     }
 }
 

@@ -54,13 +54,12 @@ pub(super) unsafe fn columns_to_groups<S: Dtype, T: Dtype, const PAST_CACHES: bo
     }
 }
 
-/// See [`crate::pack::pack_weight_rows`], for one group that is whole vectors wide. Lanes are stored past the caches.
+/// See [`crate::pack::pack_weight_rows`], for one group that is whole vectors wide.
 ///
 /// # Safety
-/// - If `T` is bf16, the CPU has AVX512-BF16.
-/// - `out` starts at a cache line, and other threads are told of it only after an `sfence`.
+/// If `T` is bf16, the CPU has AVX512-BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn rows_past_caches<T: Dtype>(b: Matrix<f32>, width: usize, out: &mut [u32]) {
+pub(super) unsafe fn rows_to_group<T: Dtype>(b: Matrix<f32>, width: usize, out: &mut [u32]) {
     for (step, lanes) in out.chunks_exact_mut(width).enumerate() {
         for (j, run) in lanes.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             let left = (j * LANES).min(b.columns());
@@ -69,7 +68,7 @@ pub(super) unsafe fn rows_past_caches<T: Dtype>(b: Matrix<f32>, width: usize, ou
                 true => unsafe { lanes_of::<f32, f32>(&b.row(row)[left..(left + LANES).min(b.columns())]) },
                 false => _mm512_setzero_si512(),
             };
-            // SAFETY: the run is sixteen lanes long, and the caller promises the rest.
+            // SAFETY: the run is sixteen lanes long, and the caller promises the instructions.
             unsafe {
                 let lanes = match T::KIND {
                     DtypeKind::F32 => values(step),
@@ -78,7 +77,7 @@ pub(super) unsafe fn rows_past_caches<T: Dtype>(b: Matrix<f32>, width: usize, ou
                         _mm512_or_si512(rounded(2 * step), _mm512_slli_epi32::<16>(rounded(2 * step + 1)))
                     }
                 };
-                _mm512_stream_si512(run.as_mut_ptr().cast(), lanes);
+                _mm512_storeu_si512(run.as_mut_ptr().cast(), lanes);
             }
         }
     }

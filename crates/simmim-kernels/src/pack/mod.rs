@@ -66,8 +66,7 @@ pub fn pack_weight_by_row<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, f
     }
 }
 
-/// Packs some rows of an f32 weight whose rows are the depth: into each of `groups`, their steps of that group. Where
-/// [`pack_weight_by_column_past_caches`] stores past the caches, so does this.
+/// Packs some rows of an f32 weight whose rows are the depth: into each of `groups`, their steps of that group.
 ///
 /// # Shapes
 /// `rows` `[R, N]`, whole lanes of the depth unless they are its last ones; `groups` are equally long, in steps of `width`
@@ -87,7 +86,8 @@ pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut 
         }
         let part = Matrix::strided(&rows.data()[left..], rows.rows(), columns, rows.stride());
         #[cfg(target_arch = "x86_64")]
-        if past_caches::<T>().is_some_and(|avx512| avx512.rows_past_caches(part, width, out)) {
+        if let Some(avx512) = Avx512Of::<T>::detect().filter(|_| width.is_multiple_of(avx512::LANES)) {
+            avx512.rows_to_group(part, width, out);
             continue;
         }
         let layout = PackedLayout { columns, width, steps, segments: 1, order: Order::Steps };
@@ -428,14 +428,14 @@ mod tests {
         }
     }
 
-    /// Packs weights past the caches by functions that are used only where they gain something.
+    /// Packs weights past the caches by the function that is used only where it gains something.
     #[cfg(target_arch = "x86_64")]
     fn check_past_caches<T: Dtype>() {
         let Some(avx512) = Avx512Of::<T>::detect() else { return };
         for (depth, columns) in [(1, 1), (9, 17), (33, 48), (64, 40), (12, 100)] {
             let weight = numbers(depth * columns, 1);
             let layout = PackedLayout::new::<T>(depth, columns, 48);
-            let (mut fast, mut naive) = (Aligned::new(layout.lanes()), vec![2; layout.lanes()]);
+            let mut naive = vec![2; layout.lanes()];
             for start in [0, 1] {
                 let mut places = Aligned::new(layout.lanes() + 1);
                 let by_column = Matrix::strided(&weight, columns, depth, depth);
@@ -444,15 +444,6 @@ mod tests {
                 pack_naive::<T>(depth, layout, |k, j| weight[j * depth + k], &mut naive);
                 assert_eq!(out, naive, "{depth}×{columns} by column, from lane {start} on");
             }
-            pack_naive::<T>(depth, layout, |k, j| weight[k * columns + j], &mut naive);
-            for (group, out) in fast.chunks_exact_mut(layout.group_lanes()).enumerate() {
-                let left = group * 48;
-                let part = Matrix::strided(&weight[left..], depth, 48.min(columns - left), columns);
-                assert!(avx512.rows_past_caches(part, 48, out));
-            }
-            assert_eq!(fast[..], naive, "{depth}×{columns} by row");
-            let elsewhere = &mut Aligned::new(49)[1..];
-            assert!(!avx512.rows_past_caches(Matrix::strided(&weight, 1, 1, 1), 48, elsewhere));
         }
     }
 
