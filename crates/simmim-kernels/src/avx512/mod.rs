@@ -162,10 +162,10 @@ impl<T: Dtype> Avx512Of<T> {
         fence_stores();
     }
 
-    /// Packs rows to their steps of a group, which must be whole vectors wide.
-    pub(crate) fn rows_to_group(self, b: Matrix<f32>, width: usize, out: &mut [u32]) {
+    /// Packs rows of a weight to their steps of groups, which must be whole vectors wide.
+    pub(crate) fn weight_rows_to_groups(self, rows: Matrix<f32>, width: usize, groups: &mut [&mut [u32]]) {
         // SAFETY: `self` proves that the CPU has the instructions.
-        unsafe { pack::rows_to_group::<T>(b, width, out) }
+        unsafe { pack::weight_rows_to_groups::<T>(rows, width, groups) }
     }
 }
 

@@ -5,6 +5,7 @@ use super::bf16::{rounded, rounded_pairs};
 use crate::dtype::{Bf16, Dtype, DtypeKind};
 use crate::matrix::Matrix;
 use crate::pack::{PackedLayout, SQUARE};
+use crate::product::fetch_values;
 use std::arch::x86_64::{
     __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_castsi512_ps,
     _mm512_cvtepu16_epi32, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
@@ -54,30 +55,42 @@ pub(super) unsafe fn columns_to_groups<S: Dtype, T: Dtype, const PAST_CACHES: bo
     }
 }
 
-/// See [`crate::pack::pack_weight_rows`], for one group that is whole vectors wide.
+/// Steps that a weight's rows are packed to in one group before the next group. With fewer, writes would go to many pages, whose
+/// lines take each other's place in the cache.
+const STEPS_AT_ONCE: usize = 8;
+
+/// See [`crate::pack::pack_weight_rows`], for groups that are whole vectors wide. The next rows are fetched ahead.
 ///
 /// # Safety
 /// If `T` is bf16, the CPU has AVX512-BF16.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-pub(super) unsafe fn rows_to_group<T: Dtype>(b: Matrix<f32>, width: usize, out: &mut [u32]) {
-    for (step, lanes) in out.chunks_exact_mut(width).enumerate() {
-        for (j, run) in lanes.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let left = (j * LANES).min(b.columns());
-            let values = |row: usize| match row < b.rows() {
-                // SAFETY: the caller promises the instructions. A row of at most sixteen values becomes as many lanes.
-                true => unsafe { lanes_of::<f32, f32>(&b.row(row)[left..(left + LANES).min(b.columns())]) },
-                false => _mm512_setzero_si512(),
-            };
-            // SAFETY: the run is sixteen lanes long, and the caller promises the instructions.
-            unsafe {
-                let lanes = match T::KIND {
-                    DtypeKind::F32 => values(step),
-                    DtypeKind::Bf16 => {
-                        let rounded = |row| _mm512_cvtepu16_epi32(rounded(_mm512_castsi512_ps(values(row))));
-                        _mm512_or_si512(rounded(2 * step), _mm512_slli_epi32::<16>(rounded(2 * step + 1)))
-                    }
-                };
-                _mm512_storeu_si512(run.as_mut_ptr().cast(), lanes);
+pub(super) unsafe fn weight_rows_to_groups<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut [&mut [u32]]) {
+    let steps = groups.first().map_or(0, |group| group.len() / width);
+    let rest = |row: usize, left: usize| match row < rows.rows() {
+        true => &rows.row(row)[left.min(rows.columns())..],
+        false => &[],
+    };
+    for first in (0..steps).step_by(STEPS_AT_ONCE) {
+        let part = first..steps.min(first + STEPS_AT_ONCE);
+        for row in part.end * T::PER_LANE..(part.end + STEPS_AT_ONCE) * T::PER_LANE {
+            fetch_values(rest(row, 0));
+        }
+        for (group, lanes) in groups.iter_mut().enumerate() {
+            let (runs, _) = lanes[part.start * width..part.end * width].as_chunks_mut::<LANES>();
+            for (i, run) in runs.iter_mut().enumerate() {
+                let (step, left) = (first + i / (width / LANES), group * width + i % (width / LANES) * LANES);
+                // SAFETY: the run is sixteen lanes long, and the caller promises the instructions.
+                unsafe {
+                    let values = |row: usize| lanes_of::<f32, f32>(rest(row, left));
+                    let lanes = match T::KIND {
+                        DtypeKind::F32 => values(step),
+                        DtypeKind::Bf16 => {
+                            let rounded = |row| _mm512_cvtepu16_epi32(rounded(_mm512_castsi512_ps(values(row))));
+                            _mm512_or_si512(rounded(2 * step), _mm512_slli_epi32::<16>(rounded(2 * step + 1)))
+                        }
+                    };
+                    _mm512_storeu_si512(run.as_mut_ptr().cast(), lanes);
+                }
             }
         }
     }

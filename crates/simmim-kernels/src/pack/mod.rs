@@ -76,21 +76,18 @@ pub fn pack_weight_by_row<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, f
 /// If the sizes do not fit together, or `width` is that of no tile.
 pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut [&mut [u32]]) {
     assert_eq!(groups.len(), rows.columns().div_ceil(width), "groups of {width} columns");
-    for (group, out) in groups.iter_mut().enumerate() {
-        let (left, steps) = (group * width, out.len() / width);
-        assert!(out.len().is_multiple_of(width), "{} lanes in steps of {width}", out.len());
+    let lanes = groups.first().map_or(0, |group| group.len());
+    assert!(lanes.is_multiple_of(width) && groups.iter().all(|group| group.len() == lanes), "groups of whole steps");
+    assert!(rows.rows().div_ceil(T::PER_LANE) <= lanes / width, "{} rows in {} steps", rows.rows(), lanes / width);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = Avx512Of::<T>::detect().filter(|_| width.is_multiple_of(avx512::LANES)) {
+        return avx512.weight_rows_to_groups(rows, width, groups);
+    }
+    for (group, out) in groups.iter_mut().enumerate().filter(|(_, out)| !out.is_empty()) {
+        let left = group * width;
         let columns = width.min(rows.columns() - left);
-        assert!(rows.rows().div_ceil(T::PER_LANE) <= steps, "{} rows in {steps} steps", rows.rows());
-        if steps == 0 {
-            continue;
-        }
         let part = Matrix::strided(&rows.data()[left..], rows.rows(), columns, rows.stride());
-        #[cfg(target_arch = "x86_64")]
-        if let Some(avx512) = Avx512Of::<T>::detect().filter(|_| width.is_multiple_of(avx512::LANES)) {
-            avx512.rows_to_group(part, width, out);
-            continue;
-        }
-        let layout = PackedLayout { columns, width, steps, segments: 1, order: Order::Steps };
+        let layout = PackedLayout { columns, width, steps: lanes / width, segments: 1, order: Order::Steps };
         rows_to_groups::<f32, T>(part, 0, layout, out);
     }
 }
