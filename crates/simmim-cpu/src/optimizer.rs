@@ -215,6 +215,8 @@ mod tests {
         let (target, ones) = (vec![0.0; 2 * outputs], [1.0; 2]);
         let loss = Regression { distance: Distance::L2, target: &target, weight: &ones, channels: outputs };
         cpu.backward(&cpu.regression(&y, &loss));
+        cpu.start(false);
+        cpu.forward_weight::<T>(weight); // in f32 only an evaluation stores packed weights
         let step_sizes = vec![StepSize { lr: 0.1, weight_decay: 0.0 }; parameters];
         let (betas, step_sizes) = ((0.9, 0.999), step_sizes.as_slice());
         let step = OptimizerStep { number: 1, betas, eps: 1e-8, gradient_scale: 1.0, clip_norm: None, step_sizes };

@@ -1,9 +1,10 @@
 //! The weights, packed as operands of products.
 //!
-//! The forward product reads panels of `Wᵀ`, which are packed when it is first run, and again by each optimizer step, together
-//! with the new values (`optimizer.rs`). The product that computes the gradient of its input reads panels of `W`. Each backward
-//! pass packs them anew, just before: to store them as well would take as much memory as the activations of a large model, and
-//! moves no fewer bytes.
+//! The forward product reads panels of `Wᵀ`. In bf16, and without training, they are stored: packed when the product is first
+//! run, and again by each optimizer step, together with the new values (`optimizer.rs`). In f32 they are as large as the weights
+//! themselves, so a training step packs each weight just before its product. So does every backward pass with the panels of `W`,
+//! which the product for the gradient of the input reads. A weight that is packed twice is read once more, but written to the
+//! memory once less, so this costs hardly any time.
 
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
@@ -84,12 +85,17 @@ impl Cpu {
         let store = self.store.borrow();
         let weight = self.unpacked_weight(&store, id);
         let layout = self.tile.panels::<T>(weight.columns(), weight.rows());
-        if self.table.len() > MOST_STORED && !self.is_recording() {
+        let mut packed = self.packed_weights.borrow_mut();
+        let is_stored = match self.is_recording() {
+            true => size_of::<T>() < size_of::<f32>(),
+            false => self.table.len() <= MOST_STORED,
+        };
+        if !is_stored {
+            packed.by_id.remove(&id); // what an evaluation has stored
             let mut lanes = self.pools.lanes.temporary(layout.lanes());
             self.pack_all::<T>(vec![(weight, layout, &mut lanes)]);
             return PackedWeight { lanes: Lanes::Temporary(lanes), layout };
         }
-        let mut packed = self.packed_weights.borrow_mut();
         let packed = packed.by_id.entry(id).or_default();
         if packed.version != store.version() {
             self.pack_all::<T>(vec![(weight, layout, sized(&mut packed.lanes, layout))]);
@@ -196,6 +202,23 @@ mod tests {
                     "{what} {outputs} × {inputs}, {}",
                     tile.name()
                 );
+            }
+        }
+    }
+
+    #[test]
+    fn training_in_f32_stores_no_packed_weights_and_drops_those_of_an_evaluation() {
+        let mut table = ParameterTable::default();
+        let weight = table.add("weight", &[3, 5]);
+        for (precision, in_training) in [(Precision::F32, 0), (Precision::Bf16, 1)] {
+            let cpu = Cpu::with_tile(table.clone(), precision, 1, Tile::portable());
+            for (is_recording, stored) in [(true, in_training), (false, 1), (true, in_training)] {
+                cpu.start(is_recording);
+                match precision {
+                    Precision::F32 => drop(cpu.forward_weight::<f32>(weight)),
+                    Precision::Bf16 => drop(cpu.forward_weight::<Bf16>(weight)),
+                }
+                assert_eq!(cpu.packed_weights.borrow().by_id.len(), stored, "{precision:?}");
             }
         }
     }
