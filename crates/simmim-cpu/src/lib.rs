@@ -156,7 +156,7 @@ impl Cpu {
         if self.tile.multiplies_tiles::<T>() { ChunkLimits::TILES } else { ChunkLimits::VECTORS }
     }
 
-    /// Makes the optimizer step, and packs the new weights in the type of activations.
+    /// Makes the optimizer step, and packs the weights that are stored from their new values, in the type of activations.
     ///
     /// # Errors
     /// If another rank is lost.

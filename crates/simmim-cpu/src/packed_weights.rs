@@ -1,10 +1,10 @@
 //! The weights, packed as operands of products.
 //!
-//! The forward product reads panels of `Wᵀ`. In bf16, and without training, they are stored: packed when the product is first
-//! run, and again by each optimizer step, together with the new values (`optimizer.rs`). In f32 they are as large as the weights
-//! themselves, so a training step packs each weight just before its product. So does every backward pass with the panels of `W`,
-//! which the product for the gradient of the input reads. A weight that is packed twice is read once more, but written to the
-//! memory once less, so this costs hardly any time.
+//! The forward product reads panels of `Wᵀ`. Training in bf16, and evaluations, store them: they are packed when the product is
+//! first run, and again by each optimizer step, together with the new values (`optimizer.rs`). In f32 they would be as large as
+//! the weights themselves, so training in f32 packs a weight just before its product instead. The same is done with the panels of
+//! `W` for the product that computes the gradient of the input. Then the weight is read from memory where its panels would
+//! be, and the optimizer step has less to write, so this costs hardly any time.
 
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
@@ -22,8 +22,11 @@ use std::rc::Rc;
 /// needs little more memory than its parameters. Each weight is then packed again whenever it is used.
 const MOST_STORED: usize = 1 << 30;
 
-/// Values of the rows that a task packs at least for the gradient of an input: so many that starting a task costs little.
+/// About as many values are in the rows that a task packs for the gradient of an input, so that starting it costs little.
 const PIECE: usize = 1 << 16;
+
+/// The least rows of such a task, however long they are.
+const LEAST_ROWS: usize = 64;
 
 /// The weights that are packed for the forward product.
 #[derive(Default)]
@@ -62,8 +65,8 @@ impl PackedWeight {
 }
 
 impl PackedWeights {
-    /// The lanes of all weights that are packed for the forward product. The caller must pack them from version
-    /// `version` of the parameters. If a worker of it panics, the backend is not used again.
+    /// The lanes of all weights that are stored. The optimizer step must pack them from version `version` of the parameters,
+    /// which they count as from here on: if one of its workers panics, the backend is not used again.
     pub(super) fn step_lanes(&mut self, version: u64) -> HashMap<ParameterId, &mut [u32]> {
         let lanes = self.by_id.iter_mut().map(|(id, packed)| {
             packed.version = version;
@@ -86,12 +89,15 @@ impl Cpu {
         let weight = self.unpacked_weight(&store, id);
         let layout = self.tile.panels::<T>(weight.columns(), weight.rows());
         let mut packed = self.packed_weights.borrow_mut();
-        let is_stored = match self.is_recording() {
+        let is_training = self.tape.borrow().is_of_training();
+        let is_stored = match is_training {
             true => size_of::<T>() < size_of::<f32>(),
             false => self.table.len() <= MOST_STORED,
         };
         if !is_stored {
-            packed.by_id.remove(&id); // what an evaluation has stored
+            if is_training {
+                packed.by_id.remove(&id); // what an evaluation has stored
+            }
             let mut lanes = self.pools.lanes.temporary(layout.lanes());
             self.pack_all::<T>(vec![(weight, layout, &mut lanes)]);
             return PackedWeight { lanes: Lanes::Temporary(lanes), layout };
@@ -110,10 +116,10 @@ impl Cpu {
         let weight = self.unpacked_weight(&store, id);
         let layout = self.tile.panels::<T>(weight.rows(), weight.columns());
         let mut lanes = self.pools.lanes.temporary(layout.lanes());
-        let rows = (PIECE / weight.columns().max(1)).next_multiple_of(T::PER_LANE).max(T::PER_LANE);
-        let pieces = weight.rows().div_ceil(rows).max(1);
+        let rows = (PIECE / weight.columns()).next_multiple_of(T::PER_LANE).max(LEAST_ROWS);
+        let pieces = weight.rows().div_ceil(rows);
         let mut tasks: Vec<_> = (0..pieces).map(|_| Vec::with_capacity(layout.groups())).collect();
-        for mut group in lanes.chunks_exact_mut(layout.group_lanes().max(1)) {
+        for mut group in lanes.chunks_exact_mut(layout.group_lanes()) {
             let (last, others) = tasks.split_last_mut().expect("a weight has a piece");
             let of_piece = rows / T::PER_LANE * layout.width();
             others.iter_mut().for_each(|task| task.extend(group.split_off_mut(..of_piece)));
@@ -127,11 +133,11 @@ impl Cpu {
         PackedWeight { lanes: Lanes::Temporary(lanes), layout }
     }
 
-    /// Packs every weight that was packed before from the new values, except where the optimizer step has done so.
+    /// Packs every weight that is stored from the new values.
     pub(super) fn repack<T: Dtype>(&self) {
         let store = self.store.borrow();
         let mut packed = self.packed_weights.borrow_mut();
-        let mut entries: Vec<_> = packed.by_id.iter_mut().filter(|(_, p)| p.version != store.version()).collect();
+        let mut entries: Vec<_> = packed.by_id.iter_mut().collect();
         entries.sort_by_key(|(id, _)| id.0);
         let weights = entries.into_iter().map(|(id, packed)| {
             packed.version = store.version();
@@ -175,7 +181,7 @@ fn sized(lanes: &mut Rc<Aligned<u32>>, layout: PackedLayout) -> &mut [u32] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use simmim_engine::{Backend, ParameterTable, Precision, Slot};
+    use simmim_engine::{Backend, Operations, ParameterTable, Precision, Slot};
     use simmim_kernels::dtype::Bf16;
     use simmim_kernels::pack::pack_naive;
     use simmim_kernels::product::Tile;
@@ -189,7 +195,12 @@ mod tests {
             let values: Vec<f32> = values.iter().map(|v| v * factor).collect();
             cpu.write_slot(Slot::Values, &values);
             let at = |row: usize, column: usize| values[row * inputs + column];
-            for is_forward in [true, false, true, false] {
+            for (is_forward, is_training) in [(true, true), (false, true), (true, false), (true, false)] {
+                cpu.start(is_training);
+                // panels must not rely on what was in the memory before
+                let [forward, backward] =
+                    [[inputs, outputs], [outputs, inputs]].map(|[k, n]| tile.panels::<T>(k, n).lanes());
+                cpu.pools.lanes.temporary(forward.max(backward)).fill(u32::MAX);
                 let packed =
                     if is_forward { cpu.forward_weight::<T>(weight) } else { cpu.backward_weight::<T>(weight) };
                 let mut naive = vec![0; packed.layout.lanes()];
@@ -212,14 +223,28 @@ mod tests {
         let weight = table.add("weight", &[3, 5]);
         for (precision, in_training) in [(Precision::F32, 0), (Precision::Bf16, 1)] {
             let cpu = Cpu::with_tile(table.clone(), precision, 1, Tile::portable());
-            for (is_recording, stored) in [(true, in_training), (false, 1), (true, in_training)] {
-                cpu.start(is_recording);
-                match precision {
-                    Precision::F32 => drop(cpu.forward_weight::<f32>(weight)),
-                    Precision::Bf16 => drop(cpu.forward_weight::<Bf16>(weight)),
-                }
+            let pack = || match precision {
+                Precision::F32 => drop(cpu.forward_weight::<f32>(weight)),
+                Precision::Bf16 => drop(cpu.forward_weight::<Bf16>(weight)),
+            };
+            for (is_training, stored) in [(true, in_training), (false, 1), (true, in_training)] {
+                cpu.start(is_training);
+                pack();
                 assert_eq!(cpu.packed_weights.borrow().by_id.len(), stored, "{precision:?}");
             }
+            // nothing is recorded in a segment that will be recomputed, but it is training
+            let x = cpu.tensor(&[1, 5], &[0.0; 5]);
+            cpu.recompute(
+                &x,
+                Box::new(move |cpu: &Cpu, x: &crate::CpuTensor| {
+                    drop(match precision {
+                        Precision::F32 => cpu.forward_weight::<f32>(weight),
+                        Precision::Bf16 => cpu.forward_weight::<Bf16>(weight),
+                    });
+                    x.clone()
+                }),
+            );
+            assert_eq!(cpu.packed_weights.borrow().by_id.len(), in_training, "{precision:?}, recomputed");
         }
     }
 

@@ -66,6 +66,8 @@ impl Record {
 #[derive(Default)]
 pub(crate) struct Tape {
     nodes: NodeId,
+    /// Whether the pass was started to record, which it may stop for a while.
+    is_of_training: bool,
     is_recording: bool,
     records: Vec<Record>,
     /// The parameters that were read so far in a segment that will be recomputed; `None` outside of such a segment.
@@ -81,7 +83,12 @@ pub(crate) struct BeforeSegment {
 impl Tape {
     /// An empty tape.
     pub(crate) fn new(is_recording: bool) -> Self {
-        Self { is_recording, ..Self::default() }
+        Self { is_of_training: is_recording, is_recording, ..Self::default() }
+    }
+
+    /// Whether a backward pass follows, or has begun.
+    pub(crate) fn is_of_training(&self) -> bool {
+        self.is_of_training
     }
 
     /// Whether operations must save what their backward pass needs.

@@ -173,6 +173,28 @@ fn turned_window(shape: Shape) -> Windows {
     Windows { tokens: shape.tokens + 2, slots: slots.collect(), masks: Rc::new([]), mask_of: Rc::new([None]) }
 }
 
+/// Windows of two tokens that are above each other, in the opposite order and without padding; the last one is masked.
+fn column_windows(shape: Shape) -> Windows {
+    let columns = shape.tokens / 2;
+    Windows {
+        tokens: 2,
+        slots: (0..columns).rev().flat_map(|column| [(columns + column) as u32, column as u32]).collect(),
+        masks: Rc::new([vec![0.0, -100.0, -100.0, 0.0]]),
+        mask_of: (0..columns).map(|window| (window + 1 == columns).then_some(0)).collect(),
+    }
+}
+
+/// Two windows, one of the even tokens and one of the odd ones, without padding.
+fn large_windows(shape: Shape) -> Windows {
+    let tokens = shape.tokens as u32;
+    Windows {
+        tokens: shape.tokens / 2,
+        slots: (0..tokens).step_by(2).chain((1..tokens).step_by(2)).collect(),
+        masks: Rc::new([]),
+        mask_of: Rc::new([None; 2]),
+    }
+}
+
 fn case(shape: Shape, name: &'static str, build: impl FnOnce(&mut ParameterTable) -> Operation) -> Case {
     let mut table = ParameterTable::default();
     let operation = build(&mut table);
@@ -270,6 +292,18 @@ pub(super) fn cases(shape: Shape) -> Vec<Case> {
         case(shape, "attention, one window in the opposite order with padding", |t| {
             let bias = QkvBias::Full(t.add("b", &[24]));
             let (branch, table) = attention(t, NormOrder::Pre, bias, Similarity::ScaledDot, true, turned_window(shape));
+            Operation::Attention { branch: Box::new(branch), table: Some(table), drop_path_scale: drop_path_scale() }
+        }),
+        case(shape, "attention, masked windows in another order than tokens", |t| {
+            let bias = QkvBias::Full(t.add("b", &[24]));
+            let (branch, table) =
+                attention(t, NormOrder::Pre, bias, Similarity::ScaledDot, false, column_windows(shape));
+            Operation::Attention { branch: Box::new(branch), table: Some(table), drop_path_scale: drop_path_scale() }
+        }),
+        case(shape, "attention, post-norm, cosine, large windows in another order than tokens", |t| {
+            let bias = QkvBias::Full(t.add("b", &[24]));
+            let similarity = Similarity::Cosine { logit_scale: t.add("logit", &[2, 1, 1]) };
+            let (branch, table) = attention(t, NormOrder::Post, bias, similarity, true, large_windows(shape));
             Operation::Attention { branch: Box::new(branch), table: Some(table), drop_path_scale: drop_path_scale() }
         }),
         case(shape, "attention, heads of one value, masked windows with padding", |t| {

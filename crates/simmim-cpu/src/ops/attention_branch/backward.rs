@@ -304,8 +304,8 @@ impl<T: ActivationDtype> BackwardPass<'_, T> {
         });
     }
 
-    /// Second phase: from the gradient of the heads' outputs in a window, `[M, D]`, to those of a head's queries, keys and
-    /// values.
+    /// Second phase: from the gradient of the heads' outputs in a window's group, `[R/G, D]`, to those of a head's queries,
+    /// keys and values in the window.
     fn head_backward(
         &self,
         window: usize,

@@ -50,7 +50,7 @@ fn forward_in<T: ActivationDtype>(
     assert_eq!(width % branch.heads, 0, "{} heads do not divide width {width}", branch.heads);
     let (windows, window_tokens) = (branch.windows.count(), branch.windows.tokens);
     let sizes = AttentionSizes { images, tokens, windows, window_tokens, width, heads: branch.heads };
-    let order = WindowOrder::new(&branch.windows, tokens, width);
+    let order = WindowOrder::new(&branch.windows, &sizes);
     let drop_path_scale = drop_path_scale.map_or_else(|| vec![1.0; images], <[f32]>::to_vec);
     let is_recording = cpu.is_recording();
     let division = Division::new::<T>(cpu, &sizes);

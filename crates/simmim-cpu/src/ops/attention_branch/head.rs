@@ -105,13 +105,14 @@ pub(super) fn attend_head_backward<T: ActivationDtype>(
         if part == 0 && parameters.has_free_logit_scale(head) {
             gradients.d_logit_scale += d_log;
         }
-        let (values, d_padding) = (&mut out.values[part * out.part..], &mut gradients.d_padding[part * width..]);
+        let (values, d_padding) =
+            (&mut out.values[part * out.part..], &mut gradients.d_padding[part * width..][..width]);
         store(&sizes, d, parameters.slots(window), values, out.stride, d_padding);
     }
 }
 
-/// Stores the rows of a head, `[M, E]`, in those of the window's group, which are dense if there are slots, and adds those of
-/// padding to `padding`, unless it is empty.
+/// Stores the rows of a head, `[M, E]`, in those of the window's group, and adds those of padding to `padding`, unless it is empty.
+/// With slots, the group's rows must be dense.
 fn store<T: ActivationDtype>(
     sizes: &AttentionSizes,
     rows: &[f32],

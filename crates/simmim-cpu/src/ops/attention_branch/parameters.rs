@@ -20,7 +20,7 @@ pub(super) const MAX_LOGIT_SCALE: f32 = 4.605_170_2;
 pub(super) struct AttentionParameters<'a, T> {
     pub(super) residual: ResidualWrapper<'a>,
     pub(super) sizes: AttentionSizes,
-    /// The token in each slot of an image's windows, `[windows, M]`. Only windows with padding have rows in another order.
+    /// The token in each slot of an image's windows, `[windows, M]`. Without padding, rows are in this order already.
     slots: &'a [u32],
     /// Distinct masks of scores, `[M, M]` each.
     masks: &'a [Vec<f32>],

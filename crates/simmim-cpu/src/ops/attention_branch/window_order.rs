@@ -4,6 +4,7 @@
 //! rows from their tokens when the branch begins, and to them when it ends. Windows with padding are left in the order of tokens,
 //! since products would have to multiply the rows of padding; there the heads pick the rows of their windows.
 
+use super::layout::AttentionSizes;
 use crate::threads::split_mut;
 use simmim_engine::Windows;
 use std::mem::take;
@@ -39,22 +40,28 @@ pub(super) struct RowsMut<'a> {
 }
 
 impl WindowOrder {
-    /// The order for images of `tokens` tokens, each of `width` values: by windows, or that of tokens if windows have padding.
-    pub(super) fn new(windows: &Windows, tokens: usize, width: usize) -> Self {
-        if windows.slots.len() > tokens {
-            let runs = vec![Run { row: 0, token: 0, len: tokens }];
-            return Self { tokens, width, by_token: runs.clone(), runs };
-        }
+    /// The order of windows, or that of tokens if windows have padding.
+    ///
+    /// # Panics
+    /// If a token is in no window, or in several.
+    pub(super) fn new(windows: &Windows, sizes: &AttentionSizes) -> Self {
+        let (tokens, width) = (sizes.tokens, sizes.width);
         let mut runs: Vec<Run> = Vec::new();
-        for (row, slot) in windows.slots.iter().enumerate() {
-            let token = *slot as usize;
+        let slots = windows.slots.iter().map(|slot| *slot as usize).filter(|token| *token < tokens);
+        for (row, token) in slots.enumerate() {
             match runs.last_mut() {
-                Some(run) if (run.row + run.len, run.token + run.len) == (row, token) => run.len += 1,
+                Some(run) if run.token + run.len == token => run.len += 1,
                 _ => runs.push(Run { row, token, len: 1 }),
             }
         }
         let mut by_token = runs.clone();
         by_token.sort_by_key(|run| run.token);
+        let end = by_token.iter().try_fold(0, |end, run| (run.token == end).then_some(end + run.len));
+        assert_eq!(end, Some(tokens), "a token is in no window, or in several");
+        if sizes.has_padding() {
+            runs = vec![Run { row: 0, token: 0, len: tokens }];
+            by_token.clone_from(&runs);
+        }
         Self { tokens, width, runs, by_token }
     }
 
@@ -107,10 +114,7 @@ impl WindowOrder {
         let empty = |rows: &Range<usize>| RowsMut { runs: Vec::new(), len: rows.len() * width, width };
         let mut parts: Vec<_> = chunks.iter().map(empty).collect();
         for image in 0..tokens.len() / (self.tokens * width).max(1) {
-            let mut next = 0;
             for run in &self.by_token {
-                assert_eq!(run.token, next, "a token is in no window, or in several");
-                next += run.len;
                 let (mut first, end) = (image * self.tokens + run.row, image * self.tokens + run.row + run.len);
                 while first < end {
                     let chunk = chunks.partition_point(|rows| rows.end <= first);
@@ -182,8 +186,13 @@ mod tests {
     /// The token of each row, with runs of several tokens, for images of 10 tokens.
     const SLOTS: [u32; 10] = [8, 9, 0, 1, 2, 3, 4, 7, 6, 5];
 
-    fn windows(slots: &[u32]) -> Windows {
-        Windows { tokens: 5, slots: slots.into(), masks: Rc::new([]), mask_of: Rc::new([None; 2]) }
+    /// The order of two windows for images of `tokens` tokens.
+    fn order(slots: &[u32], tokens: usize) -> WindowOrder {
+        let window_tokens = slots.len() / 2;
+        let windows =
+            Windows { tokens: window_tokens, slots: slots.into(), masks: Rc::new([]), mask_of: Rc::new([None; 2]) };
+        let sizes = AttentionSizes { images: 3, tokens, windows: 2, window_tokens, width: WIDTH, heads: 1 };
+        WindowOrder::new(&windows, &sizes)
     }
 
     /// The token of a row among all images.
@@ -198,7 +207,7 @@ mod tests {
 
     #[test]
     fn rows_are_their_tokens() {
-        let order = WindowOrder::new(&windows(&SLOTS), 10, WIDTH);
+        let order = order(&SLOTS, 10);
         let x: Vec<f32> = (1..=30 * WIDTH).map(|v| v as f32).collect();
         for rows in chunks() {
             let mut copy = vec![f32::NAN; order.copy_len(rows.len())];
@@ -211,7 +220,7 @@ mod tests {
 
     #[test]
     fn every_token_is_written_once() {
-        let order = WindowOrder::new(&windows(&SLOTS), 10, WIDTH);
+        let order = order(&SLOTS, 10);
         let before: Vec<f32> = (1..=30 * WIDTH).map(|v| v as f32).collect();
         let (mut written, mut updated) = (vec![f32::NAN; before.len()], before.clone());
         let mut scratch = vec![f32::NAN; order.copy_len(30)];
@@ -238,26 +247,30 @@ mod tests {
 
     #[test]
     fn windows_with_padding_leave_tokens_in_their_order() {
-        let order = WindowOrder::new(&windows(&[9, 0, 8, 1, 7, 2, 6, 3, 5, 4]), 9, WIDTH);
-        assert!(order.is_identity());
+        assert!(order(&[9, 0, 8, 1, 7, 2, 6, 3, 5, 4], 9).is_identity());
     }
 
     #[test]
     fn whole_images_are_read_and_written_in_place() {
-        let order = WindowOrder::new(&Windows::whole_image(5), 5, WIDTH);
-        let mut x: Vec<f32> = (0..10 * WIDTH).map(|v| v as f32).collect();
+        let order = order(&[0, 1, 2, 3, 4, 5], 6);
+        let mut x: Vec<f32> = (0..12 * WIDTH).map(|v| v as f32).collect();
         assert_eq!(order.copy_len(7), 0);
         assert_eq!(order.read(&x, &(2..9), &mut []), &x[2 * WIDTH..9 * WIDTH]);
-        for mut part in order.split_mut(&mut x, &[0..3, 3..10]) {
+        for mut part in order.split_mut(&mut x, &[0..3, 3..12]) {
             part.update(&mut [], |values| values.fill(1.0));
         }
-        assert_eq!(x, [1.0; 10 * WIDTH]);
+        assert_eq!(x, [1.0; 12 * WIDTH]);
     }
 
     #[test]
     #[should_panic(expected = "a token is in no window, or in several")]
     fn windows_that_leave_a_token_out_are_refused() {
-        let windows = Windows { slots: Rc::new([0, 2]), ..Windows::whole_image(2) };
-        WindowOrder::new(&windows, 3, WIDTH).split_mut(&mut [0.0; 3 * WIDTH], &[0..1, 1..2]);
+        order(&[0, 2, 3, 4], 5);
+    }
+
+    #[test]
+    #[should_panic(expected = "a token is in no window, or in several")]
+    fn windows_with_padding_that_have_a_token_twice_are_refused() {
+        order(&[0, 1, 1, 2, 3, 9], 5);
     }
 }
