@@ -31,7 +31,7 @@ pub(super) struct AttentionParameters<'a, T> {
     /// What queries are multiplied by before they are stored. It is 1 for cosine similarity, where they are scaled
     /// later.
     pub(super) query_factor: f32,
-    /// The joint projection of padding, `[3D]`: the bias, with queries multiplied by their factor.
+    /// The joint projection of padding, `[3D]`: the bias. No output that counts depends on the queries in it.
     padding: Vec<T>,
     /// The gradient of padding's output, `[D]`: nobody reads it.
     zeros: Vec<T>,
@@ -65,10 +65,8 @@ impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
             Similarity::ScaledDot => (sizes.head_width() as f32).powf(-0.5),
             Similarity::Cosine { .. } => 1.0,
         };
-        let mut of_padding = qkv_bias.clone();
-        of_padding[..width].iter_mut().for_each(|q| *q *= query_factor);
         let mut padding = vec![T::default(); 3 * width];
-        T::narrow(&of_padding, &mut padding);
+        T::narrow(&qkv_bias, &mut padding);
         let angles = branch.rotary.as_ref().map(|rotary| {
             let values = sizes.window_tokens * sizes.head_width() / 2;
             let is_whole = sizes.windows == 1 && !sizes.has_padding();
