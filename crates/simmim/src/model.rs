@@ -1,7 +1,7 @@
 //! The SimMIM model (arXiv:2111.09886): replace hidden patches with the mask token, encode, predict, and compute the
 //! loss.
 
-use crate::encoders::{Encode, Encoder, EncoderSpec, ForwardContext, Role, VisibleTokens};
+use crate::encoders::{Encode, Encoder, EncoderSpec, ForwardContext, ReadFeatures, Role, VisibleTokens};
 use crate::error::Result;
 use crate::heads::Head;
 use crate::masks::Mask;
@@ -122,14 +122,19 @@ impl SimMim {
     }
 
     /// FLOPs of one step over a batch with the mask `mask`, forward and backward. The backward pass has two matrix
-    /// products for each one of the forward pass. Pixels need no gradient, and features without weight are not
-    /// predicted.
+    /// products for each one of the forward pass. Pixels need no gradient, features without weight are not predicted, and
+    /// those that the head does not read do not pass through the last block's MLP.
     pub fn training_flops(&self, mask: &MaskView) -> f64 {
         let spec = self.encoder.spec();
         let (h, w) = (spec.image_px.0 / spec.patch_px, spec.image_px.1 / spec.patch_px);
         let images = mask.patches.len() / (h * w);
         let predicted = mask.rows.len() as f64 / (images * self.grid.count()) as f64;
-        images as f64 * (3.0 * self.encoder.flops() - spec.embed_flops() + 3.0 * self.head.flops(&spec, predicted))
+        let unread = match self.head.reads(&mask.rows) {
+            ReadFeatures::All => 0.0,
+            ReadFeatures::Rows(_) => 1.0 - predicted,
+        };
+        let encoder = self.encoder.flops() - unread * self.encoder.last_mlp_flops();
+        images as f64 * (3.0 * encoder - spec.embed_flops() + 3.0 * self.head.flops(&spec, predicted))
     }
 
     /// FLOPs of the forward pass of one image with a linear head in place of the model's head.
@@ -208,8 +213,7 @@ impl SimMim {
         mask: &MaskView,
         context: &mut ForwardContext,
     ) -> WeightedSum<B::Tensor> {
-        let features = self.features(b, images, mask.patches, context); // [B, h·w, D']
-        let prediction = self.head.predict(b, &features, &mask.rows); // [R, C·S] or [R, C·S·K]
+        let prediction = self.predict(b, images, mask.patches, &mask.rows, context); // [R, C·S] or [R, C·S·K]
         let sum = self.compare(b, &prediction, &self.target.values_of(images), mask);
         WeightedSum { sum, weight: mask.weight() }
     }
@@ -273,9 +277,33 @@ impl SimMim {
         hidden: &[bool],
         context: &mut ForwardContext,
     ) -> B::Tensor {
+        self.features_read(b, images, hidden, ReadFeatures::All, context)
+    }
+
+    fn features_read<B: Operations>(
+        &self,
+        b: &B,
+        images: &Images,
+        hidden: &[bool],
+        read: ReadFeatures,
+        context: &mut ForwardContext,
+    ) -> B::Tensor {
         let tokens = self.encoder.embed(b, images); // [B, N, D]
         let tokens = b.mask_tokens(&tokens, hidden, self.mask_token);
-        self.encoder.encode(b, tokens, VisibleTokens::All, context)
+        self.encoder.encode(b, tokens, VisibleTokens::All, read, context)
+    }
+
+    /// Predictions for the features in `rows`, `[R, C·S]` or `[R, C·S·K]`.
+    fn predict<B: Operations>(
+        &self,
+        b: &B,
+        images: &Images,
+        hidden: &[bool],
+        rows: &[u32],
+        context: &mut ForwardContext,
+    ) -> B::Tensor {
+        let features = self.features_read(b, images, hidden, self.head.reads(rows), context); // [R, D'] or [B, h·w, D']
+        self.head.predict(b, &features, rows)
     }
 
     /// Pictures of the predictions, normalized like the input.
@@ -293,9 +321,8 @@ impl SimMim {
     /// # Shapes
     /// images `[B, C, H, W]`, `hidden` `[B, N]` → `[B, C', h, w]` or `[B, C', h, w, K]`.
     pub fn predictions<B: Operations>(&self, b: &B, images: &Images, hidden: &[bool]) -> Vec<f32> {
-        let features = self.features(b, images, hidden, &mut ForwardContext::evaluate());
         let rows: Vec<u32> = (0..(images.count * self.grid.count()) as u32).collect();
-        let predictions = b.read(&self.head.predict(b, &features, &rows));
+        let predictions = b.read(&self.predict(b, images, hidden, &rows, &mut ForwardContext::evaluate()));
         let of_image = predictions.chunks_exact(self.grid.count() * self.layout.outputs());
         of_image.flat_map(|prediction| self.grid.map(&self.layout, prediction)).collect()
     }
@@ -332,7 +359,9 @@ mod tests {
     use super::*;
     use crate::masks::Grid;
     use crate::recipe::resolve;
-    use crate::testing::DEVICE;
+    use crate::testing::{DEVICE, open};
+    use crate::weights::initialize;
+    use simmim_engine::{Backend, Slot};
 
     #[test]
     fn maps_are_resampled_to_finer_coarser_and_unaligned_squares() {
@@ -359,5 +388,58 @@ mod tests {
         let hidden = masks.iter().map(Mask::count).sum::<usize>() as f64;
         assert_eq!(whole.all().weight(), 16.0 * (hidden + 0.25 * (192.0 - hidden)));
         assert_eq!(model.hidden_pixels(&masks[0]).iter().filter(|h| **h).count(), 16 * masks[0].count());
+    }
+
+    #[test]
+    fn what_nobody_reads_changes_neither_loss_nor_gradients() {
+        let vit = ["encoder.depth=2", "encoder.heads=2", "encoder.layer_scale=0.5"];
+        let swin = ["encoder.depths=[1,2]", "encoder.heads=[1,2]"];
+        for (recipe, edits) in [("pretrain-vit-cifar", &vit[..]), ("pretrain-swin-cifar", &swin)] {
+            for recomputes in [false, true] {
+                let edits =
+                    edits.iter().chain(&["encoder.width=16", "encoder.drop_path=0.5"]).map(|edit| edit.to_string());
+                let recipe = resolve(recipe, &edits.collect::<Vec<_>>()).unwrap();
+                let mut builder = Builder::default();
+                let model = SimMim::new(&recipe, &Colors::unknown(3), &DEVICE, &mut builder).unwrap();
+                let (table, inits) = builder.finish();
+                let b = open(table);
+                initialize(&b, &inits, 3);
+                let pixels: Vec<f32> = (0..4 * 3 * 32 * 32).map(|i| (i * 7 % 31) as f32 / 16.0 - 1.0).collect();
+                let images = Images { pixels: &pixels, count: 4, channels: 3, height: 32, width: 32 };
+                // of the second image everything is hidden, and of the third nothing
+                let hides =
+                    |image: usize, cell: usize| image == 1 || image != 2 && (cell * 7 + image).is_multiple_of(3);
+                let grid = Grid { rows: 8, columns: 8 };
+                let masks = (0..4).map(|image| Mask::new(grid, (0..64).map(|cell| hides(image, cell)).collect()));
+                let masks = model.batch_mask(&masks.collect::<Vec<_>>());
+                let mask = masks.all();
+                let run = |reads_all: bool| {
+                    let mut context = ForwardContext::of_samples(1, 0, &[0, 1, 2, 3]).recomputing_blocks(recomputes);
+                    b.start(true);
+                    b.clear_gradients();
+                    let loss = if reads_all {
+                        let features = model.features(&b, &images, mask.patches, &mut context); // [B, h·w, D']
+                        let prediction = model.head.predict(&b, &b.gather_rows(&features, &mask.rows), &mask.rows);
+                        model.compare(&b, &prediction, &model.target.values_of(&images), &mask)
+                    } else {
+                        model.loss(&b, &images, &mask, &mut context).sum
+                    };
+                    let value = b.read(&loss)[0];
+                    b.backward(&loss);
+                    (value, b.read_slot(Slot::Gradients))
+                };
+                let ((all, of_all), (read, of_read)) = (run(true), run(false));
+                assert!((all / read - 1.0).abs() < 1e-6, "{all} {read}");
+                let largest = of_all.iter().fold(0f32, |largest, d| largest.max(d.abs()));
+                let off = of_all.iter().zip(&of_read).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(off < 1e-5 * largest, "gradients up to {largest} are off by {off}");
+                // nothing is hidden at all
+                let nothing = model.batch_mask(&[0; 4].map(|_| Mask::new(grid, vec![false; 64])));
+                b.start(true);
+                let loss = model.loss(&b, &images, &nothing.all(), &mut ForwardContext::evaluate()).sum;
+                b.backward(&loss);
+                assert_eq!(b.read(&loss), [0.0]);
+            }
+        }
     }
 }

@@ -6,7 +6,9 @@
 use serde_json::json;
 use simmim::Error;
 use simmim::classifier::Classifier;
-use simmim::encoders::{Encode, Encoder, EncoderConfig, ForwardContext, Mlp, Role, VisibleTokens, VitConfig};
+use simmim::encoders::{
+    Encode, Encoder, EncoderConfig, ForwardContext, Mlp, ReadFeatures, Role, VisibleTokens, VitConfig,
+};
 use simmim::masks::{Grid, Mask};
 use simmim::model::SimMim;
 use simmim::recipe::{AnyRecipe, Recipe};
@@ -73,7 +75,8 @@ fn check(name: &str, convention: &str, edits: &[&str], left_out: usize) -> Loade
             let b = weights.open(&DEVICE, builder.finish().0, Precision::F32).unwrap();
             b.start(false);
             let tokens = encoder.embed(&b, &expected.images());
-            let features = encoder.encode(&b, tokens, VisibleTokens::All, &mut ForwardContext::evaluate());
+            let features =
+                encoder.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate());
             expected.compare("features", &b.read(&features));
         }
         AnyRecipe::Finetune(recipe) => {
@@ -247,7 +250,7 @@ fn features(weights: &LoadedWeights, name: &str) -> Vec<f32> {
     let b = weights.open(&DEVICE, builder.finish().0, Precision::F32).unwrap();
     b.start(false);
     let tokens = encoder.embed(&b, &expected.images());
-    b.read(&encoder.encode(&b, tokens, VisibleTokens::All, &mut ForwardContext::evaluate()))
+    b.read(&encoder.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate()))
 }
 
 #[test]

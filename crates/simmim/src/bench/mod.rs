@@ -14,7 +14,7 @@ pub use memory::peak_rss_mb;
 pub use simmim_engine::{Direction, OperationTime, ProductPeak};
 pub use times::Times;
 
-use crate::encoders::{Encode, ForwardContext, VisibleTokens, activation_bytes};
+use crate::encoders::{Encode, ForwardContext, ReadFeatures, VisibleTokens, activation_bytes};
 use crate::error::Result;
 use crate::memory::{self as foreseen, Foreseen};
 use crate::model::SimMim;
@@ -303,7 +303,8 @@ impl<D: Device> Bench<D> {
             let started = Instant::now();
             b.start(false);
             let tokens = encoder.embed(b, &images);
-            let features = encoder.encode(b, tokens, VisibleTokens::All, &mut ForwardContext::evaluate());
+            let features =
+                encoder.encode(b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate());
             std::hint::black_box(b.read(&features));
             started.elapsed().as_secs_f64() * 1e3
         };

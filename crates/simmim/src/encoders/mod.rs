@@ -5,6 +5,7 @@
 
 mod activation_memory;
 mod forward_context;
+mod read_features;
 mod resize;
 mod swin;
 mod vit;
@@ -12,6 +13,7 @@ mod weight_init;
 
 pub use activation_memory::{BlockActivations, activation_bytes};
 pub use forward_context::ForwardContext;
+pub use read_features::ReadFeatures;
 pub use resize::resize_bias_table;
 pub(crate) use swin::SwinBlocks;
 pub use swin::{Swin, SwinConfig, SwinV2Config};
@@ -272,10 +274,12 @@ pub trait Encode {
     /// `[B, C, H, W]` → `[B, N, D]`.
     fn embed<B: Operations>(&self, b: &B, images: &Images) -> B::Tensor;
 
-    /// Encodes tokens, all of them or only the visible ones, to features.
+    /// Encodes tokens, all of them or only the visible ones, to features. Of the features that are not read, the last block's
+    /// MLP and the last norm are not computed.
     ///
     /// # Shapes
-    /// `[B, N, D]` → `[B, h·w, D']` in row-major order, or `[B, V, D']` for `V` visible tokens.
+    /// `[B, N, D]` → `[B, h·w, D']` in row-major order, or `[B, V, D']` for `V` visible tokens. If only some features are
+    /// read, `[R, D']`.
     ///
     /// # Panics
     /// If tokens are left out and the encoder [needs all](Encode::needs_all_tokens).
@@ -284,6 +288,7 @@ pub trait Encode {
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
+        read: ReadFeatures,
         context: &mut ForwardContext,
     ) -> B::Tensor;
 
@@ -358,6 +363,9 @@ pub trait Encode {
     /// FLOPs of the forward pass of one image; a multiply-add counts as two.
     fn flops(&self) -> f64;
 
+    /// Those of them that the last block's MLP takes, which is computed only for the features that are read.
+    fn last_mlp_flops(&self) -> f64;
+
     /// What each block saves of one image for the backward pass.
     fn block_activations(&self) -> Vec<BlockActivations>;
 
@@ -424,11 +432,12 @@ impl Encode for Encoder {
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
+        read: ReadFeatures,
         context: &mut ForwardContext,
     ) -> B::Tensor {
         match self {
-            Encoder::Vit(e) => e.encode(b, tokens, visible, context),
-            Encoder::Swin(e) => e.encode(b, tokens, visible, context),
+            Encoder::Vit(e) => e.encode(b, tokens, visible, read, context),
+            Encoder::Swin(e) => e.encode(b, tokens, visible, read, context),
         }
     }
 
@@ -518,6 +527,13 @@ impl Encode for Encoder {
         match self {
             Encoder::Vit(e) => e.flops(),
             Encoder::Swin(e) => e.flops(),
+        }
+    }
+
+    fn last_mlp_flops(&self) -> f64 {
+        match self {
+            Encoder::Vit(e) => e.last_mlp_flops(),
+            Encoder::Swin(e) => e.last_mlp_flops(),
         }
     }
 

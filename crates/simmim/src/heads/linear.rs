@@ -23,9 +23,9 @@ impl LinearHead {
         Self { linear, outputs }
     }
 
-    /// See [`Head::predict`](super::Head::predict).
-    pub fn predict<B: Operations>(&self, b: &B, features: &B::Tensor, rows: &[u32]) -> B::Tensor {
-        b.linear(&b.gather_rows(features, rows), &self.linear)
+    /// See [`Head::predict`](super::Head::predict); features `[R, D']`.
+    pub fn predict<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor {
+        b.linear(features, &self.linear)
     }
 
     /// See [`Head::flops`](super::Head::flops), with all features predicted.

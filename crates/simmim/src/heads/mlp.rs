@@ -28,9 +28,9 @@ impl MlpHead {
         Self { hidden: layer("decoder.0", width), output: layer("decoder.2", outputs), outputs }
     }
 
-    /// See [`Head::predict`](super::Head::predict).
-    pub fn predict<B: Operations>(&self, b: &B, features: &B::Tensor, rows: &[u32]) -> B::Tensor {
-        let hidden = b.linear(&b.gather_rows(features, rows), &self.hidden); // [R, D']
+    /// See [`Head::predict`](super::Head::predict); features `[R, D']`.
+    pub fn predict<B: Operations>(&self, b: &B, features: &B::Tensor) -> B::Tensor {
+        let hidden = b.linear(features, &self.hidden); // [R, D']
         b.linear(&b.gelu(&hidden), &self.output)
     }
 

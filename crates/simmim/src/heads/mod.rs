@@ -10,7 +10,7 @@ pub use inverse_swin::{InverseSwinHead, Sizes};
 pub use linear::LinearHead;
 pub use mlp::MlpHead;
 
-use crate::encoders::EncoderSpec;
+use crate::encoders::{EncoderSpec, ReadFeatures};
 use crate::recipe::{HeadKind, HeadRecipe};
 use crate::targets::Layout;
 use crate::weights::Builder;
@@ -43,14 +43,23 @@ impl Head {
         }
     }
 
+    /// The features that the head reads to predict for those in `rows`, which are indices into `[B·h·w]`.
+    pub fn reads<'a>(&self, rows: &'a [u32]) -> ReadFeatures<'a> {
+        match self {
+            Head::Linear(_) | Head::Mlp(_) => ReadFeatures::Rows(rows),
+            Head::InverseSwin(_) => ReadFeatures::All,
+        }
+    }
+
     /// Predicts for the features in `rows`, which are indices into `[B·h·w]`.
     ///
     /// # Shapes
-    /// features `[B, h·w, D']` → `[R, C·S]` or `[R, C·S·K]`, see [`Layout`].
+    /// features that the head [reads](Head::reads), `[R, D']` or `[B, h·w, D']` → `[R, C·S]` or `[R, C·S·K]`, see
+    /// [`Layout`].
     pub fn predict<B: Operations>(&self, b: &B, features: &B::Tensor, rows: &[u32]) -> B::Tensor {
         match self {
-            Head::Linear(head) => head.predict(b, features, rows),
-            Head::Mlp(head) => head.predict(b, features, rows),
+            Head::Linear(head) => head.predict(b, features),
+            Head::Mlp(head) => head.predict(b, features),
             Head::InverseSwin(head) => head.predict(b, features, rows),
         }
     }

@@ -3,6 +3,7 @@
 use super::config::{Design, Version};
 use super::weight;
 use super::windows::StageWindows;
+use crate::encoders::read_features::mlp_branch_of_rows;
 use crate::encoders::{BlockActivations, ForwardContext};
 use crate::weights::{Builder, Init};
 use simmim_engine::{
@@ -109,12 +110,15 @@ impl Block {
         }
     }
 
+    /// If only the tokens in `read` are read, rows of the output, the others are left out.
+    ///
     /// # Shapes
-    /// `[B, N, D]` → `[B, N, D]`.
+    /// `[B, N, D]` → `[B, N, D]`; if only some are read, `[R, 1, D]`.
     pub(super) fn forward<B: Operations>(
         self: &Rc<Self>,
         b: &B,
         x: &B::Tensor,
+        read: Option<Rc<[u32]>>,
         context: &mut ForwardContext,
     ) -> B::Tensor {
         let drop_path_scale = [(); 2].map(|()| context.drop_path_scale(self.drop_rate));
@@ -125,7 +129,10 @@ impl Block {
                 BiasSource::Continuous { offsets, mlp } => b.continuous_position_bias(offsets, mlp),
             }; // [T, A]
             let x = b.attention_branch(x, &block.attention, Some(&table), drop_path_scale[0].as_deref());
-            let x = b.mlp_branch(&x, &block.mlp, drop_path_scale[1].as_deref());
+            let x = match &read {
+                None => b.mlp_branch(&x, &block.mlp, drop_path_scale[1].as_deref()),
+                Some(rows) => mlp_branch_of_rows(b, &x, rows, &block.mlp, drop_path_scale[1].as_deref()),
+            };
             match &block.extra_norm {
                 None => x,
                 Some(norm) => b.layer_norm(&x, norm),
@@ -147,10 +154,15 @@ impl Block {
     /// FLOPs of the forward pass of one image; `tokens` and `width` are those of its stage.
     pub(super) fn flops(&self, tokens: usize, width: usize, hidden: usize) -> f64 {
         let windows = &self.attention.windows;
-        let products = 2 * tokens * width * (4 * width + 2 * hidden);
+        let projections = 8 * tokens * width * width;
         let attention = 4 * windows.count() * windows.tokens * windows.tokens * width;
-        (products + attention) as f64
+        (projections + attention) as f64 + mlp_flops(tokens, width, hidden)
     }
+}
+
+/// FLOPs of the forward pass of the MLP for one image.
+pub(super) fn mlp_flops(tokens: usize, width: usize, hidden: usize) -> f64 {
+    (4 * tokens * width * hidden) as f64
 }
 
 /// The similarity of queries and keys, and the source of the position bias.

@@ -54,7 +54,7 @@ impl SwinBlocks {
     /// `[B, N, D]` → `[B, N, D]`.
     pub(crate) fn forward<B: Operations>(&self, b: &B, tokens: B::Tensor) -> B::Tensor {
         let mut context = ForwardContext::evaluate();
-        self.blocks.iter().fold(tokens, |x, block| block.forward(b, &x, &mut context))
+        self.blocks.iter().fold(tokens, |x, block| block.forward(b, &x, None, &mut context))
     }
 
     /// FLOPs of the forward pass of one image.

@@ -22,11 +22,12 @@ pub(super) use deduce::deduce;
 use super::forward_context::drop_rate;
 use super::resize::{resize_bias_table, resize_positions};
 use super::{
-    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, Role, SourceTensor, VisibleTokens, plain_name,
+    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, ReadFeatures, Role, SourceTensor, VisibleTokens,
+    plain_name,
 };
 use crate::error::Result;
 use crate::weights::{Builder, Init};
-use block::{Block, BlockLocation};
+use block::{Block, BlockLocation, mlp_flops};
 use config::NORM_EPS;
 use simmim_engine::{Images, LayerNorm, Linear, NormOrder, Operations, Parameter, ParameterId};
 use std::rc::Rc;
@@ -171,15 +172,17 @@ impl Merge {
 
 impl Swin {
     /// Runs the tokens through the first `blocks` blocks and the merging between stages. `after` is called with the
-    /// number of each block, from 1 over all stages, and its output.
+    /// number of each block, from 1 over all stages, and its output. If only the tokens in `read` are read, rows of the output,
+    /// the last of these blocks leaves out the others.
     ///
     /// # Shapes
-    /// `[B, N, D]` → `[B, N/4ⁱ, 2ⁱ·D]` in stage `i`, from 0.
+    /// `[B, N, D]` → `[B, N/4ⁱ, 2ⁱ·D]` in stage `i`, from 0. If only some are read, `[R, 1, 2ⁱ·D]`.
     fn run<B: Operations>(
         &self,
         b: &B,
         tokens: B::Tensor,
         blocks: usize,
+        read: Option<Rc<[u32]>>,
         context: &mut ForwardContext,
         mut after: impl FnMut(usize, &Stage, &B::Tensor),
     ) -> B::Tensor {
@@ -191,7 +194,8 @@ impl Swin {
         let mut done = 0;
         for stage in &self.stages {
             for block in stage.blocks.iter().take(blocks - done) {
-                x = block.forward(b, &x, context);
+                let read = read.clone().filter(|_| done + 1 == blocks);
+                x = block.forward(b, &x, read, context);
                 done += 1;
                 after(done, stage, &x);
             }
@@ -276,14 +280,22 @@ impl Encode for Swin {
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
+        read: ReadFeatures,
         context: &mut ForwardContext,
     ) -> B::Tensor {
         match visible {
-            VisibleTokens::All => {
-                let x = self.run(b, tokens, self.sizes.depth(), context, |_, _, _| ());
-                b.layer_norm(&x, &self.norm)
-            }
+            VisibleTokens::All => {}
             VisibleTokens::Rows(_) => panic!("tokens are left out of an encoder that needs all"),
+        }
+        let rows = match read {
+            ReadFeatures::All => None,
+            ReadFeatures::Rows(rows) => Some(rows),
+        };
+        let x = self.run(b, tokens, self.sizes.depth(), rows.map(Rc::from), context, |_, _, _| ());
+        let x = b.layer_norm(&x, &self.norm);
+        match rows {
+            None => x,
+            Some(rows) => b.reshape(&x, &[rows.len(), self.sizes.out_width()]),
         }
     }
 
@@ -299,7 +311,7 @@ impl Encode for Swin {
         context: &mut ForwardContext,
     ) -> Vec<B::Tensor> {
         let mut maps = Vec::new();
-        self.run(b, tokens, blocks.last().copied().unwrap_or(0), context, |block, stage, x| {
+        self.run(b, tokens, blocks.last().copied().unwrap_or(0), None, context, |block, stage, x| {
             if blocks.contains(&block) {
                 maps.push(b.reshape(x, &[b.shape(x)[0], stage.grid.0, stage.grid.1, stage.width]));
             }
@@ -369,6 +381,11 @@ impl Encode for Swin {
             blocks + merge as f64
         };
         embed as f64 + self.stages.iter().map(stage).sum::<f64>()
+    }
+
+    fn last_mlp_flops(&self) -> f64 {
+        let last = self.stages.last().expect("a Swin has a stage");
+        mlp_flops(last.tokens(), last.width, self.sizes.hidden(last.width))
     }
 
     fn block_activations(&self) -> Vec<BlockActivations> {
@@ -494,7 +511,7 @@ mod tests {
         let images = Images { pixels: &pixels, count: 2, channels: 3, height, width };
         let tokens = swin.embed(&b, &images);
         assert_eq!(b.shape(&tokens), [2, 4 * 12, 8]);
-        let features = swin.encode(&b, tokens, VisibleTokens::All, &mut ForwardContext::evaluate());
+        let features = swin.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate());
         assert_eq!(b.shape(&features), [2, 2 * 6, 16]);
         assert!(b.read(&features).iter().all(|v| v.is_finite()));
 

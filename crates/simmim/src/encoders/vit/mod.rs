@@ -8,6 +8,7 @@
 
 mod config;
 mod deduce;
+mod position_tables;
 mod relative_positions;
 mod rotary;
 
@@ -15,14 +16,14 @@ pub use config::{Mlp, PositionBias, VitConfig};
 pub(super) use deduce::deduce;
 
 use super::forward_context::drop_rate;
-use super::resize::{resize_bias_table, resize_positions};
+use super::read_features::mlp_branch_of_rows;
 use super::{
-    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, Role, SourceTensor, VisibleTokens, check_pairs,
-    plain_name,
+    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, ReadFeatures, Role, SourceTensor, VisibleTokens,
+    check_pairs, plain_name,
 };
 use crate::error::Result;
 use crate::weights::{Builder, Init};
-use relative_positions::{CLASS_ROWS, relative_position_index, relative_positions};
+use relative_positions::{relative_position_index, relative_positions};
 use simmim_engine::{
     Activation, AttentionBranch, Images, LayerNorm, Linear, MlpBranch, NormOrder, Operations, Parameter, ParameterId,
     QkvBias, Similarity, Windows,
@@ -213,56 +214,19 @@ impl Vit {
         self.grid().0 * self.grid().1
     }
 
-    /// The fit of a relative position bias table, whose last three rows belong to the class token and are not resized.
-    fn fit_bias_table(&self, parameter: &Parameter, source: &SourceTensor) -> Fit {
-        let ([rows, heads], own) = (source.shape, &parameter.shape) else { return Fit::Incompatible };
-        if *heads != own[1] {
-            return Fit::Reinitialized(format!("it is for {heads} heads, not {}", own[1]));
-        }
-        let offsets = |grid: (usize, usize)| (2 * grid.0 - 1, 2 * grid.1 - 1);
-        let known = source.grid.map(offsets).filter(|(y, x)| y * x + CLASS_ROWS == *rows);
-        let side = (rows - CLASS_ROWS).isqrt();
-        let square = (side * side + CLASS_ROWS == *rows && side % 2 == 1).then_some((side, side));
-        match known.or(square) {
-            None => Fit::Reinitialized(format!("the grid of its {rows} rows is not known")),
-            Some(from) if from == offsets(self.grid()) => Fit::Same,
-            Some(from) => {
-                let (table, class_rows) = source.values.split_at((rows - CLASS_ROWS) * heads);
-                let mut resized = resize_bias_table(table, from, offsets(self.grid()));
-                resized.extend(class_rows);
-                Fit::Resized(resized)
-            }
-        }
-    }
-
-    /// The fit of absolute position embeddings, whose first row belongs to the class token and is not resized.
-    fn fit_positions(&self, parameter: &Parameter, source: &SourceTensor) -> Fit {
-        let [1, rows, width] = *source.shape else { return Fit::Incompatible };
-        if width != parameter.shape[2] {
-            return Fit::Incompatible;
-        }
-        match source.grid_of(rows - 1) {
-            None => Fit::Reinitialized(format!("the grid of its {rows} rows is not known")),
-            Some(from) if from == self.grid() => Fit::Same,
-            Some(from) => {
-                let (class_row, table) = source.values.split_at(width);
-                Fit::Resized([class_row, &resize_positions(table, from, self.grid())].concat())
-            }
-        }
-    }
-
     /// Runs the tokens through the first `blocks` blocks. `after` is called with the number of each block, from 1, and
-    /// its output.
+    /// its output. If only the tokens in `read` are read, rows of the output, the last of these blocks leaves out the others.
     ///
     /// # Shapes
     /// `[B, N, D]` → `[B, T + N, D]`, or `[B, T + V, D]` for `V` visible tokens; the first `T` are registers and the class
-    /// token.
+    /// token. If only some are read, `[R, 1, D]`.
     fn run<B: Operations>(
         &self,
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
         blocks: usize,
+        read: Option<Rc<[u32]>>,
         context: &mut ForwardContext,
         mut after: impl FnMut(usize, &B::Tensor),
     ) -> B::Tensor {
@@ -286,6 +250,7 @@ impl Vit {
         for (i, block) in self.blocks[..blocks].iter().enumerate() {
             let drop_path_scale = [(); 2].map(|()| context.drop_path_scale(block.drop_rate));
             let (block, shared, windows) = (Rc::clone(block), shared.clone(), windows.clone());
+            let read = read.clone().filter(|_| i + 1 == blocks);
             x = context.through(b, &x, move |b, x| {
                 let table = block.bias_table.map(|id| b.parameter(id)).or_else(|| shared.clone());
                 let [of_attention, of_mlp] = drop_path_scale.each_ref().map(Option::as_deref);
@@ -296,7 +261,10 @@ impl Vit {
                         b.attention_branch(x, &attention, None, of_attention)
                     }
                 };
-                b.mlp_branch(&x, &block.mlp, of_mlp)
+                match &read {
+                    None => b.mlp_branch(&x, &block.mlp, of_mlp),
+                    Some(rows) => mlp_branch_of_rows(b, &x, rows, &block.mlp, of_mlp),
+                }
             });
             after(i + 1, &x);
         }
@@ -358,12 +326,28 @@ impl Encode for Vit {
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
+        read: ReadFeatures,
         context: &mut ForwardContext,
     ) -> B::Tensor {
-        let x = self.run(b, tokens, visible, self.config.depth, context, |_, _| ()); // [B, T + N, D]
-        match &self.end {
-            End::Norm(norm) => self.patch_tokens(b, &b.layer_norm(&x, norm)),
-            End::PooledNorm(_) => self.patch_tokens(b, &x),
+        let tokens_read = match read {
+            ReadFeatures::All => None,
+            ReadFeatures::Rows(rows) => {
+                let of_image = match visible {
+                    VisibleTokens::All => self.patches(),
+                    VisibleTokens::Rows(visible) => visible.len() / b.shape(&tokens)[0],
+                };
+                let others = self.others() as u32;
+                Some(rows.iter().map(|row| row + (row / of_image as u32 + 1) * others).collect())
+            }
+        };
+        let x = self.run(b, tokens, visible, self.config.depth, tokens_read, context, |_, _| ());
+        let x = match &self.end {
+            End::Norm(norm) => b.layer_norm(&x, norm),
+            End::PooledNorm(_) => x,
+        };
+        match read {
+            ReadFeatures::All => self.patch_tokens(b, &x),
+            ReadFeatures::Rows(rows) => b.reshape(&x, &[rows.len(), self.config.width]),
         }
     }
 
@@ -388,7 +372,7 @@ impl Encode for Vit {
     ) -> Vec<B::Tensor> {
         let (mut maps, (h, w)) = (Vec::new(), self.grid());
         let deepest = blocks.last().copied().unwrap_or(0);
-        self.run(b, tokens, VisibleTokens::All, deepest, context, |block, x| {
+        self.run(b, tokens, VisibleTokens::All, deepest, None, context, |block, x| {
             if blocks.contains(&block) {
                 let tokens = self.patch_tokens(b, x); // [B, N, D]
                 maps.push(b.reshape(&tokens, &[b.shape(&tokens)[0], h, w, self.config.width]));
@@ -412,10 +396,10 @@ impl Encode for Vit {
         context: &mut ForwardContext,
     ) -> B::Tensor {
         let blocks = block.unwrap_or(self.config.depth);
-        let x = self.run(b, tokens, VisibleTokens::All, blocks, context, |_, _| ()); // [B, T + N, D]
-        let [images, tokens, _] = b.shape(&x)[..] else { panic!("tokens are [B, T + N, D]") };
-        let rows: Vec<u32> = (0..images).map(|image| (image * tokens + self.config.registers) as u32).collect();
-        let class_tokens = b.gather_rows(&x, &rows); // [B, D]
+        let (images, of_image) = (b.shape(&tokens)[0], self.patches() + self.others());
+        let rows = (0..images).map(|image| (image * of_image + self.config.registers) as u32).collect();
+        let x = self.run(b, tokens, VisibleTokens::All, blocks, Some(rows), context, |_, _| ()); // [B, 1, D]
+        let class_tokens = b.reshape(&x, &[images, self.config.width]);
         match (&self.end, block) {
             (End::Norm(norm), None) => b.layer_norm(&class_tokens, norm),
             (End::Norm(_), Some(_)) => class_tokens,
@@ -467,6 +451,11 @@ impl Encode for Vit {
         let products = 2.0 * tokens * d * (4.0 * d + ((c.mlp.parts() + 1) * c.hidden()) as f64);
         let attention = 4.0 * tokens * tokens * d;
         embed + c.depth as f64 * (products + attention)
+    }
+
+    fn last_mlp_flops(&self) -> f64 {
+        let c = &self.config;
+        2.0 * ((self.patches() + self.others()) * c.width * (c.mlp.parts() + 1) * c.hidden()) as f64
     }
 
     fn block_activations(&self) -> Vec<BlockActivations> {
@@ -573,7 +562,8 @@ mod tests {
         let pixels: Vec<f32> = (0..2 * 96).map(|i| (i * 7 % 31) as f32 / 16.0 - 1.0).collect();
         let images = Images { pixels: &pixels, count: 2, channels: 1, height: 8, width: 12 };
         let encode = |visible: VisibleTokens| {
-            let features = vit.encode(&b, vit.embed(&b, &images), visible, &mut ForwardContext::evaluate());
+            let embedded = vit.embed(&b, &images);
+            let features = vit.encode(&b, embedded, visible, ReadFeatures::All, &mut ForwardContext::evaluate());
             (b.shape(&features), b.read(&features))
         };
         let all: Vec<u32> = (0..12).collect();
