@@ -4,7 +4,8 @@
 //! first run, and again by each optimizer step, together with the new values (`optimizer.rs`). In f32 they would be as large as
 //! the weights themselves, so training in f32 packs a weight just before its product instead. The same is done with the panels of
 //! `W` for the product that computes the gradient of the input. Then the weight is read from memory where its panels would
-//! be, and the optimizer step has less to write, so this costs hardly any time.
+//! be, and the optimizer step has less to write, so this costs hardly any time. Where the forward product's panels are stored,
+//! those are read instead, because they are half as large as the weight.
 
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
@@ -14,7 +15,7 @@ use simmim_engine::ParameterId;
 use simmim_kernels::aligned::Aligned;
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::matrix::Matrix;
-use simmim_kernels::pack::{Packed, PackedLayout, pack_weight_by_column, pack_weight_rows};
+use simmim_kernels::pack::{Packed, PackedLayout, pack_columns_of_panels, pack_weight_by_column, pack_weight_rows};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -116,7 +117,11 @@ impl Cpu {
         let weight = self.unpacked_weight(&store, id);
         let layout = self.tile.panels::<T>(weight.rows(), weight.columns());
         let mut lanes = self.pools.lanes.temporary(layout.lanes());
-        let rows = (PIECE / weight.columns()).next_multiple_of(T::PER_LANE).max(LEAST_ROWS);
+        let forward = self.tile.panels::<T>(weight.columns(), weight.rows());
+        let packed = self.packed_weights.borrow();
+        let stored = packed.by_id.get(&id).filter(|packed| packed.version == store.version());
+        let stored = stored.map(|packed| Packed::new(&packed.lanes, forward)).filter(|_| T::PER_LANE == 2);
+        let rows = (PIECE / weight.columns()).max(LEAST_ROWS).next_multiple_of(T::PER_LANE * forward.width());
         let pieces = weight.rows().div_ceil(rows);
         let mut tasks: Vec<_> = (0..pieces).map(|_| Vec::with_capacity(layout.groups())).collect();
         for mut group in lanes.chunks_exact_mut(layout.group_lanes()) {
@@ -127,6 +132,9 @@ impl Cpu {
         }
         self.threads.map(tasks.into_iter().enumerate().collect(), |(piece, mut groups)| {
             let first = piece * rows;
+            if stored.is_some_and(|panels| pack_columns_of_panels(panels, first, layout.width(), &mut groups)) {
+                return;
+            }
             let part = weight.rows_from(first, rows.min(weight.rows() - first));
             pack_weight_rows::<T>(part, layout.width(), &mut groups);
         });

@@ -21,7 +21,7 @@ use crate::instructions::{Avx512, Avx512Bf16, Avx512Of};
 use crate::layer_norm::RowStatistics;
 use crate::math::{EXP_POLYNOMIAL, MINUS_LN_2, NEGLIGIBLE};
 use crate::matrix::Matrix;
-use crate::pack::PackedLayout;
+use crate::pack::{Packed, PackedLayout};
 use std::arch::x86_64::{
     __m512, __mmask16, _CMP_NLT_UQ, _mm_sfence, _mm512_cmp_ps_mask, _mm512_fmadd_ps, _mm512_loadu_ps,
     _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps, _mm512_mul_ps,
@@ -170,6 +170,18 @@ impl<T: Dtype> Avx512Of<T> {
 }
 
 impl Avx512Bf16 {
+    /// Packs columns of panels to groups, which must be whole vectors wide.
+    pub(crate) fn columns_of_panels_to_groups(
+        self,
+        panels: Packed,
+        first: usize,
+        width: usize,
+        groups: &mut [&mut [u32]],
+    ) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { pack::columns_of_panels_to_groups(panels, first, width, groups) }
+    }
+
     /// See [`crate::bf16::narrow`].
     pub(crate) fn narrow(self, values: &[f32], out: &mut [Bf16]) {
         // SAFETY: `self` proves that the CPU has the instructions.

@@ -4,13 +4,14 @@ use super::LANES;
 use super::bf16::{rounded, rounded_pairs};
 use crate::dtype::{Bf16, Dtype, DtypeKind};
 use crate::matrix::Matrix;
-use crate::pack::{PackedLayout, SQUARE};
+use crate::pack::{Packed, PackedLayout, SQUARE};
 use crate::product::fetch_values;
 use std::arch::x86_64::{
-    __m512i, __mmask16, __mmask32, _mm256_maskz_loadu_epi16, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cvtepu16_epi32, _mm512_maskz_loadu_epi16, _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512,
-    _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_stream_si512, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __m512i, __mmask16, __mmask32, _mm_set_epi64x, _mm256_maskz_loadu_epi16, _mm512_broadcast_i32x4,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_loadu_si512, _mm512_maskz_loadu_epi16,
+    _mm512_maskz_loadu_ps, _mm512_or_si512, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_i32x4,
+    _mm512_slli_epi32, _mm512_storeu_si512, _mm512_stream_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
 /// See [`crate::pack::pack_depth_by_column`]. With `PAST_CACHES` lanes are stored past the caches.
@@ -90,6 +91,45 @@ pub(super) unsafe fn weight_rows_to_groups<T: Dtype>(rows: Matrix<f32>, width: u
                         }
                     };
                     _mm512_storeu_si512(run.as_mut_ptr().cast(), lanes);
+                }
+            }
+        }
+    }
+}
+
+/// Steps of the depth, each two columns of the source, that a transposed square of lanes has.
+const STEPS_OF_SQUARE: usize = LANES / 2;
+
+/// See [`crate::pack::pack_columns_of_panels`], for groups that are whole vectors wide.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+pub(super) fn columns_of_panels_to_groups(panels: Packed, first: usize, width: usize, groups: &mut [&mut [u32]]) {
+    let steps = groups.first().map_or(0, |group| group.len() / width);
+    // one panel after the other, each from its first step to its last
+    let steps_of_panel = panels.width() / 2;
+    for first_step in (0..steps).step_by(steps_of_panel) {
+        let panel = first / panels.width() + first_step / steps_of_panel;
+        let lanes = match panel < panels.groups() {
+            true => panels.lanes_of_groups(0, panel..panel + 1),
+            false => &[],
+        };
+        let steps = first_step..steps.min(first_step + steps_of_panel);
+        for (group, out) in groups.iter_mut().enumerate() {
+            for left in (0..width).step_by(LANES) {
+                let source_step = (group * width + left) / 2;
+                for (i, step) in steps.clone().step_by(STEPS_OF_SQUARE).enumerate() {
+                    let mut square = [_mm512_setzero_si512(); STEPS_OF_SQUARE];
+                    for (row, square) in square.iter_mut().enumerate() {
+                        let at = (source_step + row) * panels.width() + i * LANES;
+                        if let Some(run) = lanes.get(at..at + LANES) {
+                            // SAFETY: the run is sixteen lanes long.
+                            *square = unsafe { _mm512_loadu_si512(run.as_ptr().cast()) };
+                        }
+                    }
+                    let part = &mut out[step * width..steps.end.min(step + STEPS_OF_SQUARE) * width];
+                    for (lanes, out) in transposed_pairs(square).iter().zip(part.chunks_exact_mut(width)) {
+                        // SAFETY: the run is sixteen lanes long.
+                        unsafe { _mm512_storeu_si512(out[left..left + LANES].as_mut_ptr().cast(), *lanes) };
+                    }
                 }
             }
         }
@@ -184,17 +224,39 @@ fn transposed(rows: [__m512i; LANES]) -> [__m512i; LANES] {
             _mm512_unpackhi_epi64(ab_high, cd_high),
         ];
     }
-    const EVEN: i32 = 0b10_00_10_00; // quarters 0 and 2 of both operands
-    const ODD: i32 = 0b11_01_11_01;
     let mut columns = rows;
     for k in 0..4 {
-        let [a, b, c, d] = of.map(|of| of[k]);
-        let (ab, cd) = (_mm512_shuffle_i32x4::<EVEN>(a, b), _mm512_shuffle_i32x4::<EVEN>(c, d));
-        let (ab_odd, cd_odd) = (_mm512_shuffle_i32x4::<ODD>(a, b), _mm512_shuffle_i32x4::<ODD>(c, d));
-        columns[k] = _mm512_shuffle_i32x4::<EVEN>(ab, cd);
-        columns[k + 4] = _mm512_shuffle_i32x4::<EVEN>(ab_odd, cd_odd);
-        columns[k + 8] = _mm512_shuffle_i32x4::<ODD>(ab, cd);
-        columns[k + 12] = _mm512_shuffle_i32x4::<ODD>(ab_odd, cd_odd);
+        [columns[k], columns[k + 4], columns[k + 8], columns[k + 12]] = transposed_quarters(of.map(|of| of[k]));
     }
     columns
+}
+
+/// The transpose of a square of 16 × 16 values, whose lanes are two values of a column, `(2·row, column)` and
+/// `(2·row + 1, column)`, and become two values of a row, `(row, 2·column)` and `(row, 2·column + 1)`.
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+fn transposed_pairs(rows: [__m512i; STEPS_OF_SQUARE]) -> [__m512i; STEPS_OF_SQUARE] {
+    // within two lanes, their first values and then their second ones; after that, two lanes move as one
+    let order = _mm512_broadcast_i32x4(_mm_set_epi64x(0x0f0e_0b0a_0d0c_0908, 0x0706_0302_0504_0100));
+    let rows = rows.map(|row| _mm512_shuffle_epi8(row, order));
+    let pairs = [0, 2, 4, 6].map(|i| (rows[i], rows[i + 1]));
+    let even = transposed_quarters(pairs.map(|(a, b)| _mm512_unpacklo_epi64(a, b)));
+    let odd = transposed_quarters(pairs.map(|(a, b)| _mm512_unpackhi_epi64(a, b)));
+    [even[0], odd[0], even[1], odd[1], even[2], odd[2], even[3], odd[3]]
+}
+
+/// The transpose of four rows of four quarters of a vector.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transposed_quarters([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    const EVEN: i32 = 0b10_00_10_00; // quarters 0 and 2 of both operands
+    const ODD: i32 = 0b11_01_11_01;
+    let (ab, cd) = (_mm512_shuffle_i32x4::<EVEN>(a, b), _mm512_shuffle_i32x4::<EVEN>(c, d));
+    let (ab_odd, cd_odd) = (_mm512_shuffle_i32x4::<ODD>(a, b), _mm512_shuffle_i32x4::<ODD>(c, d));
+    [
+        _mm512_shuffle_i32x4::<EVEN>(ab, cd),
+        _mm512_shuffle_i32x4::<EVEN>(ab_odd, cd_odd),
+        _mm512_shuffle_i32x4::<ODD>(ab, cd),
+        _mm512_shuffle_i32x4::<ODD>(ab_odd, cd_odd),
+    ]
 }

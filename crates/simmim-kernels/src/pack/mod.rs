@@ -92,6 +92,31 @@ pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut 
     }
 }
 
+/// Packs some columns of a bf16 operand, so that they are the depth, from its panels: into each of `groups`, their steps of that
+/// group. Panels are half as large as the values that they were packed from. Returns whether this CPU has instructions for that; if
+/// not, nothing is done.
+///
+/// # Shapes
+/// `panels` `[K, N]` in one segment, of which columns `first ..` are packed, whole lanes of the depth; `groups` are equally long, in
+/// steps of `width` lanes, and have `K` columns. Steps after the last column become zero.
+///
+/// # Panics
+/// If the sizes do not fit together, or `first` is not the first column of a panel.
+pub fn pack_columns_of_panels(panels: Packed, first: usize, width: usize, groups: &mut [&mut [u32]]) -> bool {
+    let lanes = groups.first().map_or(0, |group| group.len());
+    assert!(lanes.is_multiple_of(width) && groups.iter().all(|group| group.len() == lanes), "groups of whole steps");
+    assert!(panels.segments() == 1 && first.is_multiple_of(panels.width()), "column {first} begins no panel");
+    assert!(groups.len() * width <= (2 * panels.steps()).next_multiple_of(width), "{} groups", groups.len());
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx512) = Avx512Bf16::detect()
+        && [width, panels.width()].iter().all(|width| width.is_multiple_of(avx512::LANES))
+    {
+        avx512.columns_of_panels_to_groups(panels, first, width, groups);
+        return true;
+    }
+    false
+}
+
 /// Packs one segment of an operand whose columns are the depth, such as the transpose of the right side of a product.
 ///
 /// # Shapes
@@ -413,6 +438,31 @@ mod tests {
                         assert_eq!(fast, naive, "{depth}×{columns}, {layout:?}, portable");
                     }
                 }
+            }
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn columns_of_panels_equal_naive_in_two_parts() {
+        for (rows, columns) in [(1, 1), (5, 49), (48, 96), (33, 100), (97, 50), (200, 150)] {
+            let values = numbers(rows * columns, 1);
+            let whole = |layout: PackedLayout, is_whole| if is_whole { layout.with_whole_squares() } else { layout };
+            for is_whole in [false, true] {
+                let from = whole(PackedLayout::new::<Bf16>(rows, columns, 48), is_whole);
+                let to = whole(PackedLayout::new::<Bf16>(columns, rows, 48), is_whole);
+                let (mut panels, mut naive) = (vec![1; from.lanes()], vec![2; to.lanes()]);
+                pack_naive::<Bf16>(rows, from, |k, j| values[k * columns + j], &mut panels);
+                pack_naive::<Bf16>(columns, to, |k, j| values[j * columns + k], &mut naive);
+                let mut packed = vec![3; to.lanes()];
+                let upper = columns / 2 / 48 * 48;
+                let (mut first, mut second): (Vec<_>, Vec<_>) =
+                    packed.chunks_exact_mut(to.group_lanes()).map(|group| group.split_at_mut(upper / 2 * 48)).unzip();
+                let panels = Packed::new(&panels, from);
+                let is_done = [(0, &mut first), (upper, &mut second)]
+                    .map(|(column, groups)| pack_columns_of_panels(panels, column, 48, groups));
+                assert_eq!(is_done, [Avx512Bf16::detect().is_some(); 2]);
+                assert!(!is_done[0] || packed == naive, "{rows} × {columns}, {is_whole}");
             }
         }
     }
