@@ -4,6 +4,7 @@
 //! with them. A panel of at most 8 columns takes one vector. Written out, because the compiler stores sums that it is left to
 //! arrange itself once in every step, which halves the speed.
 
+use super::rows::{InBlock, InPlace, Rows, row_of};
 use super::{TileAccumulator, TileJob, TileKernel};
 use std::arch::x86_64::{
     __m256, __m256i, _MM_HINT_T1, _mm_prefetch, _mm256_add_ps, _mm256_and_si256, _mm256_castsi256_ps,
@@ -36,8 +37,8 @@ unsafe fn f32_tile<const HEIGHT: usize>(job: &TileJob) {
         match (job.a_row, job.a_step, job.columns.div_ceil(LANES)) {
             (stride, 1, 1) => f32_vectors::<HEIGHT, 1>(job, InPlace { stride }),
             (stride, 1, _) => f32_vectors::<HEIGHT, 2>(job, InPlace { stride }),
-            (1, BLOCK, 1) => f32_vectors::<HEIGHT, 1>(job, InBlock),
-            (1, BLOCK, _) => f32_vectors::<HEIGHT, 2>(job, InBlock),
+            (1, BLOCK, 1) => f32_vectors::<HEIGHT, 1>(job, InBlock::<BLOCK>),
+            (1, BLOCK, _) => f32_vectors::<HEIGHT, 2>(job, InBlock::<BLOCK>),
             (row, step, _) => unreachable!("no product reads rows {row} and steps {step} apart"),
         }
     }
@@ -53,50 +54,6 @@ unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
             1 => bf16_vectors::<HEIGHT, 1>(job),
             _ => bf16_vectors::<HEIGHT, 2>(job),
         }
-    }
-}
-
-/// Where the rows of A are, as distances that are constants as far as possible: the fewer instructions are spent on
-/// addresses, the closer the loop comes to its multiply-adds, above all if the core serves another thread as well.
-trait Rows: Copy {
-    /// Lanes from a row to the next.
-    fn row(self) -> usize;
-
-    /// Lanes from a step to the next.
-    fn step(self) -> usize;
-}
-
-/// Rows whose steps follow each other.
-#[derive(Clone, Copy)]
-struct InPlace {
-    stride: usize,
-}
-
-/// Steps whose rows follow each other.
-#[derive(Clone, Copy)]
-struct InBlock;
-
-impl Rows for InPlace {
-    #[inline(always)]
-    fn row(self) -> usize {
-        self.stride
-    }
-
-    #[inline(always)]
-    fn step(self) -> usize {
-        1
-    }
-}
-
-impl Rows for InBlock {
-    #[inline(always)]
-    fn row(self) -> usize {
-        1
-    }
-
-    #[inline(always)]
-    fn step(self) -> usize {
-        BLOCK
     }
 }
 
@@ -150,14 +107,11 @@ unsafe fn add_step<const HEIGHT: usize, const VECTORS: usize>(
     b: *const f32,
     rows: impl Rows,
 ) {
-    // the fourth row has a pointer of its own, so that an address is a pointer and one or two distances
-    let fourth = a.wrapping_add(3 * rows.row());
     // SAFETY: the caller promises that these lanes may be read.
     unsafe {
         let vectors: [__m256; VECTORS] = std::array::from_fn(|v| _mm256_loadu_ps(b.add(v * LANES)));
         for i in 0..HEIGHT {
-            let row = if i < 3 { a.wrapping_add(i * rows.row()) } else { fourth.wrapping_add((i - 3) * rows.row()) };
-            let lane = _mm256_set1_ps(*row.add(step * rows.step()));
+            let lane = _mm256_set1_ps(*row_of(a, i, rows).add(step * rows.step()));
             for v in 0..VECTORS {
                 sums[i][v] = _mm256_fmadd_ps(lane, vectors[v], sums[i][v]);
             }

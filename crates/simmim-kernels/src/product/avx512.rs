@@ -3,6 +3,7 @@
 //! In each step of the depth, three vectors of the panel are loaded, and one lane of each row of A is broadcast and
 //! multiplied with them. A panel of fewer columns takes fewer vectors.
 
+use super::rows::{InBlock, InPlace, Rows, row_of};
 use super::{TileAccumulator, TileJob, TileKernel};
 use std::arch::x86_64::{
     __m512, __m512bh, _MM_HINT_T1, _mm_prefetch, _mm512_add_ps, _mm512_and_si512, _mm512_castsi512_ps,
@@ -16,7 +17,10 @@ const LANES: usize = 16;
 /// Lanes of a panel.
 const WIDTH: usize = 48;
 
-pub(super) const F32: [TileKernel; 8] = [
+/// Rows of a block of A, the greatest height of a tile.
+const BLOCK: usize = 8;
+
+pub(super) const F32: [TileKernel; BLOCK] = [
     f32_tile::<1>,
     f32_tile::<2>,
     f32_tile::<3>,
@@ -27,7 +31,7 @@ pub(super) const F32: [TileKernel; 8] = [
     f32_tile::<8>,
 ];
 
-pub(super) const BF16: [TileKernel; 8] = [
+pub(super) const BF16: [TileKernel; BLOCK] = [
     bf16_tile::<1>,
     bf16_tile::<2>,
     bf16_tile::<3>,
@@ -39,7 +43,7 @@ pub(super) const BF16: [TileKernel; 8] = [
 ];
 
 /// bf16 operands on a CPU that cannot multiply them.
-pub(super) const WIDENED: [TileKernel; 8] = [
+pub(super) const WIDENED: [TileKernel; BLOCK] = [
     widened_tile::<1>,
     widened_tile::<2>,
     widened_tile::<3>,
@@ -56,10 +60,14 @@ pub(super) const WIDENED: [TileKernel; 8] = [
 unsafe fn f32_tile<const HEIGHT: usize>(job: &TileJob) {
     // SAFETY: the caller promises what these functions ask for.
     unsafe {
-        match job.columns.div_ceil(LANES) {
-            1 => f32_vectors::<HEIGHT, 1>(job),
-            2 => f32_vectors::<HEIGHT, 2>(job),
-            _ => f32_vectors::<HEIGHT, 3>(job),
+        match (job.a_row, job.a_step, job.columns.div_ceil(LANES)) {
+            (stride, 1, 1) => f32_vectors::<HEIGHT, 1>(job, InPlace { stride }),
+            (stride, 1, 2) => f32_vectors::<HEIGHT, 2>(job, InPlace { stride }),
+            (stride, 1, _) => f32_vectors::<HEIGHT, 3>(job, InPlace { stride }),
+            (1, BLOCK, 1) => f32_vectors::<HEIGHT, 1>(job, InBlock::<BLOCK>),
+            (1, BLOCK, 2) => f32_vectors::<HEIGHT, 2>(job, InBlock::<BLOCK>),
+            (1, BLOCK, _) => f32_vectors::<HEIGHT, 3>(job, InBlock::<BLOCK>),
+            (row, step, _) => unreachable!("no product reads rows {row} and steps {step} apart"),
         }
     }
 }
@@ -78,13 +86,16 @@ unsafe fn bf16_tile<const HEIGHT: usize>(job: &TileJob) {
     }
 }
 
+/// Steps of the depth that share their additions to addresses.
+const STEPS: usize = 4;
+
 /// # Safety
-/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns.
+/// As [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns, and `rows` are its distances
+/// in A.
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) {
+unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, rows: impl Rows) {
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; HEIGHT];
-    let (a_row, a_step) = (job.a_row, job.a_step);
     job.prefetch_output::<HEIGHT, VECTORS>();
     for segment in 0..job.segments {
         // SAFETY: the caller promises that these lanes may be read.
@@ -92,23 +103,47 @@ unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob) 
             let mut a = job.a.add(segment * job.a_segment).cast::<f32>();
             let mut b = job.b.add(segment * job.b_segment).cast::<f32>();
             let mut ahead = job.ahead.first.wrapping_add(segment * job.b_segment);
-            for _ in 0..job.steps {
-                let vectors: [__m512; VECTORS] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(v * LANES)));
-                for i in 0..HEIGHT {
-                    let lane = _mm512_set1_ps(*a.add(i * a_row));
-                    for v in 0..VECTORS {
-                        sums[i][v] = _mm512_fmadd_ps(lane, vectors[v], sums[i][v]);
-                    }
+            for _ in 0..job.steps / STEPS {
+                for step in 0..STEPS {
+                    add_step(&mut sums, a, step, b.add(step * WIDTH), rows);
+                    _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(step * job.ahead.step).cast());
                 }
-                _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-                ahead = ahead.wrapping_add(job.ahead.step);
-                a = a.wrapping_add(a_step);
-                b = b.add(WIDTH);
+                ahead = ahead.wrapping_add(STEPS * job.ahead.step);
+                a = a.wrapping_add(STEPS * rows.step());
+                b = b.add(STEPS * WIDTH);
+            }
+            for step in 0..job.steps % STEPS {
+                add_step(&mut sums, a, step, b.add(step * WIDTH), rows);
             }
         }
     }
     // SAFETY: the caller promises what `store` asks for.
-    unsafe { store(job, &sums) }
+    unsafe { store(job, sums) }
+}
+
+/// Adds the products of one step.
+///
+/// # Safety
+/// `HEIGHT` rows from `a` on have a lane that may be read in this step, and the panel has `VECTORS` vectors at `b`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
+unsafe fn add_step<const HEIGHT: usize, const VECTORS: usize>(
+    sums: &mut [[__m512; VECTORS]; HEIGHT],
+    a: *const f32,
+    step: usize,
+    b: *const f32,
+    rows: impl Rows,
+) {
+    // SAFETY: the caller promises that these lanes may be read.
+    unsafe {
+        let vectors: [__m512; VECTORS] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(v * LANES)));
+        for i in 0..HEIGHT {
+            let lane = _mm512_set1_ps(*row_of(a, i, rows).add(step * rows.step()));
+            for v in 0..VECTORS {
+                sums[i][v] = _mm512_fmadd_ps(lane, vectors[v], sums[i][v]);
+            }
+        }
+    }
 }
 
 /// # Safety
@@ -139,7 +174,7 @@ unsafe fn bf16_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob)
         }
     }
     // SAFETY: the caller promises what `store` asks for.
-    unsafe { store(job, &sums) }
+    unsafe { store(job, sums) }
 }
 
 /// Computes a tile one vector of columns at a time, because the two halves of a panel's lanes take a register each.
@@ -176,18 +211,17 @@ unsafe fn widened_tile<const HEIGHT: usize>(job: &TileJob) {
         };
         let columns = LANES.min(job.columns - left);
         // SAFETY: the caller promises what `store` asks for, for all columns of the job, and these are some of them.
-        unsafe { store(&TileJob { c: job.c.add(left), columns, accumulator, ..*job }, &sums) }
+        unsafe { store(&TileJob { c: job.c.add(left), columns, accumulator, ..*job }, sums) }
     }
 }
 
-/// Adds sums to the accumulator and stores them.
+/// Adds sums to the accumulator and stores them. Always inlined, so that the sums need not be in memory before.
 ///
 /// # Safety
-/// `c` and the accumulator are as [`TileKernel`] says; the job has `(VECTORS - 1)·LANES < columns <= VECTORS·LANES`
-/// columns.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: &[[__m512; VECTORS]; HEIGHT]) {
+/// The CPU has AVX-512. `c` and the accumulator are as [`TileKernel`] says; the job has
+/// `(VECTORS - 1)·LANES < columns <= VECTORS·LANES` columns.
+#[inline(always)]
+unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: [[__m512; VECTORS]; HEIGHT]) {
     let last = u16::MAX >> (VECTORS * LANES - job.columns);
     // even a load whose mask leaves out every lane needs a valid address: with another one it is very slow on Intel's cores
     let (old, stride, read) = match job.accumulator {
@@ -195,31 +229,16 @@ unsafe fn store<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, sums: 
         TileAccumulator::Output => (job.c.cast_const(), job.c_stride, u16::MAX),
         TileAccumulator::Bias(bias) => (bias, 0, u16::MAX),
     };
-    for (i, sums) in sums.iter().enumerate() {
-        // SAFETY: C has `columns` values in each row, as has what is read, by the promise of the caller.
-        unsafe { store_row(job.c.add(i * job.c_stride), old.wrapping_add(i * stride), read, last, sums) }
-    }
-}
-
-/// Stores a row of sums, with `old` added where `read` has all bits. Where it has none, `old` is ignored.
-///
-/// # Safety
-/// `c`, and `old` if it is read, lead to all lanes of all vectors, but of the last one only to those in `last`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
-unsafe fn store_row<const VECTORS: usize>(
-    c: *mut f32,
-    old: *const f32,
-    read: u16,
-    last: u16,
-    sums: &[__m512; VECTORS],
-) {
-    for (v, &sums) in sums.iter().enumerate() {
-        let mask = if v + 1 < VECTORS { u16::MAX } else { last };
-        // SAFETY: the mask keeps reads and writes within the lanes of the caller's promise.
-        unsafe {
-            let old = _mm512_maskz_loadu_ps(read & mask, old.wrapping_add(v * LANES));
-            _mm512_mask_storeu_ps(c.add(v * LANES), mask, _mm512_add_ps(old, sums));
+    for i in 0..HEIGHT {
+        for v in 0..VECTORS {
+            let mask = if v + 1 < VECTORS { u16::MAX } else { last };
+            // SAFETY: C has `columns` values in each row, as has what is read, by the promise of the caller; the mask keeps reads
+            // and writes within these.
+            unsafe {
+                let old = _mm512_maskz_loadu_ps(read & mask, old.wrapping_add(i * stride + v * LANES));
+                let c = job.c.add(i * job.c_stride + v * LANES);
+                _mm512_mask_storeu_ps(c, mask, _mm512_add_ps(old, sums[i][v]));
+            }
         }
     }
 }
