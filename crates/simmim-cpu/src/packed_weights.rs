@@ -4,8 +4,8 @@
 //! first run, and again by each optimizer step, together with the new values (`optimizer.rs`). In f32 they would be as large as
 //! the weights themselves, so training in f32 packs a weight just before its product instead. The same is done with the panels of
 //! `W` for the product that computes the gradient of the input. Then the weight is read from memory where its panels would
-//! be, and the optimizer step has less to write, so this costs hardly any time. Where the forward product's panels are stored,
-//! those are read instead, because they are half as large as the weight.
+//! be, and the optimizer step has less to write, so this costs hardly any time. Where the forward product's panels are stored and the
+//! CPU has AVX-512, those are read instead, because they are half as large as the weight.
 
 use crate::Cpu;
 use crate::buffer_pool::Buffer;
@@ -13,7 +13,7 @@ use crate::store::Store;
 use crate::threads::{parts, split_mut};
 use simmim_engine::ParameterId;
 use simmim_kernels::aligned::Aligned;
-use simmim_kernels::dtype::Dtype;
+use simmim_kernels::dtype::{Dtype, DtypeKind};
 use simmim_kernels::matrix::Matrix;
 use simmim_kernels::pack::{Packed, PackedLayout, pack_columns_of_panels, pack_weight_by_column, pack_weight_rows};
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ const MOST_STORED: usize = 1 << 30;
 const PIECE: usize = 1 << 16;
 
 /// The least rows of such a task, however long they are.
-const LEAST_ROWS: usize = 64;
+const LEAST_ROWS: usize = 48;
 
 /// The weights that are packed for the forward product.
 #[derive(Default)]
@@ -119,9 +119,11 @@ impl Cpu {
         let mut lanes = self.pools.lanes.temporary(layout.lanes());
         let forward = self.tile.panels::<T>(weight.columns(), weight.rows());
         let packed = self.packed_weights.borrow();
-        let stored = packed.by_id.get(&id).filter(|packed| packed.version == store.version());
-        let stored = stored.map(|packed| Packed::new(&packed.lanes, forward)).filter(|_| T::PER_LANE == 2);
-        let rows = (PIECE / weight.columns()).max(LEAST_ROWS).next_multiple_of(T::PER_LANE * forward.width());
+        let is_current = |packed: &&StoredWeight| packed.version == store.version() && T::KIND == DtypeKind::Bf16;
+        let stored = packed.by_id.get(&id).filter(is_current).map(|packed| Packed::new(&packed.lanes, forward));
+        // a task begins with a panel of those, or else with a lane
+        let multiple = if stored.is_some() { forward.width() } else { T::PER_LANE };
+        let rows = (PIECE / weight.columns()).max(LEAST_ROWS).next_multiple_of(multiple);
         let pieces = weight.rows().div_ceil(rows);
         let mut tasks: Vec<_> = (0..pieces).map(|_| Vec::with_capacity(layout.groups())).collect();
         for mut group in lanes.chunks_exact_mut(layout.group_lanes()) {
@@ -203,7 +205,9 @@ mod tests {
             let values: Vec<f32> = values.iter().map(|v| v * factor).collect();
             cpu.write_slot(Slot::Values, &values);
             let at = |row: usize, column: usize| values[row * inputs + column];
-            for (is_forward, is_training) in [(true, true), (false, true), (true, false), (true, false)] {
+            // first for backward alone, when panels for the forward product are not stored, or are of other values
+            let calls = [(false, true), (true, true), (false, true), (true, false), (true, false)];
+            for (is_forward, is_training) in calls {
                 cpu.start(is_training);
                 // panels must not rely on what was in the memory before
                 let [forward, backward] =

@@ -40,6 +40,9 @@ std::optional<Tensor> optional(const Tensor* tensor) {
 
 // Rows of `[R, D]`; those that `padding` marks are zero.
 Tensor picked(const Tensor& source, const Tensor& index, const Tensor& padding) {
+  if (source.size(0) == 0) {
+    return source.new_zeros({index.size(0), source.size(1)}); // there is no row to take in place of a missing one
+  }
   Tensor rows = source.contiguous().index_select(0, index);
   if (padding.defined()) {
     rows.masked_fill_(padding, 0);

@@ -1,6 +1,6 @@
 //! Trains a custom head on an encoder: it predicts the mean brightness of each patch.
 
-use simmim::encoders::{Encode, Encoder, ForwardContext, ReadFeatures, Role, VisibleTokens};
+use simmim::encoders::{Encode, Encoder, ForwardContext, NeededFeatures, Role, VisibleTokens};
 use simmim::recipe::resolve;
 use simmim::weights::{Builder, Init, initialize};
 use simmim_cpu::CpuDevice;
@@ -41,7 +41,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         b.start(true);
         let tokens = encoder.embed(&b, &data.images(&pixels));
         let features =
-            encoder.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate()); // [B, h·w, D']
+            encoder.encode(&b, tokens, VisibleTokens::All, NeededFeatures::All, &mut ForwardContext::evaluate()); // [B, h·w, D']
         let prediction = b.reshape(&b.linear(&features, &head), &[target.len(), 1]);
         let loss = Regression { distance: Distance::L2, target: &target, weight: &weight, channels: 1 };
         let sum = b.regression(&prediction, &loss);

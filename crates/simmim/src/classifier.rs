@@ -4,7 +4,7 @@
 //! `models/vision_transformer.py` and `models/swin_transformer.py`). Parameter names are those of the published
 //! fine-tuned checkpoints.
 
-use crate::encoders::{Encode, Encoder, ForwardContext, ReadFeatures, Role, VisibleTokens};
+use crate::encoders::{Encode, Encoder, ForwardContext, NeededFeatures, Role, VisibleTokens};
 use crate::error::Result;
 use crate::model::WeightedSum;
 use crate::recipe::FinetuneRecipe;
@@ -54,7 +54,7 @@ impl Classifier {
     /// images `[B, C, H, W]` → `[B, K]`.
     pub fn logits<B: Operations>(&self, b: &B, images: &Images, context: &mut ForwardContext) -> B::Tensor {
         let tokens = self.encoder.embed(b, images); // [B, N, D]
-        let features = self.encoder.encode(b, tokens, VisibleTokens::All, ReadFeatures::All, context); // [B, h·w, D']
+        let features = self.encoder.encode(b, tokens, VisibleTokens::All, NeededFeatures::All, context); // [B, h·w, D']
         b.linear(&self.encoder.pool(b, &features), &self.head)
     }
 

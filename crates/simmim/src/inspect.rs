@@ -36,7 +36,7 @@ pub struct HeadSummary {
     pub kind: HeadKind,
     /// Number of its parameters.
     pub parameters: usize,
-    /// FLOPs of the forward pass of one image, relative to those with a linear head.
+    /// FLOPs of the forward pass of one image of which every feature is predicted, relative to those with a linear head.
     pub step_cost: f64,
 }
 

@@ -1,7 +1,7 @@
 //! The SimMIM model (arXiv:2111.09886): replace hidden patches with the mask token, encode, predict, and compute the
 //! loss.
 
-use crate::encoders::{Encode, Encoder, EncoderSpec, ForwardContext, ReadFeatures, Role, VisibleTokens};
+use crate::encoders::{Encode, Encoder, EncoderSpec, ForwardContext, NeededFeatures, Role, VisibleTokens};
 use crate::error::Result;
 use crate::heads::Head;
 use crate::masks::Mask;
@@ -123,18 +123,18 @@ impl SimMim {
 
     /// FLOPs of one step over a batch with the mask `mask`, forward and backward. The backward pass has two matrix
     /// products for each one of the forward pass. Pixels need no gradient, features without weight are not predicted, and
-    /// those that the head does not read do not pass through the last block's MLP.
+    /// those that the head does not need do not pass through the last block's MLP.
     pub fn training_flops(&self, mask: &MaskView) -> f64 {
         let spec = self.encoder.spec();
         let (h, w) = (spec.image_px.0 / spec.patch_px, spec.image_px.1 / spec.patch_px);
         let images = mask.patches.len() / (h * w);
         let predicted = mask.rows.len() as f64 / (images * self.grid.count()) as f64;
-        let unread = match self.head.reads(&mask.rows) {
-            ReadFeatures::All => 0.0,
-            ReadFeatures::Rows(_) => 1.0 - predicted,
+        let not_needed = match self.head.needs(&mask.rows) {
+            NeededFeatures::All => 0.0,
+            NeededFeatures::Rows(rows) => self.encoder.flops_not_needed(images, rows.len()),
         };
-        let encoder = self.encoder.flops() - unread * self.encoder.last_mlp_flops();
-        images as f64 * (3.0 * encoder - spec.embed_flops() + 3.0 * self.head.flops(&spec, predicted))
+        let of_image = 3.0 * self.encoder.flops() - spec.embed_flops() + 3.0 * self.head.flops(&spec, predicted);
+        images as f64 * of_image - 3.0 * not_needed
     }
 
     /// FLOPs of the forward pass of one image with a linear head in place of the model's head.
@@ -277,20 +277,21 @@ impl SimMim {
         hidden: &[bool],
         context: &mut ForwardContext,
     ) -> B::Tensor {
-        self.features_read(b, images, hidden, ReadFeatures::All, context)
+        self.encode_masked(b, images, hidden, NeededFeatures::All, context)
     }
 
-    fn features_read<B: Operations>(
+    /// [`Self::features`], of which only some may be needed.
+    fn encode_masked<B: Operations>(
         &self,
         b: &B,
         images: &Images,
         hidden: &[bool],
-        read: ReadFeatures,
+        needed: NeededFeatures,
         context: &mut ForwardContext,
     ) -> B::Tensor {
         let tokens = self.encoder.embed(b, images); // [B, N, D]
         let tokens = b.mask_tokens(&tokens, hidden, self.mask_token);
-        self.encoder.encode(b, tokens, VisibleTokens::All, read, context)
+        self.encoder.encode(b, tokens, VisibleTokens::All, needed, context)
     }
 
     /// Predictions for the features in `rows`, `[R, C·S]` or `[R, C·S·K]`.
@@ -302,7 +303,7 @@ impl SimMim {
         rows: &[u32],
         context: &mut ForwardContext,
     ) -> B::Tensor {
-        let features = self.features_read(b, images, hidden, self.head.reads(rows), context); // [R, D'] or [B, h·w, D']
+        let features = self.encode_masked(b, images, hidden, self.head.needs(rows), context); // [R, D'] or [B, h·w, D']
         self.head.predict(b, &features, rows)
     }
 
@@ -359,7 +360,7 @@ mod tests {
     use super::*;
     use crate::masks::Grid;
     use crate::recipe::resolve;
-    use crate::testing::{DEVICE, open};
+    use crate::testing::{DEVICE, TestBackend, open};
     use crate::weights::initialize;
     use simmim_engine::{Backend, Slot};
 
@@ -390,34 +391,65 @@ mod tests {
         assert_eq!(model.hidden_pixels(&masks[0]).iter().filter(|h| **h).count(), 16 * masks[0].count());
     }
 
+    /// Variants of small models: a recipe and its edits.
+    const SMALL: [(&str, &[&str]); 5] = [
+        ("pretrain-vit-cifar", &["encoder.depth=2", "encoder.heads=2", "encoder.layer_scale=0.5"]),
+        (
+            "pretrain-vit-cifar",
+            &[
+                "encoder.depth=2",
+                "encoder.heads=2",
+                "encoder.registers=3",
+                "encoder.position_bias=none",
+                "head.kind=mlp",
+            ],
+        ),
+        ("pretrain-vit-cifar", &["encoder.depth=1", "encoder.heads=2", "encoder.mlp=swiglu"]),
+        ("pretrain-swin-cifar", &["encoder.depths=[1,2]", "encoder.heads=[1,2]"]),
+        (
+            "pretrain-swinv2-t-192",
+            &[
+                "encoder.depths=[1,2]",
+                "encoder.heads=[1,2]",
+                "encoder.patch_px=2",
+                "encoder.window=4",
+                "encoder.extra_norm_every=1",
+                "data.image_size=32",
+                "mask.unit_px=8",
+                "target.window_px=5",
+            ],
+        ),
+    ];
+
+    fn small(recipe: &str, edits: &[&str]) -> (SimMim, TestBackend) {
+        let edits = edits.iter().chain(&["encoder.width=16", "encoder.drop_path=0.5"]).map(|edit| edit.to_string());
+        let recipe = resolve(recipe, &edits.collect::<Vec<_>>()).unwrap();
+        let mut builder = Builder::default();
+        let model = SimMim::new(&recipe, &Colors::unknown(3), &DEVICE, &mut builder).unwrap();
+        let (table, inits) = builder.finish();
+        let b = open(table);
+        initialize(&b, &inits, 3);
+        (model, b)
+    }
+
     #[test]
-    fn what_nobody_reads_changes_neither_loss_nor_gradients() {
-        let vit = ["encoder.depth=2", "encoder.heads=2", "encoder.layer_scale=0.5"];
-        let swin = ["encoder.depths=[1,2]", "encoder.heads=[1,2]"];
-        for (recipe, edits) in [("pretrain-vit-cifar", &vit[..]), ("pretrain-swin-cifar", &swin)] {
+    fn features_that_are_not_needed_change_neither_loss_nor_gradients() {
+        let pixels: Vec<f32> = (0..4 * 3 * 32 * 32).map(|i| (i * 7 % 31) as f32 / 16.0 - 1.0).collect();
+        let images = Images { pixels: &pixels, count: 4, channels: 3, height: 32, width: 32 };
+        let grid = Grid { rows: 4, columns: 4 };
+        for (recipe, edits) in SMALL {
+            let (model, b) = small(recipe, edits);
+            // of the second image everything is hidden, and of the third nothing
+            let hides = |image: usize, cell: usize| image == 1 || image != 2 && (cell * 7 + image).is_multiple_of(3);
+            let masks = (0..4).map(|image| Mask::new(grid, (0..16).map(|cell| hides(image, cell)).collect()));
+            let masks = model.batch_mask(&masks.collect::<Vec<_>>());
+            let mask = masks.all();
             for recomputes in [false, true] {
-                let edits =
-                    edits.iter().chain(&["encoder.width=16", "encoder.drop_path=0.5"]).map(|edit| edit.to_string());
-                let recipe = resolve(recipe, &edits.collect::<Vec<_>>()).unwrap();
-                let mut builder = Builder::default();
-                let model = SimMim::new(&recipe, &Colors::unknown(3), &DEVICE, &mut builder).unwrap();
-                let (table, inits) = builder.finish();
-                let b = open(table);
-                initialize(&b, &inits, 3);
-                let pixels: Vec<f32> = (0..4 * 3 * 32 * 32).map(|i| (i * 7 % 31) as f32 / 16.0 - 1.0).collect();
-                let images = Images { pixels: &pixels, count: 4, channels: 3, height: 32, width: 32 };
-                // of the second image everything is hidden, and of the third nothing
-                let hides =
-                    |image: usize, cell: usize| image == 1 || image != 2 && (cell * 7 + image).is_multiple_of(3);
-                let grid = Grid { rows: 8, columns: 8 };
-                let masks = (0..4).map(|image| Mask::new(grid, (0..64).map(|cell| hides(image, cell)).collect()));
-                let masks = model.batch_mask(&masks.collect::<Vec<_>>());
-                let mask = masks.all();
-                let run = |reads_all: bool| {
+                let run = |needs_all: bool| {
                     let mut context = ForwardContext::of_samples(1, 0, &[0, 1, 2, 3]).recomputing_blocks(recomputes);
                     b.start(true);
                     b.clear_gradients();
-                    let loss = if reads_all {
+                    let loss = if needs_all {
                         let features = model.features(&b, &images, mask.patches, &mut context); // [B, h·w, D']
                         let prediction = model.head.predict(&b, &b.gather_rows(&features, &mask.rows), &mask.rows);
                         model.compare(&b, &prediction, &model.target.values_of(&images), &mask)
@@ -428,18 +460,36 @@ mod tests {
                     b.backward(&loss);
                     (value, b.read_slot(Slot::Gradients))
                 };
-                let ((all, of_all), (read, of_read)) = (run(true), run(false));
-                assert!((all / read - 1.0).abs() < 1e-6, "{all} {read}");
-                let largest = of_all.iter().fold(0f32, |largest, d| largest.max(d.abs()));
-                let off = of_all.iter().zip(&of_read).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                assert!(off < 1e-5 * largest, "gradients up to {largest} are off by {off}");
-                // nothing is hidden at all
-                let nothing = model.batch_mask(&[0; 4].map(|_| Mask::new(grid, vec![false; 64])));
-                b.start(true);
-                let loss = model.loss(&b, &images, &nothing.all(), &mut ForwardContext::evaluate()).sum;
-                b.backward(&loss);
-                assert_eq!(b.read(&loss), [0.0]);
+                let ((all, of_all), (needed, of_needed)) = (run(true), run(false));
+                assert!((all / needed - 1.0).abs() < 1e-6, "{edits:?}: {all} {needed}");
+                for parameter in b.table().iter() {
+                    let [all, needed] = [&of_all, &of_needed].map(|gradients| &gradients[parameter.range.clone()]);
+                    let largest = all.iter().fold(0f32, |largest, d| largest.max(d.abs()));
+                    let off = all.iter().zip(needed).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(off <= 1e-4 * largest.max(1e-2), "{edits:?}: {} {largest} off by {off}", parameter.name);
+                }
             }
+            // nothing is hidden at all
+            let nothing = model.batch_mask(&[0; 4].map(|_| Mask::new(grid, vec![false; 16])));
+            b.start(true);
+            b.clear_gradients();
+            let loss = model.loss(&b, &images, &nothing.all(), &mut ForwardContext::evaluate()).sum;
+            b.backward(&loss);
+            assert_eq!(b.read(&loss), [0.0]);
+            assert!(b.read_slot(Slot::Gradients).iter().all(|d| *d == 0.0));
         }
+    }
+
+    #[test]
+    fn operations_of_the_last_mlp_count_only_for_hidden_features() {
+        // a Swin's last stage: width 32, hidden width 128, 64 features, 16 of each of 4 cells, of which one is hidden
+        let (model, _) = small(SMALL[3].0, SMALL[3].1);
+        let of = |hidden: [bool; 4]| {
+            let masks = model.batch_mask(&[Mask::new(Grid { rows: 2, columns: 2 }, hidden.to_vec())]);
+            model.training_flops(&masks.all())
+        };
+        let of_head = 2.0 * 48.0 * 32.0 * 48.0; // 48 features more, 32 × 48 weights
+        let of_mlp = 2.0 * 48.0 * 2.0 * 32.0 * 128.0;
+        assert_eq!(of([true; 4]) - of([true, false, false, false]), 3.0 * (of_head + of_mlp));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use simmim::Error;
 use simmim::classifier::Classifier;
 use simmim::encoders::{
-    Encode, Encoder, EncoderConfig, ForwardContext, Mlp, ReadFeatures, Role, VisibleTokens, VitConfig,
+    Encode, Encoder, EncoderConfig, ForwardContext, Mlp, NeededFeatures, Role, VisibleTokens, VitConfig,
 };
 use simmim::masks::{Grid, Mask};
 use simmim::model::SimMim;
@@ -76,7 +76,7 @@ fn check(name: &str, convention: &str, edits: &[&str], left_out: usize) -> Loade
             b.start(false);
             let tokens = encoder.embed(&b, &expected.images());
             let features =
-                encoder.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate());
+                encoder.encode(&b, tokens, VisibleTokens::All, NeededFeatures::All, &mut ForwardContext::evaluate());
             expected.compare("features", &b.read(&features));
         }
         AnyRecipe::Finetune(recipe) => {
@@ -250,7 +250,7 @@ fn features(weights: &LoadedWeights, name: &str) -> Vec<f32> {
     let b = weights.open(&DEVICE, builder.finish().0, Precision::F32).unwrap();
     b.start(false);
     let tokens = encoder.embed(&b, &expected.images());
-    b.read(&encoder.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate()))
+    b.read(&encoder.encode(&b, tokens, VisibleTokens::All, NeededFeatures::All, &mut ForwardContext::evaluate()))
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what a test unwraps is what it claims")]
 
-use simmim::encoders::{Encode, Encoder, ForwardContext, ReadFeatures, Role, VisibleTokens};
+use simmim::encoders::{Encode, Encoder, ForwardContext, NeededFeatures, Role, VisibleTokens};
 use simmim::recipe::AnyRecipe;
 use simmim::weights::{Builder, Exported, Format, LoadedWeights, WeightsFile, adapt, export, save_atomically};
 use simmim_cpu::CpuDevice;
@@ -87,7 +87,7 @@ fn features(weights: &LoadedWeights) -> Vec<f32> {
     let pixels: Vec<f32> = (0..3 * 256).map(|i| (i * 7 % 31) as f32 / 16.0 - 1.0).collect();
     b.start(false);
     let tokens = encoder.embed(&b, &Images { pixels: &pixels, count: 1, channels: 3, height: 16, width: 16 });
-    b.read(&encoder.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate()))
+    b.read(&encoder.encode(&b, tokens, VisibleTokens::All, NeededFeatures::All, &mut ForwardContext::evaluate()))
 }
 
 #[test]

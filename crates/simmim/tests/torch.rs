@@ -6,7 +6,7 @@
 
 use peak_alloc::PeakAlloc;
 use simmim::Error;
-use simmim::encoders::{Encode, Encoder, ForwardContext, ReadFeatures, Role, VisibleTokens};
+use simmim::encoders::{Encode, Encoder, ForwardContext, NeededFeatures, Role, VisibleTokens};
 use simmim::weights::{Builder, LoadedWeights, WeightsFile};
 use simmim_cpu::CpuDevice;
 use simmim_engine::{Backend, Images, Operations, Precision};
@@ -29,7 +29,7 @@ fn features(weights: &LoadedWeights) -> Vec<f32> {
     let pixels: Vec<f32> = (0..2 * 3 * 16 * 16).map(|i| (i as f32 * 0.7).sin()).collect();
     b.start(false);
     let tokens = encoder.embed(&b, &Images { pixels: &pixels, count: 2, channels: 3, height: 16, width: 16 });
-    b.read(&encoder.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate()))
+    b.read(&encoder.encode(&b, tokens, VisibleTokens::All, NeededFeatures::All, &mut ForwardContext::evaluate()))
 }
 
 #[test]

@@ -15,7 +15,8 @@ struct GatherRowsBackward {
 pub(crate) fn forward(cpu: &Cpu, x: &CpuTensor, rows: &[u32]) -> CpuTensor {
     let width = x.width();
     let mut out = cpu.pools.f32.take(rows.len() * width);
-    copy_rows(cpu, &x.data, rows, &mut out, width);
+    let places: Vec<_> = rows.iter().map(|row| Some(*row)).collect();
+    copy_rows(cpu, &x.data, &places, &mut out, width);
     let backward = || GatherRowsBackward { input: x.node, input_len: x.data.len(), rows: rows.to_vec(), width };
     cpu.output(&[rows.len(), width], out, backward)
 }
@@ -27,27 +28,25 @@ impl Backward for GatherRowsBackward {
 
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
         let mut d_x = cpu.pools.f32.take(self.input_len);
-        let mut place = vec![NONE; self.input_len / self.width];
+        let mut places = vec![None; self.input_len / self.width];
         for (i, row) in self.rows.iter().enumerate() {
-            place[*row as usize] = i as u32;
+            let earlier = places[*row as usize].replace(i as u32);
+            assert!(earlier.is_none(), "row {row} is picked twice");
         }
-        copy_rows(cpu, &d_output, &place, &mut d_x, self.width);
+        copy_rows(cpu, &d_output, &places, &mut d_x, self.width);
         gradients.add(self.input, d_x);
     }
 }
 
-/// In place of a row's number: a row of zeros.
-const NONE: u32 = u32::MAX;
-
-/// Writes the rows of `data` with these numbers.
-fn copy_rows(cpu: &Cpu, data: &[f32], rows: &[u32], out: &mut [f32], width: usize) {
+/// Writes the rows of `data` with these numbers, and zeros where there is none.
+fn copy_rows(cpu: &Cpu, data: &[f32], rows: &[Option<u32>], out: &mut [f32], width: usize) {
     let groups = parts(rows.len());
     let tasks = groups.iter().zip(split_mut(out, &groups, width)).collect();
     cpu.threads.map(tasks, |(group, out)| {
         for (out, row) in out.chunks_exact_mut(width).zip(&rows[group.clone()]) {
             match *row {
-                NONE => out.fill(0.0),
-                row => out.copy_from_slice(&data[row as usize * width..][..width]),
+                None => out.fill(0.0),
+                Some(row) => out.copy_from_slice(&data[row as usize * width..][..width]),
             }
         }
     });

@@ -18,6 +18,8 @@ struct ScaledSumBackward {
     /// Factor of each image's branch, `[B]`.
     drop_path_scale: Vec<f32>,
     width: usize,
+    /// Values of an image, `N·D`.
+    of_image: usize,
 }
 
 /// `x` and `f` `[B, N, D]` → `[B, N, D]`.
@@ -52,6 +54,7 @@ pub(super) fn forward(
         f: layer_scale.map(|_| Rc::clone(&f.data)),
         drop_path_scale,
         width,
+        of_image: tokens * width,
     })
 }
 
@@ -61,8 +64,7 @@ impl Backward for ScaledSumBackward {
     }
 
     fn backward(self: Box<Self>, cpu: &Cpu, d_output: Buffer<f32>, gradients: &mut Gradients) {
-        let (images, width) = (self.drop_path_scale.len(), self.width);
-        let of_image = d_output.len() / images;
+        let (images, width, of_image) = (self.drop_path_scale.len(), self.width, self.of_image);
         let mut d_f = cpu.pools.f32.copy(&d_output);
         let sums = {
             let store = cpu.store.borrow();

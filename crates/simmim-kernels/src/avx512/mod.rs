@@ -32,6 +32,18 @@ use std::arch::x86_64::{
 pub(crate) const LANES: usize = 16;
 
 impl Avx512 {
+    /// Packs columns of panels to groups, which must be whole vectors wide.
+    pub(crate) fn columns_of_panels_to_groups(
+        self,
+        panels: Packed,
+        first: usize,
+        width: usize,
+        groups: &mut [&mut [u32]],
+    ) {
+        // SAFETY: `self` proves that the CPU has the instructions.
+        unsafe { pack::columns_of_panels_to_groups(panels, first, width, groups) }
+    }
+
     /// See [`crate::softmax::softmax`].
     pub(crate) fn softmax(self, x: &mut [f32], stride: usize, columns: usize) {
         // SAFETY: `self` proves that the CPU has the instructions.
@@ -170,18 +182,6 @@ impl<T: Dtype> Avx512Of<T> {
 }
 
 impl Avx512Bf16 {
-    /// Packs columns of panels to groups, which must be whole vectors wide.
-    pub(crate) fn columns_of_panels_to_groups(
-        self,
-        panels: Packed,
-        first: usize,
-        width: usize,
-        groups: &mut [&mut [u32]],
-    ) {
-        // SAFETY: `self` proves that the CPU has the instructions.
-        unsafe { pack::columns_of_panels_to_groups(panels, first, width, groups) }
-    }
-
     /// See [`crate::bf16::narrow`].
     pub(crate) fn narrow(self, values: &[f32], out: &mut [Bf16]) {
         // SAFETY: `self` proves that the CPU has the instructions.

@@ -1,4 +1,5 @@
-//! Packing: squares of sixteen rows and sixteen lanes are transposed in registers where rows become columns.
+//! Packing: squares of sixteen rows and sixteen lanes are transposed in registers where rows become columns, and squares of eight
+//! rows and sixteen lanes where lanes are two values of a column and become two of a row.
 
 use super::LANES;
 use super::bf16::{rounded, rounded_pairs};
@@ -103,16 +104,16 @@ const STEPS_OF_SQUARE: usize = LANES / 2;
 /// See [`crate::pack::pack_columns_of_panels`], for groups that are whole vectors wide.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn columns_of_panels_to_groups(panels: Packed, first: usize, width: usize, groups: &mut [&mut [u32]]) {
-    let steps = groups.first().map_or(0, |group| group.len() / width);
-    // one panel after the other, each from its first step to its last
-    let steps_of_panel = panels.width() / 2;
-    for first_step in (0..steps).step_by(steps_of_panel) {
-        let panel = first / panels.width() + first_step / steps_of_panel;
-        let lanes = match panel < panels.groups() {
+    let all_steps = groups.first().map_or(0, |group| group.len() / width);
+    // one panel after the other, each from its first step to its last; two of its columns are a step of the groups
+    let at_once = panels.width() / 2;
+    for first_step in (0..all_steps).step_by(at_once) {
+        let panel = first / panels.width() + first_step / at_once;
+        let source = match panel < panels.groups() {
             true => panels.lanes_of_groups(0, panel..panel + 1),
             false => &[],
         };
-        let steps = first_step..steps.min(first_step + steps_of_panel);
+        let steps = first_step..all_steps.min(first_step + at_once);
         for (group, out) in groups.iter_mut().enumerate() {
             for left in (0..width).step_by(LANES) {
                 let source_step = (group * width + left) / 2;
@@ -120,13 +121,13 @@ pub(super) fn columns_of_panels_to_groups(panels: Packed, first: usize, width: u
                     let mut square = [_mm512_setzero_si512(); STEPS_OF_SQUARE];
                     for (row, square) in square.iter_mut().enumerate() {
                         let at = (source_step + row) * panels.width() + i * LANES;
-                        if let Some(run) = lanes.get(at..at + LANES) {
+                        if let Some(run) = source.get(at..at + LANES) {
                             // SAFETY: the run is sixteen lanes long.
                             *square = unsafe { _mm512_loadu_si512(run.as_ptr().cast()) };
                         }
                     }
-                    let part = &mut out[step * width..steps.end.min(step + STEPS_OF_SQUARE) * width];
-                    for (lanes, out) in transposed_pairs(square).iter().zip(part.chunks_exact_mut(width)) {
+                    let of_square = &mut out[step * width..steps.end.min(step + STEPS_OF_SQUARE) * width];
+                    for (lanes, out) in transposed_pairs(square).iter().zip(of_square.chunks_exact_mut(width)) {
                         // SAFETY: the run is sixteen lanes long.
                         unsafe { _mm512_storeu_si512(out[left..left + LANES].as_mut_ptr().cast(), *lanes) };
                     }

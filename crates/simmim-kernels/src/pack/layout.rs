@@ -151,6 +151,11 @@ impl<'a> Packed<'a> {
         self.layout.steps
     }
 
+    /// The order of the lanes of a group.
+    pub(super) fn order(&self) -> Order {
+        self.layout.order
+    }
+
     /// Parts that the depth is divided into.
     pub fn segments(&self) -> usize {
         self.layout.segments

@@ -28,7 +28,7 @@ pub use layout::{Packed, PackedLayout};
 use crate::dtype::Dtype;
 use crate::matrix::Matrix;
 #[cfg(target_arch = "x86_64")]
-use crate::{amx, avx512, instructions::Avx512Bf16, instructions::Avx512Of};
+use crate::{amx, avx512, instructions::Avx512, instructions::Avx512Bf16, instructions::Avx512Of};
 use layout::Order;
 use multiversion::multiversion;
 
@@ -93,8 +93,8 @@ pub fn pack_weight_rows<T: Dtype>(rows: Matrix<f32>, width: usize, groups: &mut 
 }
 
 /// Packs some columns of a bf16 operand, so that they are the depth, from its panels: into each of `groups`, their steps of that
-/// group. Panels are half as large as the values that they were packed from. Returns whether this CPU has instructions for that; if
-/// not, nothing is done.
+/// group. Panels are half as large as the values that they were packed from. Returns whether this CPU has AVX-512; if not, nothing is
+/// done.
 ///
 /// # Shapes
 /// `panels` `[K, N]` in one segment, of which columns `first ..` are packed, whole lanes of the depth; `groups` are equally long, in
@@ -106,9 +106,11 @@ pub fn pack_columns_of_panels(panels: Packed, first: usize, width: usize, groups
     let lanes = groups.first().map_or(0, |group| group.len());
     assert!(lanes.is_multiple_of(width) && groups.iter().all(|group| group.len() == lanes), "groups of whole steps");
     assert!(panels.segments() == 1 && first.is_multiple_of(panels.width()), "column {first} begins no panel");
-    assert!(groups.len() * width <= (2 * panels.steps()).next_multiple_of(width), "{} groups", groups.len());
+    assert_eq!(panels.order(), Order::Steps, "panels are packed step by step");
+    let rows = groups.len() * width;
+    assert!(rows <= (2 * panels.steps()).next_multiple_of(width), "{rows} rows in {} steps", panels.steps());
     #[cfg(target_arch = "x86_64")]
-    if let Some(avx512) = Avx512Bf16::detect()
+    if let Some(avx512) = Avx512::detect()
         && [width, panels.width()].iter().all(|width| width.is_multiple_of(avx512::LANES))
     {
         avx512.columns_of_panels_to_groups(panels, first, width, groups);
@@ -461,7 +463,7 @@ mod tests {
                 let panels = Packed::new(&panels, from);
                 let is_done = [(0, &mut first), (upper, &mut second)]
                     .map(|(column, groups)| pack_columns_of_panels(panels, column, 48, groups));
-                assert_eq!(is_done, [Avx512Bf16::detect().is_some(); 2]);
+                assert_eq!(is_done, [Avx512::detect().is_some(); 2]);
                 assert!(!is_done[0] || packed == naive, "{rows} × {columns}, {is_whole}");
             }
         }

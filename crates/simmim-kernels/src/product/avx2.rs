@@ -32,7 +32,7 @@ pub(super) const BF16: [TileKernel; BLOCK] =
 /// As [`TileKernel`] says.
 #[target_feature(enable = "avx2,fma")]
 unsafe fn f32_tile<const HEIGHT: usize>(job: &TileJob) {
-    // SAFETY: the caller promises what these functions ask for.
+    // SAFETY: the caller promises what these functions ask for, but for the distances, which are those of the job.
     unsafe {
         match (job.a_row, job.a_step, job.columns.div_ceil(LANES)) {
             (stride, 1, 1) => f32_vectors::<HEIGHT, 1>(job, InPlace { stride }),

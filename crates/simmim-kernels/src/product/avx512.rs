@@ -58,7 +58,7 @@ pub(super) const WIDENED: [TileKernel; BLOCK] = [
 /// As [`TileKernel`] says.
 #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw")]
 unsafe fn f32_tile<const HEIGHT: usize>(job: &TileJob) {
-    // SAFETY: the caller promises what these functions ask for.
+    // SAFETY: the caller promises what these functions ask for, but for the distances, which are those of the job.
     unsafe {
         match (job.a_row, job.a_step, job.columns.div_ceil(LANES)) {
             (stride, 1, 1) => f32_vectors::<HEIGHT, 1>(job, InPlace { stride }),
@@ -114,6 +114,7 @@ unsafe fn f32_vectors<const HEIGHT: usize, const VECTORS: usize>(job: &TileJob, 
             }
             for step in 0..job.steps % STEPS {
                 add_step(&mut sums, a, step, b.add(step * WIDTH), rows);
+                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(step * job.ahead.step).cast());
             }
         }
     }
@@ -215,7 +216,8 @@ unsafe fn widened_tile<const HEIGHT: usize>(job: &TileJob) {
     }
 }
 
-/// Adds sums to the accumulator and stores them. Always inlined, so that the sums need not be in memory before.
+/// Adds sums to the accumulator and stores them. Always inlined, so that the sums need not be in memory before, and compiled for the
+/// instructions of its caller.
 ///
 /// # Safety
 /// The CPU has AVX-512. `c` and the accumulator are as [`TileKernel`] says; the job has

@@ -22,7 +22,7 @@
 //! | AVX2 with FMA | 6 × 16 | fused multiply-add | widened |
 //! | others | 6 × 16 | multiply, add (NEON: fused) | widened |
 //!
-//! `avx512.rs` is written in intrinsics, `portable.rs` as arithmetic on arrays that the compiler keeps in registers.
+//! `avx512.rs` and `avx2.rs` are written in intrinsics, `portable.rs` as arithmetic on arrays that the compiler keeps in registers.
 //! Each is a table of functions, one for each height of a tile, so that the loops around the tiles are written only
 //! once, here. The loops around the tiles of AMX, in `tiles.rs`, are those of a unit with registers of its own. `tile.rs` says
 //! which of them a CPU runs. Measurements are in `docs/LOG.md`.

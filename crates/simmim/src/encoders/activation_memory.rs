@@ -9,7 +9,7 @@
 //! | each, with layer scale | output before layer scale `D` | | | |
 //! | each, with post-norm | output before the norm `D` | | | |
 //!
-//! Patch embedding, head, norms between blocks and the padding of packed operands are not counted; they are a few
+//! The last block saves less if the features of some tokens are not needed. Patch embedding, head, norms between blocks and the padding of packed operands are not counted; they are a few
 //! percent. Temporary buffers of one operation are not counted either; they take at most as much as one block saves. What is
 //! saved only in bf16 is recomputed in f32 from what is saved only there.
 

@@ -1,11 +1,12 @@
-//! Encoders: from images to tokens, and from tokens to features. They know neither masks nor labels.
+//! Encoders: from images to tokens, and from tokens to features. They know neither masks nor labels, only which
+//! tokens to encode and which features are needed.
 //!
 //! Everything that depends on the architecture is a method of [`Encode`]; no other code branches on the kind of
 //! encoder. To add one, write a file with a type that implements [`Encode`], and add its arms to [`Encoder`].
 
 mod activation_memory;
 mod forward_context;
-mod read_features;
+mod needed_features;
 mod resize;
 mod swin;
 mod vit;
@@ -13,7 +14,7 @@ mod weight_init;
 
 pub use activation_memory::{BlockActivations, activation_bytes};
 pub use forward_context::ForwardContext;
-pub use read_features::ReadFeatures;
+pub use needed_features::NeededFeatures;
 pub use resize::resize_bias_table;
 pub(crate) use swin::SwinBlocks;
 pub use swin::{Swin, SwinConfig, SwinV2Config};
@@ -274,12 +275,12 @@ pub trait Encode {
     /// `[B, C, H, W]` → `[B, N, D]`.
     fn embed<B: Operations>(&self, b: &B, images: &Images) -> B::Tensor;
 
-    /// Encodes tokens, all of them or only the visible ones, to features. Of the features that are not read, the last block's
+    /// Encodes tokens, all of them or only the visible ones, to features. Of the features that are not needed, the last block's
     /// MLP and the last norm are not computed.
     ///
     /// # Shapes
     /// `[B, N, D]` → `[B, h·w, D']` in row-major order, or `[B, V, D']` for `V` visible tokens. If only some features are
-    /// read, `[R, D']`.
+    /// needed, `[R, D']`.
     ///
     /// # Panics
     /// If tokens are left out and the encoder [needs all](Encode::needs_all_tokens).
@@ -288,7 +289,7 @@ pub trait Encode {
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
-        read: ReadFeatures,
+        needed: NeededFeatures,
         context: &mut ForwardContext,
     ) -> B::Tensor;
 
@@ -363,8 +364,9 @@ pub trait Encode {
     /// FLOPs of the forward pass of one image; a multiply-add counts as two.
     fn flops(&self) -> f64;
 
-    /// Those of them that the last block's MLP takes, which is computed only for the features that are read.
-    fn last_mlp_flops(&self) -> f64;
+    /// FLOPs that the forward pass of `images` images does without if only `features` features in all are needed: those of the last
+    /// block's MLP for all other tokens.
+    fn flops_not_needed(&self, images: usize, features: usize) -> f64;
 
     /// What each block saves of one image for the backward pass.
     fn block_activations(&self) -> Vec<BlockActivations>;
@@ -432,12 +434,12 @@ impl Encode for Encoder {
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
-        read: ReadFeatures,
+        needed: NeededFeatures,
         context: &mut ForwardContext,
     ) -> B::Tensor {
         match self {
-            Encoder::Vit(e) => e.encode(b, tokens, visible, read, context),
-            Encoder::Swin(e) => e.encode(b, tokens, visible, read, context),
+            Encoder::Vit(e) => e.encode(b, tokens, visible, needed, context),
+            Encoder::Swin(e) => e.encode(b, tokens, visible, needed, context),
         }
     }
 
@@ -530,10 +532,10 @@ impl Encode for Encoder {
         }
     }
 
-    fn last_mlp_flops(&self) -> f64 {
+    fn flops_not_needed(&self, images: usize, features: usize) -> f64 {
         match self {
-            Encoder::Vit(e) => e.last_mlp_flops(),
-            Encoder::Swin(e) => e.last_mlp_flops(),
+            Encoder::Vit(e) => e.flops_not_needed(images, features),
+            Encoder::Swin(e) => e.flops_not_needed(images, features),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Features of images, batch by batch: what k-NN, probes and `embed` all compute.
 
 use super::shares::{Pass, each_batch};
-use crate::encoders::{Encode, Encoder, ForwardContext, ReadFeatures, VisibleTokens};
+use crate::encoders::{Encode, Encoder, ForwardContext, NeededFeatures, VisibleTokens};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::weights::first_not_finite;
@@ -101,7 +101,7 @@ pub(super) fn compute<B: Backend>(b: &B, encoder: &Encoder, images: &Images, kin
     let mut context = ForwardContext::evaluate();
     let tokens = encoder.embed(b, images); // [B, N, D]
     let patches = |tokens: B::Tensor, context: &mut ForwardContext| match kind.block {
-        None => encoder.encode(b, tokens, VisibleTokens::All, ReadFeatures::All, context),
+        None => encoder.encode(b, tokens, VisibleTokens::All, NeededFeatures::All, context),
         Some(block) => {
             let map = encoder.features(b, tokens, &[block], context).remove(0);
             let [images, h, w, width] = b.shape(&map)[..] else { panic!("a map is [B, h, w, D]") };

@@ -10,7 +10,7 @@ pub use inverse_swin::{InverseSwinHead, Sizes};
 pub use linear::LinearHead;
 pub use mlp::MlpHead;
 
-use crate::encoders::{EncoderSpec, ReadFeatures};
+use crate::encoders::{EncoderSpec, NeededFeatures};
 use crate::recipe::{HeadKind, HeadRecipe};
 use crate::targets::Layout;
 use crate::weights::Builder;
@@ -43,20 +43,26 @@ impl Head {
         }
     }
 
-    /// The features that the head reads to predict for those in `rows`, which are indices into `[B·h·w]`.
-    pub fn reads<'a>(&self, rows: &'a [u32]) -> ReadFeatures<'a> {
+    /// The features that the head needs to predict for those in `rows`, which are indices into `[B·h·w]`, each at most once.
+    pub fn needs<'a>(&self, rows: &'a [u32]) -> NeededFeatures<'a> {
         match self {
-            Head::Linear(_) | Head::Mlp(_) => ReadFeatures::Rows(rows),
-            Head::InverseSwin(_) => ReadFeatures::All,
+            Head::Linear(_) | Head::Mlp(_) => NeededFeatures::Rows(rows),
+            Head::InverseSwin(_) => NeededFeatures::All,
         }
     }
 
     /// Predicts for the features in `rows`, which are indices into `[B·h·w]`.
     ///
     /// # Shapes
-    /// features that the head [reads](Head::reads), `[R, D']` or `[B, h·w, D']` → `[R, C·S]` or `[R, C·S·K]`, see
+    /// features that the head [needs](Head::needs), `[R, D']` or `[B, h·w, D']` → `[R, C·S]` or `[R, C·S·K]`, see
     /// [`Layout`].
+    ///
+    /// # Panics
+    /// If the head needs only the features in `rows` and there are more.
     pub fn predict<B: Operations>(&self, b: &B, features: &B::Tensor, rows: &[u32]) -> B::Tensor {
+        if let NeededFeatures::Rows(rows) = self.needs(rows) {
+            assert_eq!(b.shape(features)[0], rows.len(), "one feature for each prediction");
+        }
         match self {
             Head::Linear(head) => head.predict(b, features),
             Head::Mlp(head) => head.predict(b, features),

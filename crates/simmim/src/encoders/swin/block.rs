@@ -3,7 +3,7 @@
 use super::config::{Design, Version};
 use super::weight;
 use super::windows::StageWindows;
-use crate::encoders::read_features::mlp_branch_of_rows;
+use crate::encoders::needed_features::mlp_branch_of_rows;
 use crate::encoders::{BlockActivations, ForwardContext};
 use crate::weights::{Builder, Init};
 use simmim_engine::{
@@ -110,15 +110,15 @@ impl Block {
         }
     }
 
-    /// If only the tokens in `read` are read, rows of the output, the others are left out.
+    /// The MLP, and what follows it, leaves out all tokens but those in `kept`, rows of the output.
     ///
     /// # Shapes
-    /// `[B, N, D]` → `[B, N, D]`; if only some are read, `[R, 1, D]`.
+    /// `[B, N, D]` → `[B, N, D]`; with `kept`, `[R, 1, D]`.
     pub(super) fn forward<B: Operations>(
         self: &Rc<Self>,
         b: &B,
         x: &B::Tensor,
-        read: Option<Rc<[u32]>>,
+        kept: Option<Rc<[u32]>>,
         context: &mut ForwardContext,
     ) -> B::Tensor {
         let drop_path_scale = [(); 2].map(|()| context.drop_path_scale(self.drop_rate));
@@ -129,7 +129,7 @@ impl Block {
                 BiasSource::Continuous { offsets, mlp } => b.continuous_position_bias(offsets, mlp),
             }; // [T, A]
             let x = b.attention_branch(x, &block.attention, Some(&table), drop_path_scale[0].as_deref());
-            let x = match &read {
+            let x = match &kept {
                 None => b.mlp_branch(&x, &block.mlp, drop_path_scale[1].as_deref()),
                 Some(rows) => mlp_branch_of_rows(b, &x, rows, &block.mlp, drop_path_scale[1].as_deref()),
             };
@@ -160,7 +160,7 @@ impl Block {
     }
 }
 
-/// FLOPs of the forward pass of the MLP for one image.
+/// FLOPs of the forward pass of the MLP for `tokens` tokens.
 pub(super) fn mlp_flops(tokens: usize, width: usize, hidden: usize) -> f64 {
     (4 * tokens * width * hidden) as f64
 }

@@ -22,7 +22,7 @@ pub(super) use deduce::deduce;
 use super::forward_context::drop_rate;
 use super::resize::{resize_bias_table, resize_positions};
 use super::{
-    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, ReadFeatures, Role, SourceTensor, VisibleTokens,
+    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, NeededFeatures, Role, SourceTensor, VisibleTokens,
     plain_name,
 };
 use crate::error::Result;
@@ -172,17 +172,17 @@ impl Merge {
 
 impl Swin {
     /// Runs the tokens through the first `blocks` blocks and the merging between stages. `after` is called with the
-    /// number of each block, from 1 over all stages, and its output. If only the tokens in `read` are read, rows of the output,
-    /// the last of these blocks leaves out the others.
+    /// number of each block, from 1 over all stages, and its output. The last of these blocks leaves out all
+    /// tokens but those in `kept`, rows of its output.
     ///
     /// # Shapes
-    /// `[B, N, D]` → `[B, N/4ⁱ, 2ⁱ·D]` in stage `i`, from 0. If only some are read, `[R, 1, 2ⁱ·D]`.
+    /// `[B, N, D]` → `[B, N/4ⁱ, 2ⁱ·D]` in stage `i`, from 0. With `kept`, `[R, 1, 2ⁱ·D]`.
     fn run<B: Operations>(
         &self,
         b: &B,
         tokens: B::Tensor,
         blocks: usize,
-        read: Option<Rc<[u32]>>,
+        kept: Option<Rc<[u32]>>,
         context: &mut ForwardContext,
         mut after: impl FnMut(usize, &Stage, &B::Tensor),
     ) -> B::Tensor {
@@ -194,8 +194,8 @@ impl Swin {
         let mut done = 0;
         for stage in &self.stages {
             for block in stage.blocks.iter().take(blocks - done) {
-                let read = read.clone().filter(|_| done + 1 == blocks);
-                x = block.forward(b, &x, read, context);
+                let kept = kept.clone().filter(|_| done + 1 == blocks);
+                x = block.forward(b, &x, kept, context);
                 done += 1;
                 after(done, stage, &x);
             }
@@ -280,16 +280,16 @@ impl Encode for Swin {
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
-        read: ReadFeatures,
+        needed: NeededFeatures,
         context: &mut ForwardContext,
     ) -> B::Tensor {
         match visible {
             VisibleTokens::All => {}
             VisibleTokens::Rows(_) => panic!("tokens are left out of an encoder that needs all"),
         }
-        let rows = match read {
-            ReadFeatures::All => None,
-            ReadFeatures::Rows(rows) => Some(rows),
+        let rows = match needed {
+            NeededFeatures::All => None,
+            NeededFeatures::Rows(rows) => Some(rows),
         };
         let x = self.run(b, tokens, self.sizes.depth(), rows.map(Rc::from), context, |_, _, _| ());
         let x = b.layer_norm(&x, &self.norm);
@@ -383,9 +383,9 @@ impl Encode for Swin {
         embed as f64 + self.stages.iter().map(stage).sum::<f64>()
     }
 
-    fn last_mlp_flops(&self) -> f64 {
+    fn flops_not_needed(&self, images: usize, features: usize) -> f64 {
         let last = self.stages.last().expect("a Swin has a stage");
-        mlp_flops(last.tokens(), last.width, self.sizes.hidden(last.width))
+        mlp_flops(images * last.tokens() - features, last.width, self.sizes.hidden(last.width))
     }
 
     fn block_activations(&self) -> Vec<BlockActivations> {
@@ -511,7 +511,8 @@ mod tests {
         let images = Images { pixels: &pixels, count: 2, channels: 3, height, width };
         let tokens = swin.embed(&b, &images);
         assert_eq!(b.shape(&tokens), [2, 4 * 12, 8]);
-        let features = swin.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut ForwardContext::evaluate());
+        let features =
+            swin.encode(&b, tokens, VisibleTokens::All, NeededFeatures::All, &mut ForwardContext::evaluate());
         assert_eq!(b.shape(&features), [2, 2 * 6, 16]);
         assert!(b.read(&features).iter().all(|v| v.is_finite()));
 

@@ -16,9 +16,9 @@ pub use config::{Mlp, PositionBias, VitConfig};
 pub(super) use deduce::deduce;
 
 use super::forward_context::drop_rate;
-use super::read_features::mlp_branch_of_rows;
+use super::needed_features::mlp_branch_of_rows;
 use super::{
-    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, ReadFeatures, Role, SourceTensor, VisibleTokens,
+    BlockActivations, Encode, EncoderSpec, Fit, ForwardContext, NeededFeatures, Role, SourceTensor, VisibleTokens,
     check_pairs, plain_name,
 };
 use crate::error::Result;
@@ -215,18 +215,18 @@ impl Vit {
     }
 
     /// Runs the tokens through the first `blocks` blocks. `after` is called with the number of each block, from 1, and
-    /// its output. If only the tokens in `read` are read, rows of the output, the last of these blocks leaves out the others.
+    /// its output. The last of these blocks leaves out all tokens but those in `kept`, rows of its output.
     ///
     /// # Shapes
     /// `[B, N, D]` → `[B, T + N, D]`, or `[B, T + V, D]` for `V` visible tokens; the first `T` are registers and the class
-    /// token. If only some are read, `[R, 1, D]`.
+    /// token. With `kept`, `[R, 1, D]`.
     fn run<B: Operations>(
         &self,
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
         blocks: usize,
-        read: Option<Rc<[u32]>>,
+        kept: Option<Rc<[u32]>>,
         context: &mut ForwardContext,
         mut after: impl FnMut(usize, &B::Tensor),
     ) -> B::Tensor {
@@ -250,7 +250,7 @@ impl Vit {
         for (i, block) in self.blocks[..blocks].iter().enumerate() {
             let drop_path_scale = [(); 2].map(|()| context.drop_path_scale(block.drop_rate));
             let (block, shared, windows) = (Rc::clone(block), shared.clone(), windows.clone());
-            let read = read.clone().filter(|_| i + 1 == blocks);
+            let kept = kept.clone().filter(|_| i + 1 == blocks);
             x = context.through(b, &x, move |b, x| {
                 let table = block.bias_table.map(|id| b.parameter(id)).or_else(|| shared.clone());
                 let [of_attention, of_mlp] = drop_path_scale.each_ref().map(Option::as_deref);
@@ -261,7 +261,7 @@ impl Vit {
                         b.attention_branch(x, &attention, None, of_attention)
                     }
                 };
-                match &read {
+                match &kept {
                     None => b.mlp_branch(&x, &block.mlp, of_mlp),
                     Some(rows) => mlp_branch_of_rows(b, &x, rows, &block.mlp, of_mlp),
                 }
@@ -326,12 +326,12 @@ impl Encode for Vit {
         b: &B,
         tokens: B::Tensor,
         visible: VisibleTokens,
-        read: ReadFeatures,
+        needed: NeededFeatures,
         context: &mut ForwardContext,
     ) -> B::Tensor {
-        let tokens_read = match read {
-            ReadFeatures::All => None,
-            ReadFeatures::Rows(rows) => {
+        let kept = match needed {
+            NeededFeatures::All => None,
+            NeededFeatures::Rows(rows) => {
                 let of_image = match visible {
                     VisibleTokens::All => self.patches(),
                     VisibleTokens::Rows(visible) => visible.len() / b.shape(&tokens)[0],
@@ -340,14 +340,14 @@ impl Encode for Vit {
                 Some(rows.iter().map(|row| row + (row / of_image as u32 + 1) * others).collect())
             }
         };
-        let x = self.run(b, tokens, visible, self.config.depth, tokens_read, context, |_, _| ());
+        let x = self.run(b, tokens, visible, self.config.depth, kept, context, |_, _| ());
         let x = match &self.end {
             End::Norm(norm) => b.layer_norm(&x, norm),
             End::PooledNorm(_) => x,
         };
-        match read {
-            ReadFeatures::All => self.patch_tokens(b, &x),
-            ReadFeatures::Rows(rows) => b.reshape(&x, &[rows.len(), self.config.width]),
+        match needed {
+            NeededFeatures::All => self.patch_tokens(b, &x),
+            NeededFeatures::Rows(rows) => b.reshape(&x, &[rows.len(), self.config.width]),
         }
     }
 
@@ -453,9 +453,9 @@ impl Encode for Vit {
         embed + c.depth as f64 * (products + attention)
     }
 
-    fn last_mlp_flops(&self) -> f64 {
-        let c = &self.config;
-        2.0 * ((self.patches() + self.others()) * c.width * (c.mlp.parts() + 1) * c.hidden()) as f64
+    fn flops_not_needed(&self, images: usize, features: usize) -> f64 {
+        let (c, tokens) = (&self.config, images * (self.patches() + self.others()) - features);
+        2.0 * (tokens * c.width * (c.mlp.parts() + 1) * c.hidden()) as f64
     }
 
     fn block_activations(&self) -> Vec<BlockActivations> {
@@ -563,7 +563,7 @@ mod tests {
         let images = Images { pixels: &pixels, count: 2, channels: 1, height: 8, width: 12 };
         let encode = |visible: VisibleTokens| {
             let embedded = vit.embed(&b, &images);
-            let features = vit.encode(&b, embedded, visible, ReadFeatures::All, &mut ForwardContext::evaluate());
+            let features = vit.encode(&b, embedded, visible, NeededFeatures::All, &mut ForwardContext::evaluate());
             (b.shape(&features), b.read(&features))
         };
         let all: Vec<u32> = (0..12).collect();

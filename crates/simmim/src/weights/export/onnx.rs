@@ -3,7 +3,7 @@
 use super::transformers::preprocessor;
 use super::{Exported, JsonFiles, Model};
 use crate::classifier::Classifier;
-use crate::encoders::{Encode, Encoder, ForwardContext, ReadFeatures, Role, VisibleTokens};
+use crate::encoders::{Encode, Encoder, ForwardContext, NeededFeatures, Role, VisibleTokens};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::recipe::AnyRecipe;
@@ -78,7 +78,7 @@ fn graph(file: &WeightsFile, model: &Model) -> Result<ModelProto> {
             let encoder = Encoder::new(model.encoder, Role::Pretrain, model.image_px, model.channels, &mut builder)?;
             let b = recorder(file, builder.finish().0)?;
             let tokens: Recorded = encoder.embed(&b, &one_image); // [B, N, D]
-            let tokens = encoder.encode(&b, tokens, VisibleTokens::All, ReadFeatures::All, &mut context); // [B, h·w, D']
+            let tokens = encoder.encode(&b, tokens, VisibleTokens::All, NeededFeatures::All, &mut context); // [B, h·w, D']
             let features = encoder.pool(&b, &tokens); // [B, D']
             Ok(b.finish(&[("features", features), ("tokens", tokens)]))
         }

@@ -1,21 +1,21 @@
-//! Features that nobody reads, and what need not be computed for them.
+//! Features that are not needed, and what need not be computed for them.
 //!
 //! A token's output of the last block depends on other tokens only by that block's attention. So where only some features are
-//! read, its MLP and what follows are computed for them alone: in SimMIM's pre-training, for the hidden ones. Results and
+//! needed, its MLP and what follows are computed for them alone: in SimMIM's pre-training, for the hidden ones. Results and
 //! gradients are the same, since the others would get no gradient.
 
 use simmim_engine::{MlpBranch, Operations};
 
-/// The features of an encoder that are read.
+/// The features of an encoder that are needed.
 #[derive(Clone, Copy, Debug)]
-pub enum ReadFeatures<'a> {
+pub enum NeededFeatures<'a> {
     /// All features.
     All,
-    /// Those in these rows of `[B·h·w, D']`, or of `[B·V, D']` for `V` visible tokens.
+    /// Those in these rows of `[B·h·w, D']`, or of `[B·V, D']` for `V` visible tokens, each at most once.
     Rows(&'a [u32]),
 }
 
-/// The MLP branch of the tokens in `rows`, which are rows of `[B·N, D]`.
+/// The MLP branch of the tokens in `rows`, which are rows of `[B·N, D]`, each at most once.
 ///
 /// # Shapes
 /// `[B, N, D]` → `[R, 1, D]`.
