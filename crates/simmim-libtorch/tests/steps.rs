@@ -84,12 +84,12 @@ fn count(name: &str, edits: &[&str]) -> Counted {
 // one test, since operators are counted in all threads
 #[test]
 fn a_step_copies_images_masks_and_targets_to_the_device_and_waits_for_nothing() {
-    // images, hidden tokens, targets, weights of the loss; and for the patch tokens and for the predicted ones the rows to
-    // pick, those that undo it, and which of these are zeros
+    // images, hidden tokens, targets, weights of the loss; and for the predicted tokens the rows to pick, those that undo it,
+    // and which of these are zeros
     let vit = count("pretrain-vit-cifar", &["encoder.depth=2", "encoder.width=48", "encoder.heads=2"]);
     let none = Transfers { uploads: 0, downloads: 0 };
     let uploads = |uploads| Transfers { uploads, downloads: 0 };
-    assert_eq!(vit, Counted { passes: uploads(10), step: none, waiting_in_passes: 0 });
+    assert_eq!(vit, Counted { passes: uploads(7), step: none, waiting_in_passes: 0 });
 
     let edits = ["encoder.depths=[1,1]", "encoder.heads=[2,4]", "encoder.width=24"];
     let swin = count("pretrain-swin-t-192", &edits);
