@@ -23,6 +23,9 @@ pub(crate) struct Gradients {
     /// For each parameter, whether its gradient counts as zero, whatever is in the buffer. This saves writing zeros only to
     /// add to them.
     is_cleared: Vec<bool>,
+    /// For each parameter, the sum of the squares of its gradient, if it is known. Whoever may change a gradient makes it
+    /// unknown.
+    squares: Vec<Option<f64>>,
     /// The part of the sums that this rank keeps; none if gradients are not divided.
     divided: Option<Divided>,
 }
@@ -49,9 +52,10 @@ struct Divided {
 impl Gradients {
     /// Gradients of parameters that lie at `ranges` in buffers of `len` values, in one segment.
     pub(crate) fn new(ranges: Vec<Range<usize>>, len: usize) -> Self {
-        let (segment_of, is_cleared) = (vec![0; ranges.len()], vec![true; ranges.len()]);
+        let (segment_of, is_cleared, squares) =
+            (vec![0; ranges.len()], vec![true; ranges.len()], vec![None; ranges.len()]);
         let segments = vec![Segment { range: 0..len, parameters: ranges.len(), values: Aligned::default(), left: 0 }];
-        Self { ranges, segments, segment_of, is_cleared, divided: None }
+        Self { ranges, segments, segment_of, is_cleared, squares, divided: None }
     }
 
     /// The same, divided over ranks.
@@ -71,7 +75,8 @@ impl Gradients {
             segment_of.push(segments.len() - 1);
         }
         let divided = Some(Divided { sums: Aligned::default(), shard, is_cleared: true });
-        Self { is_cleared: vec![true; ranges.len()], ranges, segments, segment_of, divided }
+        let (is_cleared, squares) = (vec![true; ranges.len()], vec![None; ranges.len()]);
+        Self { ranges, segments, segment_of, is_cleared, squares, divided }
     }
 
     /// How the sums are divided, if they are.
@@ -94,6 +99,7 @@ impl Gradients {
         ids: impl Iterator<Item = ParameterId>,
     ) -> Vec<(&mut [f32], Accumulator<'static>)> {
         let ids: Vec<_> = ids.collect();
+        ids.iter().for_each(|id| self.squares[id.0] = None);
         let accumulators: Vec<_> = ids
             .iter()
             .map(|id| if std::mem::take(&mut self.is_cleared[id.0]) { Accumulator::Zero } else { Accumulator::Output })
@@ -119,9 +125,15 @@ impl Gradients {
         slices.into_iter().map(|s| s.expect("every slice was split off")).zip(accumulators).collect()
     }
 
+    /// Takes note of the sum of the squares of a gradient that was computed just now.
+    pub(crate) fn set_squares(&mut self, id: ParameterId, squares: f64) {
+        self.squares[id.0] = Some(squares);
+    }
+
     /// Makes all gradients count as zero.
     pub(crate) fn clear(&mut self) {
         self.is_cleared.fill(true);
+        self.squares.fill(None);
         if let Some(divided) = &mut self.divided {
             divided.is_cleared = true;
         }
@@ -137,8 +149,14 @@ impl Gradients {
         self.ranges[*parameters.start()].start..self.ranges[*parameters.end()].end
     }
 
-    /// The gradients of consecutive parameters of a segment, with the zeros between them.
+    /// The gradients of consecutive parameters of a segment, with the zeros between them, to be changed.
     pub(crate) fn run_mut(&mut self, parameters: RangeInclusive<usize>) -> &mut [f32] {
+        self.squares[parameters.clone()].fill(None);
+        self.run(parameters)
+    }
+
+    /// [`Self::run_mut`] for those who only read.
+    fn run(&mut self, parameters: RangeInclusive<usize>) -> &mut [f32] {
         let range = self.range(&parameters);
         let segment = &mut self.segments[self.segment_of[*parameters.start()]];
         let start = segment.range.start;
@@ -156,9 +174,14 @@ impl Gradients {
     pub(crate) fn whole(&mut self) -> &[f32] {
         assert!(self.divided.is_none(), "gradients are divided over ranks");
         if !self.ranges.is_empty() {
-            self.run_mut(0..=self.ranges.len() - 1);
+            self.run(0..=self.ranges.len() - 1);
         }
         self.segments[0].allocated()
+    }
+
+    /// Where the gradients lie of which the sum of squares is known, in order, and these sums.
+    pub(crate) fn known_squares(&self) -> impl Iterator<Item = (Range<usize>, f64)> {
+        self.ranges.iter().zip(&self.squares).filter_map(|(range, squares)| Some((range.clone(), (*squares)?)))
     }
 
     /// The sums of all ranks that this one keeps, where gradients are divided.
@@ -216,7 +239,7 @@ impl Gradients {
     pub(crate) fn copy_of(&mut self, id: usize) -> Vec<f32> {
         let range = self.ranges[id].clone();
         if self.divided.is_none() || self.is_accumulating(id) {
-            return self.run_mut(id..=id).to_vec();
+            return self.run(id..=id).to_vec();
         }
         let divided = self.divided.as_mut().expect("gradients are divided over ranks");
         let (shard, mut copy) = (divided.shard.clone(), vec![0.0; range.len()]);
@@ -270,5 +293,30 @@ impl Divided {
             self.sums.fill(0.0);
         }
         &mut self.sums
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn squares_are_known_until_a_gradient_may_change() {
+        let known = |gradients: &Gradients| gradients.known_squares().collect::<Vec<_>>();
+        let mut gradients = Gradients::new(vec![0..2, 16..19], 32);
+        for change in [
+            |gradients: &mut Gradients| gradients.get_mut(1)[0] = 1.0,
+            |gradients: &mut Gradients| gradients.write(1, &[1.0; 3]),
+            |gradients: &mut Gradients| drop(gradients.for_products([ParameterId(1)].into_iter())),
+        ] {
+            (0..2).for_each(|id| gradients.set_squares(ParameterId(id), 2.0));
+            gradients.whole(); // these two only read
+            gradients.copy_of(1);
+            assert_eq!(known(&gradients), [(0..2, 2.0), (16..19, 2.0)]);
+            change(&mut gradients);
+            assert_eq!(known(&gradients), [(0..2, 2.0)]);
+        }
+        gradients.clear();
+        assert_eq!(known(&gradients), []);
     }
 }

@@ -18,7 +18,8 @@ const PIECE: usize = 1 << 16;
 /// Values that are gathered from all ranks at a time, so that they need little memory.
 const GATHERED: usize = 4 << 20;
 
-/// The Euclidean norm of all gradients: the root of a sum over units, which ranks exchange if each has only its own.
+/// The Euclidean norm of all gradients: the root of a sum over units, which ranks exchange if each has only its own. Gradients
+/// whose squares were summed when they were computed are not read again.
 ///
 /// # Errors
 /// If another rank is lost.
@@ -27,8 +28,13 @@ pub(super) fn gradient_norm(cpu: &Cpu, collective: &mut dyn Collective) -> Resul
     let len = store.len();
     let unit = shard::unit(len);
     let Some(shard) = store.gradients.shard().cloned() else {
-        let units = store.gradients.whole().chunks(unit).collect();
-        return Ok(cpu.threads.map(units, sum_of_squares).iter().sum::<f64>().sqrt());
+        let (known, squares): (Vec<_>, Vec<f64>) = store.gradients.known_squares().unzip();
+        let starts = std::iter::once(0).chain(known.iter().map(|range| range.end));
+        let ends = known.iter().map(|range| range.start).chain([len]);
+        let gradients = store.gradients.whole();
+        let others = starts.zip(ends).flat_map(|(start, end)| gradients[start..end].chunks(unit)).collect();
+        let of_others = cpu.threads.map(others, sum_of_squares);
+        return Ok(squares.iter().chain(&of_others).sum::<f64>().sqrt());
     };
     let sums = store.gradients.sums();
     let (numbers, units) = shard
@@ -196,8 +202,9 @@ fn split_off_mut<'a, T>(slice: &mut &'a mut [T], len: usize) -> &'a mut [T] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use simmim_engine::{Backend, Distance, Linear, Operations, ParameterTable, Precision, Regression, Slot};
+    use simmim_engine::{Alone, Backend, Distance, Linear, Operations, ParameterTable, Precision, Regression, Slot};
     use simmim_kernels::dtype::Bf16;
+    use simmim_kernels::elementwise::sum_of_squares_naive;
     use simmim_kernels::product::Tile;
 
     /// Trains a layer for a step, and compares its packed weight with one packed from the new values.
@@ -226,6 +233,46 @@ mod tests {
         let by_step = cpu.forward_weight::<T>(weight);
         cpu.packed_weights.take();
         assert!(by_step.get() == cpu.forward_weight::<T>(weight).get(), "{outputs} × {inputs}, {}", tile.name());
+    }
+
+    /// The norm that a step returns.
+    fn norm(cpu: &Cpu) -> f64 {
+        gradient_norm(cpu, &mut Alone).unwrap()
+    }
+
+    #[test]
+    fn the_norm_is_that_of_the_gradients_whether_or_not_their_squares_are_known() {
+        let mut table = ParameterTable::default();
+        let weights = [("fc1", 200, 70), ("fc2", 90, 200)].map(|(name, outputs, inputs)| Linear {
+            weight: table.add(&format!("{name}.weight"), &[outputs, inputs]),
+            bias: Some(table.add(&format!("{name}.bias"), &[outputs])),
+        });
+        table.add("without gradient", &[20]);
+        for (precision, tile) in Tile::all_available()
+            .into_iter()
+            .chain([Tile::model_of_amx()])
+            .flat_map(|tile| [(Precision::F32, tile), (Precision::Bf16, tile)])
+        {
+            let cpu = Cpu::with_tile(table.clone(), precision, 2, tile);
+            let numbers = |count: usize| (0..count).map(|i| (i % 103) as f32 / 103.0 - 0.5).collect::<Vec<f32>>();
+            cpu.write_slot(Slot::Values, &numbers(table.len()));
+            for rows in [300, 7] {
+                // the second time, gradients are added to those of the first
+                cpu.start(true);
+                let hidden = cpu.linear(&cpu.tensor(&[rows, 70], &numbers(rows * 70)), &weights[0]);
+                let y = cpu.linear(&hidden, &weights[1]);
+                let (target, weight) = (vec![1.0; rows * 90], vec![1.0; rows]);
+                let loss = Regression { distance: Distance::L2, target: &target, weight: &weight, channels: 90 };
+                cpu.backward(&cpu.regression(&y, &loss));
+                assert_eq!(cpu.store.borrow().gradients.known_squares().count(), 2, "of both weights");
+                let gradients = cpu.read_slot(Slot::Gradients);
+                let naive = sum_of_squares_naive(&gradients).sqrt();
+                assert!((norm(&cpu) / naive - 1.0).abs() < 1e-12, "{} beside {naive}, {}", norm(&cpu), tile.name());
+                cpu.write_slot(Slot::Gradients, &gradients);
+                assert_eq!(cpu.store.borrow().gradients.known_squares().count(), 0, "they might be others");
+                assert!((norm(&cpu) / naive - 1.0).abs() < 1e-12);
+            }
+        }
     }
 
     #[test]

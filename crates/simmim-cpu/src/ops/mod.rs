@@ -38,7 +38,7 @@ use super::threads::{divide, split_mut};
 use simmim_engine::{Linear, ParameterId};
 use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::add_scaled;
-use simmim_kernels::product::product_of_packed;
+use simmim_kernels::product::product_of_packed_with_squares;
 
 /// The least rows of a weight's gradient in a task, about, if there are that many. With vector instructions a task has no more
 /// either: the product reads its other operand again after as many rows, so a single task with all rows would read it no
@@ -56,7 +56,7 @@ type WeightGradient<'a> = (ParameterId, &'a PackedActivations, &'a PackedActivat
 ///
 /// The operands were packed chunk by chunk. Here each task computes some rows of a gradient from all tokens, so tasks
 /// need neither copies of the gradient nor sums over them. Each sum is that of its row and column alone, so it is the same
-/// however many rows a task has.
+/// however many rows a task has. The squares of the gradients are summed on the way, for their norm.
 fn add_weight_gradients<T: Dtype>(cpu: &Cpu, weights: &[WeightGradient]) {
     let tile = cpu.tile;
     let mut store = cpu.store.borrow_mut();
@@ -69,18 +69,24 @@ fn add_weight_gradients<T: Dtype>(cpu: &Cpu, weights: &[WeightGradient]) {
         false => LEAST_ROWS_PER_TASK,
     };
     let gradients = store.gradients_to_accumulate(weights.iter().map(|(weight, _, _)| *weight));
-    for ((_, d_y, x), (gradient, accumulator)) in weights.iter().zip(gradients) {
+    for ((weight, d_y, x), (gradient, accumulator)) in weights.iter().zip(gradients) {
         let (d_y, x) = (d_y.packed(), x.packed());
         // each task gets whole blocks of rows, and an even number of tasks is shared evenly by two workers
         let rows = divide(d_y.groups(), d_y.columns().div_ceil(rows_per_task).next_multiple_of(2));
         let row = |block: usize| (block * d_y.width()).min(d_y.columns());
         let rows: Vec<_> = rows.iter().map(|blocks| row(blocks.start)..row(blocks.end)).collect();
         let gradients = split_mut(gradient, &rows, x.columns());
-        tasks.extend(rows.iter().zip(gradients).map(|(rows, gradient)| (d_y, rows.start, x, gradient, accumulator)));
+        let rows_and_gradients = rows.iter().zip(gradients);
+        tasks.extend(rows_and_gradients.map(|(rows, gradient)| (*weight, d_y, rows.start, x, gradient, accumulator)));
     }
-    cpu.threads.map(tasks, |(d_y, first, x, gradient, accumulator)| {
-        product_of_packed::<T>(tile, d_y, first, x, gradient, accumulator);
+    let squares = cpu.threads.map(tasks, |(weight, d_y, first, x, gradient, accumulator)| {
+        (weight, product_of_packed_with_squares::<T>(tile, d_y, first, x, gradient, accumulator))
     });
+    for of_weight in squares.chunk_by(|first, second| first.0 == second.0) {
+        // block by block, so that the sum does not depend on the tasks
+        let sum = of_weight.iter().flat_map(|(_, squares)| squares).sum();
+        store.gradients.set_squares(of_weight[0].0, sum);
+    }
 }
 
 /// Adds `d`, which is a sum over rows, to the gradient of a layer's bias, if it has one.

@@ -19,8 +19,10 @@
 
 use super::Accumulator;
 use super::ahead::Ahead;
+use super::packed::add_squares_of_blocks;
 use crate::aligned::{Aligned, grown};
 use crate::dtype::{Bf16, Dtype, padded};
+use crate::elementwise::sum_of_squares;
 #[cfg(target_arch = "x86_64")]
 use crate::instructions::Avx512;
 use crate::matrix::{Matrix, len_of_rows};
@@ -251,7 +253,7 @@ fn last_block(a: Matrix<Bf16>) -> [[Bf16; BLOCK_VALUES]; HEIGHT] {
     last
 }
 
-/// See [`super::product_of_packed`].
+/// See [`super::product_of_packed_with_squares`].
 pub(super) fn product_of_packed(
     unit: impl TileUnit,
     a: Packed,
@@ -259,13 +261,23 @@ pub(super) fn product_of_packed(
     b: Packed,
     c: &mut [f32],
     accumulator: Accumulator,
+    mut squares: Option<&mut [f64]>,
 ) {
     let columns = b.columns();
     let (rows, pass) = (c.len() / columns, (SUMMED_STEPS / a.steps().max(1)).max(1));
-    let product = PackedProduct { unit, a, first_block: first_row / HEIGHT, rows, b };
     if a.segments() <= pass {
-        return product.compute(0..a.segments(), 0..0, 0..b.groups(), c, columns, columns, accumulator);
+        // with their squares, the rows of a block are all computed before those of the next
+        let rows_at_once = if squares.is_some() { HEIGHT } else { rows };
+        for (part, c) in c.chunks_mut(rows_at_once * columns).enumerate() {
+            let top = part * rows_at_once;
+            let product =
+                PackedProduct { unit, a, first_block: (first_row + top) / HEIGHT, rows: c.len() / columns, b };
+            product.compute(0..a.segments(), 0..0, 0..b.groups(), c, columns, columns, accumulator);
+            add_squares_of_blocks(c, HEIGHT * columns, squares.as_deref_mut().map(|all| &mut all[part..]));
+        }
+        return;
     }
+    let product = PackedProduct { unit, a, first_block: first_row / HEIGHT, rows, b };
     SUMS.with_borrow_mut(|sums| {
         for left in (0..columns).step_by(SUMS_AT_ONCE) {
             let panels = left / WIDTH..b.groups().min((left + SUMS_AT_ONCE) / WIDTH);
@@ -277,7 +289,17 @@ pub(super) fn product_of_packed(
                 let next = segments.end..a.segments().min(segments.end + pass);
                 product.compute(segments, next, panels.clone(), sums, stride, stride, accumulator);
             }
-            store_past_caches(sums, stride, rows, &mut c[left..], columns, width, accumulator.at(left, width));
+            let c = &mut c[left..];
+            store_past_caches(sums, stride, rows, c, columns, width, accumulator.at(left, width));
+            let stored = match accumulator {
+                Accumulator::Zero => Rows { values: sums, stride }, // which are still in the cache
+                _ => Rows { values: c, stride: columns },
+            };
+            for (block, squares) in squares.iter_mut().flat_map(|all| all.iter_mut()).enumerate() {
+                let of_block = block * HEIGHT..rows.min((block + 1) * HEIGHT);
+                *squares +=
+                    of_block.map(|row| sum_of_squares(&stored.values[row * stored.stride..][..width])).sum::<f64>();
+            }
         }
     });
 }
@@ -484,7 +506,7 @@ mod tests {
                 work = numbers(50, times as u64).into_iter().map(f32::sqrt).collect::<Vec<f32>>();
             });
             assert_eq!((times, work.len()), (times_beside(a) * panels.groups(), 50));
-            product_of_packed(unit, blocks, 0, panels, &mut c[1], accumulator);
+            product_of_packed(unit, blocks, 0, panels, &mut c[1], accumulator, None);
             c.concat()
         };
         [Accumulator::Zero, Accumulator::Output, Accumulator::Bias(&bias)].map(with)
