@@ -364,6 +364,7 @@ impl Backend for Cpu {
     fn start(&self, recording: bool) {
         *self.tape.borrow_mut() = Tape::new(recording);
         self.expanded_bias.take();
+        self.pools.begin_pass();
     }
 
     fn backward(&self, loss: &CpuTensor) {

@@ -55,6 +55,13 @@ impl ActivationDtype for Bf16 {
 }
 
 impl BufferPools {
+    /// Begins a pass in each of them.
+    pub(crate) fn begin_pass(&self) {
+        self.f32.begin_pass();
+        self.bf16.begin_pass();
+        self.lanes.begin_pass();
+    }
+
     /// A buffer for rows in whole lanes. If a row does not fill its last lane, the buffer is set to zero.
     pub(crate) fn rows<T: ActivationDtype>(&self, rows: usize, columns: usize) -> Buffer<T> {
         let row = padded::<T>(columns);
