@@ -54,6 +54,9 @@ impl Error {
                     columns.join(", ")
                 ))
             }
+            Self::Splits { folder, .. } if !folder.is_dir() && folder.is_file() => {
+                Some("unpack it, and name one of them".into())
+            }
             Self::Splits { first, second, .. } => Some(format!(
                 "name one of them, or both, as in `{},{}`",
                 first.display(),

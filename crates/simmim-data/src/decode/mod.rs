@@ -35,12 +35,13 @@ use crate::image::{Image, Pixels, Stored};
 ///   the range they have.
 /// - **DICOM** has the values of pydicom: rescaled to those of the modality and shown by the first window of the file, whose
 ///   bounds become 0 and 1, values beyond them too. Without a window, the first table of values of interest counts, or else
-///   the range that the stored bits can have, not that of the values which occur; so equal values are equal in all files.
+///   the range that the stored bits can have, not that of the values which occur; so equal stored values are equal in all files.
+///   Where files have slopes of their own, as those of PET, only a window of `decoding` makes values of the modality equal.
 ///   `MONOCHROME1` is inverted, and palettes and `YBR` become red, green and blue.
 /// - **Orientation** of EXIF, or else of XMP, is applied: the image is turned and mirrored as it is meant to be seen.
 /// - **Color profiles** are not applied, nor is gamma: the values are those of the file.
-/// - **Alpha** is dropped or added, never blended ([`Image::with_channels`]). An array or a TIFF file with more than four
-///   channels is accepted only if it has exactly as many as are asked for.
+/// - **Alpha** is dropped or added, never blended ([`Image::with_channels`]). An array with two channels or more than three is
+///   accepted only if it has exactly as many as are asked for, and so is a gray TIFF file that does not say that the last is alpha.
 /// - **Files that are cut short** are refused. A JPEG without an end marker is accepted if its picture is whole
 ///   and other bytes follow it.
 ///

@@ -12,8 +12,8 @@ use crate::image::{Depth, Image, Pixels};
 ///
 /// # Errors
 ///
-/// [`Error::BadArray`], [`Error::ArrayShape`], [`Error::ArrayType`], [`Error::TooLarge`] for the `wanted` number of
-/// channels, or [`Error::NotFinite`], with `name`.
+/// [`Error::BadArray`], [`Error::ArrayShape`], [`Error::ArrayType`], [`Error::Channels`], [`Error::TooLarge`] for the `wanted`
+/// number of channels, or [`Error::NotFinite`], with `name`.
 pub(super) fn array(bytes: &[u8], name: &str, wanted: usize) -> Result<(Image, Depth)> {
     let bad = |cause| Error::BadArray { name: name.to_owned(), cause };
     let mut data = bytes;
@@ -41,6 +41,10 @@ pub(super) fn array(bytes: &[u8], name: &str, wanted: usize) -> Result<(Image, D
         return Err(Error::ArrayShape { name: name.to_owned(), shape: header.shape().to_vec() });
     }
     let size = [height as usize, width as usize, channels as usize];
+    // an array does not say that one of its channels is alpha
+    if matches!(size[2], 2 | 4) && size[2] != wanted {
+        return Err(Error::Channels { name: name.to_owned(), actual: size[2], wanted });
+    }
     // bytes stay bytes, and all other values become floats
     let bytes_per_value = if kind.size_field() == 1 { 1 } else { size_of::<f32>() };
     check_size([size[0], size[1]], wanted.max(size[2]), bytes_per_value, name)?;

@@ -20,7 +20,7 @@ pub(super) fn decode(bytes: &[u8], name: &str, format: ImageFormat, wanted: usiz
     // deeper values become floats
     let bytes_per_value = if color.bytes_per_pixel() == color.channel_count() { 1 } else { size_of::<f32>() };
     check_size([height as usize, width as usize], wanted.max(color.channel_count().into()), bytes_per_value, name)?;
-    let orientation = orientation_of(&mut decoder);
+    let orientation = orientation_of(&mut decoder, bytes, format);
     let image = from_decoded(DynamicImage::from_decoder(decoder).map_err(|cause| failed(name, &cause))?);
     Ok(orientation::upright(image, orientation))
 }
@@ -33,7 +33,7 @@ pub(super) fn decode(bytes: &[u8], name: &str, format: ImageFormat, wanted: usiz
 pub(super) fn size(bytes: &[u8], name: &str, format: ImageFormat) -> Result<[usize; 2]> {
     let mut decoder = opened(bytes, name, format)?;
     let (width, height) = decoder.dimensions();
-    Ok(orientation::upright_size([height as usize, width as usize], orientation_of(&mut decoder)))
+    Ok(orientation::upright_size([height as usize, width as usize], orientation_of(&mut decoder, bytes, format)))
 }
 
 fn failed(name: &str, cause: &ImageError) -> Error {
@@ -54,9 +54,25 @@ fn opened<'a>(bytes: &'a [u8], name: &str, format: ImageFormat) -> Result<impl I
 }
 
 /// Metadata that cannot be read do not make the picture unreadable.
-fn orientation_of(decoder: &mut impl ImageDecoder) -> u8 {
+fn orientation_of(decoder: &mut impl ImageDecoder, bytes: &[u8], format: ImageFormat) -> u8 {
     let [exif, xmp] = [decoder.exif_metadata(), decoder.xmp_metadata()].map(|data| data.ok().flatten());
-    orientation::of(exif.as_deref(), xmp.as_deref())
+    // the decoder knows what stands before the pixels
+    let behind = if format == ImageFormat::Png { exif_of_png(bytes) } else { None };
+    orientation::of(exif.as_deref().or(behind), xmp.as_deref())
+}
+
+/// The chunk `eXIf` of a PNG file, wherever it is.
+fn exif_of_png(bytes: &[u8]) -> Option<&[u8]> {
+    let mut rest = bytes.get(8..)?; // the signature
+    loop {
+        let (header, content) = rest.split_first_chunk::<8>()?;
+        let [a, b, c, d, kind @ ..] = *header;
+        let (content, after) = content.split_at_checked(u32::from_be_bytes([a, b, c, d]) as usize)?;
+        if kind == *b"eXIf" {
+            return Some(content);
+        }
+        rest = after.get(4..)?; // the check sum
+    }
 }
 
 /// Whether a chunk of a WebP file (RFC 9649, section 2.3) ends behind the end of the file. The decoder would take the

@@ -14,6 +14,8 @@ use crate::image::{Depth, Image, Pixels, Rectangle};
 
 /// The tag `PhotometricInterpretation`, and its values.
 const INTERPRETATION: u16 = 262;
+/// The tag `FillOrder`: from which end of a byte its bits are filled.
+const FILL_ORDER: u16 = 266;
 const WHITE_IS_ZERO: u32 = 0;
 const BLACK_IS_ZERO: u32 = 1;
 const RGB: u32 = 2;
@@ -92,18 +94,19 @@ impl<R: Read + Seek> Page<R> {
     ///
     /// [`Error::Decode`] with `name`.
     pub(super) fn open(mut file: R, name: &str) -> Result<Self> {
-        let mut number = |tag| {
-            orientation::entry_in(
-                &mut |at, bytes| {
-                    file.seek(SeekFrom::Start(at as u64)).ok()?;
-                    file.read_exact(bytes).ok()
-                },
-                tag,
-            )
+        let mut number = |tag| entry_of(&mut file, tag);
+        let (entry, order_of_bits) = (number(INTERPRETATION), number(FILL_ORDER));
+        let Some(entry) = entry else {
+            return Err(match missing_directory(&mut file) {
+                Some(reason) => Error::Decode { name: name.to_owned(), reason },
+                None => unread(name, "a file that does not say what its values mean"),
+            });
         };
-        let Some(entry) = number(INTERPRETATION) else {
-            return Err(unread(name, "a file that does not say what its values mean"));
-        };
+        // the reader would give mirrored bits (version 0.11.3)
+        if order_of_bits.is_some_and(|order| order.value != 1) {
+            return Err(unread(name, "a file whose bits are in reverse order (FillOrder 2)"));
+        }
+        let mut number = |tag| entry_of(&mut file, tag);
         let orientation = number(orientation::ORIENTATION).map_or(1, |entry| entry.value);
         let meaning = entry.value;
         if ![WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, INKS, LUMA_CHROMA].contains(&meaning) {
@@ -248,6 +251,10 @@ impl<R: Read + Seek> Page<R> {
         let image = Image { channels: samples, height, width, pixels };
         Ok(match (meaning, samples) {
             (BLACK_IS_ZERO, 1) if bits < 8 => mapped(image, |value| [spread(value, bits)]),
+            // no sample is alpha if the file does not say so
+            (BLACK_IS_ZERO, 2 | 4) if alpha == Alpha::None && samples != wanted => {
+                return Err(Error::Channels { name: name.to_owned(), actual: samples, wanted });
+            }
             (BLACK_IS_ZERO, _) => image,
             (WHITE_IS_ZERO, 1) => match image.pixels {
                 Pixels::U8(_) => mapped(image, |value| [255 - spread(value, bits)]),
@@ -268,6 +275,29 @@ impl<R: Read + Seek> Page<R> {
             }
         })
     }
+}
+
+/// An entry of the first directory of a file that holds one whole number.
+fn entry_of(file: &mut (impl Read + Seek), tag: u16) -> Option<orientation::Entry> {
+    let mut read = |at: usize, bytes: &mut [u8]| {
+        file.seek(SeekFrom::Start(at as u64)).ok()?;
+        file.read_exact(bytes).ok()
+    };
+    orientation::entry_in(&mut read, tag)
+}
+
+/// Says so if the first directory lies behind the end of the file. Many programs write it last.
+fn missing_directory(file: &mut (impl Read + Seek)) -> Option<String> {
+    let mut header = [0; 16];
+    file.seek(SeekFrom::Start(0)).ok()?;
+    file.read_exact(&mut header).ok()?;
+    let is_big = header[2..4].contains(&43);
+    let place = if is_big { &header[8..16] } else { &header[4..8] };
+    let join = |place: u64, byte: &u8| place << 8 | u64::from(*byte);
+    let place = if header[0] == b'I' { place.iter().rev().fold(0, join) } else { place.iter().fold(0, join) };
+    let length = file.seek(SeekFrom::End(0)).ok()?;
+    (place >= length)
+        .then(|| format!("the file is cut short: it has {length} bytes, and its directory is at byte {place}"))
 }
 
 /// A file of which a few bytes are read as others.

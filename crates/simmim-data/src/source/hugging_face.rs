@@ -3,7 +3,7 @@
 //!
 //! The names are those of its documentation ("Create an image dataset", "Structure your repository").
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
@@ -47,27 +47,46 @@ const SPLITS: &[&str] =
 ///
 /// # Errors
 ///
-/// [`Error::Splits`] if there are several `paths`, and each has the name of a split, or a name that begins with one.
+/// [`Error::Splits`] if two of the `paths` have the names of different splits, or names that begin with them.
 pub(super) fn check_one_split<'a>(folder: &Path, paths: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    let mut splits: Vec<(&str, &Path)> = Vec::new();
-    for path in paths {
-        match split(path) {
-            Some(split) => splits.push((split, path)),
-            None => return Ok(()),
-        }
+    let mut splits = paths.into_iter().filter_map(|path| Some((split(path, path.extension().is_some())?, path)));
+    let Some(first) = splits.next() else { return Ok(()) };
+    match splits.find(|(split, _)| *split != first.0) {
+        Some(second) => Err(different(folder, first.1, second.1)),
+        None => Ok(()),
     }
-    let (Some(first), Some(other)) = (splits.first(), splits.iter().find(|(split, _)| *split != splits[0].0)) else {
-        return Ok(());
-    };
-    Err(Error::Splits { folder: folder.to_owned(), first: first.1.to_owned(), second: other.1.to_owned() })
 }
 
-/// The split whose name a folder has, or with which the name of a file begins, as in `train-00000-of-00002.parquet`.
-fn split(path: &Path) -> Option<&'static str> {
+/// The same for folders side by side at any depth below `root`, of which the files in them are known.
+pub(super) fn check_one_split_below<'a>(root: &Path, files: impl IntoIterator<Item = &'a Path>) -> Result<()> {
+    let (mut first_in, mut checked) = (HashMap::new(), None);
+    for folder in files.into_iter().map(Path::parent) {
+        if folder == checked {
+            continue; // files of a folder follow each other
+        }
+        checked = folder;
+        for folder in folder.into_iter().flat_map(Path::ancestors).take_while(|folder| *folder != root) {
+            let Some(own) = split(folder, false) else { continue };
+            let (first, path) = *first_in.entry(folder.parent()).or_insert((own, folder));
+            if first != own {
+                return Err(different(root, path, folder));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn different(folder: &Path, first: &Path, second: &Path) -> Error {
+    Error::Splits { folder: folder.to_owned(), first: first.to_owned(), second: second.to_owned() }
+}
+
+/// The split whose name a folder has, perhaps with a year, or with which the name of a file begins, as in
+/// `train-00000-of-00002.parquet`.
+fn split(path: &Path, is_file: bool) -> Option<&'static str> {
     let name = path.file_name()?.to_str()?.to_ascii_lowercase();
-    let is_file = path.extension().is_some();
     let end = name.find(['-', '.', '_']).filter(|_| is_file).unwrap_or(name.len());
-    SPLITS.iter().copied().find(|split| name[..end] == **split)
+    let word = name[..end].trim_end_matches(|letter: char| letter.is_ascii_digit());
+    SPLITS.iter().copied().find(|split| word == *split)
 }
 
 #[cfg(test)]
@@ -84,10 +103,28 @@ mod tests {
         check(&["d/Train", "d/test"], true);
         check(&["d/train-00000-of-00002.parquet", "d/train-00001-of-00002.parquet"], false);
         check(&["d/train-00000-of-00001.parquet", "d/test-00000-of-00001.parquet"], true);
+        check(&["d/train2017", "d/annotations", "d/val2017"], true);
         check(&["d/train", "d/plane"], false);
         check(&["d/train-1", "d/test-1"], false);
         check(&["d/train"], false);
         check(&["d/trainings", "d/vals"], false);
         check(&[], false);
+    }
+
+    #[test]
+    fn splits_are_found_at_any_depth() {
+        let check = |files: &[&str], expected: Option<[&str; 2]>| {
+            let result = check_one_split_below(Path::new("d"), files.iter().map(Path::new));
+            let found = result.err().map(|error| match error {
+                Error::Splits { first, second, .. } => [first, second],
+                other => panic!("{other}"),
+            });
+            assert_eq!(found, expected.map(|two| two.map(PathBuf::from)), "{files:?}");
+        };
+        check(&["d/images/train/cat/a.png", "d/images/val/cat/b.png"], Some(["d/images/train", "d/images/val"]));
+        check(&["d/annotations/x.png", "d/train/a.png", "d/val/b.png"], Some(["d/train", "d/val"]));
+        check(&["d/cat/train/a.png", "d/dog/train/a.png", "d/e/test.png"], None);
+        check(&["d/train/test/a.png", "d/train/b.png"], None);
+        check(&["train/a.png"], None);
     }
 }

@@ -30,6 +30,8 @@ pub(super) struct Row {
     pub(super) path: String,
     /// Its labels, of which there may be none; `None` if they are not known.
     pub(super) labels: Option<Vec<String>>,
+    /// The line of the list that it begins in, from 1 on.
+    pub(super) line: u64,
 }
 
 /// Opens the images that a list names, ordered by path. Paths are relative to the list.
@@ -50,6 +52,7 @@ pub(super) fn of_rows(
         return Err(Error::NoSamples { path: list.to_owned(), passed_over });
     }
     rows.sort_by(|first, second| by_path(&first.path, &second.path));
+    check_repeated(list, &rows)?;
     let folder = list.parent().unwrap_or(Path::new(""));
     let are_known: Vec<bool> = rows.iter().map(|row| row.labels.is_some()).collect();
     let texts: Vec<Vec<String>> = rows.iter_mut().map(|row| row.labels.take().unwrap_or_default()).collect();
@@ -58,6 +61,23 @@ pub(super) fn of_rows(
     let labels = labels.into_iter().zip(are_known).map(|(labels, is_known)| is_known.then_some(labels)).collect();
     let images: Vec<PathBuf> = rows.iter().map(|row| located(folder, &row.path)).collect();
     Ok(Folder::of_labeled(images, labels, classes, channels, passed_over))
+}
+
+/// Checks that an image has the same labels wherever the sorted `rows` name it.
+fn check_repeated(list: &Path, rows: &[Row]) -> Result<()> {
+    let sorted = |row: &Row| {
+        row.labels.clone().map(|mut labels| {
+            labels.sort();
+            labels
+        })
+    };
+    let disagree = |two: &&[Row]| by_path(&two[0].path, &two[1].path).is_eq() && sorted(&two[0]) != sorted(&two[1]);
+    let Some([first, second]) = rows.windows(2).find(disagree) else { return Ok(()) };
+    let what = format!(
+        "`{}` has other labels in line {}; all labels of an image stand in one cell of a column `labels`, as in `cat|dog`",
+        second.path, first.line
+    );
+    Err(Error::BadList { path: list.to_owned(), line: second.line, what })
 }
 
 /// Where an image lies that a list in `folder` names, written as the walk through the folder writes it.
@@ -142,7 +162,32 @@ pub(super) fn rows(path: &Path, path_columns: &[&str]) -> Result<(Vec<Row>, Pass
             None => passed_over.add(format_args!("{}, line {line}", path.display()), PassedOverReason::NoPath),
         }
     }
+    unify_labels(&mut rows);
     Ok((rows, passed_over))
+}
+
+/// Writes class numbers in one way, if all labels are whole numbers: `1.0`, as tables with gaps have it, is `1`. Then −1 is no
+/// label, as in the image data sets of Hugging Face, and `nan` is none in any list.
+fn unify_labels(rows: &mut [Row]) {
+    let is_missing = |labels: &Option<Vec<String>>, missing: &str| {
+        labels.as_deref().is_some_and(|labels| matches!(labels, [label] if label.eq_ignore_ascii_case(missing)))
+    };
+    let number = |label: &str| {
+        let number = label.parse::<f64>().ok().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
+        number.map(|number| number as i64)
+    };
+    rows.iter_mut().filter(|row| is_missing(&row.labels, "nan")).for_each(|row| row.labels = None);
+    if !rows.iter().flat_map(|row| row.labels.iter().flatten()).all(|label| number(label).is_some()) {
+        return;
+    }
+    for row in rows {
+        for label in row.labels.iter_mut().flatten() {
+            *label = number(label).map_or_else(String::new, |number| number.to_string());
+        }
+        if is_missing(&row.labels, "-1") {
+            row.labels = None;
+        }
+    }
 }
 
 type Numbered = (u64, Option<Row>);
@@ -152,6 +197,7 @@ fn table_rows(bytes: &[u8], delimiter: u8, path: &Path, path_columns: &[&str]) -
         let line = error.position().map_or(1, csv::Position::line);
         Error::BadList { path: path.to_owned(), line, what: fault(error.kind()) }
     };
+    check_quotes(bytes, delimiter, path)?;
     let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).from_reader(bytes);
     let headers = reader.headers().map_err(bad)?.clone();
     let column = |names: &[&str]| {
@@ -172,9 +218,58 @@ fn table_rows(bytes: &[u8], delimiter: u8, path: &Path, path_columns: &[&str]) -
             (None, None) => None,
         };
         let line = record.position().map_or(0, csv::Position::line);
-        rows.push((line, cell(path_column).map(|path| Row { path: path.to_owned(), labels })));
+        if [Some(path_column), label_column, labels_column].into_iter().flatten().filter_map(cell).any(spans_lines) {
+            return Err(Error::BadList {
+                path: path.to_owned(),
+                line,
+                what: "a path or label has several lines".into(),
+            });
+        }
+        rows.push((line, cell(path_column).map(|path| Row { path: path.to_owned(), labels, line })));
     }
     Ok(rows)
+}
+
+fn spans_lines(cell: &str) -> bool {
+    cell.contains(['\n', '\r'])
+}
+
+/// Checks that quotes are around whole cells. The reader takes a stray one for the beginning of a text that goes on to the
+/// next quote, or to the end of the file, over any number of rows.
+fn check_quotes(bytes: &[u8], delimiter: u8, path: &Path) -> Result<()> {
+    /// What a byte belongs to.
+    enum Place {
+        Start,
+        Bare,
+        Quoted,
+        /// A quote within a quoted cell: its end, or the first of two that stand for one.
+        Quote,
+    }
+    let bad = |line, what: &str| {
+        let what = format!("{what}; a quote within a cell is doubled, and the cell is in quotes");
+        Err(Error::BadList { path: path.to_owned(), line, what })
+    };
+    let (mut place, mut line, mut first_line) = (Place::Start, 1, 1);
+    for byte in bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes) {
+        let is_end = *byte == delimiter || matches!(byte, b'\r' | b'\n');
+        place = match (place, byte) {
+            (Place::Start, b'"') => {
+                first_line = line;
+                Place::Quoted
+            }
+            (Place::Quoted, b'"') => Place::Quote,
+            (Place::Quoted, _) | (Place::Quote, b'"') => Place::Quoted,
+            (_, _) if is_end => Place::Start,
+            (Place::Quote, b' ') => Place::Quote,
+            (Place::Quote, _) => return bad(first_line, "a cell goes on after the quote at its end"),
+            (Place::Start | Place::Bare, _) => Place::Bare,
+        };
+        line += u64::from(*byte == b'\n');
+    }
+    match place {
+        Place::Quoted => bad(first_line, "a quote begins a cell that does not end"),
+        _ => Ok(()),
+    }
 }
 
 /// The labels of a cell.
@@ -237,7 +332,7 @@ fn json_rows(bytes: &[u8], path: &Path, path_columns: &[&str]) -> Result<Vec<Num
             (None, Some(value)) => label(value)?.map(|label| vec![label]),
             (None, None) => None,
         };
-        rows.push((line, path.map(|path| Row { path, labels })));
+        rows.push((line, path.map(|path| Row { path, labels, line })));
     }
     if !has_path && !rows.is_empty() {
         return Err(Error::NoColumn { path: path.to_owned(), wanted: "paths", has: keys });

@@ -253,8 +253,7 @@ fn parquet(places: &[Place], _: usize) -> Result<Arc<dyn Source>> {
 /// Opens the images in a folder, or else the archives of one kind.
 fn folder(path: PathBuf, channels: usize) -> Result<Arc<dyn Source>> {
     let mut found = walk::walk(&path)?;
-    let folders: Vec<PathBuf> = found.folders.iter().map(|(name, _)| path.join(name)).collect();
-    hugging_face::check_one_split(&path, folders.iter().map(PathBuf::as_path))?;
+    hugging_face::check_one_split_below(&path, found.images.iter().map(PathBuf::as_path))?;
     let described = found.metadata.take().and_then(|file| {
         let source = hugging_face::described(&file, &mut found, channels);
         if source.is_none() {

@@ -320,9 +320,10 @@ impl PassedOverReason {
 /// Extensions of pictures, films and scans that are in use and that this crate may not read: a collection of them is
 /// probably meant to be read.
 const UNREAD_PICTURES: &[&str] = &[
-    "arw", "avif", "bmp", "cr2", "cr3", "dcm", "dds", "dib", "dng", "exr", "gif", "hdr", "heic", "heif", "ico", "j2k",
-    "jfif", "jif", "jp2", "jpe", "jpg2", "jxl", "mha", "mp4", "nef", "nii", "nrrd", "orf", "pbm", "pcx", "pgm", "pnm",
-    "ppm", "psd", "qoi", "raf", "raw", "rw2", "svg", "tga", "tif", "tiff", "webp",
+    "arw", "avif", "bif", "bmp", "cr2", "cr3", "czi", "dcm", "dds", "dib", "dng", "exr", "gif", "hdr", "heic", "heif",
+    "ico", "j2k", "jfif", "jif", "jp2", "jpe", "jpg2", "jxl", "mha", "mp4", "mrxs", "ndpi", "nef", "nii", "nrrd",
+    "orf", "pbm", "pcx", "pgm", "pnm", "ppm", "psd", "qoi", "raf", "raw", "rw2", "scn", "svg", "svs", "tga", "tif",
+    "tiff", "vms", "webp",
 ];
 
 impl Display for PassedOverGroup {

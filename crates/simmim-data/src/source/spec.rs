@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::address::{Address, without_secrets};
+use super::hugging_face::check_one_split;
 use super::kind::Kind;
 use super::passed_over::{PassedOver, PassedOverReason};
 use super::place::Place;
@@ -70,6 +71,8 @@ fn add_matches(pattern: &str, named: &mut Places) -> Result<()> {
     if named.places.len() == places_before {
         return Err(Error::NoMatch { pattern: pattern.to_owned(), passed_over });
     }
+    let matches = named.places[places_before..].iter().map(Place::shown);
+    check_one_split(Path::new(pattern), matches)?;
     named.passed_over.append(&passed_over);
     Ok(())
 }

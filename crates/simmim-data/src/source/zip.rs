@@ -10,6 +10,7 @@ use ::zip::result::ZipError;
 use ::zip::{CompressionMethod, ZipReadOptions};
 
 use super::class_folders::ClassFolders;
+use super::hugging_face::check_one_split_below;
 use super::passed_over::PassedOverReason;
 use super::storage::{Reader, Storage};
 use super::{PassedOver, Source, by_path, check_encoded, is_ignored, is_image};
@@ -53,6 +54,7 @@ impl Zip {
         }
         images.sort_by(|first, second| by_path(&first.1, &second.1));
         let names: Vec<String> = images.iter().map(|(_, name)| name.clone()).collect();
+        check_one_split_below(&path, names.iter().map(Path::new))?;
         let folders = ClassFolders::of(&names, &folders);
         Ok(Self { storage, directory, images, folders, channels, passed_over })
     }

@@ -109,6 +109,9 @@ fn broken_and_unsupported_files_are_refused_with_a_reason() {
     check_refused(b"\xff\xd8\xff\xe0", 3, "cannot decode");
     check_refused(&gray(1), 5, "has 1 channels where 5 are wanted");
     check_refused(&npy("|u1", false, "(1, 1, 5)", &[0; 5]), 3, "has 5 channels where 3 are wanted");
+    // nothing says that the last one is alpha
+    check_refused(&npy("|u1", false, "(1, 1, 4)", &[0; 4]), 3, "has 4 channels where 3 are wanted");
+    check_refused(&npy("|u1", false, "(1, 1, 2)", &[0; 2]), 1, "has 2 channels where 1 are wanted");
     check_refused(&npy("|u1", false, "(4,)", &[0; 4]), 1, "shape [4]");
     check_refused(&npy("|u1", false, "(1, 2, 3, 4)", &[0; 24]), 1, "shape [1, 2, 3, 4]");
     check_refused(&npy("|u1", false, "(4, 4, 0)", &[]), 1, "shape [4, 4, 0]");
@@ -197,4 +200,52 @@ fn an_image_is_refused_by_the_memory_that_it_will_take() {
     for (side, depth, channels) in [(13_377, 8, 3), (11_585, 8, 4)] {
         check_refused(&claiming(side, depth), channels, "cannot decode");
     }
+}
+
+#[test]
+fn exif_counts_wherever_it_stands_in_a_png() {
+    let image = encoded(::image::GrayImage::from_fn(3, 2, |x, y| ::image::Luma([(10 * y + x) as u8])));
+    // a directory with one entry: the tag 274, orientation, is a short with the value 6
+    let tiff = [b"II*\0\x08\0\0\0\x01\0".as_slice(), &[18, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0], &[0; 4]].concat();
+    let content = [b"eXIf", &tiff[..]].concat();
+    let mut sum = flate2::Crc::new();
+    sum.update(&content);
+    let chunk = [&(tiff.len() as u32).to_be_bytes(), &content[..], &sum.sum().to_be_bytes()].concat();
+    let (before, behind) = (8 + 25, image.len() - 12); // the signature and `IHDR`; `IEND`
+    for at in [before, behind] {
+        let turned = [&image[..at], &chunk, &image[at..]].concat();
+        check(&turned, 1, [3, 2, 1], Pixels::U8(vec![10, 0, 11, 1, 12, 2]));
+    }
+}
+
+/// A TIFF of one strip of 6 × 2 pixels: gray, of `samples` samples of 8 bits, with another tag.
+fn tiff(samples: u32, tag: (u16, u32)) -> Vec<u8> {
+    let bits = if samples == 1 { 8 } else { 8 | (8 << 16) };
+    let mut tags = vec![(256, 6), (257, 2), (258, bits), (259, 1), (262, 1), tag, (277, samples), (278, 2)];
+    tags.extend([(279, 12 * samples), (273, 8 + 2 + 10 * 12 + 4)]);
+    tags.sort_unstable();
+    let mut bytes = b"II*\0\x08\0\0\0".to_vec();
+    bytes.extend((tags.len() as u16).to_le_bytes());
+    for (tag, value) in tags {
+        let count = if tag == 258 { samples } else { 1 };
+        bytes.extend([tag, if matches!(tag, 258 | 338) { 3 } else { 4 }].map(u16::to_le_bytes).concat());
+        bytes.extend([count, value].map(u32::to_le_bytes).concat());
+    }
+    bytes.extend([0; 4]);
+    bytes.extend((0..12 * samples as u8).collect::<Vec<_>>());
+    bytes
+}
+
+#[test]
+fn tiff_files_that_would_be_misread_are_refused() {
+    check(&tiff(1, (266, 1)), 1, [2, 6, 1], Pixels::U8((0..12).collect()));
+    check_refused(&tiff(1, (266, 2)), 1, "FillOrder 2");
+    check(&tiff(2, (266, 1)), 2, [2, 6, 2], Pixels::U8((0..24).collect()));
+    check_refused(&tiff(2, (266, 1)), 1, "has 2 channels where 1 are wanted");
+    // the second sample is alpha
+    check(&tiff(2, (338, 2)), 1, [2, 6, 1], Pixels::U8((0..24).step_by(2).collect()));
+    // a directory behind the end
+    let mut cut = tiff(1, (266, 1));
+    cut[4] = 250;
+    check_refused(&cut, 1, "cut short: it has 146 bytes, and its directory is at byte 250");
 }

@@ -105,14 +105,14 @@ fn plain_images_are_only_compared_exactly() {
 
 #[test]
 fn images_are_counted_by_how_they_are_stored() {
-    let floats: Vec<u8> = [0.0_f32, 2.0, 4.0, 6.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+    let floats: Vec<u8> = [0.0_f32, 2.0, 4.0].iter().flat_map(|value| value.to_le_bytes()).collect();
     let root = folder(&[
         ("gray.png", &gray(3)),
         ("alpha.png", &encoded(::image::GrayAlphaImage::from_pixel(6, 5, ::image::LumaA([1, 2])))),
         ("color.png", &colorful(1)),
         ("deep.png", &encoded(::image::DynamicImage::new_rgb16(2, 3))),
         ("deep.npy", &npy("<u2", false, "(1, 2)", &[1, 2, 3, 4])),
-        ("float.npy", &npy("<f4", false, "(1, 1, 4)", &floats)),
+        ("float.npy", &npy("<f4", false, "(1, 1, 3)", &floats)),
     ]);
     let (_, scan) = scanned(root.path(), 0);
     let stored: Vec<(String, usize)> = scan.stored.iter().map(|(stored, count)| (stored.to_string(), *count)).collect();
@@ -122,7 +122,7 @@ fn images_are_counted_by_how_they_are_stored() {
         ("gray with alpha, 8 bit", 1),
         ("color, 8 bit", 1),
         ("color, 16 bit", 1),
-        ("color with alpha, float", 1),
+        ("color, float", 1),
     ];
     assert_eq!(stored, expected.map(|(name, count)| (name.to_owned(), count)));
     assert_eq!(scan.shapes[&[5, 6]], 2);
