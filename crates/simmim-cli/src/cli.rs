@@ -210,7 +210,7 @@ pub(crate) struct PretrainArgs {
     /// Training images: a folder, a .csv, .tar, .zip, .parquet or IDX file; globs, {00..04} and a,b are expanded.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
-    /// Held-out images, for the held-out loss and pictures of predictions.
+    /// Held-out images, for the held-out loss (of at most 512, evenly spaced) and pictures of predictions.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) val: Option<String>,
     /// Weights to go on from: a run folder, a checkpoint folder or a weights file (also of timm, transformers or torch);
@@ -447,7 +447,7 @@ pub(crate) struct TokenizerArgs {
     /// Training images: a folder, a .csv, .tar, .zip, .parquet or IDX file; globs, {00..04} and a,b are expanded.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) data: String,
-    /// Images on which reconstructions are evaluated, by default training images.
+    /// Images on which reconstructions are evaluated (at most 256, evenly spaced), by default training images.
     #[arg(long, value_name = "DATA", value_parser = paths::data)]
     pub(crate) val: Option<String>,
     /// Run folder: tokenizer.safetensors, log, checkpoints, pictures, report.html.

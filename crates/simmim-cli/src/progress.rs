@@ -1,6 +1,6 @@
 //! Progress on stderr: a progress bar on a terminal, else a line every few seconds.
 
-use crate::commands::{passed_over_notes, passed_over_warnings};
+use crate::commands::{overlap_warning, passed_over_notes, passed_over_warnings};
 use crate::terminal::{self, escaped};
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use simmim::train::Event;
@@ -124,6 +124,17 @@ impl Progress {
             Event::PassedOver { passed_over } => {
                 passed_over_warnings(passed_over).iter().for_each(|line| self.warn(line));
                 passed_over_notes(passed_over).iter().for_each(|line| self.say(line));
+            }
+            Event::Overlapping { collection, overlap } => {
+                self.warn(&overlap_warning(collection.name(), overlap));
+            }
+            Event::OtherStart { then, now } => {
+                let name = |from: Option<&str>| from.map_or("random weights".to_owned(), |from| format!("`{from}`"));
+                self.warn(&format!(
+                    "warning: the run began from {} and goes on, so {} are not used: another --out begins from them",
+                    name(*then),
+                    name(*now)
+                ));
             }
             Event::OtherImages { collection, then, now } => {
                 let images = collection.name();

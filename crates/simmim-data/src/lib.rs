@@ -64,8 +64,8 @@ pub use scan::{Bin, DuplicateGroup, Duplicates, Scan, Sizes, scan, thumbnail};
 #[cfg(feature = "parquet")]
 pub use source::check_parquet;
 pub use source::{
-    PassedOver, PassedOverGroup, PassedOverReason, Relabeled, Sample, Source, Subset, Tiled, Tiling, idx_from_bytes,
-    is_address, open, without_secrets,
+    Overlap, PassedOver, PassedOverGroup, PassedOverReason, Relabeled, Sample, Source, Subset, Tiled, Tiling,
+    idx_from_bytes, is_address, open, overlap, without_secrets,
 };
 pub use transform::{
     Augmentation, CenterCrop, ColorJitter, Distortion, Filter, FineTuning, Interpolation, RandAugment, RandomErasing,

@@ -1,10 +1,11 @@
 //! Frozen features for `simmim probe` and `simmim knn`, and their encoder for `simmim embed`.
 
-use super::{init_from, open_data, warn_of_damaged, warn_of_unreadable};
+use super::{init_from, open_data, overlap_warning, warn_of_damaged, warn_of_unreadable};
 use crate::cli::{Common, FrozenArgs};
 use simmim::evaluation::{Extraction, Features, FrozenEncoder};
 use simmim::evaluation::{checked_classes, relabeled};
 use simmim::recipe::LabelsPerImage;
+use simmim::run::Collection;
 use simmim::weights::ChannelRule;
 use simmim::{Error, precision, recipe};
 use simmim_data::{Source, without_secrets};
@@ -70,6 +71,9 @@ pub(super) fn features(
         simmim_data::check_classes_readable(source.as_ref()).map_err(Error::from)?;
     }
     encoder.measure(train.as_ref())?;
+    if let Some(overlap) = simmim_data::overlap(train.as_ref(), val.as_ref()) {
+        crate::terminal::line(&overlap_warning(Collection::HeldOut.name(), &overlap));
+    }
     let cache = args.cache.clone().or_else(|| cache_of(Path::new(&args.from)));
     let extraction = Extraction { block: args.layer, cache: cache.as_deref(), workers: args.workers.count(common) };
     let mut of = |source: Arc<dyn Source>, what: &str| -> anyhow::Result<Features> {

@@ -31,7 +31,7 @@ use simmim::Error;
 use simmim::recipe::DataRecipe;
 use simmim::run::MAX_NAMED;
 use simmim::weights::{ChannelRule, Import, InitFrom};
-use simmim_data::{Decoding, Image, PassedOver, PassedOverReason, Skipped, Source};
+use simmim_data::{Decoding, Image, Overlap, PassedOver, PassedOverReason, Skipped, Source};
 use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
@@ -91,6 +91,15 @@ fn say_passed_over(common: &Common, passed_over: &PassedOver) {
     if !common.quiet {
         passed_over_notes(passed_over).iter().for_each(|line| crate::terminal::line(line));
     }
+}
+
+/// A warning of `held_out` images that are trained on too.
+pub(crate) fn overlap_warning(held_out: &str, overlap: &Overlap) -> String {
+    let Overlap { images, first } = overlap;
+    format!(
+        "warning: {images} of the {held_out} are among those that are trained on, `{first}` for one: \
+         what is measured with them looks better than it is"
+    )
 }
 
 /// Reasons that are told one by one; of more, only the number is told.

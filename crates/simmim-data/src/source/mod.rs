@@ -11,6 +11,7 @@ mod kind;
 mod list;
 mod missing;
 mod names;
+mod overlap;
 #[cfg(feature = "parquet")]
 mod parquet;
 #[cfg(feature = "parquet")]
@@ -42,6 +43,7 @@ use std::sync::Arc;
 pub use self::address::{is_address, without_secrets};
 pub use self::idx::idx_from_bytes;
 pub(crate) use self::list::PATH_COLUMNS;
+pub use self::overlap::{Overlap, overlap};
 pub use self::passed_over::{MAX_NAMED, PassedOver, PassedOverGroup, PassedOverReason};
 #[cfg(feature = "remote")]
 pub(crate) use self::remote::fault::Fault;

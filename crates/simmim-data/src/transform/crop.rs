@@ -57,11 +57,18 @@ impl Default for CenterCrop {
 }
 
 impl CenterCrop {
+    /// The side that an image is resized to before the `target` is cut from it: rounded down, as by timm, unless the ratio of
+    /// two whole numbers was rounded.
+    #[must_use]
+    pub fn resized(&self, target: usize) -> usize {
+        ((self.enlargement * target as f64 + 1e-6) as usize).max(target)
+    }
+
     /// Returns the region of an image of `height` by `width` pixels that is resized to the size of the target.
     #[must_use]
     pub fn region(&self, height: usize, width: usize, target_height: usize, target_width: usize) -> Region {
         let target = [target_height, target_width];
-        let covered = target.map(|side| ((self.enlargement * side as f64) as usize).max(side));
+        let covered = target.map(|side| self.resized(side));
         Region::center_of_resized([height, width], covered, target)
     }
 }

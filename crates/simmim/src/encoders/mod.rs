@@ -90,6 +90,14 @@ impl EncoderConfig {
         }
     }
 
+    /// What the encoder computes otherwise than the one that weights were `trained` with, though both may be meant.
+    pub(crate) fn other_positions(&self, trained: &Self) -> Option<String> {
+        match (self, trained) {
+            (EncoderConfig::SwinV2(config), EncoderConfig::SwinV2(trained)) => config.other_positions(trained),
+            (EncoderConfig::Vit(_) | EncoderConfig::Swin(_) | EncoderConfig::SwinV2(_), _) => None,
+        }
+    }
+
     /// Checks that the values fit together.
     ///
     /// # Errors

@@ -165,11 +165,11 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
         ("train.warmup_lr", train.warmup_lr),
         ("train.min_lr", train.min_lr),
         ("train.weight_decay", train.weight_decay),
-        ("train.eps", train.eps),
         ("train.clip_grad", train.clip_grad),
     ] {
         within(key, value, 0.0, f64::MAX)?;
     }
+    positive("train.eps", train.eps)?;
     within("train.betas", train.betas.0, 0.0, 0.999_999_9)?;
     within("train.betas", train.betas.1, 0.0, 0.999_999_9)?;
     positive("train.epochs", train.epochs)?;
@@ -207,11 +207,8 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
 /// Checks the number of frozen blocks of an encoder of `depth` blocks; 0 for a model that has none.
 ///
 /// # Errors
-/// If there are fewer blocks, or the optimizer would divide by zero where nothing moves.
+/// If there are fewer blocks.
 pub(super) fn frozen_blocks(train: &TrainRecipe, depth: usize) -> Result<()> {
-    if train.frozen_blocks == 0 {
-        return Ok(());
-    }
     if train.frozen_blocks > depth {
         let expected = match depth {
             0 => "this model has no encoder of blocks".to_owned(),
@@ -219,7 +216,7 @@ pub(super) fn frozen_blocks(train: &TrainRecipe, depth: usize) -> Result<()> {
         };
         return Err(wrong("train.frozen_blocks", train.frozen_blocks, expected, Some("leave it out".into())));
     }
-    positive("train.eps", train.eps)
+    Ok(())
 }
 
 fn image_is_multiple_of(size: ImageSize, step_px: usize, what: &str) -> Result<()> {

@@ -166,9 +166,23 @@ pub fn save(
     for (_, old) in list(run)?.into_iter().filter(|(steps, _)| *steps <= state.steps).rev().skip(keep) {
         // first what makes it a checkpoint, because a folder is not removed at once
         let _ = fs::remove_file(old.join(MANIFEST_FILE));
-        fs::remove_dir_all(&old).map_err(Error::io(&old))?;
     }
+    remove_incomplete(&folder, &path);
     Ok(path)
+}
+
+/// Removes what is left of checkpoints without a manifest. If that fails, because another program reads a file of one for
+/// example, nothing is lost, and the next save tries again.
+fn remove_incomplete(folder: &Path, newest: &Path) {
+    let folders = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_incomplete = |folder: &PathBuf| {
+        let steps = folder.file_name().and_then(|name| name.to_str()?.strip_prefix("step-"));
+        let is_numbered = steps.is_some_and(|steps| steps.parse::<u64>().is_ok());
+        is_numbered && folder != newest && folder.is_dir() && !folder.join(MANIFEST_FILE).exists()
+    };
+    for incomplete in folders.filter(is_incomplete) {
+        let _ = fs::remove_dir_all(incomplete);
+    }
 }
 
 fn write_files(

@@ -66,10 +66,11 @@ pub fn finetune<D: Device>(
     let mut builder = Builder::default();
     let model = Rc::new(Classifier::new(recipe, classes.len(), &mut builder)?);
     let (table, inits) = builder.finish();
-    let mut transferred = None;
+    let (mut transferred, normalization) = (None, setup.resolved.run.normalization());
     let initialize = |table: &ParameterTable| {
         let mut values = initial_values(table, &inits, options.seed);
-        transferred = start_from(init_from, &recipe.encoder, &classes, model.encoder(), table, &mut values)?;
+        transferred =
+            start_from(init_from, &recipe.encoder, &classes, model.encoder(), table, &normalization, &mut values)?;
         Ok(values)
     };
     let blocks = model.encoder().block_activations();

@@ -41,7 +41,7 @@ use crate::recipe::Recipe;
 use crate::run::Collection;
 use crate::run::checkpoint::Metrics;
 use crate::weights::Transfer;
-use simmim_data::{PassedOver, Source};
+use simmim_data::{Overlap, PassedOver, Source};
 use simmim_engine::Slot;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -231,6 +231,20 @@ pub enum Event<'a> {
     PassedOver {
         /// What and why.
         passed_over: &'a PassedOver,
+    },
+    /// Images are trained on and held out at once.
+    Overlapping {
+        /// The collection whose images are among those that are trained on.
+        collection: Collection,
+        /// Which ones.
+        overlap: &'a Overlap,
+    },
+    /// A resumed run began from other weights than it is given now, or from none, and goes on with its own.
+    OtherStart {
+        /// What it began from; none: at random.
+        then: Option<&'a str>,
+        /// What it is given.
+        now: Option<&'a str>,
     },
     /// A resumed run reads other images than it began with.
     OtherImages {

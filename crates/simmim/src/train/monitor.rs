@@ -17,7 +17,7 @@ use crate::model::SimMim;
 use crate::recipe::{LabelsPerImage, MonitorRecipe, Recipe};
 use crate::run::Collection;
 use serde_json::json;
-use simmim_data::{Augmentation, PassedOver, Skipped, Source, Subset, Transform};
+use simmim_data::{Augmentation, Overlap, PassedOver, Skipped, Source, Subset, Transform, overlap};
 use simmim_engine::Device;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -86,6 +86,11 @@ impl<D: Device> Monitor<D> {
             workers,
             seed: setup.resolved.run.seed,
         })
+    }
+
+    /// The images that both data sets share.
+    pub(super) fn overlap(&self) -> Option<Overlap> {
+        overlap(self.train.as_ref(), self.val.as_ref())
     }
 
     /// What lies among the images of each data set and is no image.

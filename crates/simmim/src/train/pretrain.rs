@@ -52,10 +52,10 @@ pub fn pretrain<D: Device>(
     let model = Rc::new(SimMim::new(&located, &setup.resolved.run.colors(), device, &mut builder)?);
     let (table, inits) = builder.finish();
     let head = inspect::head(recipe, &model, &table);
-    let mut transferred = None;
+    let (mut transferred, normalization) = (None, setup.resolved.run.normalization());
     let initialize = |table: &ParameterTable| {
         let mut values = initial_values(table, &inits, options.seed);
-        transferred = start_from(init_from, &recipe.encoder, &[], model.encoder(), table, &mut values)?;
+        transferred = start_from(init_from, &recipe.encoder, &[], model.encoder(), table, &normalization, &mut values)?;
         Ok(values)
     };
     let parameters = Parameters {
@@ -71,7 +71,11 @@ pub fn pretrain<D: Device>(
     let task = Pretraining::new(recipe, Rc::clone(&model), options.seed);
     let monitor = match &recipe.monitor {
         Some(monitor) if collective.is_first() => {
-            Some(Monitor::new(monitor, &setup, Rc::clone(&model), device, options.workers)?)
+            let monitor = Monitor::new(monitor, &setup, Rc::clone(&model), device, options.workers)?;
+            if let Some(overlap) = monitor.overlap() {
+                observe(Event::Overlapping { collection: Collection::MonitorVal, overlap: &overlap });
+            }
+            Some(monitor)
         }
         Some(_) | None => None,
     };

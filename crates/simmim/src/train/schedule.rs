@@ -3,7 +3,7 @@
 //! As in the official code (microsoft/SimMIM, `lr_scheduler.py`, with timm 0.4.12), `cosine` and `multistep` count from
 //! the first step of the run, so the cosine is already below the peak when the warm-up ends. `linear` and `step` count
 //! from the end of the warm-up, and so does `cosine-after-warmup` (microsoft/Swin-Transformer, `lr_scheduler.py`,
-//! `WARMUP_PREFIX`).
+//! `WARMUP_PREFIX`). For `step` that is what timm does since it has `warmup_prefix`; 0.4.12 counted from the first step.
 
 use crate::recipe::{ScheduleKind, TrainRecipe};
 

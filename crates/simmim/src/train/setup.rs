@@ -8,7 +8,7 @@ use crate::run::held::{checksum, own_tokenizer};
 use crate::run::{Collection, LockedFolder, Resolved, RunInfo, image_sample};
 use crate::targets::Palette;
 use crate::tokenizer::tokenizer_file;
-use simmim_data::{Loader, Source};
+use simmim_data::{Loader, Source, overlap};
 use simmim_engine::{Activity, Collective, Device, Precision};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -159,6 +159,12 @@ fn run_info<R: RecipeKind>(
             precision::choose(options.precision, device)
         }
     };
+    if let Some(previous) = previous.filter(|previous| previous.run.from != task_info.from) {
+        observe(Event::OtherStart { then: previous.run.from.as_deref(), now: task_info.from.as_deref() });
+    }
+    if let Some(overlap) = options.val.as_ref().and_then(|val| overlap(data, val.source.as_ref())) {
+        observe(Event::Overlapping { collection: Collection::HeldOut, overlap: &overlap });
+    }
     let val_sample = options.val.as_ref().map(|val| image_sample::of_source(val.source.as_ref()));
     let run = RunInfo {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -172,7 +178,7 @@ fn run_info<R: RecipeKind>(
         data_sample: Some(image_sample::of_source(data)),
         val: options.val.as_ref().map(|val| val.description.clone()),
         val_sample,
-        from: task_info.from,
+        from: previous.map_or(task_info.from, |previous| previous.run.from.clone()),
         classes: task_info.classes,
         mean: normalization.mean,
         std: normalization.std,

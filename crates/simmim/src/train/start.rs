@@ -6,9 +6,11 @@ use super::trainer::Trainer;
 use crate::encoders::{Encoder, EncoderConfig};
 use crate::error::Result;
 use crate::weights::{InitFrom, LoadedWeights, Pretrained, Transfer, transfer};
+use simmim_data::Normalization;
 use simmim_engine::{Backend, ParameterTable};
 
-/// Loads what fits of the weights to start from into `values`, the initial values of `table`; `None` if there are none.
+/// Loads what fits of the weights to start from into `values`, the initial values of `table`; `None` if there are none. The
+/// run normalizes images by `normalization`.
 ///
 /// # Errors
 /// If they cannot be read, or are of another architecture.
@@ -18,12 +20,30 @@ pub(super) fn start_from(
     classes: &[String],
     encoder: &Encoder,
     table: &ParameterTable,
+    normalization: &Normalization,
     values: &mut [f32],
 ) -> Result<Option<Transfer>> {
     let InitFrom::Weights { path, channels } = init_from else { return Ok(None) };
-    let mut pretrained = Pretrained::new(LoadedWeights::at(path)?, config, classes)?;
+    let weights = LoadedWeights::at(path)?;
+    let other = weights.resolved.as_ref().and_then(|(_, run)| other_normalization(&run.normalization(), normalization));
+    let mut pretrained = Pretrained::new(weights, config, classes)?;
     pretrained.channels = *channels;
+    pretrained.notes.extend(other);
     transfer(&pretrained, encoder, table, values).map(Some)
+}
+
+/// Says so if images reach the encoder otherwise than they did when it was trained. Numbers that are measured differ a little
+/// from one collection to the next.
+fn other_normalization(then: &Normalization, now: &Normalization) -> Option<String> {
+    let differ = |then: &[f32], now: &[f32]| then.iter().zip(now).any(|(then, now)| (then - now).abs() > 0.01);
+    let is_other = then.mean.len() == now.mean.len() && (differ(&then.mean, &now.mean) || differ(&then.std, &now.std));
+    is_other.then(|| {
+        format!(
+            "its images were normalized by the mean {:.3?} and the standard deviation {:.3?}, and are by {:.3?} and {:.3?} now \
+             (`data.normalization`)",
+            then.mean, then.std, now.mean, now.std
+        )
+    })
 }
 
 /// Reports what was taken over, and what is frozen.

@@ -121,7 +121,8 @@ impl Beside {
     }
 }
 
-/// Deduces recipe and facts of weights with our names; `computed` are buffers of the file, which are not among them.
+/// Deduces recipe and facts of weights with our names; `computed` are buffers of the file, which are not among them, with values
+/// only where [`super::conventions::is_read`] says so.
 /// Edits (`encoder.heads=12`) answer what nothing else says.
 ///
 /// # Errors
@@ -129,14 +130,15 @@ impl Beside {
 pub(super) fn deduce(
     path: &Path,
     tensors: &[NamedTensor],
-    computed: &[(String, Vec<usize>)],
+    computed: &[NamedTensor],
     beside: &Beside,
     edits: &[String],
 ) -> Result<Deduced> {
     let learned = tensors.iter().map(|tensor| (plain_name(&tensor.name), tensor.shape.as_slice()));
-    let computed = computed.iter().map(|(name, shape)| (plain_name(name), shape.as_slice()));
-    let shapes: BTreeMap<&str, &[usize]> = learned.chain(computed).collect();
-    let mut from = Architecture { path, shapes, beside, edits, assumed: Vec::new() };
+    let of_computed = computed.iter().map(|tensor| (plain_name(&tensor.name), tensor.shape.as_slice()));
+    let shapes: BTreeMap<&str, &[usize]> = learned.chain(of_computed).collect();
+    let computed = computed.iter().map(|tensor| (plain_name(&tensor.name), tensor.values.as_slice())).collect();
+    let mut from = Architecture { path, shapes, computed, beside, edits, assumed: Vec::new() };
     let (width, channels) = match from.shape("patch_embed.proj.weight")? {
         [width, channels, height, side] if height == side => (*width, *channels),
         other => return Err(from.undecided(format!("the patch embedding has the shape {other:?}"), "")),
@@ -208,6 +210,8 @@ pub(crate) struct Architecture<'a> {
     path: &'a Path,
     /// Shapes of tensors by their names without the prefix of pre-training.
     pub(crate) shapes: BTreeMap<&'a str, &'a [usize]>,
+    /// Values of buffers that are computed, if they are read.
+    pub(crate) computed: BTreeMap<&'a str, &'a [f32]>,
     /// The files beside the weights.
     pub(crate) beside: &'a Beside,
     edits: &'a [String],

@@ -1,7 +1,7 @@
 //! Weights of other programs: read, translated to our names, and their recipe deduced.
 
 use super::architecture::{Beside, deduce};
-use super::conventions::{NamedTensor, is_computed, recognized};
+use super::conventions::{NamedTensor, is_computed, is_read, recognized};
 use super::{RECIPE_KEY, WeightsFile};
 use crate::encoders::plain_name;
 use crate::error::{Error, Result};
@@ -83,7 +83,15 @@ pub(super) fn import(file: WeightsFile, edits: &[String]) -> Result<Imported> {
     drop_head_of_class_token(&mut tensors, &mut report);
     let has_registers = tensors.iter().any(|tensor| plain_name(&tensor.name) == "register_tokens");
     tensors.iter_mut().for_each(|tensor| with_our_shape(tensor, has_registers));
-    let computed: Vec<_> = file.shapes().into_iter().filter(|(name, _)| is_computed(name)).collect();
+    let computed: Vec<NamedTensor> = file
+        .shapes()
+        .into_iter()
+        .filter(|(name, _)| is_computed(name))
+        .map(|(name, shape)| {
+            let values = if is_read(&name) { file.tensor(&name)?.map(|(_, values)| values) } else { None };
+            Ok(NamedTensor { name, shape, values: values.unwrap_or_default() })
+        })
+        .collect::<Result<_>>()?;
     let deduced = deduce(file.path(), &tensors, &computed, &beside, edits);
     let mut preparation = None;
     let (resolved, undecided) = match deduced {

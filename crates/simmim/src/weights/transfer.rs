@@ -57,7 +57,8 @@ impl Pretrained {
         });
         // a file without this information is assumed to have the same classes
         let has_same_classes = weights.resolved.as_ref().is_none_or(|(_, run)| run.classes == classes);
-        let notes = other_eps.into_iter().collect();
+        let other_positions = trained.and_then(|trained| encoder.other_positions(trained));
+        let notes = other_eps.into_iter().chain(other_positions).collect();
         Ok(Self { file: weights.file, grid, has_same_classes, channels: None, import: weights.import, notes })
     }
 }

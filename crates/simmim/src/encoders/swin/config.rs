@@ -171,6 +171,22 @@ impl SwinV2Config {
         Ok(())
     }
 
+    /// Says so if offsets within windows are divided by others than those that weights were `trained` with.
+    pub(in crate::encoders) fn other_positions(&self, trained: &Self) -> Option<String> {
+        let sides = |config: &Self, own: usize| -> Vec<usize> {
+            let side =
+                |stage| config.pretrained_window_size.get(stage).copied().filter(|side| *side > 0).unwrap_or(own);
+            (0..trained.depths.len()).map(side).collect()
+        };
+        let then = sides(trained, trained.window);
+        (then != sides(self, self.window)).then(|| {
+            format!(
+                "its windows, by which offsets are divided, are others here: \
+                 `--set 'encoder.pretrained_window_size={then:?}'` computes as it did"
+            )
+        })
+    }
+
     /// Stride of the features in pixels: each stage after the first halves the grid.
     pub fn stride_px(&self) -> usize {
         self.sizes().stride_px()

@@ -35,15 +35,27 @@ pub(in crate::encoders) fn deduce(from: &mut Architecture, width: usize) -> Resu
     if let Some(says) = from.beside.list("num_heads").filter(|says| *says != heads) {
         return Err(from.beside.contradiction(&format!("`num_heads` is {says:?}, but the tensors have {heads:?}")));
     }
-    let of_tables = (0..stages)
-        .filter_map(|stage| from.shapes.get(block(stage, "relative_position_bias_table").as_str()))
-        .map(|shape| shape[0].isqrt().div_ceil(2))
-        .max();
-    // of SwinV2, which has no table to learn
-    let of_coordinates = (0..stages)
-        .filter_map(|stage| from.shapes.get(block(stage, "relative_coords_table").as_str())?.get(1).copied())
-        .map(|offsets| offsets.div_ceil(2))
-        .max();
+    // the sides of windows by stage: of the tables, or of SwinV2's offsets, which are computed
+    let sides: Vec<usize> = (0..stages)
+        .filter_map(|stage| {
+            let table = from.shapes.get(block(stage, "relative_position_bias_table").as_str());
+            let offsets = || from.shapes.get(block(stage, "relative_coords_table").as_str())?.get(1).copied();
+            table.map(|shape| shape[0].isqrt()).or_else(offsets).map(|offsets| offsets.div_ceil(2))
+        })
+        .collect();
+    let has_tables = from.has(&block(0, "relative_position_bias_table"));
+    let [of_tables, of_coordinates] =
+        [has_tables, !has_tables].map(|is_meant| sides.iter().copied().max().filter(|_| is_meant));
+    // a grid that is smaller than a window is the window of its stage
+    let last_grid =
+        sides.last().copied().filter(|side| sides.len() == stages && Some(*side) < sides.iter().copied().max());
+    let fits = |(stage, side): (usize, &usize)| {
+        let grid = last_grid.map_or(usize::MAX, |last| last << (stages - 1 - stage));
+        Some(*side) == sides.iter().copied().max().map(|window| window.min(grid))
+    };
+    if sides.len() == stages && !sides.iter().enumerate().all(fits) {
+        return Err(from.undecided(format!("its stages have windows of {sides:?}, and here all have the same one"), ""));
+    }
     let window = match of_tables
         .or_else(|| from.edited_number("encoder.window"))
         .or_else(|| from.beside.side(&["window_size"]))
@@ -61,13 +73,26 @@ pub(in crate::encoders) fn deduce(from: &mut Architecture, width: usize) -> Resu
     let of_positions = from.shapes.get("absolute_pos_embed").map(|shape| shape[1].isqrt() * patch_px);
     let side = match of_positions.or_else(|| from.side(&["image_size", "img_size"])) {
         Some(side) => side,
-        None => {
-            let side = window * stride; // one window in the last stage, as in all published models
-            from.assumed.push(format!("images of {side} px, the smallest whose last stage fills a window"));
-            side
-        }
+        None => match last_grid.filter(|_| sides.iter().max() == Some(&window)) {
+            Some(grid) => grid * stride,
+            None => {
+                let side = window * stride; // one window in the last stage, as in all published models
+                from.assumed.push(format!("images of {side} px, the smallest whose last stage fills a window"));
+                side
+            }
+        },
     };
-    let pretrained = from.beside.list("pretrained_window_sizes").filter(|sides| sides.iter().any(|side| *side > 0));
+    let pretrained = match from.beside.list("pretrained_window_sizes") {
+        Some(said) => Some(said),
+        None => pretrained_windows(from, &sides, block),
+    };
+    let is_said = pretrained.is_some() || from.beside.side(&["window_size"]).is_some();
+    if is_v2 && !is_said && from.edited("encoder.pretrained_window_size").is_none() {
+        let what =
+            "offsets relative to its own windows, as where they are those of pre-training (`pretrained_window_size`)";
+        from.assumed.push(what.into());
+    }
+    let pretrained = pretrained.filter(|sides| sides.iter().any(|side| *side > 0));
     let (mlp_ratio, patch_norm) = (ratio(hidden, width), from.has("patch_embed.norm.weight"));
     let absolute_positions = of_positions.is_some();
     let (drop_path, init) = (0.0, WeightInit::Normal);
@@ -107,4 +132,21 @@ pub(in crate::encoders) fn deduce(from: &mut Architecture, width: usize) -> Resu
         }),
     };
     Ok(DeducedEncoder { config, side, is_classifier: from.has("head.weight") })
+}
+
+/// The windows of pre-training by stage, 0 where they are the `sides` of its own windows; `None` if the file has no offsets.
+/// The largest of these is `log2(8·(side − 1)/(pretrained − 1) + 1)/3` (`log_spaced_offsets`).
+fn pretrained_windows(
+    from: &Architecture,
+    sides: &[usize],
+    block: impl Fn(usize, &str) -> String,
+) -> Option<Vec<usize>> {
+    let of_stage = |(stage, side): (usize, &usize)| {
+        let offsets = from.computed.get(block(stage, "relative_coords_table").as_str())?;
+        let largest = offsets.iter().fold(0f32, |most, offset| most.max(offset.abs()));
+        let pretrained = 8.0 * (*side as f32 - 1.0) / ((3.0 * largest).exp2() - 1.0) + 1.0;
+        let is_own = *side < 2 || !pretrained.is_finite() || pretrained.round() as usize == *side;
+        Some(if is_own { 0 } else { pretrained.round() as usize })
+    };
+    sides.iter().enumerate().map(of_stage).collect::<Option<Vec<_>>>().filter(|all| !all.is_empty())
 }

@@ -81,6 +81,11 @@ pub(super) fn is_computed(name: &str) -> bool {
     COMPUTED.iter().any(|part| name.ends_with(part))
 }
 
+/// Whether the values of this computed buffer say something that no learned tensor does.
+pub(super) fn is_read(name: &str) -> bool {
+    name.ends_with("relative_coords_table")
+}
+
 /// The convention of a file with these names; `None` if they are ours, or of no convention.
 pub(super) fn recognized(names: &[String]) -> Option<&'static Convention> {
     let has = |convention: &Convention, pattern: &str| names.iter().any(|name| fits(pattern, &convention.stored(name)));

@@ -9,6 +9,7 @@ use crate::encoders::{EncoderConfig, Mlp, PositionBias, SwinConfig, VitConfig};
 use crate::error::Result;
 use crate::recipe::{AnyRecipe, LabelsPerImage};
 use serde_json::{Map, Value, json};
+use simmim_data::CenterCrop;
 
 /// The class of a model of ours, whole where there is a class for the whole model.
 pub(super) fn target(model: &mut Model, exported: &mut Exported) -> Result<Target> {
@@ -230,7 +231,7 @@ pub(super) fn preprocessor(model: &Model) -> Value {
     let side = model.image_px.0;
     let size = match is_whole {
         true => json!({ "height": side, "width": side }),
-        false => json!({ "shortest_edge": (side as f64 * enlargement).round() as usize }),
+        false => json!({ "shortest_edge": CenterCrop { enlargement, filter }.resized(side) }),
     };
     json!({
         "image_processor_type": if is_whole { "ViTImageProcessor" } else { "CLIPImageProcessor" },
