@@ -58,19 +58,18 @@ impl Threads {
     pub(crate) fn map<T: Send, R: Send>(&self, tasks: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<R> {
         let workers = self.count.min(tasks.len());
         let Some(pool) = self.pool.as_ref().filter(|_| workers > 1) else {
-            let results = tasks.into_iter().map(work).collect();
-            release();
-            return results;
+            let _at_end = ReleaseAtEnd;
+            return tasks.into_iter().map(work).collect();
         };
         let mut results: Vec<Option<R>> = tasks.iter().map(|_| None).collect();
         let remaining = Mutex::new(tasks.into_iter().zip(&mut results));
         let run_tasks = || {
+            let _at_end = ReleaseAtEnd;
             loop {
                 let next = remaining.lock().unwrap_or_else(PoisonError::into_inner).next();
                 let Some((task, result)) = next else { break };
                 *result = Some(work(task));
             }
-            release();
         };
         let call = self.calls.fetch_add(1, Ordering::Release) + 1;
         let others = AtomicUsize::new(workers - 1);
@@ -89,6 +88,15 @@ impl Threads {
             pool.spawn(move || look_out_until(|| calls.load(Ordering::Acquire) != call));
         }
         results.into_iter().map(|r| r.expect("the scope ends after all tasks")).collect()
+    }
+}
+
+/// Releases what products have occupied of the CPU, also if a task panics: other code of the thread may use it otherwise.
+struct ReleaseAtEnd;
+
+impl Drop for ReleaseAtEnd {
+    fn drop(&mut self) {
+        release();
     }
 }
 

@@ -52,7 +52,8 @@ pub fn continuous_position_bias(mlp: PositionBiasWeights, offsets: &[f32], hidde
     let rows = offsets.chunks_exact(2).zip(hidden.chunks_exact_mut(width)).zip(bias.chunks_exact_mut(heads));
     for ((offset, hidden), bias) in rows {
         for i in 0..width {
-            hidden[i] = (mlp.w1[2 * i] * offset[0] + mlp.w1[2 * i + 1] * offset[1] + mlp.b1[i]).max(0.0);
+            let sum = mlp.w1[2 * i] * offset[0] + mlp.w1[2 * i + 1] * offset[1] + mlp.b1[i];
+            hidden[i] = if sum < 0.0 { 0.0 } else { sum }; // NaN stays NaN
         }
         for (bias, w2) in bias.iter_mut().zip(mlp.w2.chunks_exact(width)) {
             *bias = LARGEST / (1.0 + exp::<false>(-dot::<false>(hidden, w2)));
@@ -66,7 +67,7 @@ pub fn continuous_position_bias_naive(mlp: PositionBiasWeights, offsets: &[f32],
     for t in 0..offsets.len() / 2 {
         for i in 0..width {
             let sum = mlp.w1[2 * i] * offsets[2 * t] + mlp.w1[2 * i + 1] * offsets[2 * t + 1] + mlp.b1[i];
-            hidden[t * width + i] = if sum > 0.0 { sum } else { 0.0 };
+            hidden[t * width + i] = if sum < 0.0 { 0.0 } else { sum };
         }
         for a in 0..heads {
             let logit: f64 = (0..width).map(|i| hidden[t * width + i] as f64 * mlp.w2[a * width + i] as f64).sum();

@@ -50,7 +50,7 @@ impl<'a, T: Dtype> Matrix<'a, T> {
     /// # Panics
     /// If there are fewer.
     pub fn rows_from(self, first: usize, count: usize) -> Self {
-        assert!(first + count <= self.rows, "rows {first}+{count} of {}", self.rows);
+        assert!(count <= self.rows && first <= self.rows - count, "rows {first}+{count} of {}", self.rows);
         Self { data: &self.data[first * self.stride..], rows: count, ..self }
     }
 
@@ -99,5 +99,11 @@ mod tests {
     #[should_panic(expected = "more than memory holds")]
     fn a_stride_that_wraps_around_is_refused() {
         Matrix::strided(&[0.0f32], 4, 1, usize::MAX / 3 + 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "of 1")]
+    fn rows_whose_end_wraps_around_are_refused() {
+        Matrix::strided(&[0.0f32], 1, 1, 1 << 60).rows_from(usize::MAX - 15, 17);
     }
 }

@@ -41,7 +41,7 @@ impl Halving {
     }
 }
 
-/// Writes the largest of each four pixels, channel by channel.
+/// Writes the largest of each four pixels, channel by channel; NaN if one of them is NaN, as in PyTorch.
 ///
 /// # Shapes
 /// `large` `[H, W, C]` → `small` `[H/2, W/2, C]`.
@@ -50,16 +50,25 @@ pub fn max_pool(h: &Halving, large: &[f32], small: &mut [f32]) {
     for (pixel, out) in small.chunks_exact_mut(h.channels).enumerate() {
         let [a, b, c, d] = h.four_starts(pixel).map(|start| &large[start..start + h.channels]);
         for i in 0..out.len() {
-            out[i] = a[i].max(b[i]).max(c[i].max(d[i]));
+            out[i] = larger(larger(a[i], b[i]), larger(c[i], d[i]));
         }
     }
+}
+
+/// The larger of two values, or NaN if one of them is.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if a > b || a.is_nan() { a } else { b }
 }
 
 /// Specification of [`max_pool`].
 pub fn max_pool_naive(h: &Halving, large: &[f32], small: &mut [f32]) {
     for (at, out) in small.iter_mut().enumerate() {
         let four = h.four_starts(at / h.channels).map(|start| large[start + at % h.channels]);
-        *out = four.into_iter().fold(f32::NEG_INFINITY, f32::max);
+        *out = match four.iter().any(|value| value.is_nan()) {
+            true => f32::NAN,
+            false => four.into_iter().fold(f32::NEG_INFINITY, f32::max),
+        };
     }
 }
 

@@ -2,11 +2,11 @@
 
 use multiversion::multiversion;
 
-/// Replaces each value below zero by zero.
+/// Replaces each value below zero by zero. NaN stays NaN, as in PyTorch.
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512vl+avx512dq+fma", "x86_64+avx2+fma", "aarch64+neon"))]
 pub fn relu(x: &mut [f32]) {
     for v in x {
-        *v = v.max(0.0);
+        *v = if *v < 0.0 { 0.0 } else { *v };
     }
 }
 
@@ -57,9 +57,11 @@ mod tests {
 
     #[test]
     fn the_gradient_passes_only_where_the_value_is_above_zero() {
-        let mut x = [-1.0, 0.0, 2.0];
+        let mut x = [-1.0, 0.0, 2.0, f32::NAN];
         relu(&mut x);
-        assert_eq!(x, [0.0, 0.0, 2.0]);
+        assert_eq!(x[..3], [0.0, 0.0, 2.0]);
+        assert!(x[3].is_nan());
+        let x = [0.0, 0.0, 2.0];
         let mut d = [5.0, 6.0, 7.0];
         relu_backward(&x, &mut d);
         assert_eq!(d, [0.0, 0.0, 7.0]);

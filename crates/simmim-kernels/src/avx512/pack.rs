@@ -150,7 +150,8 @@ pub(super) fn rows_to_squares(b: Matrix<Bf16>, layout: PackedLayout, out: &mut [
                 let used = columns.saturating_sub(left).min(LANES);
                 let mut steps = [_mm512_setzero_si512(); SQUARE];
                 if used > 0 {
-                    let values = &b.data()[top.min(b.rows()) * b.stride()..];
+                    // beyond the last row, the slice may end before another stride is over
+                    let values = if rows > 0 { &b.data()[top * b.stride()..] } else { &[] };
                     // a square without zeros is the usual case, and a mask of ones costs nothing then
                     let mask = if used < LANES { (1 << used) - 1 } else { __mmask16::MAX };
                     for (row, values) in values.chunks(b.stride()).take(rows).enumerate() {

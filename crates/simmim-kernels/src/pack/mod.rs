@@ -142,11 +142,15 @@ pub fn pack_depth_by_column<T: Dtype>(b: Matrix<T>, layout: PackedLayout, out: &
 /// # Panics
 /// If the sizes do not fit together.
 pub fn pack_weight_by_column<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, first: usize, out: &mut [u32]) {
-    assert!(weight.rows() == layout.columns && weight.columns().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
-    assert!(out.len().is_multiple_of(layout.group_lanes()), "groups are packed whole");
+    check_weight::<T>(weight, layout, out);
     if !out.is_empty() {
         columns_to_groups::<f32, T>(weight, first, layout, out);
     }
+}
+
+fn check_weight<T: Dtype>(weight: Matrix<f32>, layout: PackedLayout, out: &[u32]) {
+    assert!(weight.rows() == layout.columns && weight.columns().div_ceil(T::PER_LANE) <= layout.steps, "{layout:?}");
+    assert!(out.len().is_multiple_of(layout.group_lanes()), "groups are packed whole");
 }
 
 /// [`pack_weight_by_column`] past the caches, for weights that are not read soon.
@@ -158,7 +162,7 @@ pub fn pack_weight_by_column_past_caches<T: Dtype>(
 ) {
     #[cfg(target_arch = "x86_64")]
     if let Some(avx512) = past_caches::<T>().filter(|_| !out.is_empty() && layout.width.is_multiple_of(avx512::LANES)) {
-        assert!(out.len().is_multiple_of(layout.group_lanes()), "groups are packed whole");
+        check_weight::<T>(weight, layout, out);
         return avx512.columns_to_groups_past_caches(weight, first, layout, out);
     }
     pack_weight_by_column::<T>(weight, layout, first, out);
@@ -466,6 +470,28 @@ mod tests {
                 assert_eq!(is_done, [Avx512::detect().is_some(); 2]);
                 assert!(!is_done[0] || packed == naive, "{rows} × {columns}, {is_whole}");
             }
+        }
+    }
+
+    #[test]
+    fn rows_that_end_with_their_slice_are_packed_into_a_deeper_layout() {
+        // 32 rows of 32 columns, from column 64 of rows of 96 on
+        let values: Vec<Bf16> = numbers(32 * 96, 1).into_iter().map(Bf16::from_f32).collect();
+        let rows = Matrix::strided(&values[64..], 32, 32, 96);
+        let layout = PackedLayout::new::<Bf16>(64, 32, 32).in_squares();
+        let (mut fast, mut naive) = (vec![1; layout.lanes()], vec![2; layout.lanes()]);
+        pack_depth_by_row(rows, layout, &mut fast);
+        pack_naive::<Bf16>(32, layout, |k, j| rows.at(k, j), &mut naive);
+        assert_eq!(fast, naive);
+    }
+
+    #[test]
+    fn a_weight_that_is_deeper_than_its_layout_is_refused() {
+        let (weight, layout) = (numbers(48 * 40, 1), PackedLayout::new::<Bf16>(20, 48, 48));
+        let weight = Matrix::strided(&weight, 48, 40, 40);
+        for pack in [pack_weight_by_column::<Bf16>, pack_weight_by_column_past_caches::<Bf16>] {
+            let packed = std::panic::catch_unwind(|| pack(weight, layout, 0, &mut vec![0; layout.lanes()]));
+            assert!(packed.is_err());
         }
     }
 

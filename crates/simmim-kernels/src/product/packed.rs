@@ -90,7 +90,8 @@ fn product_and_squares<T: Dtype>(
     let (width, height) = (layout.width(), tile.height::<T>());
     assert!(a.segments() == b.segments() && a.steps() == b.steps(), "both operands have the same depth");
     assert!(a.width() == height && first_row.is_multiple_of(height), "A is packed in blocks of {height}");
-    assert!(first_row + rows <= a.columns(), "rows {first_row}+{rows} of {}", a.columns());
+    let all = a.columns();
+    assert!(rows <= all && first_row <= all - rows, "rows {first_row}+{rows} of {all}");
     check(&layout, &b, rows, c, columns, accumulator);
     if a.segments() == 0 {
         // an empty sum

@@ -160,7 +160,11 @@ impl<'a, T: ActivationDtype> AttentionParameters<'a, T> {
         let one = RowScale::By(1.0);
         match self.logit_scale {
             None => [one; 3],
-            Some(logits) => [RowScale::ToLength(logits[head].min(MAX_LOGIT_SCALE).exp()), RowScale::ToLength(1.0), one],
+            Some(logits) => {
+                // NaN stays NaN, so that it cannot go unnoticed
+                let bounded = if logits[head] > MAX_LOGIT_SCALE { MAX_LOGIT_SCALE } else { logits[head] };
+                [RowScale::ToLength(bounded.exp()), RowScale::ToLength(1.0), one]
+            }
         }
     }
 
