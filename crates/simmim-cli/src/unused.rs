@@ -123,7 +123,6 @@ impl Uses {
                 Self { device: true, threads: true, ..none("bench --adamw") }
             }
             Command::Bench(args) if args.data.is_some() => Self {
-                device: true,
                 threads: true,
                 keys: Keys::Only(&[
                     "data.image_size",

@@ -38,7 +38,7 @@ impl ChunkLimits {
 /// The least rows of a chunk, if there are that many. With fewer, the weights are read too often.
 const LEAST_ROWS: usize = 24;
 
-/// How many times its rows a chunk of whole groups may have when it is filled up.
+/// The largest ratio of a chunk's rows when they are filled up to its own, for a chunk of whole groups.
 const MOST_FILLING: f64 = 1.15;
 
 /// The number of chunks of a large batch is about a multiple of this, so that a few workers can share them evenly.

@@ -66,8 +66,8 @@ impl PackedWeight {
 }
 
 impl PackedWeights {
-    /// The lanes of all weights that are stored. The optimizer step must pack them from version `version` of the parameters,
-    /// which they count as from here on: if one of its workers panics, the backend is not used again.
+    /// The lanes of all weights that are stored, for the optimizer step, which must pack them from version `version` of the
+    /// parameters. They count as packed from here on, because the backend is not used again if a worker panics.
     pub(super) fn step_lanes(&mut self, version: u64) -> HashMap<ParameterId, &mut [u32]> {
         let lanes = self.by_id.iter_mut().map(|(id, packed)| {
             packed.version = version;

@@ -3,7 +3,9 @@
 use std::io::BufRead as _;
 use std::path::PathBuf;
 
-use crate::decode::{Decoding, Pieces, Window, Windows, decode_reduced, decode_stored, is_tiff, size, tiff_size};
+use crate::decode::{
+    Decoding, Pieces, Window, Windows, decode_reduced, decode_stored, frames, is_tiff, size, tiff_size,
+};
 use crate::error::{Error, Result};
 use crate::image::{Depth, Image, Pixels, Stored};
 use crate::source::{LocalFile, Reader, read};
@@ -93,13 +95,17 @@ impl Encoded {
         }
     }
 
-    /// Decodes the picture as [`decode`](crate::decode()) does, and says how it is stored.
+    /// Decodes the picture as [`decode`](crate::decode()) does, and says how it is stored, and in how many frames or pages, of which
+    /// the first is decoded.
     ///
     /// # Errors
     ///
     /// Those of [`decode`](crate::decode()).
-    pub fn decode_stored(self) -> Result<(Image, Stored)> {
-        let of_file = |bytes: &[u8]| decode_stored(bytes, &self.name, self.decoding, &mut |_, _| 1);
+    pub fn decode_stored(self) -> Result<(Image, Stored, usize)> {
+        let of_file = |bytes: &[u8]| {
+            let (image, stored) = decode_stored(bytes, &self.name, self.decoding, &mut |_, _| 1)?;
+            Ok((image, stored, frames(bytes)))
+        };
         match self.content {
             Content::Bytes(bytes) => of_file(&bytes),
             Content::Path(path) => of_file(&read(&path)?),
@@ -110,7 +116,7 @@ impl Encoded {
                     Pixels::F32(_) => Depth::Float,
                 };
                 let stored = Stored { channels: image.channels, depth };
-                Ok((image.with_channels(self.decoding.channels, &self.name)?, stored))
+                Ok((image.with_channels(self.decoding.channels, &self.name)?, stored, 1))
             }
         }
     }

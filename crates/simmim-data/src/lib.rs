@@ -60,7 +60,7 @@ pub use normalize::Normalization;
 pub use ordered::OrderedPass;
 pub use readable::{check_classes_readable, check_readable};
 pub use rng::{Purpose, Rng};
-pub use scan::{Bin, DuplicateGroup, Duplicates, Scan, Sizes, scan, thumbnail};
+pub use scan::{Bin, DuplicateGroup, Duplicates, Scan, SeveralFrames, Sizes, scan, thumbnail};
 #[cfg(feature = "parquet")]
 pub use source::check_parquet;
 pub use source::{

@@ -138,6 +138,13 @@ fn prose(scan: &Scan, source: &dyn Source, tiles: Option<&TileCounts>) -> String
         prose += "stored as\n";
         prose += &scan.stored.iter().map(|(stored, count)| format!("  {count:>8}  {stored}\n")).collect::<String>();
     }
+    if let Some(first) = scan.several_frames.images.first() {
+        let (images, others) = (scan.several_frames.images.len(), scan.several_frames.others);
+        prose += &format!(
+            "several frames      in {images} files, of which the first is read and {others} others are not: {}\n",
+            escaped(&source.name(*first))
+        );
+    }
     if let Some(normalization) = &scan.normalization {
         let listed = |values: &[f32]| values.iter().map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(", ");
         prose += &format!(
@@ -261,6 +268,10 @@ fn json(scan: &Scan, source: &dyn Source) -> Value {
         "width_by_height": bins_json(&histogram_of_shapes(&scan.shapes)),
         "stored": scan.stored.iter().map(stored_json).collect::<Vec<_>>(),
         "normalization": scan.normalization.as_ref().map(|n| json!({ "mean": n.mean, "std": n.std })),
+        "several_frames": {
+            "images": names(&scan.several_frames.images),
+            "not_read": scan.several_frames.others,
+        },
         "exact_duplicates": duplicates(&scan.duplicates.exact),
         "near_duplicates": duplicates(&scan.duplicates.near),
         "label_conflicts": scan.duplicates.contradictions().len(),

@@ -24,6 +24,7 @@ fn an_option_that_a_command_does_not_use_is_refused_with_those_that_do() {
         (&["bench", "--peak", "--seed=1"], "--seed"),
         (&["bench", "--adamw=10", "--precision=f32"], "--precision"),
         (&["bench", "--data=images", "--precision=f32"], "--precision"),
+        (&["bench", "--data=images", "--device=cpu"], "--device"),
     ] {
         let ran = refuses(simmim(arguments), option, "");
         assert!(ran.stderr.contains(&format!("changes nothing in `simmim {}", arguments[0])), "{}", ran.stderr);

@@ -40,9 +40,8 @@ use simmim_kernels::dtype::Dtype;
 use simmim_kernels::elementwise::add_scaled;
 use simmim_kernels::product::product_of_packed_with_squares;
 
-/// The least rows of a weight's gradient in a task, about, if there are that many. With vector instructions a task has no more
-/// either: the product reads its other operand again after as many rows, so a single task with all rows would read it no
-/// less often.
+/// About the least rows of a weight's gradient in a task, if the gradient has that many. With vector instructions this is also the
+/// most: their product reads its other operand again after as many rows, so a longer task would read it no less often.
 const LEAST_ROWS_PER_TASK: usize = 96;
 
 /// The most rows of a weight's gradient in a task for a unit for tiles, which reads the other operand once for all of them.

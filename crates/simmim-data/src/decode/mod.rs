@@ -4,6 +4,7 @@ mod cmyk;
 #[cfg(feature = "dicom")]
 mod dicom;
 mod format;
+mod frames;
 mod gif;
 mod jpeg;
 mod npy;
@@ -92,6 +93,12 @@ pub(crate) fn decode_stored(
     }
     let stored = Stored { channels: image.channels, depth };
     Ok((image.with_channels(decoding.channels, name)?, stored))
+}
+
+/// How many frames or pages a picture file has, of which the first is decoded.
+pub(crate) fn frames(bytes: &[u8]) -> usize {
+    let count = |format| catch_unwind(AssertUnwindSafe(|| frames::frames(format, bytes))).unwrap_or(1);
+    Format::of(bytes).map_or(1, count)
 }
 
 /// Height and width that [`decode`] gives. Of JPEG, PNG, WebP, BMP and TIFF files only the header is read.

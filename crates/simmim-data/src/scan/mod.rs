@@ -45,11 +45,22 @@ pub struct Scan {
     pub shapes: BTreeMap<[usize; 2], usize>,
     /// The number of images that are stored in each way.
     pub stored: BTreeMap<Stored, usize>,
+    /// The images whose files have several frames or pages, of which the first is read.
+    pub several_frames: SeveralFrames,
     /// The mean and the standard deviation of all images, measured as [`Normalization::measure`] does; `None` if no image
     /// can be read.
     pub normalization: Option<Normalization>,
     /// Images that are there more than once.
     pub duplicates: Duplicates,
+}
+
+/// Images whose files have several frames or pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SeveralFrames {
+    /// The indices of these images.
+    pub images: Vec<usize>,
+    /// How many frames they have in all beside the first ones; these are not read.
+    pub others: usize,
 }
 
 /// The range of image sizes, in pixels.
@@ -90,6 +101,7 @@ pub fn scan(source: &Arc<dyn Source>, workers: usize, progress: &mut dyn FnMut(u
         sizes: None,
         shapes: BTreeMap::new(),
         stored: BTreeMap::new(),
+        several_frames: SeveralFrames::default(),
         normalization: None,
         duplicates: Duplicates::default(),
     };
@@ -108,6 +120,10 @@ pub fn scan(source: &Arc<dyn Source>, workers: usize, progress: &mut dyn FnMut(u
                 scan.sizes = Some(scan.sizes.map_or(look.sizes, |sizes| sizes.and(look.sizes)));
                 *scan.shapes.entry([look.sizes.min_height, look.sizes.min_width]).or_default() += 1;
                 *scan.stored.entry(look.stored).or_default() += 1;
+                if look.frames > 1 {
+                    scan.several_frames.images.push(index);
+                    scan.several_frames.others = scan.several_frames.others.saturating_add(look.frames - 1);
+                }
                 moments.add(&look.moments);
                 fingerprints.push((index, look.fingerprint));
             }
@@ -124,6 +140,7 @@ pub fn scan(source: &Arc<dyn Source>, workers: usize, progress: &mut dyn FnMut(u
 struct Look {
     sizes: Sizes,
     stored: Stored,
+    frames: usize,
     moments: Moments,
     fingerprint: Fingerprint,
 }
@@ -132,10 +149,11 @@ impl Look {
     /// Decodes sample `index`.
     fn at(source: &dyn Source, index: usize) -> std::result::Result<Self, Skipped> {
         let decoded = source.encoded(index).and_then(Encoded::decode_stored);
-        let (image, stored) = decoded.map_err(|error| Skipped::new(source, index, &error))?;
+        let (image, stored, frames) = decoded.map_err(|error| Skipped::new(source, index, &error))?;
         Ok(Self {
             sizes: Sizes::of(&image),
             stored,
+            frames,
             moments: Moments::of(&image),
             fingerprint: Fingerprint::of(&image),
         })

@@ -172,3 +172,66 @@ fn thumbnails_keep_the_shape_and_never_grow() {
     assert_eq!(show([-1000.0, 0.0, 3000.0]), Pixels::U8(vec![0, 64, 255]));
     assert_eq!(show([7.0; 3]), Pixels::U8(vec![0; 3]));
 }
+
+#[test]
+fn files_of_several_frames_are_counted() {
+    // what Pillow (`n_frames`) and pydicom (`NumberOfFrames`) say; all others have one
+    let expected = [
+        ("tiff", vec![("pages.tif", 2)]),
+        ("gif", vec![("animated.gif", 2), ("animated_disposed.gif", 2), ("pillow_animated.gif", 3)]),
+        (
+            "webp",
+            vec![
+                ("animated.webp", 3),
+                ("animated_lossy.webp", 3),
+                ("animated_mixed.webp", 3),
+                ("animated_small_first_frame.webp", 2),
+                ("animated_small_first_frame_on_color.webp", 2),
+            ],
+        ),
+        ("png", vec![("animated.png", 3), ("animated_default_apart.png", 3)]),
+        #[cfg(feature = "dicom")]
+        (
+            "dicom",
+            [
+                "enhanced_0_implicit",
+                "enhanced_0_plain",
+                "enhanced_1_implicit",
+                "enhanced_1_plain",
+                "enhanced_2_implicit",
+                "enhanced_2_plain",
+                "frames_2_jpeg_in_1_fragments",
+                "frames_2_jpeg_in_2_fragments",
+                "frames_2_jpeg_in_3_fragments",
+                "frames_gray",
+                "frames_gray_lossless",
+                "frames_jpeg_without_starts",
+                "frames_rgb",
+                "frames_rgb_lossless",
+            ]
+            .map(|name| (name, 2))
+            .to_vec(),
+        ),
+    ];
+    for (format, expected) in expected {
+        let pictures = crate::matrix::Matrix::of(format).pictures;
+        let files: Vec<(&str, &[u8])> =
+            pictures.iter().map(|(name, bytes)| (name.as_str(), bytes.as_slice())).collect();
+        let root = folder(&files);
+        let (source, scan) = scanned(root.path(), 2);
+        let unreadable: Vec<&str> =
+            scan.unreadable.iter().filter_map(|skipped| skipped.name.rsplit('/').next()).collect();
+        let readable = expected.iter().filter(|(name, _)| !unreadable.iter().any(|other| other.starts_with(name)));
+        let others: usize = readable.clone().map(|(_, frames)| frames - 1).sum();
+        let names: Vec<String> = readable
+            .map(|(name, _)| if format == "dicom" { format!("{name}.dcm") } else { (*name).to_owned() })
+            .collect();
+        let found: Vec<String> = scan
+            .several_frames
+            .images
+            .iter()
+            .map(|index| source.name(*index).rsplit('/').next().unwrap().to_owned())
+            .collect();
+        assert_eq!((found, scan.several_frames.others), (names, others), "{format}");
+    }
+}

@@ -140,8 +140,8 @@ pub(crate) fn fetch(_line: *const u32) {}
 /// What a tile fetches from far caches while it computes: its share of the panel that follows in memory, which is
 /// mostly the next one to be read. Without it, the first tile of each panel waits for the third-level cache.
 ///
-/// A tile fetches a line in each step, or by AVX2 in every second one. One or two tiles of 48 columns, or one of 16, fetch
-/// only a part of the panel, and of more tiles than the panel has lanes the last ones fetch beyond it.
+/// A tile fetches a line in each step, or by AVX2 in every second one. So one or two tiles of 48 columns, or one of 16, fetch only
+/// a part of the panel. If there are more tiles than a step has lanes, the last ones fetch what lies behind the panel.
 #[derive(Clone, Copy)]
 #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only kernels for x86-64 fetch ahead"))]
 struct NextPanel {

@@ -136,7 +136,7 @@ fn measure_within(
     let mut best: Option<Measured> = None;
     // threads that share a core disturb each other, which no other attempt would change
     let cores = match device.accelerator() {
-        Some(_) => 1, // which threads of the host cannot disturb so
+        Some(_) => 1, // what it computes takes no time of the host's threads
         None => available_parallelism().map_or(device.threads(), |cores| cores.get().min(device.threads())),
     };
     let (started, mut attempts) = (Instant::now(), 0);

@@ -354,11 +354,13 @@ pub trait Encode {
     /// (microsoft/SimMIM, `optimizer.py`).
     fn layer_of(&self, parameter: &str) -> usize;
 
+    /// Whether this is a position table of the first block that later blocks share.
+    fn is_shared_position(&self, parameter: &str) -> bool;
+
     /// Whether a parameter is frozen with the first `blocks` blocks: theirs, those of all that comes before them, the mask
     /// token among it, and position tables that they share with later blocks.
     fn is_frozen_with(&self, blocks: usize, parameter: &str) -> bool {
-        let is_shared = ["pos_embed", "absolute_pos_embed", vit::SHARED_TABLE].contains(&plain_name(parameter));
-        blocks > 0 && (is_shared || self.layer_of(parameter) <= blocks)
+        blocks > 0 && (self.is_shared_position(parameter) || self.layer_of(parameter) <= blocks)
     }
 
     /// Whether the official code exempts this parameter from weight decay by its name. One-dimensional parameters and
@@ -516,6 +518,13 @@ impl Encode for Encoder {
         match self {
             Encoder::Vit(e) => e.layer_of(parameter),
             Encoder::Swin(e) => e.layer_of(parameter),
+        }
+    }
+
+    fn is_shared_position(&self, parameter: &str) -> bool {
+        match self {
+            Encoder::Vit(e) => e.is_shared_position(parameter),
+            Encoder::Swin(e) => e.is_shared_position(parameter),
         }
     }
 

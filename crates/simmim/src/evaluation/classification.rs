@@ -229,19 +229,11 @@ impl<B: Backend> FinetunedModel<B> {
         &self.damaged
     }
 
-    /// Classifies labeled images; `description` names them in errors.
+    /// Classifies labeled images on all ranks, each of which takes its share; `description` names the images in errors. The first
+    /// rank has the report, with the numbers of one process to the bit.
     ///
     /// # Errors
-    /// If their classes are not those of the model, or they cannot be read.
-    pub fn evaluate(&self, source: Arc<dyn Source>, description: &str, workers: usize) -> Result<ClassificationReport> {
-        self.evaluate_on_ranks(source, description, workers, &mut Alone)
-    }
-
-    /// [`FinetunedModel::evaluate`] on all ranks, each of which classifies its share of the images. The first one has the report,
-    /// with the numbers of one process to the bit.
-    ///
-    /// # Errors
-    /// Those of [`FinetunedModel::evaluate`], and if a rank is lost or was started with something else.
+    /// If their classes are not those of the model, they cannot be read, or a rank is lost or was started with something else.
     pub fn evaluate_on_ranks(
         &self,
         source: Arc<dyn Source>,

@@ -104,7 +104,7 @@ fn in_shell(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use simmim_data::{Duplicates, PassedOver, Sizes, Stored};
+    use simmim_data::{Duplicates, PassedOver, SeveralFrames, Sizes, Stored};
 
     fn scan(side: usize, count: usize, channels: usize, depth: Depth) -> Scan {
         let (height, width) = (side, 2 * side);
@@ -124,6 +124,7 @@ mod tests {
             shapes: BTreeMap::from([([height, width], count)]),
             stored: BTreeMap::from([(Stored { channels, depth }, count)]),
             normalization: None,
+            several_frames: SeveralFrames::default(),
             duplicates: Duplicates::default(),
         }
     }

@@ -26,7 +26,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-/// File with the weights of the highest top-1 accuracy on the held-out images.
+/// File with the weights of the highest top-1 accuracy on the held-out images, or of the highest mean average precision where an
+/// image may have several labels.
 pub const BEST_FILE: &str = "best.safetensors";
 
 /// Fine-tunes on `device`, together with the other ranks of `collective`. Resumes from the run folder's newest

@@ -38,8 +38,8 @@ const PREFETCH: usize = 2;
 /// loss that is not finite should not be found out hours later.
 const MOST_UNREAD: usize = 32;
 
-/// Images, at most all, that are counted in advance for the share of unreadable ones, so that a few unreadable images at
-/// the start do not stop a run.
+/// So many images count as seen before the first step, at most all, when the share of unreadable ones is computed: a few
+/// unreadable images at the start must not stop a run.
 const FIRST_IMAGES: u64 = 1000;
 
 /// The parameters of a model before training.

@@ -41,7 +41,7 @@ pub(super) enum Color {
 const SAMPLES: u32 = 0x0028_0002;
 const MEANING: u32 = 0x0028_0004;
 const PLANAR: u32 = 0x0028_0006;
-const FRAMES: u32 = 0x0028_0008;
+pub(super) const FRAMES: u32 = 0x0028_0008;
 const ROWS: u32 = 0x0028_0010;
 const COLUMNS: u32 = 0x0028_0011;
 const BITS_ALLOCATED: u32 = 0x0028_0100;

@@ -78,6 +78,15 @@ pub(super) fn picture(bytes: &[u8], name: &str, wanted: Decoding) -> Result<Imag
     Ok(Image { channels, height: layout.height, width: layout.width, pixels })
 }
 
+/// The number of frames, if the file says it and is not deflated.
+pub(super) fn frames(bytes: &[u8]) -> Option<usize> {
+    let first = Encoding { names_types: true, is_big_endian: false };
+    let (file, content) = DataSet::read(bytes.get(START..)?, first, END_OF_FILE_ELEMENTS).ok()?;
+    let syntax = Syntax::of(file.text(TRANSFER_SYNTAX)?, "").ok().filter(|syntax| !syntax.is_deflated)?;
+    let (data, _) = DataSet::read(content, syntax.encoding, u32::MAX).ok()?;
+    data.number(layout::FRAMES).ok().flatten().map(|frames| frames as usize) // cut to the range of the type
+}
+
 /// Inflates a data set.
 fn inflated(content: &[u8], name: &str) -> Result<Vec<u8>> {
     let mut data = Vec::new();

@@ -358,6 +358,10 @@ impl Encode for Swin {
         }
     }
 
+    fn is_shared_position(&self, parameter: &str) -> bool {
+        plain_name(parameter) == "absolute_pos_embed"
+    }
+
     fn is_exempt_from_decay(&self, parameter: &str) -> bool {
         let is_named = matches!(plain_name(parameter), "mask_token" | "absolute_pos_embed");
         match self.role {

@@ -32,9 +32,9 @@ pub struct VitConfig {
     pub absolute_positions: bool,
     /// Relative position bias of the attention scores.
     pub position_bias: PositionBias,
-    /// Base of rotary positions as DINOv3 has them (arXiv:2508.10104); 0 for none. The pairs of a quarter of a head turn with
-    /// the height of a patch's center, `2π·base^(−4i/E)` for the way from one edge of the image to its center, those of
-    /// another quarter with its width.
+    /// Base of rotary positions as DINOv3 has them (arXiv:2508.10104); 0 for none. Of the `E/2` pairs of values of a head, the first
+    /// half turns by the height of a patch's center and the second by its width: pair `i` of a half by `2π·base^(−4i/E)` times the
+    /// coordinate, which is −1 and 1 at the edges of the image.
     #[serde(default, skip_serializing_if = "is_none", serialize_with = "crate::decimals::one")]
     pub rotary_base: f32,
     /// Number of register tokens (arXiv:2309.16588), which attend like patches, have no position and are no features.

@@ -435,6 +435,10 @@ impl Encode for Vit {
         }
     }
 
+    fn is_shared_position(&self, parameter: &str) -> bool {
+        ["pos_embed", SHARED_TABLE].contains(&plain_name(parameter))
+    }
+
     fn is_exempt_from_decay(&self, parameter: &str) -> bool {
         matches!(plain_name(parameter), "pos_embed" | "cls_token" | "register_tokens")
     }
