@@ -26,6 +26,7 @@ const UNSAFE_FILES: &[&str] = &[
     "crates/simmim-kernels/src/product/avx2.rs",
     "crates/simmim-kernels/src/product/avx512.rs",
     "crates/simmim-kernels/src/product/mod.rs",
+    "crates/simmim-kernels/src/product/packed.rs",
     "crates/simmim-kernels/src/product/portable.rs",
     "crates/simmim-kernels/src/product/tiles.rs",
     "crates/simmim-libtorch/src/shim.rs",
