@@ -1,5 +1,7 @@
 //! Windows and image size of Swins are read off files that say nothing but their tensors, as official ones do.
 
+#![allow(clippy::unwrap_used, reason = "a test may well panic, and says where")]
+
 use simmim::encoders::{Encoder, EncoderConfig, Role};
 use simmim::recipe::{ImageSize, Recipe, resolve};
 use simmim::weights::{Builder, LoadedWeights, initial_values, save_atomically};
@@ -32,7 +34,7 @@ fn loaded(kind: &str, window: usize, side: usize, coordinates: Option<[f32; STAG
     }
     values.extend(initial_values(&encoder, &inits, 1));
     for (stage, largest) in coordinates.into_iter().flatten().enumerate() {
-        let offsets = 2 * window.min(side / 4 >> stage) - 1;
+        let offsets = 2 * window.min((side / 4) >> stage) - 1;
         table.add(&format!("layers.{stage}.blocks.0.attn.relative_coords_table"), &[1, offsets, offsets, 2]);
         let axis = |i: usize| (i as f32 / (offsets - 1) as f32 * 2.0 - 1.0) * largest;
         values.extend((0..offsets * offsets).flat_map(|i| [axis(i / offsets), axis(i % offsets)]));
