@@ -125,13 +125,11 @@ impl Progress {
                 passed_over_warnings(passed_over).iter().for_each(|line| self.warn(line));
                 passed_over_notes(passed_over).iter().for_each(|line| self.say(line));
             }
-            Event::Overlapping { collection, overlap } => {
-                self.warn(&overlap_warning(collection.name(), overlap));
-            }
+            Event::Overlapping { collections, overlap } => self.warn(&overlap_warning(*collections, overlap)),
             Event::OtherStart { then, now } => {
-                let name = |from: Option<&str>| from.map_or("random weights".to_owned(), |from| format!("`{from}`"));
+                let name = |from: Option<&str>| from.map_or("random weights".to_owned(), |from| format!("the weights in `{from}`"));
                 self.warn(&format!(
-                    "warning: the run began from {} and goes on, so {} are not used: another --out begins from them",
+                    "warning: the run began from {} and goes on; {} would be used in another run (--out)",
                     name(*then),
                     name(*now)
                 ));

@@ -67,7 +67,7 @@ impl PackedWeight {
 
 impl PackedWeights {
     /// The lanes of all weights that are stored, for the optimizer step, which must pack them from version `version` of the
-    /// parameters. They count as packed from here on, because the backend is not used again if a worker panics.
+    /// parameters. They count as packed already: if a worker panics before, the backend is not used again.
     pub(super) fn step_lanes(&mut self, version: u64) -> HashMap<ParameterId, &mut [u32]> {
         let lanes = self.by_id.iter_mut().map(|(id, packed)| {
             packed.version = version;

@@ -54,7 +54,7 @@ impl Error {
                     columns.join(", ")
                 ))
             }
-            Self::Splits { folder, .. } if !folder.is_dir() && folder.is_file() => {
+            Self::Splits { folder, .. } if folder.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("zip")) => {
                 Some("unpack it, and name one of them".into())
             }
             Self::Splits { first, second, .. } => Some(format!(

@@ -72,7 +72,7 @@ pub(super) fn features(
     }
     encoder.measure(train.as_ref())?;
     if let Some(overlap) = simmim_data::overlap(train.as_ref(), val.as_ref()) {
-        crate::terminal::line(&overlap_warning(Collection::HeldOut.name(), &overlap));
+        crate::terminal::line(&overlap_warning([Collection::HeldOut, Collection::Training], &overlap));
     }
     let cache = args.cache.clone().or_else(|| cache_of(Path::new(&args.from)));
     let extraction = Extraction { block: args.layer, cache: cache.as_deref(), workers: args.workers.count(common) };

@@ -29,7 +29,7 @@ use crate::terminal::escaped;
 use serde_json::Value;
 use simmim::Error;
 use simmim::recipe::DataRecipe;
-use simmim::run::MAX_NAMED;
+use simmim::run::{Collection, MAX_NAMED};
 use simmim::weights::{ChannelRule, Import, InitFrom};
 use simmim_data::{Decoding, Image, Overlap, PassedOver, PassedOverReason, Skipped, Source};
 use std::collections::HashSet;
@@ -93,12 +93,13 @@ fn say_passed_over(common: &Common, passed_over: &PassedOver) {
     }
 }
 
-/// A warning of `held_out` images that are trained on too.
-pub(crate) fn overlap_warning(held_out: &str, overlap: &Overlap) -> String {
+/// A warning of images that something is measured with, the first collection, and that are learned from, the second one.
+pub(crate) fn overlap_warning([measured, learned]: [Collection; 2], overlap: &Overlap) -> String {
     let Overlap { images, first } = overlap;
     format!(
-        "warning: {images} of the {held_out} are among those that are trained on, `{first}` for one: \
-         what is measured with them looks better than it is"
+        "warning: {images} of the {} are among the {} too, `{first}` for one: what is measured with them looks better than it is",
+        measured.name(),
+        learned.name()
     )
 }
 

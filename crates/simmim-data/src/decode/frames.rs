@@ -2,6 +2,7 @@
 //! image that holds many.
 
 use super::format::Format;
+use std::collections::HashSet;
 
 /// The number of frames, 1 where the format has no more, or the file does not say.
 pub(super) fn frames(format: Format, bytes: &[u8]) -> usize {
@@ -60,9 +61,6 @@ fn of_gif(bytes: &[u8]) -> Option<usize> {
     Some(count)
 }
 
-/// More pages are not counted: a directory may name one before it as the next.
-const MOST_PAGES: usize = 100_000;
-
 /// Pages that are no smaller copies of others and no masks (TIFF 6.0, `NewSubfileType`).
 fn of_tiff(bytes: &[u8]) -> Option<usize> {
     let is_little = bytes.starts_with(b"II");
@@ -77,8 +75,9 @@ fn of_tiff(bytes: &[u8]) -> Option<usize> {
     const SUBFILE: usize = 254;
     const COPY_OR_MASK: usize = 1 | 4;
     let mut at = number(first_at, offset)?;
-    let mut pages = 0;
-    for _ in 0..MOST_PAGES {
+    let (mut pages, mut seen) = (0, HashSet::new());
+    // a directory may name one before it as the next
+    while seen.insert(at) {
         let Some(entries) = number(at, count_bytes).filter(|_| at > 0) else { break };
         let Some(end) = entries.checked_mul(entry).and_then(|length| (at + count_bytes).checked_add(length)) else {
             break;

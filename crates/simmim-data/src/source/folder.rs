@@ -14,9 +14,16 @@ pub(super) struct Folder {
     labels: Vec<Option<Vec<usize>>>,
     classes: Vec<String>,
     channels: usize,
-    /// Where class folders were looked for, and an image that does not lie directly in one although others do.
-    stray: Option<(PathBuf, PathBuf)>,
+    why_unlabeled: Option<WhyUnlabeled>,
     passed_over: PassedOver,
+}
+
+/// Why images are unlabeled that might have labels.
+enum WhyUnlabeled {
+    /// Class folders were looked for in `folder`, and `image` does not lie directly in one although others do.
+    Stray { folder: PathBuf, image: PathBuf },
+    /// A list has other labels for an image of this line in another line.
+    Disagreement { list: PathBuf, line: u64, what: String },
 }
 
 impl Folder {
@@ -37,8 +44,9 @@ impl Folder {
             }
         }
         let has_folders = images.iter().any(|image| depth(image) >= class_depth);
-        let stray = stray.filter(|_| has_folders).map(|image| (root.to_owned(), image.clone()));
-        Self { images, labels, classes, channels, stray, passed_over }
+        let stray = stray.filter(|_| has_folders);
+        let why_unlabeled = stray.map(|image| WhyUnlabeled::Stray { folder: root.to_owned(), image: image.clone() });
+        Self { images, labels, classes, channels, why_unlabeled, passed_over }
     }
 
     /// Makes an unlabeled source of `images`.
@@ -54,7 +62,18 @@ impl Folder {
         channels: usize,
         passed_over: PassedOver,
     ) -> Self {
-        Self { images, labels, classes, channels, stray: None, passed_over }
+        Self { images, labels, classes, channels, why_unlabeled: None, passed_over }
+    }
+
+    /// Makes an unlabeled source of the `images` of a list whose labels disagree in a line.
+    pub(super) fn of_disagreeing(
+        images: Vec<PathBuf>,
+        (list, line, what): (PathBuf, u64, String),
+        channels: usize,
+        passed_over: PassedOver,
+    ) -> Self {
+        let why_unlabeled = Some(WhyUnlabeled::Disagreement { list, line, what });
+        Self { why_unlabeled, ..Self::of_labeled(images, Vec::new(), Vec::new(), channels, passed_over) }
     }
 }
 
@@ -92,7 +111,13 @@ impl Source for Folder {
     }
 
     fn why_unlabeled(&self) -> Option<Error> {
-        let (folder, image) = self.stray.clone()?;
-        Some(Error::NotInClassFolder { image, folder })
+        Some(match self.why_unlabeled.as_ref()? {
+            WhyUnlabeled::Stray { folder, image } => {
+                Error::NotInClassFolder { image: image.clone(), folder: folder.clone() }
+            }
+            WhyUnlabeled::Disagreement { list, line, what } => {
+                Error::BadList { path: list.clone(), line: *line, what: what.clone() }
+            }
+        })
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! The names are those of its documentation ("Create an image dataset", "Structure your repository").
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::folder::Folder;
@@ -57,20 +57,27 @@ pub(super) fn check_one_split<'a>(folder: &Path, paths: impl IntoIterator<Item =
     }
 }
 
-/// The same for folders side by side at any depth below `root`, of which the files in them are known.
-pub(super) fn check_one_split_below<'a>(root: &Path, files: impl IntoIterator<Item = &'a Path>) -> Result<()> {
-    let (mut first_in, mut checked) = (HashMap::new(), None);
-    for folder in files.into_iter().map(Path::parent) {
-        if folder == checked {
-            continue; // files of a folder follow each other
+/// The same for the folders in which the paths of `files` below `root` part, of which there may be others around all of them.
+/// Several data sets side by side, each with its splits, are not refused: that is a choice.
+pub(super) fn check_one_split_below<'a>(
+    root: &Path,
+    files: impl IntoIterator<Item = &'a Path, IntoIter: Clone>,
+) -> Result<()> {
+    let files = files.into_iter();
+    let mut folders = files.clone().filter_map(Path::parent);
+    let Some(mut common) = folders.next() else { return Ok(()) };
+    for folder in folders {
+        while !folder.starts_with(common) {
+            common = common.parent().unwrap_or(Path::new(""));
         }
-        checked = folder;
-        for folder in folder.into_iter().flat_map(Path::ancestors).take_while(|folder| *folder != root) {
-            let Some(own) = split(folder, false) else { continue };
-            let (first, path) = *first_in.entry(folder.parent()).or_insert((own, folder));
-            if first != own {
-                return Err(different(root, path, folder));
-            }
+    }
+    let mut first: Option<(&str, &Path)> = None;
+    for folder in files.filter_map(Path::parent) {
+        let below = folder.ancestors().find(|above| above.parent() == Some(common));
+        let Some((folder, own)) = below.and_then(|folder| Some((folder, split(folder, false)?))) else { continue };
+        match first {
+            Some((split, path)) if split != own => return Err(different(root, path, folder)),
+            _ => first = Some((own, folder)),
         }
     }
     Ok(())
@@ -112,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn splits_are_found_at_any_depth() {
+    fn splits_are_found_where_paths_part() {
         let check = |files: &[&str], expected: Option<[&str; 2]>| {
             let result = check_one_split_below(Path::new("d"), files.iter().map(Path::new));
             let found = result.err().map(|error| match error {
@@ -123,8 +130,11 @@ mod tests {
         };
         check(&["d/images/train/cat/a.png", "d/images/val/cat/b.png"], Some(["d/images/train", "d/images/val"]));
         check(&["d/annotations/x.png", "d/train/a.png", "d/val/b.png"], Some(["d/train", "d/val"]));
+        check(&["d/a/train/1.png", "d/a/test/1.png", "d/b/train/1.png", "d/b/test/1.png"], None);
         check(&["d/cat/train/a.png", "d/dog/train/a.png", "d/e/test.png"], None);
         check(&["d/train/test/a.png", "d/train/b.png"], None);
+        check(&["d/train/test/a.png", "d/train/val/b.png"], Some(["d/train/test", "d/train/val"]));
+        check(&[], None);
         check(&["train/a.png"], None);
     }
 }

@@ -1,6 +1,6 @@
 //! Lists of images: CSV, TSV or JSON Lines with a path and perhaps a label in every row, or several.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -52,32 +52,30 @@ pub(super) fn of_rows(
         return Err(Error::NoSamples { path: list.to_owned(), passed_over });
     }
     rows.sort_by(|first, second| by_path(&first.path, &second.path));
-    check_repeated(list, &rows)?;
     let folder = list.parent().unwrap_or(Path::new(""));
+    let images: Vec<PathBuf> = rows.iter().map(|row| located(folder, &row.path)).collect();
+    if let Some((line, what)) = disagreement(&rows) {
+        return Ok(Folder::of_disagreeing(images, (list.to_owned(), line, what), channels, passed_over));
+    }
     let are_known: Vec<bool> = rows.iter().map(|row| row.labels.is_some()).collect();
     let texts: Vec<Vec<String>> = rows.iter_mut().map(|row| row.labels.take().unwrap_or_default()).collect();
     let member = |index: usize| format!("{}:{}", list.display(), rows[index].path);
     let Classes { labels, classes } = numbered(&texts, names::read_list(folder)?, &member)?;
     let labels = labels.into_iter().zip(are_known).map(|(labels, is_known)| is_known.then_some(labels)).collect();
-    let images: Vec<PathBuf> = rows.iter().map(|row| located(folder, &row.path)).collect();
     Ok(Folder::of_labeled(images, labels, classes, channels, passed_over))
 }
 
-/// Checks that an image has the same labels wherever the sorted `rows` name it.
-fn check_repeated(list: &Path, rows: &[Row]) -> Result<()> {
-    let sorted = |row: &Row| {
-        row.labels.clone().map(|mut labels| {
-            labels.sort();
-            labels
-        })
-    };
-    let disagree = |two: &&[Row]| by_path(&two[0].path, &two[1].path).is_eq() && sorted(&two[0]) != sorted(&two[1]);
-    let Some([first, second]) = rows.windows(2).find(disagree) else { return Ok(()) };
+/// A line that gives an image other labels than a line before it, and what is wrong; `rows` are ordered by path. Only who needs
+/// labels need care.
+fn disagreement(rows: &[Row]) -> Option<(u64, String)> {
+    let set = |row: &Row| row.labels.as_ref().map(|labels| labels.iter().cloned().collect::<BTreeSet<_>>());
+    let disagree = |two: &&[Row]| by_path(&two[0].path, &two[1].path).is_eq() && set(&two[0]) != set(&two[1]);
+    let [first, second] = rows.windows(2).find(disagree)? else { unreachable!("windows are of two rows") };
     let what = format!(
         "`{}` has other labels in line {}; all labels of an image stand in one cell of a column `labels`, as in `cat|dog`",
         second.path, first.line
     );
-    Err(Error::BadList { path: list.to_owned(), line: second.line, what })
+    Some((second.line, what))
 }
 
 /// Where an image lies that a list in `folder` names, written as the walk through the folder writes it.
@@ -166,27 +164,25 @@ pub(super) fn rows(path: &Path, path_columns: &[&str]) -> Result<(Vec<Row>, Pass
     Ok((rows, passed_over))
 }
 
-/// Writes class numbers in one way, if all labels are whole numbers: `1.0`, as tables with gaps have it, is `1`. Then −1 is no
-/// label, as in the image data sets of Hugging Face, and `nan` is none in any list.
+/// Writes class numbers in one way, if all labels are whole numbers: `1.0`, as tables with gaps have it, is `1`. Beside a class 0,
+/// −1 is no label, as in the image data sets of Hugging Face, and `nan` is none in any list.
 fn unify_labels(rows: &mut [Row]) {
-    let is_missing = |labels: &Option<Vec<String>>, missing: &str| {
-        labels.as_deref().is_some_and(|labels| matches!(labels, [label] if label.eq_ignore_ascii_case(missing)))
+    let is_missing = |labels: &Option<Vec<String>>, missing: &[&str]| {
+        labels.as_deref().is_some_and(|labels| matches!(labels, [label] if missing.contains(&label.as_str())))
     };
     let number = |label: &str| {
         let number = label.parse::<f64>().ok().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
         number.map(|number| number as i64)
     };
-    rows.iter_mut().filter(|row| is_missing(&row.labels, "nan")).for_each(|row| row.labels = None);
+    rows.iter_mut().filter(|row| is_missing(&row.labels, &["nan", "NaN"])).for_each(|row| row.labels = None);
     if !rows.iter().flat_map(|row| row.labels.iter().flatten()).all(|label| number(label).is_some()) {
         return;
     }
-    for row in rows {
-        for label in row.labels.iter_mut().flatten() {
-            *label = number(label).map_or_else(String::new, |number| number.to_string());
-        }
-        if is_missing(&row.labels, "-1") {
-            row.labels = None;
-        }
+    for label in rows.iter_mut().flat_map(|row| row.labels.iter_mut().flatten()) {
+        *label = number(label).map_or_else(String::new, |number| number.to_string());
+    }
+    if rows.iter().flat_map(|row| row.labels.iter().flatten()).any(|label| label == "0") {
+        rows.iter_mut().filter(|row| is_missing(&row.labels, &["-1"])).for_each(|row| row.labels = None);
     }
 }
 
@@ -234,8 +230,8 @@ fn spans_lines(cell: &str) -> bool {
     cell.contains(['\n', '\r'])
 }
 
-/// Checks that quotes are around whole cells. The reader takes a stray one for the beginning of a text that goes on to the
-/// next quote, or to the end of the file, over any number of rows.
+/// Checks that no stray quote swallows rows: the reader takes one at the start of a cell for the beginning of a text that goes on
+/// to the next quote, or to the end of the file. So a text of several lines must end where its cell ends.
 fn check_quotes(bytes: &[u8], delimiter: u8, path: &Path) -> Result<()> {
     /// What a byte belongs to.
     enum Place {
@@ -260,9 +256,10 @@ fn check_quotes(bytes: &[u8], delimiter: u8, path: &Path) -> Result<()> {
             (Place::Quoted, b'"') => Place::Quote,
             (Place::Quoted, _) | (Place::Quote, b'"') => Place::Quoted,
             (_, _) if is_end => Place::Start,
-            (Place::Quote, b' ') => Place::Quote,
-            (Place::Quote, _) => return bad(first_line, "a cell goes on after the quote at its end"),
-            (Place::Start | Place::Bare, _) => Place::Bare,
+            (Place::Quote, _) if line > first_line && *byte != b' ' => {
+                return bad(first_line, "a cell of several lines goes on after the quote at its end");
+            }
+            (Place::Start | Place::Bare | Place::Quote, _) => Place::Bare,
         };
         line += u64::from(*byte == b'\n');
     }

@@ -255,7 +255,6 @@ fn parquet(places: &[Place], _: usize) -> Result<Arc<dyn Source>> {
 /// Opens the images in a folder, or else the archives of one kind.
 fn folder(path: PathBuf, channels: usize) -> Result<Arc<dyn Source>> {
     let mut found = walk::walk(&path)?;
-    hugging_face::check_one_split_below(&path, found.images.iter().map(PathBuf::as_path))?;
     let described = found.metadata.take().and_then(|file| {
         let source = hugging_face::described(&file, &mut found, channels);
         if source.is_none() {
@@ -266,6 +265,7 @@ fn folder(path: PathBuf, channels: usize) -> Result<Arc<dyn Source>> {
     if let Some(described) = described {
         return Ok(Arc::new(described?));
     }
+    hugging_face::check_one_split_below(&path, found.images.iter().map(PathBuf::as_path))?;
     // what is opened here, and what lies beside it
     let archives = std::mem::take(&mut found.archives);
     let kind = archives.iter().filter(|_| found.images.is_empty()).find_map(|archive| Kind::of(archive));

@@ -47,7 +47,12 @@ impl Places {
             };
             whole.canonicalize().ok().or_else(of_archive).unwrap_or_else(|| folder.to_owned())
         });
-        real.join(file)
+        let place = real.join(file);
+        // a split may be made of links
+        match place.is_symlink() {
+            true => place.canonicalize().unwrap_or(place),
+            false => place,
+        }
     }
 }
 
@@ -80,6 +85,9 @@ mod tests {
         {
             std::os::unix::fs::symlink(at("photos"), at("link")).unwrap();
             assert_eq!(shared("link", "photos/val").map(|(images, _)| images), Some(2));
+            fs::create_dir(at("split")).unwrap();
+            std::os::unix::fs::symlink(at("photos/val/b.png"), at("split/b.png")).unwrap();
+            assert_eq!(shared("split", "photos/val"), Some((1, at("photos/val/b.png"))));
         }
         // an image twice is one
         let twice = Subset::of(open(&at("photos/val")), vec![0, 0, 1]);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::address::{Address, without_secrets};
-use super::hugging_face::check_one_split;
+use super::hugging_face::{check_one_split, check_one_split_below};
 use super::kind::Kind;
 use super::passed_over::{PassedOver, PassedOverReason};
 use super::place::Place;
@@ -71,8 +71,12 @@ fn add_matches(pattern: &str, named: &mut Places) -> Result<()> {
     if named.places.len() == places_before {
         return Err(Error::NoMatch { pattern: pattern.to_owned(), passed_over });
     }
-    let matches = named.places[places_before..].iter().map(Place::shown);
-    check_one_split(Path::new(pattern), matches)?;
+    let (folders, files): (Vec<&Path>, Vec<&Path>) =
+        named.places[places_before..].iter().map(Place::shown).partition(|path| path.is_dir());
+    let archives = files.iter().copied().filter(|file| Kind::of(file) != Some(Kind::Image));
+    check_one_split(Path::new(pattern), folders.iter().copied().chain(archives))?;
+    let within: Vec<PathBuf> = folders.iter().map(|folder| folder.join("*")).collect();
+    check_one_split_below(Path::new(pattern), files.into_iter().chain(within.iter().map(PathBuf::as_path)))?;
     named.passed_over.append(&passed_over);
     Ok(())
 }

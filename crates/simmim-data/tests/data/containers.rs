@@ -59,16 +59,18 @@ fn lists_are_read_with_and_without_labels() {
     let numbered = [(0, Some(2)), (1, Some(0)), (2, Some(1))];
     check_list("l.csv", "path,target\n0.png,2\n1.png,0\n2.png,1\n", &["0", "1", "2"], &numbered);
     // as tables with gaps have class numbers; the last is without a label
-    for gap in ["-1", "-1.0", "nan", ""] {
+    for gap in ["-1", "-1.0", "nan", "NaN", ""] {
         let numbers = format!("path,label\n0.png,2.0\n1.png,0.0\n2.png,{gap}\n");
         check_list("l.csv", &numbers, &["0", "1", "2"], &[(0, Some(2)), (1, Some(0)), (2, None)]);
     }
     let mixed = "{\"path\": \"0.png\", \"label\": 1}\n{\"path\": \"1.png\", \"label\": 1.0}\n{\"path\": \"2.png\", \"label\": -1}\n";
-    check_list("l.jsonl", mixed, &["0", "1"], &[(0, Some(1)), (1, Some(1)), (2, None)]);
+    // beside a class 0, −1 is no label; else it is the name of a class
+    check_list("l.jsonl", mixed, &["-1", "1"], &[(0, Some(1)), (1, Some(1)), (2, Some(0))]);
+    check_list("l.jsonl", &mixed.replace("1.0", "0.0"), &["0", "1"], &[(0, Some(1)), (1, Some(0)), (2, None)]);
     let named = [(0, Some(1)), (1, Some(0)), (2, None)];
     check_list("l.csv", "path,label\n0.png,2.0\n1.png,1b\n2.png,NaN\n", &["1b", "2.0"], &named);
     // text in quotes may have several lines, quotes and separators
-    let quoted = "path,text,label\n0.png,\"a\nb, \"\"c\"\"\",1\n1.png,5\" tall,0\n2.png,\"\" ,0\n";
+    let quoted = "path,text,label\n0.png,\"a\nb, \"\"c\"\"\",1\n1.png,5\" tall,0\n2.png,\"c\" d,0\n";
     check_list("l.csv", quoted, &["0", "1"], &[(0, Some(1)), (1, Some(0)), (2, Some(0))]);
     // the same image may be named twice
     check_list("l.csv", "path\n1.png\n0.png\n1.png\n", &[], &[(0, None), (1, None), (1, None)]);
@@ -130,17 +132,32 @@ fn lists_that_are_wrong_say_where() {
     // a stray quote would take the rows up to the next one for its text
     let stray = "path,text\n0.png,a\n1.png,\"tall\n2.png,b\n";
     check_refused("l.csv", stray, "l.csv`, line 3: a quote begins a cell that does not end");
-    check_refused("l.csv", &(stray.to_owned() + "3.png,\"old\n"), "line 3: a cell goes on after the quote at its end");
+    check_refused(
+        "l.csv",
+        &(stray.to_owned() + "3.png,\"old\n"),
+        "line 3: a cell of several lines goes on after the quote",
+    );
     check_refused("l.tsv", &stray.replace(',', "\t"), "l.tsv`, line 3: a quote begins a cell");
     check_refused("l.csv", "path,label\n0.png,a\n1.png,\"b\n2.png,c\"\n", "line 3: a path or label has several lines");
     check_refused("l.csv", "\"path\n0.png\n", "line 1: a quote begins a cell");
-    // one row for each finding
-    let findings = "path,label\n0.png,a\n1.png,b\n./0.png,c\n1.png,b\n";
-    check_refused("l.csv", findings, "l.csv`, line 4: `./0.png` has other labels in line 2");
-    check_refused("l.csv", "path,labels\n0.png,a|b\n0.png,b|a\n0.png,\n", "line 4: `0.png` has other labels in line 3");
     check_refused("l.csv", "path\n", "holds no image");
     check_refused("l.csv", "", "no column of paths");
     check_refused("l.csv", "path,label\n0.png,9999999\n", "not below 1048576");
+}
+
+#[test]
+fn rows_that_disagree_make_a_list_unlabeled_and_say_why() {
+    let unlabeled = |content: &str, expected: &str| {
+        let (_root, path) = folder("l.csv", content);
+        let source = open(&path, 3).unwrap();
+        assert!(source.classes().is_empty() && source.len() > 2, "{content}");
+        let why = source.why_unlabeled().unwrap().to_string();
+        assert!(why.contains(expected), "{why}");
+    };
+    // one row for each finding
+    let findings = "path,label\n0.png,a\n1.png,b\n./0.png,c\n1.png,b\n";
+    unlabeled(findings, "l.csv`, line 4: `./0.png` has other labels in line 2");
+    unlabeled("path,labels\n0.png,a|b\n0.png,b|a|b\n0.png,\n", "line 4: `0.png` has other labels in line 3");
 }
 
 /// Names of the classes, and the classes of each image.

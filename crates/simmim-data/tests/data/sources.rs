@@ -69,6 +69,19 @@ fn any_other_nesting_is_unlabeled_and_ordered_by_path() {
     check(&at(&climbing, "cat/../"), &["cat", "dog"], &[(0, Some(0)), (1, Some(1))]);
 }
 
+#[test]
+fn splits_are_refused_by_folder_and_not_by_the_names_of_pictures() {
+    let root = folder(&["data/train/x/a.png", "data/val/x/b.png", "trips/train-station.png", "trips/test.png"]);
+    for spec in ["data", "data/*", "data/*/x", "data/*/x/*.png"] {
+        let error = open(&at(&root, spec), 3).err().unwrap();
+        assert!(matches!(error, Error::Splits { .. }), "{spec}: {error}");
+    }
+    for (spec, count) in [("trips", 2), ("trips/*.png", 2), ("data/train,data/val", 2), ("data/*/x/a.png", 1)] {
+        let spec = spec.split(',').map(|part| at(&root, part)).collect::<Vec<_>>().join(",");
+        assert_eq!(open(&spec, 3).unwrap().len(), count, "{spec}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn a_link_to_a_folder_above_is_not_followed() {

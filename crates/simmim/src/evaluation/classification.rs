@@ -57,10 +57,24 @@ pub fn classify<B: Backend>(
     batch_size: usize,
     workers: usize,
 ) -> Result<ClassificationReport> {
-    classify_on_ranks((b, model), &mut Alone, source, transform, labels, batch_size, workers)
+    let report = classify_unless_stopped((b, model), source, transform, labels, batch_size, workers, &|| false)?;
+    Ok(report.expect("nothing stops it"))
 }
 
-/// [`classify`] on all ranks, each of which computes the scores of its share of the batches. The first one has the report.
+/// [`classify`], which ends without a report soon after `is_stopping` is true.
+pub(crate) fn classify_unless_stopped<B: Backend>(
+    model: (&B, &Classifier),
+    source: Arc<dyn Source>,
+    transform: Transform,
+    labels: Labels,
+    batch_size: usize,
+    workers: usize,
+    is_stopping: &dyn Fn() -> bool,
+) -> Result<Option<ClassificationReport>> {
+    classify_on_ranks(model, &mut Alone, source, transform, labels, batch_size, workers, is_stopping)
+}
+
+/// The same on all ranks, each of which computes the scores of its share of the batches. The first one has the report.
 fn classify_on_ranks<B: Backend>(
     (b, model): (&B, &Classifier),
     collective: &mut dyn Collective,
@@ -69,7 +83,8 @@ fn classify_on_ranks<B: Backend>(
     labels: Labels,
     batch_size: usize,
     workers: usize,
-) -> Result<ClassificationReport> {
+    is_stopping: &dyn Fn() -> bool,
+) -> Result<Option<ClassificationReport>> {
     let started = Instant::now();
     let classes = model.classes();
     let (channels, height, width) = (transform.normalization.mean.len(), transform.height, transform.width);
@@ -120,15 +135,17 @@ fn classify_on_ranks<B: Backend>(
         Ok(())
     };
     let pass = Pass { source: Arc::clone(&source), transform, batch: batch_size, workers, first: 0 };
-    each_batch(pass, collective, compute, take, || false)?;
+    if each_batch(pass, collective, compute, take, is_stopping)? {
+        return Ok(None);
+    }
     if !collective.is_first() {
-        return Ok(report);
+        return Ok(Some(report));
     }
     some_readable(report.images, &report.skipped)?;
     report.mean_average_precision = (labels == Labels::Many).then(|| mean_average_precision(&scores, classes));
     report.loss /= report.images as f64;
     report.images_per_second = report.images as f64 / started.elapsed().as_secs_f64();
-    Ok(report)
+    Ok(Some(report))
 }
 
 /// Checks that of some images, of which these were skipped, at least one was read.
@@ -248,7 +265,9 @@ impl<B: Backend> FinetunedModel<B> {
         let transform = recipe.evaluation_transform(self.resolved.run.normalization());
         check_like_first_rank(collective, || self.identity(source.as_ref(), &transform))?;
         let model = (&self.backend, &self.model);
-        classify_on_ranks(model, collective, source, transform, per_image.loss(), BATCH, workers)
+        let report =
+            classify_on_ranks(model, collective, source, transform, per_image.loss(), BATCH, workers, &|| false)?;
+        Ok(report.expect("nothing stops it"))
     }
 
     /// What scores depend on, by name.

@@ -373,6 +373,18 @@ pub fn extract<B: Backend>(
     extract_on_ranks((b, encoder), &mut Alone, source, transform, block, workers, progress)
 }
 
+/// [`extract`] from the output of the encoder, which ends without features soon after `is_stopping` is true.
+pub(crate) fn extract_unless_stopped<B: Backend>(
+    b: &B,
+    encoder: &Encoder,
+    source: Arc<dyn Source>,
+    transform: Transform,
+    workers: usize,
+    is_stopping: &dyn Fn() -> bool,
+) -> Result<Option<Features>> {
+    features_of((b, encoder), &mut Alone, source, transform, None, workers, &mut |_| (), is_stopping)
+}
+
 /// [`extract`] on all ranks; the first one has the result.
 fn extract_on_ranks<B: Backend>(
     model: (&B, &Encoder),
@@ -383,6 +395,21 @@ fn extract_on_ranks<B: Backend>(
     workers: usize,
     progress: &mut dyn FnMut(usize),
 ) -> Result<Features> {
+    let features = features_of(model, collective, source, transform, block, workers, progress, &|| false)?;
+    Ok(features.expect("nothing stops it"))
+}
+
+/// Features on all ranks, of which the first one has them; `None` if `is_stopping` was true before the last ones.
+fn features_of<B: Backend>(
+    model: (&B, &Encoder),
+    collective: &mut dyn Collective,
+    source: Arc<dyn Source>,
+    transform: Transform,
+    block: Option<usize>,
+    workers: usize,
+    progress: &mut dyn FnMut(usize),
+    is_stopping: &dyn Fn() -> bool,
+) -> Result<Option<Features>> {
     let mut features = Features::default();
     let kind = FeatureKind { tokens: FeatureTokens::Mean, block };
     let take = |batch: FeatureBatch| {
@@ -395,9 +422,11 @@ fn extract_on_ranks<B: Backend>(
         }
         Ok(())
     };
-    stream(model, collective, &source, transform, kind, workers, 0, take, || false)?;
+    if stream(model, collective, &source, transform, kind, workers, 0, take, is_stopping)? {
+        return Ok(None);
+    }
     some_readable(features.len(), &features.skipped)?;
-    Ok(features)
+    Ok(Some(features))
 }
 
 fn no_encoder() -> Error {

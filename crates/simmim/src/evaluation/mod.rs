@@ -21,12 +21,14 @@ mod stream;
 
 pub use accuracy::Accuracy;
 pub use baseline::mean_color_error;
+pub(crate) use classification::classify_unless_stopped;
 pub use classification::{ClassificationReport, FinetunedModel, classify};
 pub use collected::CollectedFeatures;
 pub use confusion::{ClassAccuracy, Confusion};
 pub(crate) use cosines::{CosineBank, scale_to_unit};
 pub use effective_rank::{FeatureSpread, feature_spread};
 pub use embedding::{Embedded, EmbeddedFiles, Embedding, EmbeddingEvent, embed, embed_on_ranks};
+pub(crate) use features::extract_unless_stopped;
 pub use features::{Extraction, Features, FrozenEncoder, extract};
 pub use in_memory::Embeddings;
 pub use knn::{Neighbors, knn, knn_on_ranks};

@@ -169,7 +169,7 @@ pub(super) fn common(data: &DataRecipe, train: &TrainRecipe, step_px: usize, wha
     ] {
         within(key, value, 0.0, f64::MAX)?;
     }
-    positive("train.eps", train.eps)?;
+    positive("train.eps", f64::from(train.eps as f32))?;
     within("train.betas", train.betas.0, 0.0, 0.999_999_9)?;
     within("train.betas", train.betas.1, 0.0, 0.999_999_9)?;
     positive("train.epochs", train.epochs)?;

@@ -45,6 +45,10 @@ pub struct State {
     pub last_loss: Option<f64>,
     /// The last value of each metric, by its name in the log.
     pub metrics: Metrics,
+    /// How many of the evaluations at this step were done when the run was stopped within one; the others are done when it
+    /// goes on. `None` if all were done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluations_done: Option<usize>,
     /// Draws of unreadable images so far; each time another image took the place.
     #[serde(default)]
     pub replaced: u64,

@@ -4,13 +4,13 @@ use super::groups::groups;
 use super::records::Records;
 use super::setup::{self, TaskInfo};
 use super::start::{say_start, start_from};
-use super::task::{Evaluation, Task, is_due_every};
+use super::task::{Ended, Evaluation, Task, is_due_every};
 use super::trainer::{Parameters, Trainer, validate_every};
 use super::{Event, Input, Options, Outcome};
 use crate::classifier::Classifier;
 use crate::encoders::{Encode, ForwardContext, activation_bytes};
 use crate::error::Result;
-use crate::evaluation::{ClassificationReport, checked_classes, class_weights, classify, relabeled};
+use crate::evaluation::{ClassificationReport, checked_classes, class_weights, classify_unless_stopped, relabeled};
 use crate::model::WeightedSum;
 use crate::ranges::wrong;
 use crate::recipe::FinetuneRecipe;
@@ -194,11 +194,18 @@ struct AccuracyEvaluation {
 }
 
 impl AccuracyEvaluation {
-    fn classify<B: Backend>(&self, b: &B, source: &Arc<dyn Source>) -> Result<ClassificationReport> {
+    /// The report on these images; `None` if the run stops before.
+    fn classify<B: Backend>(
+        &self,
+        b: &B,
+        source: &Arc<dyn Source>,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<Option<ClassificationReport>> {
         let recipe = &self.resolved.recipe;
         let transform = recipe.evaluation_transform(self.resolved.run.normalization());
         let labels = recipe.labels.per_image.loss();
-        classify(b, &self.model, Arc::clone(source), transform, labels, self.batch_size, self.workers)
+        let (source, batch) = (Arc::clone(source), self.batch_size);
+        classify_unless_stopped((b, &self.model), source, transform, labels, batch, self.workers, is_stopping)
     }
 
     fn write_page(&self, records: &mut Records) -> Result<()> {
@@ -231,11 +238,17 @@ impl<B: Backend> Evaluation<B> for AccuracyEvaluation {
         is_due_every(self.every, steps, total)
     }
 
-    fn evaluate(&mut self, b: &B, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()> {
+    fn evaluate(
+        &mut self,
+        b: &B,
+        records: &mut Records,
+        observe: &mut dyn FnMut(Event),
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<Ended> {
         let steps = records.state().steps;
         // before the first step the head is untrained
         if let Some(source) = self.held_out.as_ref().filter(|_| steps > 0) {
-            let done = self.classify(b, source)?;
+            let Some(done) = self.classify(b, source, is_stopping)? else { return Ok(Ended::Early) };
             records.count_unreadable(Collection::HeldOut, &done.skipped, steps, observe)?;
             let (loss, top1, top5) = (done.loss, done.accuracy.top1(), done.accuracy.top5());
             let mean_average_precision = done.mean_average_precision;
@@ -254,7 +267,8 @@ impl<B: Backend> Evaluation<B> for AccuracyEvaluation {
             self.keep_best(b, records, &done)?;
             self.last = Some(done);
         }
-        self.write_page(records)
+        self.write_page(records)?;
+        Ok(Ended::Whole)
     }
 
     fn report(&mut self, records: &mut Records) -> Result<()> {

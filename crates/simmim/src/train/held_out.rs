@@ -2,7 +2,7 @@
 
 use super::pretrain::mask_grid;
 use super::records::Records;
-use super::task::{Evaluation, is_due_every};
+use super::task::{Ended, Evaluation, is_due_every};
 use super::{Event, Options};
 use crate::encoders::ForwardContext;
 use crate::error::Result;
@@ -146,7 +146,13 @@ impl<B: Backend> Evaluation<B> for HeldOutEvaluation {
         is_due_every(self.every, steps, total) && !self.held_out.masks.is_empty()
     }
 
-    fn evaluate(&mut self, b: &B, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()> {
+    fn evaluate(
+        &mut self,
+        b: &B,
+        records: &mut Records,
+        observe: &mut dyn FnMut(Event),
+        _: &dyn Fn() -> bool,
+    ) -> Result<Ended> {
         let steps = records.state().steps;
         if self.is_held_out {
             let HeldOutLoss { loss, baseline } = self.held_out.loss(b, &self.model);
@@ -156,7 +162,8 @@ impl<B: Backend> Evaluation<B> for HeldOutEvaluation {
         }
         let sheet = self.held_out.pictures(b, &self.model, &self.resolved);
         let png = records.picture("predictions", &sheet)?;
-        self.write_page(records, Shown { step: steps, png: &png })
+        self.write_page(records, Shown { step: steps, png: &png })?;
+        Ok(Ended::Whole)
     }
 
     fn report(&mut self, records: &mut Records) -> Result<()> {

@@ -31,7 +31,7 @@ pub use reconstruction_eval::TokenizerReport;
 pub use records::Records;
 pub(crate) use records::picture_path;
 pub use schedule::Schedule;
-pub use task::{Evaluation, Task};
+pub use task::{Ended, Evaluation, Task};
 pub use tokenizer::train_tokenizer;
 
 use crate::error::Error;
@@ -232,11 +232,11 @@ pub enum Event<'a> {
         /// What and why.
         passed_over: &'a PassedOver,
     },
-    /// Images are trained on and held out at once.
+    /// Two collections share images that should not.
     Overlapping {
-        /// The collection whose images are among those that are trained on.
-        collection: Collection,
-        /// Which ones.
+        /// The one that something is measured with, and the one that is learned from.
+        collections: [Collection; 2],
+        /// The images.
         overlap: &'a Overlap,
     },
     /// A resumed run began from other weights than it is given now, or from none, and goes on with its own.

@@ -7,11 +7,12 @@
 use super::Event;
 use super::records::Records;
 use super::setup::Setup;
-use super::task::{Evaluation, is_due_every};
+use super::task::{Ended, Evaluation, is_due_every};
 use super::trainer::validate_every;
 use crate::error::Result;
 use crate::evaluation::{
-    FeatureSpread, Neighbors, Probe, best_rate, checked_classes, extract, feature_spread, knn, probe, relabeled,
+    FeatureSpread, Neighbors, Probe, best_rate, checked_classes, extract_unless_stopped, feature_spread, knn, probe,
+    relabeled,
 };
 use crate::model::SimMim;
 use crate::recipe::{LabelsPerImage, MonitorRecipe, Recipe};
@@ -98,13 +99,18 @@ impl<D: Device> Monitor<D> {
         [(Collection::MonitorTrain, self.train.passed_over()), (Collection::MonitorVal, self.val.passed_over())]
     }
 
-    /// The quality of the features, and the images of each data set that cannot be read.
-    fn measure(&self, b: &D::Backend) -> Result<(FeatureQuality, [Vec<Skipped>; 2])> {
+    /// The quality of the features, and the images of each data set that cannot be read; `None` if the run stops before.
+    fn measure(
+        &self,
+        b: &D::Backend,
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<Option<(FeatureQuality, [Vec<Skipped>; 2])>> {
         let features = |source: &Arc<dyn Source>| {
             let (encoder, transform) = (self.model.encoder(), self.transform.clone());
-            extract(b, encoder, Arc::clone(source), transform, None, self.workers, &mut |_| ())
+            extract_unless_stopped(b, encoder, Arc::clone(source), transform, self.workers, is_stopping)
         };
-        let (train, val) = (features(&self.train)?, features(&self.val)?);
+        let Some(train) = features(&self.train)? else { return Ok(None) };
+        let Some(val) = features(&self.val)? else { return Ok(None) };
         let config = Probe { epochs: PROBE_EPOCHS, seed: self.seed, ..Probe::default() };
         let rates = probe(&train, &val, self.classes, &config, &self.device);
         let quality = FeatureQuality {
@@ -112,7 +118,7 @@ impl<D: Device> Monitor<D> {
             probe_top1: best_rate(&rates).map(|(_, accuracy)| accuracy.top1()),
             spread: feature_spread(&val),
         };
-        Ok((quality, [train.skipped, val.skipped]))
+        Ok(Some((quality, [train.skipped, val.skipped])))
     }
 }
 
@@ -121,9 +127,15 @@ impl<D: Device> Evaluation<D::Backend> for Monitor<D> {
         is_due_every(self.every, steps, total)
     }
 
-    fn evaluate(&mut self, b: &D::Backend, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()> {
+    fn evaluate(
+        &mut self,
+        b: &D::Backend,
+        records: &mut Records,
+        observe: &mut dyn FnMut(Event),
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<Ended> {
         let started = Instant::now();
-        let (quality, skipped) = self.measure(b)?;
+        let Some((quality, skipped)) = self.measure(b, is_stopping)? else { return Ok(Ended::Early) };
         let steps = records.state().steps;
         for (collection, skipped) in [Collection::MonitorTrain, Collection::MonitorVal].into_iter().zip(&skipped) {
             records.count_unreadable(collection, skipped, steps, observe)?;
@@ -149,6 +161,7 @@ impl<D: Device> Evaluation<D::Backend> for Monitor<D> {
             ("monitor/feature-variance", spread.variance),
         ];
         scalars.extend(probe_top1.map(|top1| ("monitor/probe-top1", top1)));
-        records.log_numbers(&numbers, &scalars)
+        records.log_numbers(&numbers, &scalars)?;
+        Ok(Ended::Whole)
     }
 }

@@ -73,7 +73,8 @@ pub fn pretrain<D: Device>(
         Some(monitor) if collective.is_first() => {
             let monitor = Monitor::new(monitor, &setup, Rc::clone(&model), device, options.workers)?;
             if let Some(overlap) = monitor.overlap() {
-                observe(Event::Overlapping { collection: Collection::MonitorVal, overlap: &overlap });
+                let collections = [Collection::MonitorVal, Collection::MonitorTrain];
+                observe(Event::Overlapping { collections, overlap: &overlap });
             }
             Some(monitor)
         }

@@ -3,7 +3,7 @@
 use super::Event;
 use super::annealing::Annealing;
 use super::records::Records;
-use super::task::{Evaluation, is_due_every};
+use super::task::{Ended, Evaluation, is_due_every};
 use crate::error::Result;
 use crate::memory;
 use crate::pictures::{Picture, Sheet};
@@ -152,7 +152,13 @@ impl<B: Backend> Evaluation<B> for TokenizerEvaluation {
         is_due_every(self.every, steps, total) && !self.images.is_empty()
     }
 
-    fn evaluate(&mut self, b: &B, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()> {
+    fn evaluate(
+        &mut self,
+        b: &B,
+        records: &mut Records,
+        observe: &mut dyn FnMut(Event),
+        _: &dyn Fn() -> bool,
+    ) -> Result<Ended> {
         let steps = records.state().steps;
         let (report, sheet) = self.images.reconstruct(b, &self.vae);
         observe(Event::Reconstructed { steps, report: &report });
@@ -168,7 +174,8 @@ impl<B: Backend> Evaluation<B> for TokenizerEvaluation {
         let png = records.picture("reconstructions", &sheet)?;
         self.write_page(records, Shown { step: steps, png: &png })?;
         let metadata = HashMap::from([(RECIPE_KEY.to_owned(), self.resolved.to_weights_metadata())]);
-        weights::save_values_atomically(&records.path().join(TOKENIZER_FILE), b, metadata)
+        weights::save_values_atomically(&records.path().join(TOKENIZER_FILE), b, metadata)?;
+        Ok(Ended::Whole)
     }
 
     fn report(&mut self, records: &mut Records) -> Result<()> {

@@ -159,11 +159,11 @@ fn run_info<R: RecipeKind>(
             precision::choose(options.precision, device)
         }
     };
-    if let Some(previous) = previous.filter(|previous| previous.run.from != task_info.from) {
+    if let Some(previous) = previous.filter(|previous| !is_same_place(&previous.run.from, &task_info.from)) {
         observe(Event::OtherStart { then: previous.run.from.as_deref(), now: task_info.from.as_deref() });
     }
     if let Some(overlap) = options.val.as_ref().and_then(|val| overlap(data, val.source.as_ref())) {
-        observe(Event::Overlapping { collection: Collection::HeldOut, overlap: &overlap });
+        observe(Event::Overlapping { collections: [Collection::HeldOut, Collection::Training], overlap: &overlap });
     }
     let val_sample = options.val.as_ref().map(|val| image_sample::of_source(val.source.as_ref()));
     let run = RunInfo {
@@ -189,6 +189,12 @@ fn run_info<R: RecipeKind>(
         say_other_images(&previous.run, &run, observe);
     }
     Ok((run, tokenizer))
+}
+
+/// Whether two paths lead to the same place, or there are none.
+fn is_same_place(one: &Option<String>, other: &Option<String>) -> bool {
+    let real = |path: &Option<String>| Path::new(path.as_deref()?).canonicalize().ok();
+    one == other || real(one).is_some_and(|place| Some(place) == real(other))
 }
 
 /// Reports the collections whose images are not those that the run began with. Where that version kept no checksum, their

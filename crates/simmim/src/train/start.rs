@@ -25,7 +25,11 @@ pub(super) fn start_from(
 ) -> Result<Option<Transfer>> {
     let InitFrom::Weights { path, channels } = init_from else { return Ok(None) };
     let weights = LoadedWeights::at(path)?;
-    let other = weights.resolved.as_ref().and_then(|(_, run)| other_normalization(&run.normalization(), normalization));
+    // what an import assumes it says itself
+    let assumed = weights.import.iter().flat_map(|import| &import.assumed);
+    let is_assumed = assumed.into_iter().any(|assumed| assumed.contains("normalized"));
+    let known = weights.resolved.as_ref().filter(|_| !is_assumed);
+    let other = known.and_then(|(_, run)| other_normalization(&run.normalization(), normalization));
     let mut pretrained = Pretrained::new(weights, config, classes)?;
     pretrained.channels = *channels;
     pretrained.notes.extend(other);

@@ -34,17 +34,32 @@ pub trait Task {
     }
 }
 
+/// How an evaluation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With a result.
+    Whole,
+    /// Early, without a result, because the run stops.
+    Early,
+}
+
 /// An evaluation that runs at some steps of a training, such as the held-out loss. It must not change the weights or
 /// anything else that later steps depend on.
 pub trait Evaluation<B: Backend> {
     /// Whether it is due after `steps` of `total` steps; first asked with 0.
     fn is_due(&self, steps: u64, total: u64) -> bool;
 
-    /// Evaluates, and records the result.
+    /// Evaluates, and records the result. One that may take minutes ends soon after `is_stopping` is true, and records nothing.
     ///
     /// # Errors
     /// If images or files cannot be read or written.
-    fn evaluate(&mut self, b: &B, records: &mut Records, observe: &mut dyn FnMut(Event)) -> Result<()>;
+    fn evaluate(
+        &mut self,
+        b: &B,
+        records: &mut Records,
+        observe: &mut dyn FnMut(Event),
+        is_stopping: &dyn Fn() -> bool,
+    ) -> Result<Ended>;
 
     /// Writes the report of a run that stops between two evaluations, with the log up to there.
     ///

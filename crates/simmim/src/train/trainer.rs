@@ -8,7 +8,7 @@ use super::groups::Group;
 use super::learner::{Learner, Stepped};
 use super::records::Records;
 use super::setup::Setup;
-use super::task::{Evaluation, Task};
+use super::task::{Ended, Evaluation, Task};
 use super::throughput::Throughput;
 use super::{Event, Options, Outcome, Schedule};
 use crate::error::{Error, Result};
@@ -194,8 +194,8 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
     ) -> Result<Outcome> {
         let mut loader = Loader::new(Arc::clone(&self.data), transform, self.loader, self.records.state().steps)?;
         let mut throughput = Throughput::new(self.records.state().seconds);
-        if self.records.state().steps == 0 {
-            self.evaluate(observe)?;
+        if self.records.state().steps == 0 || self.records.state().evaluations_done.is_some() {
+            self.evaluate(observe, stop)?;
         }
         let mut is_stopping = self.any_rank(stop.load(Ordering::Relaxed))?;
         let (mut unread, mut unread_since) = (Vec::new(), None);
@@ -240,7 +240,8 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
                 self.log(batch.epoch, stepped, &throughput)?;
             }
             loader.recycle(batch.images);
-            self.evaluate(observe)?;
+            self.evaluate(observe, stop)?;
+            is_stopping |= self.records.state().evaluations_done.is_some();
             if number.is_multiple_of(self.save_every) && !is_last && !is_stopping {
                 self.save(&throughput, observe)?;
             }
@@ -323,9 +324,13 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
     }
 
     /// Runs the evaluations that are due, with the EMA of the weights if there is one.
-    fn evaluate(&mut self, observe: &mut dyn FnMut(Event)) -> Result<()> {
+    ///
+    /// Where the other ranks do not go on meanwhile, `stop` ends them early, but not the last ones of a run, whose results are what
+    /// it was made for. The state then says which are left for the process that goes on.
+    fn evaluate(&mut self, observe: &mut dyn FnMut(Event), stop: &AtomicBool) -> Result<()> {
         let (steps, has_average) = (self.records.state().steps, self.learner.has_average());
         let is_first = self.collective.is_first();
+        let done_before = self.records.state_mut().evaluations_done.take().unwrap_or(0);
         let mut is_due = is_first && self.evaluations.iter().any(|e| e.is_due(steps, self.total));
         // of an average that is divided, the first rank needs the parts of all
         let gathers = self.is_divided && has_average;
@@ -346,8 +351,17 @@ impl<'a, B: Backend, T: Task> Trainer<'a, B, T> {
             if has_average && !gathers {
                 backend.swap_average();
             }
-            let mut due = self.evaluations.iter_mut().filter(|e| e.is_due(steps, self.total));
-            let done = due.try_for_each(|evaluation| evaluation.evaluate(backend, &mut self.records, observe));
+            let may_stop = self.collective.world() == 1 && steps < self.total;
+            let is_stopping = || may_stop && stop.load(Ordering::Relaxed);
+            let due = self.evaluations.iter_mut().filter(|e| e.is_due(steps, self.total));
+            let done = due.enumerate().skip(done_before).try_for_each(|(number, evaluation)| {
+                if self.records.state().evaluations_done.is_none()
+                    && evaluation.evaluate(backend, &mut self.records, observe, &is_stopping)? == Ended::Early
+                {
+                    self.records.state_mut().evaluations_done = Some(number);
+                }
+                Ok::<_, Error>(())
+            });
             if has_average && !gathers {
                 backend.swap_average();
             }

@@ -171,19 +171,23 @@ impl SwinV2Config {
         Ok(())
     }
 
-    /// Says so if offsets within windows are divided by others than those that weights were `trained` with.
+    /// Says so if offsets within windows are divided by the sides of these windows, and weights were `trained` with others. Who
+    /// states `pretrained_window_size` knows.
     pub(in crate::encoders) fn other_positions(&self, trained: &Self) -> Option<String> {
-        let sides = |config: &Self, own: usize| -> Vec<usize> {
-            let side =
-                |stage| config.pretrained_window_size.get(stage).copied().filter(|side| *side > 0).unwrap_or(own);
-            (0..trained.depths.len()).map(side).collect()
-        };
-        let then = sides(trained, trained.window);
-        (then != sides(self, self.window)).then(|| {
-            format!(
-                "its windows, by which offsets are divided, are others here: \
-                 `--set 'encoder.pretrained_window_size={then:?}'` computes as it did"
-            )
+        let (then, stated) = (trained.window, &trained.pretrained_window_size);
+        if !self.pretrained_window_size.is_empty() || (then == self.window && stated.is_empty()) {
+            return None;
+        }
+        Some(match stated.is_empty() {
+            true => format!(
+                "its windows had {then} × {then} tokens, by which offsets were divided, and now are by {}: \
+                 `encoder.pretrained_window_size` states the windows of pre-training by stage",
+                self.window
+            ),
+            false => format!(
+                "its offsets were divided by the windows of its own pre-training: \
+                 `--set 'encoder.pretrained_window_size={stated:?}'` keeps that"
+            ),
         })
     }
 
@@ -220,13 +224,35 @@ impl SwinV2Config {
 
 #[cfg(test)]
 mod tests {
-    use crate::recipe::resolve;
+    use crate::encoders::EncoderConfig;
+    use crate::recipe::{FinetuneRecipe, resolve, resolve_as};
 
     #[track_caller]
     fn check_fails(recipe: &str, edit: &str, message: &str, hint: &str) {
         let error = resolve(recipe, &[edit.to_owned()]).unwrap_err();
         assert!(error.to_string().contains(message), "{error}");
         assert!(error.hint().unwrap_or_default().contains(hint), "{:?}", error.hint());
+    }
+
+    #[test]
+    fn other_windows_than_those_of_pre_training_are_told_unless_they_are_stated() {
+        let with = |edits: &[&str]| {
+            let edits: Vec<String> = edits.iter().map(|edit| (*edit).to_owned()).collect();
+            match resolve("pretrain-swinv2-t-192", &edits).unwrap().encoder {
+                EncoderConfig::SwinV2(config) => config,
+                other => panic!("{other:?}"),
+            }
+        };
+        let stated = "encoder.pretrained_window_size=[6, 6, 6, 6]";
+        let (plain, narrow) = (with(&[]), with(&["encoder.window=6"]));
+        assert_eq!(plain.other_positions(&plain), None);
+        assert_eq!(with(&[stated]).other_positions(&narrow), None);
+        assert!(plain.other_positions(&narrow).unwrap().contains("had 6 × 6 tokens"));
+        assert!(plain.other_positions(&with(&[stated])).unwrap().contains("=[6, 6, 6, 6]'` keeps that"));
+        // as built-in fine-tuning does, whose last stage has smaller windows in pre-training
+        let finetuned: FinetuneRecipe = resolve_as("finetune-swinv2-b-224", &[]).unwrap();
+        let pretrained = resolve("pretrain-swinv2-b-192", &[]).unwrap();
+        assert_eq!(finetuned.encoder.other_positions(&pretrained.encoder), None);
     }
 
     #[test]

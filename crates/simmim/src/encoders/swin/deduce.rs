@@ -88,8 +88,7 @@ pub(in crate::encoders) fn deduce(from: &mut Architecture, width: usize) -> Resu
     };
     let is_said = pretrained.is_some() || from.beside.side(&["window_size"]).is_some();
     if is_v2 && !is_said && from.edited("encoder.pretrained_window_size").is_none() {
-        let what =
-            "offsets relative to its own windows, as where they are those of pre-training (`pretrained_window_size`)";
+        let what = "that it was pre-trained with its own windows, by which offsets are divided (`encoder.pretrained_window_size`)";
         from.assumed.push(what.into());
     }
     let pretrained = pretrained.filter(|sides| sides.iter().any(|side| *side > 0));
