@@ -72,6 +72,11 @@ fn numbers(scan: &Scan) -> Section {
         number("exact copies", duplicates.surplus(), Some("beyond the first of each".into())),
         number("groups that look alike", duplicates.near.len(), None),
     ];
+    let several = &scan.several_frames;
+    if !several.images.is_empty() {
+        let not_read = format!("of which {} are not read", several.others);
+        numbers.push(number("files of several frames", several.images.len(), Some(not_read)));
+    }
     if !scan.classes.is_empty() {
         let unlabeled = (scan.unlabeled > 0).then(|| format!("{} images without", scan.unlabeled));
         numbers.push(number("classes", scan.classes.len(), unlabeled));
