@@ -141,7 +141,7 @@ fn prose(scan: &Scan, source: &dyn Source, tiles: Option<&TileCounts>) -> String
     if let Some(first) = scan.several_frames.images.first() {
         let (images, others) = (scan.several_frames.images.len(), scan.several_frames.others);
         prose += &format!(
-            "several frames      in {images} files, of which the first is read and {others} others are not: {}\n",
+            "several frames      files: {images}, of which the first frame is read; others, not read: {others}; as in {}\n",
             escaped(&source.name(*first))
         );
     }

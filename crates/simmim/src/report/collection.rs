@@ -74,7 +74,7 @@ fn numbers(scan: &Scan) -> Section {
     ];
     let several = &scan.several_frames;
     if !several.images.is_empty() {
-        let not_read = format!("of which {} are not read", several.others);
+        let not_read = format!("frames that are not read: {}", several.others);
         numbers.push(number("files of several frames", several.images.len(), Some(not_read)));
     }
     if !scan.classes.is_empty() {
