@@ -146,6 +146,21 @@ pub fn upsample_backward_naive(h: &Halving, d_large: &[f32], d_small: &mut [f32]
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pixel_that_is_not_a_number_goes_on() {
+        let h = Halving { channels: 1, height: 2, width: 2 };
+        for place in 0..4 {
+            let (mut large, mut small) = ([1.0, 3.0, 2.0, -1.0], [0.0]);
+            max_pool(&h, &large, &mut small);
+            assert_eq!(small, [3.0]);
+            large[place] = f32::NAN;
+            for pool in [max_pool, max_pool_naive] {
+                pool(&h, &large, &mut small);
+                assert!(small[0].is_nan(), "at {place}");
+            }
+        }
+    }
     use crate::testing::{assert_close, numbers};
 
     #[test]

@@ -1,6 +1,7 @@
 //! How many frames or pages a file has. The first one is decoded; the others are counted, so that nobody takes a file for one
 //! image that holds many.
 
+use super::chunks;
 use super::format::Format;
 use std::collections::HashSet;
 
@@ -9,7 +10,7 @@ pub(super) fn frames(format: Format, bytes: &[u8]) -> usize {
     let frames = match format {
         Format::Jpeg | Format::Bmp | Format::Npy => None,
         Format::Png => of_png(bytes),
-        Format::WebP => Some(chunks(bytes.get(12..).unwrap_or_default(), b"ANMF")),
+        Format::WebP => Some(chunks::of_webp(bytes).filter(|(kind, _)| kind == b"ANMF").count()),
         Format::Gif => of_gif(bytes),
         Format::Tiff => of_tiff(bytes),
         #[cfg(feature = "dicom")]
@@ -23,31 +24,15 @@ pub(super) fn frames(format: Format, bytes: &[u8]) -> usize {
 /// The number in the chunk `acTL`, and one more if the picture is none of the frames: then no `fcTL` stands before its pixels
 /// (PNG 3, section 11.3.6).
 fn of_png(bytes: &[u8]) -> Option<usize> {
-    let mut rest = bytes.get(8..)?; // the signature
     let (mut frames, mut is_apart) = (None, true);
-    loop {
-        let (header, content) = rest.split_first_chunk::<8>()?;
-        let [a, b, c, d, kind @ ..] = *header;
+    for (kind, content) in chunks::of_png(bytes).take_while(|(kind, _)| kind != b"IDAT") {
         match &kind {
-            b"acTL" => frames = content.first_chunk().map(|frames| u32::from_be_bytes(*frames) as usize),
+            b"acTL" => frames = content?.first_chunk().map(|frames| u32::from_be_bytes(*frames) as usize),
             b"fcTL" => is_apart = false,
-            b"IDAT" => return frames?.checked_add(usize::from(is_apart)),
             _ => {}
         }
-        rest = content.get((u32::from_be_bytes([a, b, c, d]) as usize).checked_add(4)?..)?;
     }
-}
-
-/// How many chunks of a kind a WebP file has (RFC 9649, section 2.3).
-fn chunks(mut rest: &[u8], wanted: &[u8; 4]) -> usize {
-    let mut count = 0;
-    while let Some((header, content)) = rest.split_first_chunk::<8>() {
-        let [kind @ .., a, b, c, d] = *header;
-        count += usize::from(kind == *wanted);
-        let length = u32::from_le_bytes([a, b, c, d]) as usize;
-        rest = content.get(length + length % 2..).unwrap_or_default();
-    }
-    count
+    frames?.checked_add(usize::from(is_apart))
 }
 
 fn of_gif(bytes: &[u8]) -> Option<usize> {

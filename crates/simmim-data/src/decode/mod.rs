@@ -1,5 +1,6 @@
 //! Decodes the bytes of a picture file or of an array to an image.
 
+mod chunks;
 mod cmyk;
 #[cfg(feature = "dicom")]
 mod dicom;

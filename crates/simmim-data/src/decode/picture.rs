@@ -4,7 +4,7 @@ use std::io::Cursor;
 
 use ::image::{ColorType, DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 
-use super::{MAX_BYTES, check_size, from_u16, orientation};
+use super::{MAX_BYTES, check_size, chunks, from_u16, orientation};
 use crate::error::{Error, Result};
 use crate::image::{Image, Pixels};
 
@@ -63,29 +63,13 @@ fn orientation_of(decoder: &mut impl ImageDecoder, bytes: &[u8], format: ImageFo
 
 /// The chunk `eXIf` of a PNG file, wherever it is.
 fn exif_of_png(bytes: &[u8]) -> Option<&[u8]> {
-    let mut rest = bytes.get(8..)?; // the signature
-    loop {
-        let (header, content) = rest.split_first_chunk::<8>()?;
-        let [a, b, c, d, kind @ ..] = *header;
-        let (content, after) = content.split_at_checked(u32::from_be_bytes([a, b, c, d]) as usize)?;
-        if kind == *b"eXIf" {
-            return Some(content);
-        }
-        rest = after.get(4..)?; // the check sum
-    }
+    chunks::of_png(bytes).find(|(kind, _)| kind == b"eXIf")?.1
 }
 
-/// Whether a chunk of a WebP file (RFC 9649, section 2.3) ends behind the end of the file. The decoder would take the
-/// memory of the whole chunk before it reads any of it.
+/// Whether a chunk of a WebP file ends behind the end of the file. The decoder would take the memory of the whole chunk before
+/// it reads any of it.
 fn claims_too_much(bytes: &[u8]) -> bool {
-    let mut rest = bytes.get(12..).unwrap_or_default(); // `RIFF`, the length, and `WEBP`
-    while let Some((header, content)) = rest.split_first_chunk::<8>() {
-        let [.., a, b, c, d] = *header;
-        let length = u32::from_le_bytes([a, b, c, d]) as usize;
-        let Some(after) = content.get(length..) else { return true };
-        rest = after.get(length % 2..).unwrap_or_default(); // chunks start at even places
-    }
-    false
+    chunks::of_webp(bytes).any(|(_, content)| content.is_none())
 }
 
 fn from_decoded(decoded: DynamicImage) -> Image {

@@ -155,6 +155,16 @@ mod tests {
     }
 
     #[test]
+    fn sizes_before_a_center_crop_are_rounded_down_but_for_ratios_of_whole_numbers() {
+        let resized = |enlargement: f64, side: usize| CenterCrop { enlargement, ..CenterCrop::default() }.resized(side);
+        assert_eq!([96, 160, 224, 256, 384].map(|side| resized(1.0 / 0.875, side)), [109, 182, 256, 292, 438]);
+        for (whole, crop) in [(256, 196), (230, 224), (256, 224), (248, 224)] {
+            assert_eq!(resized(whole as f64 / crop as f64, crop), whole);
+        }
+        assert_eq!(resized(0.5, 224), 224);
+    }
+
+    #[test]
     fn random_crops_have_areas_and_aspect_ratios_within_their_ranges() {
         let crop = RandomResizedCrop { scale: (0.1, 0.3), ..RandomResizedCrop::default() };
         let drawn = draws(crop, 1000, 1000, 4000);

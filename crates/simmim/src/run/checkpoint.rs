@@ -518,6 +518,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_of_a_removed_checkpoint_is_removed_later() {
+        let (run, backend) = (tempfile::tempdir().unwrap(), backend(&[1.0, 2.0]));
+        // a folder without a manifest, and others that are none of ours
+        let of = |name: &str| run.path().join("checkpoints").join(name);
+        for name in ["step-1", "step-x", "mine"] {
+            fs::create_dir_all(of(name)).unwrap();
+            fs::write(of(name).join(MODEL_FILE), "left").unwrap();
+        }
+        save_at(run.path(), &backend, 5);
+        assert_eq!(
+            [of("step-1"), of("step-x"), of("mine"), of("step-5")].map(|path| path.exists()),
+            [false, true, true, true]
+        );
+    }
+
+    #[test]
     fn weights_of_another_shape_are_an_error_not_a_damage() {
         let run = tempfile::tempdir().unwrap();
         save_at(run.path(), &backend(&[1.0, 2.0]), 1);
